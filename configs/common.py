@@ -1,0 +1,164 @@
+"""Every key that a configuration can have, declared once with its default.
+
+A configuration file calls `base(name)`, changes keys, and returns `finish(config, arg)`,
+where `arg` is what follows the colon in `--config=FILE:arg`: nothing, or `smoke` for the
+tiny model on a handful of embedded pictures.
+"""
+
+import dataclasses
+import difflib
+
+import ml_collections
+from ovs_jax.models import clip, maskformer
+
+# Parameters that AdamW does not decay: norms, biases, one-dimensional embeddings.
+NO_DECAY = r'(bias|scale|class_embedding|logit_scale|mask_prompt)$'
+
+
+def base(name: str, mode: str) -> ml_collections.ConfigDict:
+  """Returns all keys with their defaults; results go to runs/<name>."""
+  config = ml_collections.ConfigDict()
+  config.name = name
+  config.mode = mode  # a job of ovs_jax.main
+  config.recipe = ''  # what `train` trains; see ovs_jax.train.recipes
+  config.seed = 0  # of parameters, shuffling and augmentation
+  config.mesh = _section(
+    data=-1,  # devices along the batch; -1: all
+    model=1,  # devices along heads and hidden units
+  )
+  config.dataset = _section(
+    name='scenes',  # see ovs_jax.data.DATASETS
+    variant='default',  # its TFDS configuration
+    data_dir='~/.cache/ovs_jax/data',  # where TFDS keeps it
+  )
+  config.clip = _section(**dataclasses.asdict(clip.PRESETS['tiny']))
+  config.proposer = _section(**dataclasses.asdict(maskformer.PRESETS['tiny']))
+  config.region = _section(
+    threshold=0.4,  # a pixel is foreground above this probability
+    fill='mean',  # background of crops: mean | zero | none
+    expand=1.0,  # factor on the box
+    matting=False,  # blend with the soft mask
+  )
+  config.text = _section(
+    templates='vild',  # prompts of class names; see ovs_jax.text.templates
+    train_template='single',  # the sentence around a mined noun
+  )
+  config.init = _section(
+    clip='',  # checkpoint to start from, or whose text tower names the classes
+    proposer='',  # checkpoint of the proposer
+    pairs='',  # mined data set
+  )
+  config.train = _train()
+  config.optimizer = _optimizer()
+  config.mining = _mining()
+  config.test = _test()
+  config.eval = _section(
+    checkpoint='',  # an assembled OVSeg
+    split='val',
+    batch_size=8,
+    max_targets=12,  # true masks per image in the oracle analyses
+    methods=(
+      _section(classifier='proposer', weight=0.0),
+      _section(classifier='clip', weight=0.0),
+      _section(classifier='ensemble', weight=0.7),
+    ),
+  )
+  config.report = _section(
+    pictures=4,  # scenes shown
+    frozen='{run}/evaluate_frozen',  # the evaluation of the un-adapted CLIP
+    adapted='{run}/evaluate_mpt',  # and of the adapted one
+    checkpoint='{run}/ovseg_mpt/model',  # draws the pictures
+  )
+  return config
+
+
+def _section(**keys: object) -> ml_collections.ConfigDict:
+  return ml_collections.ConfigDict(keys)
+
+
+def _train() -> ml_collections.ConfigDict:
+  return _section(
+    steps=1000,
+    batch_size=64,  # of all devices and hosts together
+    split='train',
+    min_crop=0.9,  # random crops keep at least this share of each side
+    text_length=24,  # tokens per caption; longer ones are cut
+    max_targets=12,  # masks per image for the proposer
+    merge_duplicates=False,  # whether equal texts in a batch are positives too
+    keep=2,  # checkpoints kept
+    log_every=20,
+    save_every=250,
+    disk_megabytes=500,  # that must be free before training starts
+  )
+
+
+def _optimizer() -> ml_collections.ConfigDict:
+  return _section(
+    schedule='warmup_cosine',  # see ovs_jax.core.schedule
+    learning_rate=1e-3,
+    warmup=50,  # steps
+    end=0.0,  # last learning rate, as a share of the first
+    power=0.9,  # of the polynomial schedule
+    b1=0.9,
+    b2=0.999,
+    eps=1e-8,
+    weight_decay=0.0,
+    gradient_clip=ml_collections.config_dict.placeholder(float),  # global norm
+    groups=((r'.*', 1.0),),  # (path pattern, learning-rate scale or None to freeze)
+    decay=((NO_DECAY, 0.0), (r'.*', 1.0)),  # (path pattern, share of weight_decay)
+  )
+
+
+def _mining() -> ml_collections.ConfigDict:
+  return _section(
+    checkpoint='',  # an OVSeg with the un-adapted CLIP
+    split='train',
+    captions=1,  # used per image (the paper: 1 is better than 5)
+    backend='auto',  # of nouns: auto | spacy | lexicon
+    pipeline='en_core_web_sm',  # spaCy's, by name or path
+    adjectives='none',  # 'colour' keeps "red ball" together
+    min_area=1,  # pixels a proposal must have
+    chunk=64,  # images between two resumable points
+    disk_megabytes=500,  # that must be free before mining starts
+  )
+
+
+def _test() -> ml_collections.ConfigDict:
+  return _section(
+    prompt_depth=0,  # mask prompts used at inference; 0: none
+    classifier='ensemble',  # ensemble | clip | proposer
+    weight=0.7,  # lambda, the share of CLIP (ADE20K's value)
+    chunk=128,  # regions through CLIP at once
+    shortest=640,  # side of the network's input
+    longest=2560,
+  )
+
+
+def finish(config: ml_collections.ConfigDict, arg: str) -> ml_collections.ConfigDict:
+  """Applies `arg` and locks the keys.
+
+  Raises:
+    ValueError: `arg` is neither empty nor 'smoke'.
+  """
+  if arg not in ('', 'smoke'):
+    hint = ' Did you mean "smoke"?' if difflib.get_close_matches(arg, ['smoke']) else ''
+    raise ValueError(f'unknown argument {arg!r} after the colon; known: smoke.{hint}')
+  if arg == 'smoke':
+    stages = [config] if 'stages' not in config else list(config.stages.values())
+    for stage in {id(c): c for c in [config, *stages]}.values():
+      _smoke(stage)
+    config.name = f'{config.name}_smoke'
+  return config.lock()
+
+
+def _smoke(config: ml_collections.ConfigDict) -> None:
+  """The tiny model, a few steps, a handful of pictures."""
+  config.dataset.variant = 'smoke'
+  config.train.steps = 4
+  config.train.batch_size = min(8, config.train.batch_size)
+  config.train.log_every = 1
+  config.train.save_every = 2
+  config.optimizer.warmup = 1
+  config.mining.chunk = 8
+  config.eval.batch_size = 4
+  config.report.pictures = 2

@@ -1,0 +1,13 @@
+#!/usr/bin/env bash
+# Runs pytest with the arguments given, or the default selection without any. The first
+# time, adds requirements/test.txt to the .venv that run.sh uses, making it if needed.
+#
+#   launch/test.sh
+#   launch/test.sh tests/ops -k resize
+#   launch/test.sh -m slow
+set -euo pipefail
+CDPATH='' cd -- "$(dirname -- "${BASH_SOURCE[0]}")/.."
+source launch/setup.sh
+
+set_up test
+run_python -m pytest "$@"

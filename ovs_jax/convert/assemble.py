@@ -1,0 +1,53 @@
+"""Puts a proposer and a CLIP together into one OVSeg checkpoint.
+
+What OVSeg calls replacing the CLIP: the text tower never changes, so that any adapted
+image tower fits any proposer trained with it.
+"""
+
+import pathlib
+from typing import Any
+
+from ovs_jax.core.checkpoint import load_model, save_model
+from ovs_jax.models.ovseg import OvSegConfig
+
+
+def assemble(config: Any, workdir: pathlib.Path) -> dict[str, Any]:
+  """Writes `workdir/model` from `config.init.proposer` and `config.init.clip`.
+
+  Raises:
+    FileNotFoundError, ValueError: a part is missing or of another kind, or the two
+      do not fit each other.
+  """
+  proposer, stored = load_model(
+    config.init.proposer, kind='proposer', what='proposer checkpoint'
+  )
+  clip, clip_stored = load_model(config.init.clip, kind='clip', what='CLIP checkpoint')
+  clip_config = {**clip_stored['clip'], 'prompt_depth': config.test.prompt_depth}
+  trained = clip_stored['clip']['prompt_depth']
+  if config.test.prompt_depth not in (0, trained):
+    raise ValueError(
+      f'config.test.prompt_depth is {config.test.prompt_depth}; the CLIP in '
+      f'{config.init.clip} has mask prompts of depth {trained}, so that the choice is '
+      f'{trained} or 0 (none)'
+    )
+  if not config.test.prompt_depth:
+    visual = {k: v for k, v in clip['visual'].items() if k != 'mask_prompt'}
+    clip = {**clip, 'visual': visual}
+  model = OvSegConfig.from_dict(
+    {
+      'proposer': stored['proposer'],
+      'clip': clip_config,
+      'region': {**config.region, 'size': clip_config['image_size']},
+      'chunk': config.test.chunk,
+    }
+  )
+  description = {
+    **model.to_dict(),
+    'model': 'ovseg',
+    'templates': config.text.templates,
+    'classifier': config.test.classifier,
+    'weight': config.test.weight,
+    'test': {'shortest': config.test.shortest, 'longest': config.test.longest},
+  }
+  save_model(workdir / 'model', {'proposer': proposer, 'clip': clip}, description)
+  return {'model': str(workdir / 'model')}

@@ -1,0 +1,154 @@
+"""Checkpoints: one Orbax directory for converted and for trained weights.
+
+A model directory has the items `params` (the tree) and `config` (JSON). A run keeps
+such directories under its step numbers, with the item `train` (optimizer state) added.
+Orbax writes under a temporary name and renames, so a killed save leaves the previous
+checkpoint as it was.
+"""
+
+import logging
+import pathlib
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import orbax.checkpoint as ocp
+
+from ovs_jax.core.files import Path, atomic_path
+from ovs_jax.core.lookup import did_you_mean
+
+logging.getLogger('absl').setLevel(logging.WARNING)
+_COMMITTED = '_CHECKPOINT_METADATA'
+
+
+def save_model(directory: Path, params: Any, config: Mapping[str, Any]) -> None:
+  """Writes parameters and configuration to `directory`, atomically."""
+  with atomic_path(pathlib.Path(directory).absolute()) as temporary:
+    with ocp.Checkpointer(ocp.CompositeCheckpointHandler()) as writer:
+      writer.save(temporary, _items(params, config))
+
+
+def load_model(
+  directory: Path, *, kind: str | None = None, what: str = 'checkpoint'
+) -> tuple[Any, dict[str, Any]]:
+  """Reads parameters (NumPy arrays) and configuration.
+
+  Args:
+    directory: a model directory, or a run, of which the newest step is taken.
+    kind: the expected `config['model']`; None takes any.
+    what: named in errors.
+
+  Raises:
+    FileNotFoundError: there is no such directory.
+    ValueError: it is not a checkpoint, not complete, or of another kind of model.
+  """
+  path = resolve(directory, what=what)
+  try:
+    with ocp.Checkpointer(ocp.CompositeCheckpointHandler()) as reader:
+      items = reader.restore(path, ocp.args.Composite(config=ocp.args.JsonRestore()))
+    config = dict(items['config'])
+    if kind is not None and config.get('model') != kind:
+      raise ValueError(
+        f'the {what} {path} holds a {config.get("model")!r} model; a {kind!r} model '
+        'was expected'
+      )
+    with ocp.StandardCheckpointer() as reader:
+      # Read as NumPy arrays: the devices of the writer need not exist here.
+      shapes = reader.metadata(path / 'params').item_metadata
+      params = ocp.Checkpointer(ocp.PyTreeCheckpointHandler()).restore(
+        path / 'params',
+        ocp.args.PyTreeRestore(
+          restore_args=jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=None), shapes.tree)
+          if hasattr(shapes, 'tree')
+          else None
+        ),
+      )
+  except (OSError, KeyError, TypeError, AttributeError) as error:
+    raise _broken(path, what, error) from error
+  except ValueError as error:
+    if 'was expected' in str(error):
+      raise
+    raise _broken(path, what, error) from error
+  return params, config
+
+
+def resolve(directory: Path, *, what: str = 'checkpoint') -> pathlib.Path:
+  """Returns the model directory itself, or the newest step of a run."""
+  path = pathlib.Path(directory).absolute()
+  if not path.is_dir():
+    siblings = [p.name for p in path.parent.iterdir()] if path.parent.is_dir() else []
+    raise FileNotFoundError(
+      f'{what} {path} not found.{did_you_mean(path.name, siblings)} Give the directory '
+      'that training, converting or the quickstart wrote'
+    )
+  if (path / 'params').is_dir() and (path / _COMMITTED).is_file():
+    return path
+  for folder in (path, path / 'checkpoints'):
+    steps = [p for p in folder.glob('*') if p.name.isdigit() and p.is_dir()]
+    steps = [p for p in steps if (p / _COMMITTED).is_file()]
+    if steps:
+      return max(steps, key=lambda p: int(p.name))
+  if (path / 'model').is_dir():
+    return resolve(path / 'model', what=what)
+  raise ValueError(
+    f'{path} is not a {what}, or was not written to its end: it has no complete '
+    '"params" and "config"'
+  )
+
+
+def _broken(path: pathlib.Path, what: str, error: Exception) -> ValueError:
+  first = (str(error).splitlines() or [type(error).__name__])[0][:200]
+  return ValueError(
+    f'the {what} {path} cannot be read; it is damaged or was not written to its end '
+    f'({first})'
+  )
+
+
+def _items(params: Any, config: Mapping[str, Any], **more: Any) -> ocp.args.Composite:
+  return ocp.args.Composite(
+    params=ocp.args.StandardSave(params),
+    config=ocp.args.JsonSave(dict(config)),
+    **more,
+  )
+
+
+class RunCheckpoints:
+  """The checkpoints of one training run, under `directory/<step>`."""
+
+  def __init__(self, directory: Path, *, keep: int, config: Mapping[str, Any]) -> None:
+    """Opens (or makes) the directory; `config` is stored with every step."""
+    self._config = config
+    self._manager = ocp.CheckpointManager(
+      pathlib.Path(directory).absolute(),
+      options=ocp.CheckpointManagerOptions(max_to_keep=keep, create=True),
+    )
+
+  def latest(self) -> int | None:
+    """Returns the newest complete step, or None."""
+    return self._manager.latest_step()
+
+  def save(self, step: int, params: Any, optimizer: Any) -> None:
+    """Starts writing a step; `close` waits for it."""
+    state = ocp.args.StandardSave(optimizer)
+    self._manager.save(step, args=_items(params, self._config, train=state))
+
+  def restore(self, step: int, params: Any, optimizer: Any) -> tuple[Any, Any]:
+    """Reads a step into the structures, types and shardings of the arguments."""
+    abstract = jax.tree.map(ocp.utils.to_shape_dtype_struct, (params, optimizer))
+    try:
+      items = self._manager.restore(
+        step,
+        args=ocp.args.Composite(
+          params=ocp.args.StandardRestore(abstract[0]),
+          train=ocp.args.StandardRestore(abstract[1]),
+        ),
+      )
+    except (OSError, KeyError, ValueError, TypeError) as error:
+      path = pathlib.Path(self._manager.directory) / str(step)
+      raise _broken(path, 'checkpoint', error) from error
+    return items['params'], items['train']
+
+  def close(self) -> None:
+    """Waits until everything is on disk."""
+    self._manager.wait_until_finished()
+    self._manager.close()

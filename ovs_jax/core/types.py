@@ -1,0 +1,36 @@
+"""Array annotations and the letters that they use.
+
+Letters: `b` batch, `h w` pixels, `y x` feature grid, `s` crop side, `n` tokens
+(patches), `q` proposals or queries, `r` regions, `t` targets or text length, `k`
+classes, `d` width, `p` prompt depth, `l` layers, `c` feature channels.
+
+The annotations cost nothing at run time; the tests check them by an import hook.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+from jaxtyping import Array, Bool, Float, Int, Key, Num, Shaped, UInt8
+
+Params = Mapping[str, Any]
+Batch = Mapping[str, Any]
+Metrics = dict[str, jax.Array]
+
+# The label of pixels that carry no ground truth.
+VOID = 255
+
+__all__ = [
+  'VOID',
+  'Array',
+  'Batch',
+  'Bool',
+  'Float',
+  'Int',
+  'Key',
+  'Metrics',
+  'Num',
+  'Params',
+  'Shaped',
+  'UInt8',
+]

@@ -1,0 +1,116 @@
+"""The command: `python -m ovs_jax.main --config=configs/quickstart.py`.
+
+Dispatches on `config.mode`. Add `:smoke` to a config's path for a run of seconds on
+the embedded data, `--config.key=value` to change a key, `--workdir=` to choose where
+results go (default: runs/<name of the config>).
+"""
+
+import json
+import pathlib
+import sys
+from typing import Any
+
+import jax
+from absl import app, flags
+from ml_collections import config_flags
+
+from ovs_jax.core.files import check_writable
+from ovs_jax.core.lookup import lookup
+from ovs_jax.pipeline import check_owner, run_pipeline
+
+_CONFIG = config_flags.DEFINE_config_file('config', None, 'Configuration file.')
+_WORKDIR = flags.DEFINE_string('workdir', None, 'Where results go.')
+_MULTIHOST = flags.DEFINE_bool('multihost', False, 'Join the other hosts of a job.')
+
+
+def _train(config: Any, workdir: pathlib.Path) -> dict[str, Any]:
+  from ovs_jax.train.loop import train
+
+  return train(config, workdir)
+
+
+def _evaluate(config: Any, workdir: pathlib.Path) -> dict[str, Any]:
+  from ovs_jax.evaluate.runner import evaluate
+
+  return evaluate(config, workdir)
+
+
+def _mine(config: Any, workdir: pathlib.Path) -> dict[str, Any]:
+  from ovs_jax.mining.run import mine
+
+  return mine(config, workdir)
+
+
+def _assemble(config: Any, workdir: pathlib.Path) -> dict[str, Any]:
+  from ovs_jax.convert.assemble import assemble
+
+  return assemble(config, workdir)
+
+
+def _prepare(config: Any, workdir: pathlib.Path) -> dict[str, Any]:
+  from ovs_jax.data import load_dataset
+
+  check_writable(workdir, megabytes=10)
+  _, builder = load_dataset(config.dataset)
+  return {k: int(split.num_examples) for k, split in builder.info.splits.items()}
+
+
+def _report(config: Any, workdir: pathlib.Path) -> dict[str, Any]:
+  from ovs_jax.evaluate.report import report
+
+  return report(config, workdir)
+
+
+def _pipeline(config: Any, workdir: pathlib.Path) -> dict[str, Any]:
+  return run_pipeline(config, workdir, run)
+
+
+MODES = {
+  'train': _train,
+  'evaluate': _evaluate,
+  'mine': _mine,
+  'assemble': _assemble,
+  'prepare': _prepare,
+  'report': _report,
+  'pipeline': _pipeline,
+}
+
+
+def run(mode: str, config: Any, workdir: pathlib.Path) -> dict[str, Any]:
+  """Runs one job in `workdir`, which it claims for this configuration.
+
+  Raises:
+    ValueError, OSError: what the user can mend; the message says how.
+  """
+  job = lookup(MODES, mode, 'mode')
+  workdir = check_writable(workdir, megabytes=10)
+  check_owner(json.loads(json.dumps(config.to_dict(), default=str)), workdir)
+  return job(config, workdir)
+
+
+def main(argv: list[str]) -> None:
+  """Parses flags, runs the job, and turns users' mistakes into one message."""
+  if len(argv) > 1:
+    raise app.UsageError(f'unknown arguments {argv[1:]}; flags start with --')
+  config = _CONFIG.value
+  workdir = pathlib.Path(_WORKDIR.value or f'runs/{config.name}')
+  if _MULTIHOST.value:
+    jax.distributed.initialize()
+  try:
+    run(config.mode, config, workdir)
+  except (ValueError, OSError, FloatingPointError) as error:
+    if not str(error) or '--debug' in sys.argv:
+      raise
+    print(f'error: {error}', file=sys.stderr)
+    sys.exit(2)
+  print(f'done: {workdir}')
+
+
+def start() -> None:
+  """Entry point; a missing --config is an error of use."""
+  flags.mark_flag_as_required('config')
+  app.run(main)
+
+
+if __name__ == '__main__':
+  start()

@@ -1,0 +1,1 @@
+"""Layer 2: Flax modules; the only place that defines parameters."""

@@ -1,0 +1,202 @@
+"""CLIP: two towers and a temperature, with the published sizes as presets."""
+
+import dataclasses
+import functools
+import math
+from collections.abc import Callable, Sequence
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from ovs_jax.core.types import Array, Bool, Float, Int, Params
+from ovs_jax.models.clip_text import ClipText
+from ovs_jax.models.clip_vision import ClipVision
+
+
+@dataclasses.dataclass(frozen=True)
+class ClipConfig:
+  """Sizes of both towers; see `ClipVision` and `ClipText` for the fields."""
+
+  embed_dim: int
+  image_size: int
+  patch: int
+  vision_width: int
+  vision_layers: int
+  vision_heads: int
+  text_width: int
+  text_layers: int
+  text_heads: int
+  context_length: int
+  vocab_size: int
+  prompt_depth: int
+  dtype: str
+  remat: bool
+  unroll: int
+
+  def __post_init__(self) -> None:
+    if self.image_size % self.patch:
+      raise ValueError(
+        f'image_size {self.image_size} is not a multiple of patch {self.patch}'
+      )
+    for tower in ('vision', 'text'):
+      width, heads = getattr(self, f'{tower}_width'), getattr(self, f'{tower}_heads')
+      if width % heads:
+        raise ValueError(f'{tower}_width {width} is not a multiple of {heads} heads')
+
+
+def _published(
+  embed_dim: int, image_size: int, patch: int, vision_width: int, vision_layers: int
+) -> ClipConfig:
+  """One of OpenAI's models (CLIP, table 20): heads of 64, text as wide as the space."""
+  return ClipConfig(
+    embed_dim=embed_dim,
+    image_size=image_size,
+    patch=patch,
+    vision_width=vision_width,
+    vision_layers=vision_layers,
+    vision_heads=vision_width // 64,
+    text_width=embed_dim,
+    text_layers=12,
+    text_heads=embed_dim // 64,
+    context_length=77,
+    vocab_size=49408,
+    prompt_depth=0,
+    dtype='float32',
+    remat=False,
+    unroll=1,
+  )
+
+
+PRESETS: dict[str, ClipConfig] = {
+  'b32': _published(512, 224, 32, 768, 12),
+  'b16': _published(512, 224, 16, 768, 12),
+  'l14': _published(768, 224, 14, 1024, 24),
+  'l14_336': _published(768, 336, 14, 1024, 24),
+  # Trains from scratch on a laptop in minutes; for the embedded world.
+  'tiny': dataclasses.replace(
+    _published(64, 48, 8, 64, 4),
+    vision_heads=4,
+    text_layers=2,
+    text_heads=2,
+    unroll=4,
+  ),
+}
+
+
+class Clip(nn.Module):
+  """Both towers; `config` says their sizes."""
+
+  config: ClipConfig
+
+  def setup(self) -> None:
+    c = self.config
+    dtype = jnp.dtype(c.dtype)
+    self.visual = ClipVision(
+      patch=c.patch,
+      image_size=c.image_size,
+      width=c.vision_width,
+      layers=c.vision_layers,
+      heads=c.vision_heads,
+      embed_dim=c.embed_dim,
+      prompt_depth=c.prompt_depth,
+      dtype=dtype,
+      remat=c.remat,
+      unroll=min(c.unroll, c.vision_layers),
+    )
+    self.text = ClipText(
+      vocab_size=c.vocab_size,
+      context_length=c.context_length,
+      width=c.text_width,
+      layers=c.text_layers,
+      heads=c.text_heads,
+      embed_dim=c.embed_dim,
+      dtype=dtype,
+      remat=c.remat,
+      unroll=min(c.unroll, c.text_layers),
+    )
+    self.logit_scale = self.param(
+      'logit_scale', nn.initializers.constant(math.log(1 / 0.07)), ()
+    )
+
+  def __call__(
+    self, image: Float[Array, 'b h w 3'], tokens: Int[Array, 't l']
+  ) -> tuple[Float[Array, 'b d'], Float[Array, 't d'], Float[Array, '']]:
+    """Returns both embeddings, L2-normalised, and the factor on their cosines."""
+    image = unit(self.encode_image(image))
+    return image, unit(self.encode_text(tokens)), jnp.exp(self.logit_scale)
+
+  def encode_image(
+    self, image: Float[Array, 'b h w 3'], keep: Bool[Array, 'b n'] | None = None
+  ) -> Float[Array, 'b d']:
+    """See `ClipVision.__call__`."""
+    return self.visual(image, keep)
+
+  def encode_text(self, tokens: Int[Array, 'b t']) -> Float[Array, 'b d']:
+    """See `ClipText.__call__`."""
+    return self.text(tokens)
+
+
+def unit(x: Float[Array, '*b d']) -> Float[Array, '*b d']:
+  """Scales vectors to length 1."""
+  return x / jnp.linalg.norm(x, axis=-1, keepdims=True)
+
+
+def init_clip(config: ClipConfig, key: Array) -> Params:
+  """Returns freshly drawn parameters."""
+  side = config.image_size
+  image = jnp.zeros((1, side, side, 3))
+  tokens = jnp.zeros((1, 2), jnp.int32)
+  return Clip(config).init(key, image, tokens)['params']
+
+
+def encode_prompts(
+  config: ClipConfig,
+  params: Params,
+  prompts: Sequence[Sequence[str]],
+  tokenize: Callable[[Sequence[str]], Int[np.ndarray, 'k t']],
+  *,
+  chunk: int = 256,
+) -> Float[np.ndarray, 'k d']:
+  """Embeds classes that are each given as several sentences.
+
+  Args:
+    config: of the CLIP whose `params` are given.
+    params: the whole CLIP's parameters.
+    prompts: for each class its sentences, one per template.
+    tokenize: from sentences to ids of `config.context_length` columns.
+    chunk: sentences embedded at once.
+
+  Returns:
+    The mean over the sentences of the L2-normalised embeddings, L2-normalised again.
+  """
+  flat = [sentence for sentences in prompts for sentence in sentences]
+  tokens = trim_tokens(tokenize(flat))
+  rows = []
+  for start in range(0, len(flat), chunk):
+    part = tokens[start : start + chunk]
+    padded = np.zeros((min(chunk, _bucket(len(flat))), tokens.shape[1]), np.int32)
+    padded[: len(part)] = part
+    rows.append(np.asarray(_embed_text(config, params, padded))[: len(part)])
+  sizes = np.cumsum([len(sentences) for sentences in prompts])[:-1]
+  means = [part.mean(axis=0) for part in np.split(np.concatenate(rows), sizes)]
+  return np.stack([mean / np.linalg.norm(mean) for mean in means])
+
+
+def trim_tokens(tokens: Int[np.ndarray, 'k t'], multiple: int = 8) -> np.ndarray:
+  """Cuts columns that are padding in every row, to a multiple of `multiple`."""
+  longest = int((np.argmax(tokens, axis=1) + 1).max(initial=1))
+  return tokens[:, : min(-(-longest // multiple) * multiple, tokens.shape[1])]
+
+
+def _bucket(count: int) -> int:
+  return max(16, 2 ** math.ceil(math.log2(count)))
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _embed_text(
+  config: ClipConfig, params: Params, tokens: Int[Array, 'k t']
+) -> Float[Array, 'k d']:
+  text = Clip(config).apply({'params': params}, tokens, method='encode_text')
+  return unit(text)

@@ -1,0 +1,127 @@
+"""CLIP's vision transformer with mask prompts (OVSeg, section 3.4)."""
+
+from typing import Any
+
+import flax.linen as nn
+import jax.numpy as jnp
+
+from ovs_jax.core.types import Array, Bool, Float
+from ovs_jax.models.layers import clip_blocks, layer_norm
+
+
+class ClipVision(nn.Module):
+  """Embeds images; fully masked patches can be replaced by learned tokens.
+
+  Attributes:
+    patch: side of a patch in pixels.
+    image_size: side of the input in pixels.
+    width: of the tokens.
+    layers: number of transformer blocks.
+    heads: number of attention heads.
+    embed_dim: of the joint image-text space.
+    prompt_depth: D; prompts stand in at the input and after blocks 1 to D - 1.
+    dtype: of the computation; parameters are float32.
+    remat: whether to recompute blocks in the backward pass.
+    unroll: blocks per iteration of the scan.
+  """
+
+  patch: int
+  image_size: int
+  width: int
+  layers: int
+  heads: int
+  embed_dim: int
+  prompt_depth: int
+  dtype: Any
+  remat: bool
+  unroll: int
+
+  @nn.compact
+  def __call__(
+    self, image: Float[Array, 'b h w 3'], keep: Bool[Array, 'b n'] | None = None
+  ) -> Float[Array, 'b d']:
+    """Embeds an image, seeing only the patches in `keep`.
+
+    Args:
+      image: RGB, normalised with `ops.regions.normalise`.
+      keep: patches to show; the rest are replaced by the mask prompts. None shows
+        everything and leaves the prompts out.
+
+    Returns:
+      The class token after the final projection, not L2-normalised, float32.
+    """
+    b, h, w, _ = image.shape
+    if (h, w) != (self.image_size, self.image_size):
+      raise ValueError(
+        f'this CLIP sees {self.image_size}x{self.image_size} pixels, got {h}x{w}'
+      )
+    grid = self.image_size // self.patch
+    normal = nn.initializers.normal(self.width**-0.5)
+    x = nn.Conv(
+      self.width,
+      (self.patch, self.patch),
+      (self.patch, self.patch),
+      padding='VALID',
+      use_bias=False,
+      dtype=self.dtype,
+      name='conv1',
+    )(image.astype(self.dtype))
+    x = x.reshape(b, grid * grid, self.width)  # b n d
+    prompts = None
+    if self.prompt_depth:
+      prompts = self.param(
+        'mask_prompt',
+        nn.initializers.normal(0.02),
+        (self.prompt_depth, grid * grid, self.width),
+      )
+    if keep is None or prompts is None:
+      keep = prompts = None
+    else:
+      x = jnp.where(keep[:, :, None], x, prompts[0][None].astype(self.dtype))
+    token = self.param('class_embedding', normal, (self.width,)).astype(self.dtype)
+    x = jnp.concatenate([jnp.broadcast_to(token, (b, 1, self.width)), x], axis=1)
+    position = self.param(
+      'positional_embedding', _grid_position, (1 + grid * grid, self.width)
+    )
+    x = x + position[None].astype(self.dtype)
+    x = layer_norm('ln_pre', self.dtype)(x)
+    blocks = clip_blocks(
+      layers=self.layers,
+      num_heads=self.heads,
+      dtype=self.dtype,
+      remat=self.remat,
+      unroll=self.unroll,
+    )
+    x, _ = blocks(x, *self._deep_prompts(prompts), keep, None)
+    x = layer_norm('ln_post', jnp.float32)(x[:, 0])  # b d
+    projection = self.param('proj', normal, (self.width, self.embed_dim))
+    return x @ projection
+
+  def _deep_prompts(
+    self, prompts: Float[Array, 'p n d'] | None
+  ) -> tuple[Float[Array, 'l n d'] | None, Bool[Array, 'l'] | None]:
+    """Returns for each block the prompts that follow it and whether any do."""
+    if prompts is None:
+      return None, None
+    deep = min(self.prompt_depth - 1, self.layers)
+    pad = ((0, self.layers - deep), (0, 0), (0, 0))
+    return jnp.pad(prompts[1 : 1 + deep], pad), jnp.arange(self.layers) < deep
+
+
+def _grid_position(key: Array, shape: tuple[int, int], dtype: Any = jnp.float32) -> Array:
+  """Initial positions: 2-D sine and cosine waves, which converge sooner than noise.
+
+  Converted checkpoints overwrite them; only training from scratch starts here.
+  """
+  del key
+  count, width = shape
+  grid = round((count - 1) ** 0.5)
+  quarter = width // 4
+  frequency = 1.0 / 10000 ** (jnp.arange(quarter) / quarter)
+  y, x = jnp.divmod(jnp.arange(grid * grid), grid)
+  waves = []
+  for place in (y, x):
+    angle = place[:, None] * frequency[None, :]
+    waves += [jnp.sin(angle), jnp.cos(angle)]
+  table = jnp.pad(jnp.concatenate(waves, axis=1), ((1, 0), (0, width - 4 * quarter)))
+  return 0.7 * table.astype(dtype)

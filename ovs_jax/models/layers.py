@@ -1,0 +1,165 @@
+"""Pieces that several models share."""
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from ovs_jax.core.types import Array, Bool, Float
+
+# PyTorch's default for layer, group and batch norms; Flax's is 1e-6.
+NORM_EPSILON = 1e-5
+
+# bfloat16 products accumulate in float32: faster on CPUs and more accurate everywhere.
+_DOT = functools.partial(jax.lax.dot_general, preferred_element_type=jnp.float32)
+
+
+def linear(
+  features: int | tuple[int, ...],
+  *,
+  name: str,
+  dtype: Any,
+  axis: int | tuple[int, ...] = -1,
+  init: nn.initializers.Initializer = nn.initializers.xavier_uniform(),
+) -> Callable[[Array], Array]:
+  """Returns a dense layer (with bias) that computes in `dtype`."""
+  layer = nn.DenseGeneral(
+    features, axis=axis, dtype=dtype, kernel_init=init, dot_general=_DOT, name=name
+  )
+  return lambda x: layer(x).astype(dtype)
+
+
+def layer_norm(name: str, dtype: Any) -> nn.LayerNorm:
+  """Returns a layer norm with PyTorch's epsilon; its statistics are float32."""
+  return nn.LayerNorm(epsilon=NORM_EPSILON, dtype=dtype, name=name)
+
+
+def quick_gelu(x: Float[Array, '*b']) -> Float[Array, '*b']:
+  """CLIP's activation, `x * sigmoid(1.702 x)`."""
+  return x * jax.nn.sigmoid(1.702 * x)
+
+
+def sine_position(height: int, width: int, channels: int) -> Float[Array, 'n d']:
+  """DETR's normalised sine encoding of a grid, row-major, y features before x."""
+  half = channels // 2
+  exponent = 2 * (jnp.arange(half) // 2) / half
+  frequency = 10000.0**exponent
+
+  def encode(count: int) -> Array:
+    place = jnp.arange(1, count + 1) / (count + 1e-6) * 2 * jnp.pi
+    angle = place[:, None] / frequency[None, :]
+    pair = jnp.stack([jnp.sin(angle[:, 0::2]), jnp.cos(angle[:, 1::2])], axis=2)
+    return pair.reshape(count, half)
+
+  y = jnp.broadcast_to(encode(height)[:, None], (height, width, half))
+  x = jnp.broadcast_to(encode(width)[None, :], (height, width, half))
+  return jnp.concatenate([y, x], axis=-1).reshape(height * width, channels)
+
+
+class Attention(nn.Module):
+  """Multi-head attention with separate query, key and value projections."""
+
+  num_heads: int
+  dtype: Any
+
+  @nn.compact
+  def __call__(
+    self,
+    query: Float[Array, 'b n d'],
+    key: Float[Array, 'b m d'],
+    value: Float[Array, 'b m d'],
+    mask: Bool[Array, 'n m'] | None = None,
+  ) -> Float[Array, 'b n d']:
+    """Attends from `query` to `key`; `mask` is True where that is allowed."""
+    width = query.shape[-1]
+    heads = (self.num_heads, width // self.num_heads)
+    # The initial scale is that of one d x d matrix, not of d x heads x head size.
+    init = nn.initializers.variance_scaling(1.0, 'fan_in', 'truncated_normal')
+    q = linear(heads, name='q', dtype=self.dtype, init=init)(query)
+    k = linear(heads, name='k', dtype=self.dtype, init=init)(key)
+    v = linear(heads, name='v', dtype=self.dtype, init=init)(value)
+    q = q * (heads[1] ** -0.5)
+    scores = jnp.einsum('bnhd,bmhd->bhnm', q, k, preferred_element_type=jnp.float32)
+    if mask is not None:
+      scores = jnp.where(mask[None, None], scores, -jnp.inf)
+    weights = jax.nn.softmax(scores, axis=-1).astype(self.dtype)
+    mixed = jnp.einsum(
+      'bhnm,bmhd->bnhd', weights, v, preferred_element_type=jnp.float32
+    ).astype(self.dtype)
+    return linear(width, name='out', dtype=self.dtype, axis=(-2, -1))(mixed)
+
+
+class MlpHead(nn.Module):
+  """Linear layers with ReLU between them."""
+
+  widths: tuple[int, ...]
+  dtype: Any
+
+  @nn.compact
+  def __call__(self, x: Float[Array, '*b d']) -> Float[Array, '*b e']:
+    """Maps the last axis to `widths[-1]`."""
+    for i, width in enumerate(self.widths):
+      x = linear(width, name=f'layer_{i}', dtype=self.dtype)(x)
+      if i < len(self.widths) - 1:
+        x = nn.relu(x)
+    return x
+
+
+class ClipBlock(nn.Module):
+  """CLIP's pre-norm transformer block, with the mask-prompt substitution after it."""
+
+  num_heads: int
+  dtype: Any
+
+  @nn.compact
+  def __call__(
+    self,
+    x: Float[Array, 'b n d'],
+    prompt: Float[Array, 'm d'] | None,
+    replace: Bool[Array, ''] | None,
+    keep: Bool[Array, 'b m'] | None,
+    mask: Bool[Array, 'n n'] | None,
+  ) -> tuple[Float[Array, 'b n d'], None]:
+    """Runs the block.
+
+    Args:
+      x: tokens; the class token comes first where there is one.
+      prompt: learned tokens for the patches outside `keep`.
+      replace: whether this block is followed by the substitution.
+      keep: patches that are not fully masked.
+      mask: allowed attention, or None for all.
+    """
+    width = x.shape[-1]
+    y = layer_norm('ln_1', self.dtype)(x)
+    x = x + Attention(self.num_heads, self.dtype, name='attn')(y, y, y, mask)
+    y = layer_norm('ln_2', self.dtype)(x)
+    y = quick_gelu(linear(4 * width, name='c_fc', dtype=self.dtype)(y))
+    x = x + linear(width, name='c_proj', dtype=self.dtype)(y)
+    if prompt is not None and replace is not None and keep is not None:
+      shown = keep[:, :, None] | ~replace
+      patches = jnp.where(shown, x[:, 1:], prompt[None].astype(x.dtype))
+      x = jnp.concatenate([x[:, :1], patches], axis=1)
+    return x, None
+
+
+def clip_blocks(
+  *, layers: int, num_heads: int, dtype: Any, remat: bool, unroll: int
+) -> nn.Module:
+  """Returns `layers` blocks as one scan; parameters are stacked along axis 0.
+
+  A scan compiles once for all layers, and with `remat` inside it stores only the
+  inputs of the blocks.
+  """
+  block = nn.remat(ClipBlock, prevent_cse=False) if remat else ClipBlock
+  scan = nn.scan(
+    block,
+    variable_axes={'params': 0},
+    split_rngs={'params': True},
+    in_axes=(0, 0, nn.broadcast, nn.broadcast),
+    length=layers,
+    unroll=unroll,
+  )
+  return scan(num_heads, dtype, name='blocks')

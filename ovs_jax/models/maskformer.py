@@ -1,0 +1,164 @@
+"""The proposer: MaskFormer whose queries carry CLIP-space embeddings (OVSeg, 3.2)."""
+
+import dataclasses
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from ovs_jax.core.types import Array, Float, Num, Params
+from ovs_jax.models import resnet
+from ovs_jax.models.layers import MlpHead
+from ovs_jax.models.pixel_decoder import PixelDecoder
+from ovs_jax.models.query_decoder import QueryDecoder
+
+# Pixel statistics of the backbones, RGB in 0..255.
+IMAGENET_MEAN = (123.675, 116.28, 103.53)
+IMAGENET_STD = (58.395, 57.12, 57.375)
+SIZE_DIVISIBILITY = 32  # of the padded input
+
+
+@dataclasses.dataclass(frozen=True)
+class MaskFormerConfig:
+  """Sizes of the proposer.
+
+  Attributes:
+    backbone: a preset of `models.resnet`.
+    pixel_width: channels of the pixel decoder.
+    mask_dim: channels of the mask features.
+    groups: of the pixel decoder's group norms.
+    num_queries: proposals per image.
+    width: of the query decoder.
+    heads: its attention heads.
+    feed_forward: its hidden width.
+    layers: its number of layers.
+    dropout: its rate in training.
+    embed_hidden: hidden width of the embedding head.
+    embed_dim: of the CLIP that names the proposals.
+    dtype: of the computation.
+  """
+
+  backbone: str
+  pixel_width: int
+  mask_dim: int
+  groups: int
+  num_queries: int
+  width: int
+  heads: int
+  feed_forward: int
+  layers: int
+  dropout: float
+  embed_hidden: int
+  embed_dim: int
+  dtype: str
+
+
+PRESETS: dict[str, MaskFormerConfig] = {
+  'r101c_b16': MaskFormerConfig(
+    backbone='r101c',
+    pixel_width=256,
+    mask_dim=256,
+    groups=32,
+    num_queries=100,
+    width=256,
+    heads=8,
+    feed_forward=2048,
+    layers=6,
+    dropout=0.1,
+    embed_hidden=1024,
+    embed_dim=512,
+    dtype='float32',
+  ),
+  # For the embedded world: 128x128 images of at most nine things.
+  'tiny': MaskFormerConfig(
+    backbone='tiny',
+    pixel_width=48,
+    mask_dim=48,
+    groups=8,
+    num_queries=20,
+    width=64,
+    heads=4,
+    feed_forward=128,
+    layers=3,
+    dropout=0.0,
+    embed_hidden=128,
+    embed_dim=64,
+    dtype='float32',
+  ),
+}
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Proposals:
+  """What the proposer says of each query, for every decoder layer asked for.
+
+  Attributes:
+    embeddings: in CLIP's space, not L2-normalised.
+    mask_logits: at stride 4.
+    no_object: the embedding of "no object", L2-normalised.
+  """
+
+  embeddings: Float[Array, 'l b q d']
+  mask_logits: Float[Array, 'l b q y x']
+  no_object: Float[Array, '1 d']
+
+
+class MaskFormer(nn.Module):
+  """Backbone, pixel decoder, query decoder and the two heads."""
+
+  config: MaskFormerConfig
+
+  @nn.compact
+  def __call__(
+    self, image: Num[Array, 'b h w 3'], *, train: bool = False, all_layers: bool = False
+  ) -> Proposals:
+    """Proposes masks.
+
+    Args:
+      image: RGB, 0..255; its sides are multiples of `SIZE_DIVISIBILITY`. Padding
+        must hold `IMAGENET_MEAN`, which normalises to 0.
+      train: whether dropout is active (needs the rng 'dropout').
+      all_layers: whether to return every decoder layer (deep supervision) or the
+        last one.
+    """
+    c = self.config
+    dtype = jnp.dtype(c.dtype)
+    shape = (1, 1, 1, 3)
+    mean = jnp.asarray(IMAGENET_MEAN).reshape(shape)
+    std = jnp.asarray(IMAGENET_STD).reshape(shape)
+    image = (image - mean) / std
+    backbone = resnet.ResNet(resnet.PRESETS[c.backbone], dtype, name='backbone')
+    features = backbone(image)
+    pixels = PixelDecoder(c.pixel_width, c.mask_dim, c.groups, name='pixel_decoder')(
+      features
+    )
+    queries = QueryDecoder(
+      num_queries=c.num_queries,
+      width=c.width,
+      heads=c.heads,
+      feed_forward=c.feed_forward,
+      layers=c.layers,
+      dropout=c.dropout,
+      dtype=dtype,
+      name='query_decoder',
+    )(features[-1], train)
+    if not all_layers:
+      queries = queries[-1:]
+    widths = (c.width, c.width, c.mask_dim)
+    mask_embed = MlpHead(widths, dtype, name='mask_embed')(queries)
+    masks = jnp.einsum(
+      'lbqd,byxd->lbqyx', mask_embed, pixels, preferred_element_type=jnp.float32
+    )
+    embed = MlpHead((c.embed_hidden, c.embed_dim), dtype, name='class_embed')(queries)
+    no_object = self.param(
+      'no_object', nn.initializers.normal(c.embed_dim**-0.5), (1, c.embed_dim)
+    )
+    no_object = no_object / jnp.linalg.norm(no_object, axis=-1, keepdims=True)
+    return Proposals(embed.astype(jnp.float32), masks, no_object)
+
+
+def init_maskformer(config: MaskFormerConfig, key: Array) -> Params:
+  """Returns freshly drawn parameters."""
+  image = jnp.zeros((1, 2 * SIZE_DIVISIBILITY, 2 * SIZE_DIVISIBILITY, 3))
+  return MaskFormer(config).init(key, image)['params']

@@ -1,0 +1,168 @@
+"""OVSeg: proposals, their crops through CLIP, and the two classifiers side by side."""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from ovs_jax.core.types import Array, Bool, Float, Num, Params
+from ovs_jax.models.clip import Clip, ClipConfig
+from ovs_jax.models.maskformer import IMAGENET_MEAN, MaskFormer, MaskFormerConfig
+from ovs_jax.ops.ensemble import class_logits
+from ovs_jax.ops.regions import RegionConfig, Regions, crop_regions, patch_mask
+from ovs_jax.ops.resize import resize_bilinear
+
+
+@dataclasses.dataclass(frozen=True)
+class OvSegConfig:
+  """The parts of the model.
+
+  Attributes:
+    proposer: see `MaskFormerConfig`.
+    clip: see `ClipConfig`; its prompt depth says whether mask prompts are used.
+    region: see `RegionConfig`; its size is CLIP's.
+    chunk: regions that go through CLIP at once.
+  """
+
+  proposer: MaskFormerConfig
+  clip: ClipConfig
+  region: RegionConfig
+  chunk: int
+
+  def __post_init__(self) -> None:
+    if self.region.size != self.clip.image_size:
+      raise ValueError(
+        f'region.size {self.region.size} must be the clip.image_size '
+        f'{self.clip.image_size}'
+      )
+    if self.proposer.embed_dim != self.clip.embed_dim:
+      raise ValueError(
+        f'proposer.embed_dim {self.proposer.embed_dim} must be the clip.embed_dim '
+        f'{self.clip.embed_dim}'
+      )
+
+  @classmethod
+  def from_dict(cls, config: Mapping[str, Any]) -> 'OvSegConfig':
+    """Reads what `to_dict` wrote."""
+    return cls(
+      proposer=MaskFormerConfig(**config['proposer']),
+      clip=ClipConfig(**config['clip']),
+      region=RegionConfig(**config['region']),
+      chunk=config['chunk'],
+    )
+
+  def to_dict(self) -> dict[str, Any]:
+    """Returns nested dicts for a checkpoint."""
+    return dataclasses.asdict(self)
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Encoded:
+  """All that segmenting an image needs, whatever the names.
+
+  Attributes:
+    embeddings: of the proposals by the proposer.
+    regions: of the proposals by CLIP.
+    masks: probabilities at the network's resolution.
+    boxes: x0, y0, x1, y1 at that resolution, exclusive ends.
+    valid: proposals with any pixel above the mask threshold.
+    no_object: L2-normalised embedding of "no object".
+  """
+
+  embeddings: Float[Array, '*b q d']
+  regions: Float[Array, '*b q d']
+  masks: Float[Array, '*b q h w']
+  boxes: Num[Array, '*b q 4']
+  valid: Bool[Array, '*b q']
+  no_object: Float[Array, '*b 1 d']
+
+
+def pad_image(image: Num[Array, 'h w 3'], multiple: int) -> Float[Array, 'H W 3']:
+  """Pads right and bottom with the mean colour, which normalises to 0."""
+  h, w = image.shape[:2]
+  mean = jnp.asarray(IMAGENET_MEAN, jnp.float32)
+  full = (-(-h // multiple) * multiple, -(-w // multiple) * multiple, 3)
+  padded = jnp.broadcast_to(mean.reshape(1, 1, 3), full)
+  return padded.at[:h, :w].set(image.astype(jnp.float32))
+
+
+def encode_image(
+  config: OvSegConfig,
+  params: Params,
+  image: Num[Array, 'h w 3'],
+  size: Num[Array, '2'] | None = None,
+) -> Encoded:
+  """Proposes masks and embeds each of them twice (OVSeg, sections 3.2-3.3).
+
+  Args:
+    config: the model's.
+    params: with the subtrees `proposer` and `clip`.
+    image: RGB, 0..255, padded by `pad_image`.
+    size: height and width of the part that is not padding; None is all of it.
+      Masks are 0 in the padding.
+  """
+  h, w = image.shape[:2]
+  out = MaskFormer(config.proposer).apply(
+    {'params': params['proposer']}, image[None].astype(jnp.float32)
+  )
+  masks = jax.nn.sigmoid(resize_bilinear(out.mask_logits[-1, 0], (h, w)))
+  if size is not None:
+    inside = (jnp.arange(h)[:, None] < size[0]) & (jnp.arange(w)[None] < size[1])
+    masks = jnp.where(inside[None], masks, 0.0)
+  regions = crop_regions(image, masks, config.region)
+  return Encoded(
+    embeddings=out.embeddings[-1, 0],
+    regions=embed_regions(config, params['clip'], regions),
+    masks=masks,
+    boxes=regions.boxes,
+    valid=regions.valid,
+    no_object=out.no_object,
+  )
+
+
+def embed_regions(
+  config: OvSegConfig, params: Params, regions: Regions
+) -> Float[Array, 'q d']:
+  """Returns CLIP's embeddings of the crops, not L2-normalised.
+
+  Args:
+    config: the model's.
+    params: CLIP's.
+    regions: crops of one image.
+  """
+
+  def embed(pixels: Array, masks: Array) -> Array:
+    keep = patch_mask(masks, config.clip.patch) if config.clip.prompt_depth else None
+    return Clip(config.clip).apply(
+      {'params': params}, pixels, keep, method='encode_image'
+    )
+
+  count = regions.pixels.shape[0]
+  if count <= config.chunk:
+    return embed(regions.pixels, regions.masks)
+  parts = -(-count // config.chunk)
+  pad = parts * config.chunk - count
+
+  def split(x: Array) -> Array:
+    x = jnp.pad(x, ((0, pad),) + ((0, 0),) * (x.ndim - 1))
+    return x.reshape(parts, config.chunk, *x.shape[1:])
+
+  rows = jax.lax.map(lambda x: embed(*x), (split(regions.pixels), split(regions.masks)))
+  return rows.reshape(parts * config.chunk, -1)[:count]
+
+
+def classify(
+  encoded: Encoded, text: Float[Array, 'k d']
+) -> tuple[Float[Array, 'q k1'], Float[Array, 'q k']]:
+  """Returns the logits of the proposer (last column "no object") and of CLIP.
+
+  Args:
+    encoded: of one image.
+    text: L2-normalised class embeddings.
+  """
+  with_none = jnp.concatenate([text, encoded.no_object])
+  proposer = class_logits(encoded.embeddings, with_none)
+  return proposer, class_logits(encoded.regions, text)

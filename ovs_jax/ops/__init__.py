@@ -1,0 +1,1 @@
+"""Layer 1: pure array functions, no parameters, no files."""

@@ -1,0 +1,99 @@
+"""Losses, as the papers define them."""
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from ovs_jax.core.types import Array, Bool, Float, Int
+from ovs_jax.ops.resize import EXACT, resize_bilinear
+
+FOCAL_ALPHA, FOCAL_GAMMA = 0.25, 2.0
+NO_OBJECT_WEIGHT = 0.1  # of the no-object class in the cross entropy
+# Weights of the set loss: cross entropy, focal, dice (OVSeg section 4.1).
+SET_WEIGHTS = {'ce': 1.0, 'mask': 20.0, 'dice': 1.0}
+
+
+def focal_loss(
+  logits: Float[Array, '*b n'], targets: Float[Array, '*b n']
+) -> Float[Array, '*b']:
+  """Sigmoid focal loss, mean over the last axis (pixels)."""
+  loss = optax.sigmoid_focal_loss(
+    logits, targets, alpha=FOCAL_ALPHA, gamma=FOCAL_GAMMA
+  )
+  return jnp.mean(loss, axis=-1)
+
+
+def dice_loss(
+  logits: Float[Array, '*b n'], targets: Float[Array, '*b n']
+) -> Float[Array, '*b']:
+  """`1 - (2 * overlap + 1) / (sum + sum + 1)` over the last axis (pixels)."""
+  p = jax.nn.sigmoid(logits)
+  overlap = 2 * jnp.sum(p * targets, axis=-1)
+  total = jnp.sum(p, axis=-1) + jnp.sum(targets, axis=-1)
+  return 1 - (overlap + 1) / (total + 1)
+
+
+def set_losses(
+  logits: Float[Array, 'b q k'],
+  mask_logits: Float[Array, 'b q y x'],
+  labels: Int[Array, 'b t'],
+  masks: Float[Array, 'b t h w'],
+  valid: Bool[Array, 'b t'],
+  queries: Int[Array, 'b t'],
+) -> dict[str, Float[Array, '']]:
+  """MaskFormer's losses of one decoder layer, before their weights.
+
+  Args:
+    logits: class logits; the last column is "no object".
+    mask_logits: at stride 4; brought to the targets' size here.
+    labels: class of each target.
+    masks: binary targets; pixels without a label are 0 in all of them.
+    valid: which targets are real.
+    queries: the query matched to each target (`ops.matching.match`).
+
+  Returns:
+    `ce` (mean weighted by class weight), `mask` (focal) and `dice`, both summed over
+    the matched pairs and divided by the number of targets in the batch (at least 1).
+  """
+  b, q, k = logits.shape
+  rows = jnp.arange(b)[:, None]
+  # Padded targets are written to a query that does not exist, and dropped.
+  slots = jnp.where(valid, queries, q)
+  classes = jnp.full((b, q), k - 1).at[rows, slots].set(labels, mode='drop')
+  weights = jnp.where(classes == k - 1, NO_OBJECT_WEIGHT, 1.0)
+  ce = optax.softmax_cross_entropy_with_integer_labels(logits, classes)
+  matched = resize_bilinear(mask_logits[rows, queries], masks.shape[-2:])
+  matched = matched.reshape(*matched.shape[:2], -1)  # b t n
+  targets = masks.reshape(*masks.shape[:2], -1)
+  count = jnp.maximum(jnp.sum(valid), 1)
+  return {
+    'ce': jnp.sum(weights * ce) / jnp.sum(weights),
+    'mask': jnp.sum(jnp.where(valid, focal_loss(matched, targets), 0.0)) / count,
+    'dice': jnp.sum(jnp.where(valid, dice_loss(matched, targets), 0.0)) / count,
+  }
+
+
+def contrastive_loss(
+  image: Float[Array, 'b d'],
+  text: Float[Array, 'b d'],
+  scale: Float[Array, ''],
+  same: Bool[Array, 'b b'] | None = None,
+) -> tuple[Float[Array, ''], Float[Array, '']]:
+  """CLIP's symmetric InfoNCE over the batch, and the share of right matches.
+
+  Args:
+    image: L2-normalised embeddings; row i belongs to row i of `text`.
+    text: L2-normalised embeddings.
+    scale: multiplies the cosines (the exponential of CLIP's `logit_scale`).
+    same: which rows have equal texts (symmetric, True on the diagonal). They share
+      the target probability. None makes them each other's negatives, as CLIP and
+      OVSeg do.
+  """
+  logits = scale * jnp.matmul(image, text.T, precision=EXACT)
+  if same is None:
+    same = jnp.eye(logits.shape[0], dtype=bool)
+  target = same / jnp.sum(same, axis=1, keepdims=True)
+  loss = optax.softmax_cross_entropy
+  both = jnp.mean(loss(logits, target)) + jnp.mean(loss(logits.T, target))
+  hit = jnp.take_along_axis(same, jnp.argmax(logits, axis=1)[:, None], axis=1)
+  return both / 2, jnp.mean(hit)

@@ -1,0 +1,158 @@
+"""From proposals to what CLIP sees: crop, fill, resize, and the mask of patches.
+
+OVSeg's order of operations (its section 3.3 and the official code): threshold, tight
+box, crop, fill the background, normalise, bicubic resize that ignores the aspect
+ratio, nearest-neighbour resize of the mask. Every proposal keeps its place, so shapes
+are static; empty ones are marked invalid.
+"""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+
+from ovs_jax.core.types import Array, Bool, Float, Int, Num
+from ovs_jax.ops.resize import EXACT, cubic_matrix, nearest_indices
+
+# CLIP's pixel statistics, RGB in 0..1.
+CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
+CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
+
+FILLS = ('mean', 'zero', 'none')
+
+
+@dataclasses.dataclass(frozen=True)
+class RegionConfig:
+  """How proposals become crops.
+
+  Attributes:
+    size: side of the square crop in pixels; CLIP's input size.
+    threshold: a pixel is foreground if its mask value is above it (strictly).
+    fill: background colour: CLIP's mean, black, or 'none' to keep the image.
+    expand: factor on the box about its centre; 1 in every published setting.
+    matting: whether to blend with the soft mask instead of the binary one.
+  """
+
+  size: int
+  threshold: float
+  fill: str
+  expand: float
+  matting: bool
+
+  def __post_init__(self) -> None:
+    if self.fill not in FILLS:
+      raise ValueError(f'unknown fill {self.fill!r}; known: {", ".join(FILLS)}')
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Regions:
+  """Crops of one image.
+
+  Attributes:
+    pixels: normalised with CLIP's statistics; a filled background is exactly 0.
+    masks: 1 where the crop shows the proposal (soft values if `matting`).
+    boxes: x0, y0, x1, y1 in pixels, exclusive ends.
+    valid: whether the proposal has any pixel above the threshold.
+  """
+
+  pixels: Float[Array, 'q s s 3']
+  masks: Float[Array, 'q s s']
+  boxes: Int[Array, 'q 4']
+  valid: Bool[Array, 'q']
+
+
+def normalise(image: Num[Array, '*b 3']) -> Float[Array, '*b 3']:
+  """Maps RGB in 0..255 to CLIP's normalised units."""
+  mean = 255 * jnp.asarray(CLIP_MEAN, jnp.float32)
+  std = 255 * jnp.asarray(CLIP_STD, jnp.float32)
+  shape = (1,) * (image.ndim - 1) + (3,)
+  return (image - mean.reshape(shape)) / std.reshape(shape)
+
+
+def tight_boxes(
+  binary: Bool[Array, 'q h w'],
+) -> tuple[Int[Array, 'q 4'], Bool[Array, 'q']]:
+  """Returns the boxes x0, y0, x1, y1 (exclusive ends) and which are not empty.
+
+  An empty mask gets the box of the first pixel, so that later steps stay defined.
+  """
+  h, w = binary.shape[1:]
+  rows, columns = jnp.any(binary, axis=2), jnp.any(binary, axis=1)  # q h, q w
+  x0, y0 = jnp.argmax(columns, axis=1), jnp.argmax(rows, axis=1)
+  x1 = w - jnp.argmax(columns[:, ::-1], axis=1)
+  y1 = h - jnp.argmax(rows[:, ::-1], axis=1)
+  valid = jnp.any(rows, axis=1)
+  boxes = jnp.stack([x0, y0, x1, y1], axis=1)
+  return jnp.where(valid[:, None], boxes, jnp.array([[0, 0, 1, 1]])), valid
+
+
+def expand_boxes(
+  boxes: Int[Array, 'q 4'], factor: float, size: tuple[int, int]
+) -> Int[Array, 'q 4']:
+  """Scales boxes about their centres, truncates, and clips them to (h, w)."""
+  if factor == 1.0:
+    return boxes
+  corners = boxes.astype(jnp.float32)
+  centre = (corners[:, :2] + corners[:, 2:]) / 2
+  half = (corners[:, 2:] - corners[:, :2]) * factor / 2
+  limit = jnp.array([[size[1], size[0]]])
+  low = jnp.clip(jnp.trunc(centre - half).astype(jnp.int32), 0, limit)
+  high = jnp.clip(jnp.trunc(centre + half).astype(jnp.int32), 0, limit)
+  return jnp.concatenate([low, high], axis=1)
+
+
+def crop_regions(
+  image: Num[Array, 'h w 3'],
+  masks: Float[Array, 'q h w'],
+  config: RegionConfig,
+  *,
+  size: tuple[int, int] | None = None,
+  chunk: int = 8,
+) -> Regions:
+  """Cuts every proposal out of the image (OVSeg, section 3.3).
+
+  Args:
+    image: RGB in 0..255 at the resolution of the network, not normalised.
+    masks: probabilities in 0..1 at the same resolution.
+    config: see `RegionConfig`.
+    size: height and width of the part that is not padding; boxes end there.
+    chunk: proposals resampled at once; bounds the memory.
+  """
+  h, w = image.shape[:2]
+  binary = masks > config.threshold
+  boxes, valid = tight_boxes(binary)
+  boxes = expand_boxes(boxes, config.expand, size or (h, w))
+  image = image.astype(jnp.float32)
+  fill = 255 * jnp.asarray(CLIP_MEAN, jnp.float32).reshape(1, 1, 3)
+  if config.fill == 'zero':
+    fill = jnp.zeros_like(fill)
+  weights = masks if config.matting else binary.astype(jnp.float32)
+
+  def cut(args: tuple[Array, Array]) -> tuple[Array, Array]:
+    weight, box = args
+    shown = image
+    if config.fill != 'none':
+      shown = image * weight[..., None] + fill * (1 - weight[..., None])
+    rows = cubic_matrix(box[1], box[3], h, config.size)  # s h
+    columns = cubic_matrix(box[0], box[2], w, config.size)  # s w
+    pixels = jnp.einsum('sh,hwc->swc', rows, normalise(shown), precision=EXACT)
+    pixels = jnp.einsum('tw,swc->stc', columns, pixels, precision=EXACT)
+    y = nearest_indices(box[1], box[3], config.size)
+    x = nearest_indices(box[0], box[2], config.size)
+    return pixels, weight[y][:, x]
+
+  chunk = min(chunk, masks.shape[0])
+  pixels, cropped = jax.lax.map(cut, (weights, boxes), batch_size=chunk)
+  return Regions(pixels=pixels, masks=cropped, boxes=boxes, valid=valid)
+
+
+def patch_mask(masks: Float[Array, '*b s s'], patch: int) -> Bool[Array, '*b n']:
+  """Marks the patches that show any foreground, in row-major order.
+
+  A patch is dropped only if all its pixels are background (average-pool, then ceil).
+  """
+  *batch, s, _ = masks.shape
+  grid = s // patch
+  tiles = masks.reshape(*batch, grid, patch, grid, patch)
+  return jnp.any(tiles > 0, axis=(-3, -1)).reshape(*batch, grid * grid)

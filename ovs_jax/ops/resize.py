@@ -1,0 +1,105 @@
+"""Resampling with PyTorch's conventions (`align_corners=False`, no antialiasing).
+
+`jax.image.resize` differs from them by up to 0.29 of the value range (its cubic kernel
+has a=-0.5, it antialiases when shrinking and renormalises at borders), so the weights
+are written out here. Resizing is separable: a matrix over rows, another over columns.
+"""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from ovs_jax.core.types import Array, Float, Int, Num
+
+# Matrix products at full float32 precision on every device: GPUs and TPUs round to
+# TF32 or bfloat16 by default, which moves a mask across its threshold.
+EXACT = jax.lax.Precision.HIGHEST
+
+_CUBIC = -0.75  # PyTorch's coefficient; Keys' and jax.image's is -0.5
+
+
+def cubic_weights(fraction: Float[Array, '*n']) -> Float[Array, '*n 4']:
+  """Returns the weights of the taps -1, 0, 1, 2 around `floor(position)`."""
+
+  def near(x: Array) -> Array:
+    return ((_CUBIC + 2) * x - (_CUBIC + 3)) * x * x + 1
+
+  def far(x: Array) -> Array:
+    return ((_CUBIC * x - 5 * _CUBIC) * x + 8 * _CUBIC) * x - 4 * _CUBIC
+
+  t = fraction
+  return jnp.stack([far(t + 1), near(t), near(1 - t), far(2 - t)], axis=-1)
+
+
+def cubic_matrix(
+  start: Int[Array, ''], stop: Int[Array, ''], num_in: int, num_out: int
+) -> Float[Array, 'o i']:
+  """Returns the bicubic weights that resize the span [start, stop) to `num_out`.
+
+  Samples beyond the span repeat its border, as if it had been cut out first.
+
+  Args:
+    start: first index of the span; may be traced.
+    stop: one past its last index, > start.
+    num_in: length of the whole axis.
+    num_out: length of the result.
+  """
+  length = (stop - start).astype(jnp.float32)
+  position = (jnp.arange(num_out) + 0.5) * (length / num_out) - 0.5
+  base = jnp.floor(position)
+  weights = cubic_weights(position - base)  # o 4
+  taps = base.astype(jnp.int32)[:, None] + jnp.arange(-1, 3)  # o 4
+  taps = jnp.clip(taps, 0, stop - start - 1) + start
+  hit = taps[:, :, None] == jnp.arange(num_in)  # o 4 i
+  return jnp.sum(jnp.where(hit, weights[:, :, None], 0.0), axis=1)
+
+
+def nearest_indices(
+  start: Int[Array, ''], stop: Int[Array, ''], num_out: int
+) -> Int[Array, 'o']:
+  """Returns PyTorch's nearest-neighbour indices, `start + floor(i * in / out)`."""
+  return start + (jnp.arange(num_out) * (stop - start)) // num_out
+
+
+def linear_taps(
+  num_in: int, num_out: int
+) -> tuple[Int[np.ndarray, 'o'], Int[np.ndarray, 'o'], Float[np.ndarray, 'o']]:
+  """Returns lower index, upper index and weight of the upper one, for each output."""
+  scale = np.float32(num_in / num_out)
+  position = scale * (np.arange(num_out, dtype=np.float32) + 0.5) - 0.5
+  position = np.maximum(position, 0).astype(np.float32)
+  low = np.minimum(np.floor(position).astype(np.int32), num_in - 1)
+  high = np.minimum(low + 1, num_in - 1)
+  return low, high, (position - low).astype(np.float32)
+
+
+def linear_matrix(num_in: int, num_out: int) -> Float[np.ndarray, 'o i']:
+  """Returns the bilinear weights that resize an axis of `num_in` to `num_out`."""
+  low, high, weight = linear_taps(num_in, num_out)
+  matrix = np.zeros((num_out, num_in), np.float32)
+  rows = np.arange(num_out)
+  np.add.at(matrix, (rows, low), 1 - weight)
+  np.add.at(matrix, (rows, high), weight)
+  return matrix
+
+
+def resize_bilinear(
+  x: Float[Array, '*b h w'], size: tuple[int, int]
+) -> Float[Array, '*b H W']:
+  """Resizes the last two axes to `size`, as PyTorch's `interpolate` does."""
+  h, w = x.shape[-2:]
+  if (h, w) == tuple(size):
+    return x
+  rows = jnp.asarray(linear_matrix(h, size[0]), x.dtype)
+  columns = jnp.asarray(linear_matrix(w, size[1]), x.dtype)
+  x = jnp.einsum('Hh,...hw->...Hw', rows, x, precision=EXACT)
+  return jnp.einsum('Ww,...hw->...hW', columns, x, precision=EXACT)
+
+
+def resize_nearest(
+  x: Num[Array, '*b h w'], size: tuple[int, int]
+) -> Num[Array, '*b H W']:
+  """Takes pixel floor(i * in / out) along the last two axes."""
+  rows = (np.arange(size[0]) * x.shape[-2]) // size[0]
+  columns = (np.arange(size[1]) * x.shape[-1]) // size[1]
+  return x[..., rows, :][..., columns]

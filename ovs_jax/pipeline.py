@@ -1,0 +1,108 @@
+"""Stages in order: finished ones are skipped, an interrupted one goes on.
+
+A stage is a configuration of its own, run in `workdir/<stage>`; when it has finished,
+`done.json` there holds its result and the fingerprint of its configuration.
+"""
+
+import pathlib
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from ovs_jax.core.files import fingerprint, read_json, write_json
+from ovs_jax.core.tree import flatten
+
+Run = Callable[[str, Any, pathlib.Path], dict[str, Any]]
+_DONE = 'done.json'
+
+
+def run_pipeline(config: Any, workdir: pathlib.Path, run: Run) -> dict[str, Any]:
+  """Runs `config.stages` in the order of `config.order`.
+
+  In a stage's configuration `{run}` stands for `workdir`.
+
+  Args:
+    config: with `order` (names) and `stages` (a configuration for each name).
+    workdir: holds a directory for each stage.
+    run: from (mode, stage configuration, stage directory) to the stage's result.
+
+  Returns:
+    The results of all stages by name.
+
+  Raises:
+    ValueError: a finished stage belongs to another configuration.
+  """
+  results: dict[str, Any] = {}
+  for number, name in enumerate(config.order, start=1):
+    stage = _placed(config.stages[name], workdir)
+    title = f'[{number}/{len(config.order)}] {name}'
+    # A stage also depends on what the stages before it were.
+    identity = fingerprint([stage.to_dict(), [results[n]['identity'] for n in results]])
+    done = workdir / name / _DONE
+    if done.exists():
+      results[name] = read_json(done)
+      if results[name]['identity'] != identity:
+        raise ValueError(
+          f'{done.parent} was made with another configuration; give another '
+          '--workdir=, or delete that directory to make it again'
+        )
+      print(f'{title}: finished earlier, skipped', flush=True)
+      continue
+    print(f'{title} ({stage.mode})', flush=True)
+    began = time.time()
+    result = run(stage.mode, stage, workdir / name)
+    seconds = round(time.time() - began, 1)
+    # A resumed stage counts the time of its last run only, and says so by itself.
+    results[name] = {'result': result, 'seconds': seconds, 'identity': identity}
+    write_json(done, results[name])
+    print(f'{title}: {seconds:.0f} s', flush=True)
+  return results
+
+
+def check_owner(config: Mapping[str, Any], workdir: pathlib.Path) -> None:
+  """Claims `workdir` for a configuration.
+
+  Raises:
+    ValueError: it belongs to another one; names the keys that differ.
+  """
+  path = workdir / 'config.json'
+  if path.exists():
+    theirs, ours = flatten(read_json(path)), flatten(config)
+    keys = [k for k in {**theirs, **ours} if theirs.get(k) != ours.get(k)]
+    if keys:
+      shown = ', '.join(
+        f'{k.replace("/", ".")} ({theirs.get(k)!r} there, {ours.get(k)!r} now)'
+        for k in keys[:6]
+      )
+      more = f' and {len(keys) - 6} more' if len(keys) > 6 else ''
+      raise ValueError(
+        f'{workdir} belongs to a run of another configuration; different: {shown}'
+        f'{more}. Give another --workdir=, or delete the directory'
+      )
+  else:
+    write_json(path, config)
+
+
+def _placed(stage: Any, workdir: pathlib.Path) -> Any:
+  """Returns a copy of a stage's configuration with `{run}` filled in."""
+  copy = stage.copy_and_resolve_references()
+  with copy.unlocked():
+    for key, value in _strings(copy.to_dict()):
+      node = copy
+      *parents, last = key
+      for parent in parents:
+        node = node[parent]
+      node[last] = value.replace('{run}', str(workdir))
+  return copy
+
+
+def _strings(
+  tree: Mapping[str, Any], path: tuple[str, ...] = ()
+) -> list[tuple[tuple[str, ...], str]]:
+  found = []
+  for key, value in tree.items():
+    if isinstance(value, Mapping):
+      found += _strings(value, (*path, key))
+    elif isinstance(value, str) and '{run}' in value:
+      found.append(((*path, key), value))
+  return found

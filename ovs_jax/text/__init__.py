@@ -1,0 +1,1 @@
+"""Class names to CLIP tokens: templates, vocabularies and the tokenizer."""

@@ -1,0 +1,157 @@
+"""Lists of class names, in evaluation order: the benchmarks' and the user's own."""
+
+import csv
+import dataclasses
+import functools
+import hashlib
+import importlib.resources
+import io
+import json
+from collections.abc import Iterable, Sequence
+
+from ovs_jax.core.lookup import lookup
+
+REQUIRED_COLUMNS = ('train_id', 'source_value', 'name')
+SPLITS = ('', 'seen', 'unseen')
+
+
+@dataclasses.dataclass(frozen=True)
+class Vocabulary:
+  """The classes of a data set; all tuples have one entry per class, by train id.
+
+  Attributes:
+    name: of the vocabulary, e.g. 'scenes'.
+    names: class names as they are put into templates.
+    source_values: the class's value in the annotation files.
+    kinds: 'thing', 'stuff', or '' where the source does not say.
+    splits: 'seen' or 'unseen' in training, or '' where there is no such split.
+    synonyms: other names of the class; not used in evaluation.
+  """
+
+  name: str
+  names: tuple[str, ...]
+  source_values: tuple[int, ...]
+  kinds: tuple[str, ...]
+  splits: tuple[str, ...]
+  synonyms: tuple[tuple[str, ...], ...]
+
+  def __len__(self) -> int:
+    return len(self.names)
+
+  @property
+  def sha256(self) -> str:
+    """Digest of everything but `name`; equal digests mean comparable results."""
+    columns = [self.names, self.source_values, self.kinds, self.splits, self.synonyms]
+    return hashlib.sha256(json.dumps(columns).encode('ascii')).hexdigest()
+
+
+def known() -> dict[str, str]:
+  """Returns the vocabularies in the package: name to file name."""
+  folder = importlib.resources.files(__package__) / 'names'
+  files = sorted(file.name for file in folder.iterdir() if file.name.endswith('.tsv'))
+  return {file.removesuffix('.tsv'): file for file in files}
+
+
+@functools.cache
+def load(name: str) -> Vocabulary:
+  """Returns a vocabulary of the package.
+
+  Raises:
+    ValueError: unknown name; lists the known ones and the closest.
+  """
+  file = lookup(known(), name, 'vocabulary')
+  folder = importlib.resources.files(__package__) / 'names'
+  return parse(folder.joinpath(file).read_text(encoding='utf-8'), name)
+
+
+def parse(text: str, name: str) -> Vocabulary:
+  """Reads tab separated values with a header line.
+
+  Columns `train_id`, `source_value` and `name` are required; `kind`, `split` and
+  `synonyms` (separated by '|') may be absent. Others are ignored.
+
+  Raises:
+    ValueError: a column is missing, train ids are not 0, 1, 2, ... in order, a name
+      is blank or repeated, or a value is not what its column holds.
+  """
+  reader = csv.DictReader(io.StringIO(text), delimiter='\t', quoting=csv.QUOTE_NONE)
+  missing = [c for c in REQUIRED_COLUMNS if c not in (reader.fieldnames or ())]
+  if missing:
+    raise ValueError(
+      f'vocabulary {name!r} lacks the columns {missing}; its header is '
+      f'{reader.fieldnames}. Separate columns with tabs.'
+    )
+  rows = [{key: value or '' for key, value in row.items() if key} for row in reader]
+  _check(rows, name)
+  return Vocabulary(
+    name=name,
+    names=tuple(row['name'] for row in rows),
+    source_values=tuple(int(row['source_value']) for row in rows),
+    kinds=tuple(row.get('kind', '') for row in rows),
+    splits=tuple(row.get('split', '') for row in rows),
+    synonyms=tuple(
+      tuple(s for s in row.get('synonyms', '').split('|') if s) for row in rows
+    ),
+  )
+
+
+def _check(rows: Sequence[dict[str, str]], name: str) -> None:
+  problems = [] if rows else ['there are no classes']
+  seen = {}
+  for i, row in enumerate(rows):
+    if row['train_id'] != str(i):
+      problems.append(f'class {i} has train_id {row["train_id"]!r}, expected {i}')
+    if not row['source_value'].isdecimal():
+      problems.append(f'class {i} has source_value {row["source_value"]!r}, no integer')
+    if row.get('split', '') not in SPLITS:
+      problems.append(f'class {i} has split {row["split"]!r}, expected one of {SPLITS}')
+    if not row['name'].strip():
+      problems.append(f'class {i} has no name')
+    elif row['name'] in seen:
+      problems.append(f'classes {seen[row["name"]]} and {i} are both {row["name"]!r}')
+    seen.setdefault(row['name'], i)
+  if problems:
+    raise ValueError(
+      f'vocabulary {name!r} has {len(problems)} problems; correct its rows:\n  '
+      + '\n  '.join(problems)
+    )
+
+
+def parse_names(names: str | Iterable[object]) -> tuple[str, ...]:
+  """Returns the class names a user typed, checked.
+
+  Args:
+    names: 'red ball, grass', or one string per name. Only names given one by one may
+      contain a comma.
+
+  Returns:
+    The names in order, each stripped and its white space collapsed.
+
+  Raises:
+    ValueError: no names, a blank one, one that is not a string, or two that differ
+      at most in case.
+  """
+  names = names if isinstance(names, str) else list(names)
+  given = names.split(',') if isinstance(names, str) else names
+  wrong = [name for name in given if not isinstance(name, str)]
+  if wrong:
+    raise ValueError(f'class names must be strings, got {wrong}. Quote them.')
+  found = tuple(' '.join(name.split()) for name in given)
+  if not any(found):
+    raise ValueError(
+      f'no class names in {names!r}; expected at least one, e.g. "red ball, grass".'
+    )
+  if '' in found:
+    raise ValueError(
+      f'class name {found.index("") + 1} of {len(found)} in {names!r} is blank. '
+      'Remove it, or the comma too many.'
+    )
+  first = {}
+  for name in found:
+    if name.lower() in first:
+      raise ValueError(
+        f'class names {first[name.lower()]!r} and {name!r} are the same (case does '
+        'not count). Keep one.'
+      )
+    first[name.lower()] = name
+  return found

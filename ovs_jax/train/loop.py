@@ -1,0 +1,134 @@
+"""The one training loop: every recipe runs through it."""
+
+import pathlib
+import time
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from ovs_jax.core import sharding
+from ovs_jax.core.checkpoint import RunCheckpoints
+from ovs_jax.core.files import check_writable
+from ovs_jax.core.lookup import lookup
+from ovs_jax.core.runlog import RunLog
+from ovs_jax.core.tree import count_parameters, difference
+from ovs_jax.core.types import Array, Batch, Metrics
+from ovs_jax.train.optimizer import build_optimizer, learning_rate_scales
+from ovs_jax.train.recipes import RECIPES, Recipe
+from ovs_jax.train.state import TrainState, merge_params, split_params
+
+Step = Callable[[TrainState, Batch], tuple[TrainState, Metrics]]
+
+
+def make_step(recipe: Recipe, config: Any, params: Any) -> tuple[Step, Any, set[str]]:
+  """Returns the jittable step, the optimizer and the paths that it trains."""
+  scales = learning_rate_scales(config.optimizer, params)
+  optimizer, schedule = build_optimizer(config.optimizer, scales, config.train.steps)
+  root = jax.random.key(config.seed)
+
+  def step(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
+    trainable, frozen = split_params(state.params, set(scales))
+
+    def loss(trainable: dict[str, Array]) -> tuple[Array, Metrics]:
+      key = jax.random.fold_in(root, state.step)
+      return recipe.loss(merge_params(trainable, frozen), batch, key)
+
+    (value, metrics), grads = jax.value_and_grad(loss, has_aux=True)(trainable)
+    updates, optimizer_state = optimizer.update(grads, state.optimizer, trainable)
+    trainable = {path: x + updates[path] for path, x in trainable.items()}
+    squares = [jnp.sum(jnp.square(g)) for g in grads.values()]
+    metrics = {
+      **metrics,
+      'loss': value,
+      'gradient_norm': jnp.sqrt(sum(squares)),
+      'learning_rate': schedule(state.step),
+    }
+    params = recipe.project(merge_params(trainable, frozen))
+    return TrainState(state.step + 1, params, optimizer_state), metrics
+
+  return step, optimizer, set(scales)
+
+
+def init_state(
+  recipe: Recipe, config: Any, mesh: Mesh
+) -> tuple[TrainState, Step, set[str]]:
+  """Draws or loads the parameters and places everything on the mesh."""
+  params = recipe.init(jax.random.key(config.seed))
+  params = jax.device_put(params, sharding.parameter_shardings(mesh, params))
+  step, optimizer, trainable = make_step(recipe, config, params)
+  state = jax.jit(optimizer.init)(split_params(params, trainable)[0])
+  # Scalars that the optimizer made (its counters) live on one device; spread them.
+  everywhere = NamedSharding(mesh, PartitionSpec())
+  state = jax.tree.map(
+    lambda x: jax.device_put(x, everywhere) if x.ndim == 0 else x, state
+  )
+  start = jax.device_put(jnp.zeros((), jnp.int32), everywhere)
+  return TrainState(start, params, state), step, trainable
+
+
+def train(config: Any, workdir: pathlib.Path) -> dict[str, Any]:
+  """Trains to `config.train.steps`, or goes on where an earlier run stopped.
+
+  Returns:
+    The last metrics, the number of parameters and of trainable ones, and the seconds
+    this call took.
+
+  Raises:
+    ValueError: a configuration that cannot work, or a damaged checkpoint.
+    OSError: `workdir` cannot be written.
+    FloatingPointError: the loss is not finite.
+  """
+  began = time.time()
+  workdir = check_writable(workdir, megabytes=config.train.disk_megabytes)
+  mesh = sharding.make_mesh(config.mesh.data, config.mesh.model)
+  sharding.check_batch(mesh, config.train.batch_size)
+  recipe = lookup(RECIPES, config.recipe, 'recipe')(config)
+  state, step_function, trainable = init_state(recipe, config, mesh)
+  saved = RunCheckpoints(
+    workdir / 'checkpoints', keep=config.train.keep, config=recipe.model_config
+  )
+  state = _restore(saved, state)
+  start = int(state.step)
+  run = jax.jit(step_function, donate_argnums=0)
+  log = RunLog(
+    workdir,
+    title=config.name,
+    start=start,
+    steps=config.train.steps,
+    batch_size=config.train.batch_size,
+  )
+  metrics: dict[str, float] = {}
+  try:
+    batches = recipe.batches(start) if start < config.train.steps else iter(())
+    for step in range(start + 1, config.train.steps + 1):
+      state, values = run(state, sharding.shard_batch(mesh, next(batches)))
+      log.advance(step)
+      if step % config.train.log_every == 0 or step == config.train.steps:
+        metrics = {name: float(x) for name, x in values.items()}
+        log.write(step, metrics)
+      if step % config.train.save_every == 0 or step == config.train.steps:
+        saved.save(step, state.params, state.optimizer)
+  finally:
+    log.close()
+    saved.close()
+  return {
+    **metrics,
+    'parameters': count_parameters(state.params),
+    'trainable': count_parameters(split_params(state.params, trainable)[0]),
+    'seconds': time.time() - began,
+  }
+
+
+def _restore(saved: RunCheckpoints, state: TrainState) -> TrainState:
+  latest = saved.latest()
+  if latest is None:
+    return state
+  params, optimizer = saved.restore(latest, state.params, state.optimizer)
+  problem = difference(state.params, params, what=f'checkpoint of step {latest}')
+  if problem:
+    raise ValueError(problem)
+  step = jax.device_put(jnp.int32(latest), state.step.sharding)
+  return TrainState(step, params, optimizer)

@@ -1,0 +1,35 @@
+"""What can be trained. A recipe is a model, its data and its loss."""
+
+from collections.abc import Callable, Iterator
+from typing import Any, Protocol
+
+from ovs_jax.core.types import Array, Batch, Metrics, Params
+from ovs_jax.train.recipes.clip_pretrain import ClipPretrain
+from ovs_jax.train.recipes.clip_regions import ClipRegions
+from ovs_jax.train.recipes.proposer import Proposer
+
+
+class Recipe(Protocol):
+  """What the loop asks of a recipe."""
+
+  # Stored beside the parameters; from it `models.build` makes the model again.
+  model_config: dict[str, Any]
+
+  def init(self, key: Array) -> Params:
+    """Returns all parameters, drawn or loaded."""
+
+  def batches(self, start: int) -> Iterator[Batch]:
+    """Yields the batches from step `start` on."""
+
+  def loss(self, params: Params, batch: Batch, key: Array) -> tuple[Array, Metrics]:
+    """Returns the loss and what to log beside it."""
+
+  def project(self, params: Params) -> Params:
+    """Brings parameters back into their bounds after a step."""
+
+
+RECIPES: dict[str, Callable[[Any], Recipe]] = {
+  'clip_pretrain': ClipPretrain,
+  'clip_regions': ClipRegions,
+  'proposer': Proposer,
+}

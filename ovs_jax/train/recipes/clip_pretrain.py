@@ -1,0 +1,81 @@
+"""Contrastive pre-training of CLIP on images and captions (CLIP, section 2.3)."""
+
+import math
+from collections.abc import Iterator
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from ovs_jax.core.types import Array, Batch, Metrics, Params
+from ovs_jax.data import load_dataset, transforms
+from ovs_jax.data.pipeline import train_batches
+from ovs_jax.models.clip import Clip, ClipConfig, init_clip
+from ovs_jax.ops.losses import contrastive_loss
+from ovs_jax.ops.regions import normalise
+from ovs_jax.text.tokenizer import tokenize
+
+MAX_LOGIT_SCALE = math.log(100.0)
+
+
+class ClipPretrain:
+  """Both towers from scratch; one caption per image and step."""
+
+  def __init__(self, config: Any) -> None:
+    self.config = config
+    self.clip = ClipConfig(**config.clip)
+    self.model_config = {'model': 'clip', 'clip': dict(config.clip)}
+
+  def init(self, key: Array) -> Params:
+    """Draws both towers."""
+    return init_clip(self.clip, key)
+
+  def batches(self, start: int) -> Iterator[Batch]:
+    """Yields `image` (b, s, s, 3) uint8 and `tokens` (b, t) int32."""
+    c = self.config
+    _, builder = load_dataset(c.dataset)
+    for batch in train_batches(
+      builder,
+      c.train.split,
+      [
+        transforms.random_crop(c.train.min_crop),
+        transforms.squash(self.clip.image_size),
+        transforms.random_caption,
+        transforms.keep('image', 'text'),
+      ],
+      batch_size=c.train.batch_size,
+      seed=c.seed,
+      start=start,
+      process_index=jax.process_index(),
+      process_count=jax.process_count(),
+    ):
+      yield {
+        'image': batch['image'],
+        'tokens': tokenize_batch(batch['text'], c.train.text_length),
+      }
+
+  def loss(self, params: Params, batch: Batch, key: Array) -> tuple[Array, Metrics]:
+    """Symmetric InfoNCE over the batch."""
+    del key
+    image, text, scale = Clip(self.clip).apply(
+      {'params': params}, normalise(batch['image']), batch['tokens']
+    )
+    loss, accuracy = contrastive_loss(image, text, scale)
+    return loss, {'accuracy': accuracy, 'scale': scale}
+
+  def project(self, params: Params) -> Params:
+    """Keeps the temperature's logarithm in [0, ln 100]."""
+    return clamp_scale(params)
+
+
+def clamp_scale(params: Params) -> Params:
+  """Keeps `logit_scale` in [0, ln 100], as open_clip does after every step."""
+  scale = jnp.clip(params['logit_scale'], 0.0, MAX_LOGIT_SCALE)
+  return {**params, 'logit_scale': scale}
+
+
+def tokenize_batch(texts: np.ndarray, length: int) -> np.ndarray:
+  """Tokenises a batch of UTF-8 bytes to a fixed length, cutting longer texts."""
+  sentences = [text.decode('utf-8') for text in texts]
+  return tokenize(sentences, context_length=length, truncate=True)

@@ -1,0 +1,59 @@
+"""Template sets are complete, and names are put in as they are."""
+
+import pytest
+
+from ovs_jax.text.templates import TEMPLATES, fill
+
+
+def test_sets():
+  assert {name: len(set(texts)) for name, texts in TEMPLATES.items()} == {
+    'single': 1,
+    'vild': 14,
+    'imagenet': 80,
+  }
+  for texts in TEMPLATES.values():
+    assert all(text.count('{}') == 1 for text in texts)
+
+
+def test_vild_punctuation():
+  without_period = [i for i, text in enumerate(TEMPLATES['vild']) if text[-1] != '.']
+  assert without_period == [1, 2, 3, 4]
+
+
+def test_imagenet_contains_the_published_best_seven():
+  best = (
+    'itap of a {}.',
+    'a bad photo of the {}.',
+    'a origami {}.',
+    'a photo of the large {}.',
+    'a {} in a video game.',
+    'art of the {}.',
+    'a photo of the small {}.',
+  )
+  assert set(best) < set(TEMPLATES['imagenet'])
+  assert TEMPLATES['imagenet'][0] == 'a bad photo of a {}.'
+  assert TEMPLATES['imagenet'][-1] == 'a tattoo of the {}.'
+
+
+def test_fill_is_one_list_per_name():
+  names = ['red ball', 'toilet, can', 'odd {0} {} name']
+  assert fill('single', names) == [
+    ['a photo of a red ball.'],
+    ['a photo of a toilet, can.'],
+    ['a photo of a odd {0} {} name.'],
+  ]
+  assert fill(['a {}', 'the {}'], ['sky']) == [['a sky', 'the sky']]
+  assert fill('vild', []) == []
+
+
+@pytest.mark.parametrize(
+  ('templates', 'message'),
+  [
+    ('vilt', "known: imagenet, single, vild. Did you mean 'vild'"),
+    ([], 'no templates'),
+    (['a {}', 'a photo', '{} and {}'], "2 of 3 templates.*'a photo', '{} and {}'"),
+  ],
+)
+def test_wrong_templates(templates, message):
+  with pytest.raises(ValueError, match=message):
+    fill(templates, ['sky'])
