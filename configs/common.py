@@ -57,6 +57,7 @@ def base(name: str, mode: str) -> ml_collections.ConfigDict:
     split='val',
     batch_size=8,
     max_targets=12,  # true masks per image in the oracle analyses
+    pictures=6,  # images of the first batch kept for the report
     methods=(
       _section(classifier='proposer', weight=0.0),
       _section(classifier='clip', weight=0.0),
@@ -64,10 +65,10 @@ def base(name: str, mode: str) -> ml_collections.ConfigDict:
     ),
   )
   config.report = _section(
-    pictures=4,  # scenes shown
-    frozen='{run}/evaluate_frozen',  # the evaluation of the un-adapted CLIP
-    adapted='{run}/evaluate_mpt',  # and of the adapted one
-    checkpoint='{run}/ovseg_mpt/model',  # draws the pictures
+    frozen='',  # directory of the evaluation of the un-adapted CLIP
+    adapted='',  # and of the adapted one
+    method='ensemble_0.70',  # whose label maps are shown
+    run='',  # of the pipeline, whose stages are timed
   )
   return config
 
@@ -161,4 +162,3 @@ def _smoke(config: ml_collections.ConfigDict) -> None:
   config.optimizer.warmup = 1
   config.mining.chunk = 8
   config.eval.batch_size = 4
-  config.report.pictures = 2

@@ -25,7 +25,7 @@ def get_config(arg: str = '') -> ml_collections.ConfigDict:
     'ovseg_mpt': scenes.assemble(proposer, '{run}/mpt', prompt_depth=3),
     'evaluate_frozen': scenes.evaluate('{run}/ovseg_frozen/model'),
     'evaluate_mpt': scenes.evaluate('{run}/ovseg_mpt/model'),
-    'report': common.base('report', 'report'),
+    'report': scenes.report('{run}'),
   }
   for name, stage in stages.items():
     stage.name = name

@@ -87,3 +87,12 @@ def evaluate(checkpoint: str) -> ml_collections.ConfigDict:
   config = common.base('evaluate_scenes', 'evaluate')
   config.eval.checkpoint = checkpoint
   return config
+
+
+def report(run: str) -> ml_collections.ConfigDict:
+  """Tables and pictures of a pipeline that evaluated both CLIPs."""
+  config = common.base('report_scenes', 'report')
+  config.report.run = run
+  config.report.frozen = f'{run}/evaluate_frozen'
+  config.report.adapted = f'{run}/evaluate_mpt'
+  return config

@@ -8,10 +8,11 @@ results go (default: runs/<name of the config>).
 import json
 import pathlib
 import sys
+import traceback
 from typing import Any
 
 import jax
-from absl import app, flags
+from absl import app, flags, logging
 from ml_collections import config_flags
 
 from ovs_jax.core.files import check_writable
@@ -88,10 +89,18 @@ def run(mode: str, config: Any, workdir: pathlib.Path) -> dict[str, Any]:
   return job(config, workdir)
 
 
+def _is_ours(error: Exception) -> bool:
+  """Whether a message was written for users; other errors keep their traceback."""
+  raised = traceback.extract_tb(error.__traceback__)[-1].filename
+  package = pathlib.Path(__file__).parent
+  return isinstance(error, OSError) or package in pathlib.Path(raised).parents
+
+
 def main(argv: list[str]) -> None:
   """Parses flags, runs the job, and turns users' mistakes into one message."""
   if len(argv) > 1:
     raise app.UsageError(f'unknown arguments {argv[1:]}; flags start with --')
+  logging.set_verbosity(logging.WARNING)
   config = _CONFIG.value
   workdir = pathlib.Path(_WORKDIR.value or f'runs/{config.name}')
   if _MULTIHOST.value:
@@ -99,7 +108,7 @@ def main(argv: list[str]) -> None:
   try:
     run(config.mode, config, workdir)
   except (ValueError, OSError, FloatingPointError) as error:
-    if not str(error) or '--debug' in sys.argv:
+    if not _is_ours(error):
       raise
     print(f'error: {error}', file=sys.stderr)
     sys.exit(2)

@@ -59,7 +59,7 @@ def _check(x: np.ndarray, shape: Shape) -> np.ndarray:
 def _head_split(x: np.ndarray, shape: Shape) -> np.ndarray:
   """Divides the last axis of a projection into heads."""
   if len(shape) != x.ndim + 1 or shape[-2] * shape[-1] != x.shape[-1]:
-    raise ValueError(f'gives {x.shape}, whose last axis does not divide into {shape}')
+    raise ValueError(f'gives {x.shape}, whose last axis does not fit {shape}')
   return _check(x.reshape(*x.shape[:-1], *shape[-2:]), shape)
 
 
@@ -72,7 +72,7 @@ def _split_qkv(x: np.ndarray, shapes: Sequence[Shape]) -> Arrays:
 def _split_out(x: np.ndarray, shapes: Sequence[Shape]) -> Arrays:
   (shape,) = shapes
   if len(shape) != 3 or x.ndim != 2 or shape[0] * shape[1] != x.shape[1]:
-    raise ValueError(f'gives {x.T.shape}, whose first axis does not divide into {shape}')
+    raise ValueError(f'gives {x.T.shape}, whose first axis does not fit {shape}')
   return [_check(x.T.reshape(*shape[:2], x.shape[0]), shape)]
 
 
@@ -107,9 +107,7 @@ QKV = Transform(
   ),
 )
 # The output projection to (heads, head size, out).
-OUT = Transform(
-  _split_out, lambda parts: parts[0].reshape(-1, parts[0].shape[-1]).T
-)
+OUT = Transform(_split_out, lambda parts: parts[0].reshape(-1, parts[0].shape[-1]).T)
 
 
 def attention_rules(source: str, target: str) -> list[Rule]:
@@ -268,7 +266,7 @@ def _collect(
     if not absent:
       values = [parts[path, layer] for layer in layers]
       value = np.stack(values) if path in stacked else values[0]
-      leaves[path] = np.ascontiguousarray(value, dtype=leaf.dtype).reshape(leaf.shape)
+      leaves[path] = np.array(value, dtype=leaf.dtype, order='C')
   return leaves
 
 
@@ -303,7 +301,7 @@ def export(
     parts = [np.asarray(leaves[target]) for target in match.targets]
     if match.layer is not None:
       parts = [part[match.layer] for part in parts]
-    tensors[name] = np.ascontiguousarray(match.rule.transform.join(parts))
+    tensors[name] = np.array(match.rule.transform.join(parts), order='C')
   if unknown:
     raise ValueError(
       f'{len(unknown)} tensors cannot be exported: {", ".join(unknown[:12])}'

@@ -12,12 +12,13 @@ from collections.abc import Mapping
 from typing import Any
 
 import jax
+import numpy as np
 import orbax.checkpoint as ocp
 
 from ovs_jax.core.files import Path, atomic_path
 from ovs_jax.core.lookup import did_you_mean
 
-logging.getLogger('absl').setLevel(logging.WARNING)
+logging.getLogger('absl').setLevel(logging.ERROR)
 _COMMITTED = '_CHECKPOINT_METADATA'
 
 
@@ -52,16 +53,12 @@ def load_model(
         f'the {what} {path} holds a {config.get("model")!r} model; a {kind!r} model '
         'was expected'
       )
-    with ocp.StandardCheckpointer() as reader:
-      # Read as NumPy arrays: the devices of the writer need not exist here.
-      shapes = reader.metadata(path / 'params').item_metadata
-      params = ocp.Checkpointer(ocp.PyTreeCheckpointHandler()).restore(
-        path / 'params',
-        ocp.args.PyTreeRestore(
-          restore_args=jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=None), shapes.tree)
-          if hasattr(shapes, 'tree')
-          else None
-        ),
+    with ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as reader:
+      tree = reader.metadata(path / 'params').item_metadata.tree
+      # As NumPy arrays: the devices of the writer need not exist here.
+      kinds = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), tree)
+      params = reader.restore(
+        path / 'params', ocp.args.PyTreeRestore(restore_args=kinds)
       )
   except (OSError, KeyError, TypeError, AttributeError) as error:
     raise _broken(path, what, error) from error

@@ -4,6 +4,8 @@ OVSeg's own data marks the background by a colour, which JPEG blurs and which an
 may have; here the crop keeps its pixels and the mask lies beside it, both lossless.
 """
 
+import contextlib
+import io
 import pathlib
 from collections.abc import Iterable
 from typing import Any
@@ -41,17 +43,22 @@ def features() -> tfds.features.FeaturesDict:
 def write(directory: Path, pairs: Iterable[dict[str, Any]], sheet: Any) -> None:
   """Writes pairs and their datasheet to `directory`, atomically."""
   with atomic_path(pathlib.Path(directory).absolute()) as temporary:
-    tfds.display_progress_bar(False)
-    tfds.dataset_builders.store_as_tfds_dataset(
-      name='pairs',
-      version=_VERSION,
-      data_dir=str(temporary),
-      features=features(),
-      split_datasets={'train': pairs},
-      description='Mask-noun pairs mined from captions.',
-      disable_shuffling=True,
-    )
+    tfds.disable_progress_bar()
+    with contextlib.redirect_stdout(io.StringIO()):  # TFDS's notes on its progress
+      _store(temporary, pairs)
     write_json(temporary / _SHEET, sheet)
+
+
+def _store(directory: pathlib.Path, pairs: Iterable[dict[str, Any]]) -> None:
+  tfds.dataset_builders.store_as_tfds_dataset(
+    name='pairs',
+    version=_VERSION,
+    data_dir=str(directory),
+    features=features(),
+    split_datasets={'train': enumerate(pairs)},
+    description='Mask-noun pairs mined from captions.',
+    disable_shuffling=True,
+  )
 
 
 def load(directory: Path) -> Any:

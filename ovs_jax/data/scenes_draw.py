@@ -85,10 +85,12 @@ class Scene:
 
   @property
   def stuff(self) -> tuple[Region, ...]:
+    """The stuff regions, in the order they were drawn."""
     return tuple(r for r in self.regions if r.train_id >= NUM_THINGS)
 
   @property
   def things(self) -> tuple[Region, ...]:
+    """The things, back to front."""
     return tuple(r for r in self.regions if r.train_id < NUM_THINGS)
 
 

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from ovs_jax.core.checkpoint import load_model
-from ovs_jax.core.files import check_writable, write_json, write_text
+from ovs_jax.core.files import atomic_path, check_writable, write_json, write_text
 from ovs_jax.core.runlog import progress
 from ovs_jax.core.types import VOID, Array, Float, Int, Params
 from ovs_jax.data import load_dataset, transforms
@@ -46,7 +46,7 @@ def evaluate(config: Any, workdir: pathlib.Path) -> Scores:
   prompts = fill(config.text.templates, names.names)
   text = clip.encode_prompts(model.clip, params['clip'], prompts, tokenize)
   settings = tuple((m.classifier, float(m.weight)) for m in config.eval.methods)
-  totals = _accumulate(config, model, params, text, builder, settings)
+  totals = _accumulate(config, model, params, text, builder, settings, workdir)
   groups = {
     split: [k for k, s in enumerate(names.splits) if s == split]
     for split in sorted(set(names.splits) - {''})
@@ -83,11 +83,11 @@ def _count(
   labels: Int[Array, 'b h w'],
   settings: tuple[tuple[str, float], ...],
   max_targets: int,
-) -> dict[str, Array]:
-  """Confusion matrices of a batch, for every setting and oracle."""
+) -> tuple[dict[str, Array], dict[str, Array]]:
+  """Confusion matrices of a batch and the label maps, for every setting and oracle."""
   num_classes = text.shape[0]
 
-  def one(args: tuple[Array, Array]) -> dict[str, Array]:
+  def one(args: tuple[Array, Array]) -> tuple[dict[str, Array], dict[str, Array]]:
     image, label = args
     encoded = ovseg.encode_image(model, params, image)
     logits = ovseg.classify(encoded, text)
@@ -112,10 +112,10 @@ def _count(
     ):
       truth = jnp.where(use, classes, VOID)
       counts[name] = confusion_matrix(guess, truth, num_classes)
-    return counts
+    return counts, predictions
 
-  counts = jax.lax.map(one, (images, labels))
-  return {name: jnp.sum(x, axis=0) for name, x in counts.items()}
+  counts, predictions = jax.lax.map(one, (images, labels))
+  return {name: jnp.sum(x, axis=0) for name, x in counts.items()}, predictions
 
 
 def _accumulate(
@@ -125,6 +125,7 @@ def _accumulate(
   text: np.ndarray,
   builder: Any,
   settings: tuple[tuple[str, float], ...],
+  workdir: pathlib.Path,
 ) -> dict[str, np.ndarray]:
   """Sums the matrices of all images in 64-bit integers."""
   total = builder.info.splits[config.eval.split].num_examples
@@ -143,7 +144,7 @@ def _accumulate(
   for batch in progress(batches, total=steps, title=f'{config.name}: evaluate'):
     labels = batch['label'].astype(np.int32)
     labels = np.where(batch['example_valid'][:, None, None], labels, VOID)
-    counts = _count(
+    counts, predictions = _count(
       model,
       params,
       jnp.asarray(text),
@@ -152,10 +153,28 @@ def _accumulate(
       settings,
       config.eval.max_targets,
     )
+    if not images:
+      _keep_pictures(workdir, batch, predictions, config.eval.pictures)
     images += int(batch['example_valid'].sum())
     for name, matrix in counts.items():
       sums[name] = sums.get(name, 0) + np.asarray(matrix, np.int64)
   return {**sums, 'images': np.int64(images)}
+
+
+def _keep_pictures(
+  workdir: pathlib.Path,
+  batch: Mapping[str, np.ndarray],
+  predictions: Mapping[str, Array],
+  count: int,
+) -> None:
+  """Keeps the first images, their truth and their label maps for the report."""
+  with atomic_path(workdir / 'pictures.npz') as temporary:
+    np.savez_compressed(
+      temporary,
+      image=batch['image'][:count],
+      label=batch['label'][:count],
+      **{name: np.asarray(x[:count], np.int16) for name, x in predictions.items()},
+    )
 
 
 def crop_accuracy(

@@ -91,6 +91,7 @@ class Clip(nn.Module):
   config: ClipConfig
 
   def setup(self) -> None:
+    """Makes the towers and the temperature."""
     c = self.config
     dtype = jnp.dtype(c.dtype)
     self.visual = ClipVision(
@@ -143,6 +144,7 @@ def unit(x: Float[Array, '*b d']) -> Float[Array, '*b d']:
   return x / jnp.linalg.norm(x, axis=-1, keepdims=True)
 
 
+@functools.partial(jax.jit, static_argnums=0)
 def init_clip(config: ClipConfig, key: Array) -> Params:
   """Returns freshly drawn parameters."""
   side = config.image_size

@@ -1,11 +1,15 @@
 """The proposer: MaskFormer whose queries carry CLIP-space embeddings (OVSeg, 3.2)."""
 
 import dataclasses
+import functools
+from collections.abc import Mapping
+from typing import Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from ovs_jax.core.lookup import lookup
 from ovs_jax.core.types import Array, Float, Num, Params
 from ovs_jax.models import resnet
 from ovs_jax.models.layers import MlpHead
@@ -23,7 +27,7 @@ class MaskFormerConfig:
   """Sizes of the proposer.
 
   Attributes:
-    backbone: a preset of `models.resnet`.
+    backbone: a preset of `models.resnet`, or its sizes.
     pixel_width: channels of the pixel decoder.
     mask_dim: channels of the mask features.
     groups: of the pixel decoder's group norms.
@@ -38,7 +42,7 @@ class MaskFormerConfig:
     dtype: of the computation.
   """
 
-  backbone: str
+  backbone: str | resnet.ResNetConfig | Mapping[str, Any]
   pixel_width: int
   mask_dim: int
   groups: int
@@ -51,6 +55,17 @@ class MaskFormerConfig:
   embed_hidden: int
   embed_dim: int
   dtype: str
+
+  def __post_init__(self) -> None:
+    if isinstance(self.backbone, Mapping):  # as read from a checkpoint
+      sizes = resnet.ResNetConfig.from_dict(self.backbone)
+      object.__setattr__(self, 'backbone', sizes)
+
+  def backbone_config(self) -> resnet.ResNetConfig:
+    """Returns the sizes of the backbone."""
+    if isinstance(self.backbone, resnet.ResNetConfig):
+      return self.backbone
+    return lookup(resnet.PRESETS, self.backbone, 'backbone')
 
 
 PRESETS: dict[str, MaskFormerConfig] = {
@@ -72,8 +87,8 @@ PRESETS: dict[str, MaskFormerConfig] = {
   # For the embedded world: 128x128 images of at most nine things.
   'tiny': MaskFormerConfig(
     backbone='tiny',
-    pixel_width=48,
-    mask_dim=48,
+    pixel_width=32,
+    mask_dim=32,
     groups=8,
     num_queries=20,
     width=64,
@@ -128,7 +143,7 @@ class MaskFormer(nn.Module):
     mean = jnp.asarray(IMAGENET_MEAN).reshape(shape)
     std = jnp.asarray(IMAGENET_STD).reshape(shape)
     image = (image - mean) / std
-    backbone = resnet.ResNet(resnet.PRESETS[c.backbone], dtype, name='backbone')
+    backbone = resnet.ResNet(c.backbone_config(), dtype, name='backbone')
     features = backbone(image)
     pixels = PixelDecoder(c.pixel_width, c.mask_dim, c.groups, name='pixel_decoder')(
       features
@@ -158,6 +173,7 @@ class MaskFormer(nn.Module):
     return Proposals(embed.astype(jnp.float32), masks, no_object)
 
 
+@functools.partial(jax.jit, static_argnums=0)
 def init_maskformer(config: MaskFormerConfig, key: Array) -> Params:
   """Returns freshly drawn parameters."""
   image = jnp.zeros((1, 2 * SIZE_DIVISIBILITY, 2 * SIZE_DIVISIBILITY, 3))

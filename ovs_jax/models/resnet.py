@@ -1,6 +1,7 @@
 """ResNet with the DeepLab stem ("c"): the backbone of OVSeg's smaller model."""
 
 import dataclasses
+from collections.abc import Mapping
 from typing import Any
 
 import flax.linen as nn
@@ -31,11 +32,17 @@ class ResNetConfig:
   multi_grid: tuple[int, ...]
   norm: str
 
+  @classmethod
+  def from_dict(cls, config: Mapping[str, Any]) -> 'ResNetConfig':
+    """Reads what a checkpoint holds, where tuples have become lists."""
+    depths, multi_grid = tuple(config['depths']), tuple(config['multi_grid'])
+    return cls(**{**config, 'depths': depths, 'multi_grid': multi_grid})
+
 
 PRESETS: dict[str, ResNetConfig] = {
   'r50c': ResNetConfig((3, 4, 6, 3), 64, 64, 256, (1, 2, 4), 'frozen'),
   'r101c': ResNetConfig((3, 4, 23, 3), 64, 64, 256, (1, 2, 4), 'frozen'),
-  'tiny': ResNetConfig((1, 1, 1, 1), 16, 16, 32, (1,), 'group'),
+  'tiny': ResNetConfig((1, 1, 1, 1), 8, 16, 32, (1,), 'group'),
 }
 
 
@@ -52,7 +59,9 @@ class FrozenBatchNorm(nn.Module):
     mean = self.param('mean', zeros, shape)
     var = self.param('var', ones, shape)
     scale = scale * jax.lax.rsqrt(var + NORM_EPSILON)
-    return x * scale + (bias - mean * scale)
+    shift = bias - mean * scale
+    row = (1, 1, 1, -1)
+    return x * scale.reshape(row) + shift.reshape(row)
 
 
 class ConvNorm(nn.Module):

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import optax
 
 from ovs_jax.core.types import Array, Bool, Float, Int
-from ovs_jax.ops.losses import FOCAL_ALPHA, FOCAL_GAMMA
+from ovs_jax.ops.losses import FOCAL_ALPHA
 from ovs_jax.ops.resize import EXACT, resize_nearest
 
 # Weights of the matching cost, OVSeg's and MaskFormer's: class, focal, dice.
@@ -49,8 +49,8 @@ def _cost(
   target = masks.reshape(masks.shape[0], -1).T  # n t
   p = jax.nn.sigmoid(x)
   class_cost = -jax.nn.softmax(logits, axis=-1)[:, labels]
-  positive = FOCAL_ALPHA * (1 - p) ** FOCAL_GAMMA * jax.nn.softplus(-x)
-  negative = (1 - FOCAL_ALPHA) * p**FOCAL_GAMMA * jax.nn.softplus(x)
+  positive = FOCAL_ALPHA * (1 - p) ** 2 * jax.nn.softplus(-x)
+  negative = (1 - FOCAL_ALPHA) * p**2 * jax.nn.softplus(x)
   focal = jnp.matmul(positive, target, precision=EXACT)
   focal = focal + jnp.matmul(negative, 1 - target, precision=EXACT)
   inter = 2 * jnp.matmul(p, target, precision=EXACT)

@@ -33,6 +33,7 @@ _FIRST = (
   (120, 220, 0),
   (185, 165, 255),
 )
+_MOST = 2048  # different colours
 _STEPS = 17  # levels of each channel among which further colours are chosen
 _PAPER, _INK, _PALE = (255, 255, 255), (25, 25, 25), (110, 110, 110)
 
@@ -45,9 +46,9 @@ _MISSING = '\U000fffff'  # private use: no font has it
 def palette(count: int) -> UInt8[np.ndarray, 'n 3']:
   """Returns RGB colours that differ as much as possible, always the same ones.
 
-  Colour i does not depend on `count`. Beyond 4096 they repeat.
+  Colour i does not depend on `count`. After 2048 they repeat.
   """
-  size = min(max(64, 2 ** math.ceil(math.log2(max(count, 1)))), 4096)
+  size = min(max(64, 2 ** math.ceil(math.log2(max(count, 1)))), _MOST)
   return _colours(size)[np.arange(count) % size]
 
 
@@ -57,17 +58,13 @@ def _colours(count: int) -> UInt8[np.ndarray, 'n 3']:
   levels = np.linspace(0, 255, _STEPS).round()
   grid = np.stack(np.meshgrid(levels, levels, levels), axis=-1).reshape(-1, 3)
   lab = _lab(grid)
-  usable = (lab[:, 0] > 25) & (lab[:, 0] < 92) & (np.ptp(grid, axis=1) > 40)
-  grid, lab = np.concatenate([grid[usable], grid[~usable]]), None
-  lab = _lab(grid)
-  later = np.arange(len(grid)) >= usable.sum()  # greys and extremes come last
+  vivid = (lab[:, 0] > 25) & (lab[:, 0] < 92) & (np.ptp(grid, axis=1) > 40)
+  grid, lab = grid[vivid], lab[vivid]
   chosen = [np.array(colour, float) for colour in _FIRST]
   first = _lab(np.stack(chosen))
-  distance = np.full(len(grid), np.inf)
-  for point in first:
-    distance = np.minimum(distance, np.linalg.norm(lab - point[None], axis=1))
+  distance = np.linalg.norm(lab[:, None] - first[None], axis=2).min(axis=1)
   while len(chosen) < count:
-    best = int(np.argmax(np.where(later, distance - 1000, distance)))
+    best = int(np.argmax(distance))
     chosen.append(grid[best])
     away = np.linalg.norm(lab - lab[best][None], axis=1)
     distance = np.minimum(distance, away)
@@ -78,16 +75,21 @@ def _lab(rgb: Float[np.ndarray, 'n 3']) -> Float[np.ndarray, 'n 3']:
   """Converts sRGB in 0..255 to CIELAB (D65), where distances are those one sees."""
   x = rgb / 255
   x = np.where(x > 0.04045, ((x + 0.055) / 1.055) ** 2.4, x / 12.92)
-  to_xyz = [[0.4124, 0.3576, 0.1805], [0.2126, 0.7152, 0.0722], [0.0193, 0.1192, 0.9505]]
+  to_xyz = [
+    [0.4124, 0.3576, 0.1805],
+    [0.2126, 0.7152, 0.0722],
+    [0.0193, 0.1192, 0.9505],
+  ]
   x = x @ np.array(to_xyz).T / np.array([[0.95047, 1.0, 1.08883]])
   x = np.where(x > 216 / 24389, np.cbrt(x), (24389 / 27 * x + 16) / 116)
-  l, a, b = 116 * x[:, 1] - 16, 500 * (x[:, 0] - x[:, 1]), 200 * (x[:, 1] - x[:, 2])
-  return np.stack([l, a, b], axis=1)
+  light = 116 * x[:, 1] - 16
+  a, b = 500 * (x[:, 0] - x[:, 1]), 200 * (x[:, 1] - x[:, 2])
+  return np.stack([light, a, b], axis=1)
 
 
 def blend(
   image: UInt8[np.ndarray, 'h w 3'],
-  labels: Int[np.ndarray, 'h w'],
+  labels: Int[np.ndarray, 'H W'],
   colours: UInt8[np.ndarray, 'n 3'],
   *,
   alpha: float,
@@ -126,9 +128,7 @@ def borders(labels: Int[np.ndarray, 'h w'], *, width: int) -> Bool[np.ndarray, '
   return edge
 
 
-def shares(
-  labels: Int[np.ndarray, 'h w'], count: int
-) -> Float[np.ndarray, 'n']:
+def shares(labels: Int[np.ndarray, 'h w'], count: int) -> Float[np.ndarray, 'n']:
   """Returns the share of the picture, 0..1, of each of `count` labels."""
   known = labels[(labels >= 0) & (labels < count)]
   return np.bincount(known, minlength=count) / labels.size
@@ -136,7 +136,7 @@ def shares(
 
 def overlay(
   image: UInt8[np.ndarray, 'h w 3'],
-  labels: Int[np.ndarray, 'h w'],
+  labels: Int[np.ndarray, 'H W'],
   names: Sequence[str],
   *,
   alpha: float = 0.55,

@@ -48,9 +48,9 @@ def cubic_matrix(
   position = (jnp.arange(num_out) + 0.5) * (length / num_out) - 0.5
   base = jnp.floor(position)
   weights = cubic_weights(position - base)  # o 4
-  taps = base.astype(jnp.int32)[:, None] + jnp.arange(-1, 3)  # o 4
+  taps = base.astype(jnp.int32)[:, None] + jnp.arange(-1, 3)[None]  # o 4
   taps = jnp.clip(taps, 0, stop - start - 1) + start
-  hit = taps[:, :, None] == jnp.arange(num_in)  # o 4 i
+  hit = taps[:, :, None] == jnp.arange(num_in)[None, None]  # o 4 i
   return jnp.sum(jnp.where(hit, weights[:, :, None], 0.0), axis=1)
 
 

@@ -59,14 +59,20 @@ def init_state(
   params = recipe.init(jax.random.key(config.seed))
   params = jax.device_put(params, sharding.parameter_shardings(mesh, params))
   step, optimizer, trainable = make_step(recipe, config, params)
-  state = jax.jit(optimizer.init)(split_params(params, trainable)[0])
-  # Scalars that the optimizer made (its counters) live on one device; spread them.
+  part = split_params(params, trainable)[0]
   everywhere = NamedSharding(mesh, PartitionSpec())
-  state = jax.tree.map(
-    lambda x: jax.device_put(x, everywhere) if x.ndim == 0 else x, state
-  )
+
+  def placed(path: tuple[Any, ...], _: Any) -> NamedSharding:
+    """Moments live where their parameter does, counters everywhere."""
+    return part[path[-1].key].sharding if path[-1:] in keys else everywhere
+
+  keys = {(jax.tree_util.DictKey(name),) for name in part}
+  shapes = jax.eval_shape(optimizer.init, part)
+  shardings = jax.tree_util.tree_map_with_path(placed, shapes)
+  # Committed to their devices from the start, or the second step compiles again.
+  moments = jax.jit(optimizer.init, out_shardings=shardings)(part)
   start = jax.device_put(jnp.zeros((), jnp.int32), everywhere)
-  return TrainState(start, params, state), step, trainable
+  return TrainState(start, params, moments), step, trainable
 
 
 def train(config: Any, workdir: pathlib.Path) -> dict[str, Any]:
@@ -92,7 +98,9 @@ def train(config: Any, workdir: pathlib.Path) -> dict[str, Any]:
   )
   state = _restore(saved, state)
   start = int(state.step)
-  run = jax.jit(step_function, donate_argnums=0)
+  # The state keeps its placement, so that the second step needs no second program.
+  placed = jax.tree.map(lambda x: x.sharding, state)
+  run = jax.jit(step_function, donate_argnums=0, out_shardings=(placed, None))
   log = RunLog(
     workdir,
     title=config.name,

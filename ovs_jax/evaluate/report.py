@@ -1,0 +1,208 @@
+"""The report of a pipeline: what was measured, how long it took, and pictures."""
+
+import json
+import pathlib
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from ovs_jax.core.files import atomic_path, check_writable, read_json, write_text
+from ovs_jax.core.types import VOID, Int, UInt8
+from ovs_jax.data import DATASETS
+from ovs_jax.ops.overlay import blend, legend, palette, shares
+from ovs_jax.text import vocabulary
+
+_GAP = 8  # pixels between pictures
+_SCALE = 3  # scenes are small
+
+
+def report(config: Any, workdir: pathlib.Path) -> dict[str, Any]:
+  """Writes report.md, report.json and pictures, into the pipeline's directory.
+
+  Raises:
+    FileNotFoundError: an evaluation is missing.
+    OSError: the directory cannot be written.
+  """
+  run = check_writable(config.report.run or workdir, megabytes=20)
+  frozen, adapted = config.report.frozen, config.report.adapted
+  scores = {name: _scores(d) for name, d in (('frozen', frozen), ('mpt', adapted))}
+  rows = table_rows(scores['frozen'], scores['mpt'])
+  stages = stage_seconds(run)
+  mined = _optional(run / 'mine' / 'done.json').get('result', {})
+  names = vocabulary.load(DATASETS[config.dataset.name].vocabulary)
+  pictures = draw(pathlib.Path(adapted), config.report.method, names)
+  for i, picture in enumerate(pictures):
+    with atomic_path(run / f'picture_{i}.png') as temporary:
+      picture.save(temporary)
+  plot_losses(run)
+  summary = {
+    'seed': config.seed,
+    'dataset': scores['mpt']['dataset'],
+    'vocabulary_sha256': scores['mpt']['vocabulary_sha256'],
+    'images': scores['mpt']['images'],
+    'rows': rows,
+    'crops': {name: scores[name]['crops'] for name in scores},
+    'stages': stages,
+    'mining': mined,
+  }
+  write_text(run / 'report.json', json.dumps(summary, indent=2) + '\n')
+  write_text(run / 'report.md', markdown(summary, len(pictures)))
+  print(markdown(summary, 0))
+  return {'rows': rows}
+
+
+def table_rows(
+  frozen: Mapping[str, Any], adapted: Mapping[str, Any]
+) -> list[dict[str, Any]]:
+  """Returns the lines of the mIoU table, in percent."""
+  methods = [name for name in frozen['methods'] if name.startswith('ensemble')]
+  lines = [
+    ('proposer alone', frozen, 'proposer'),
+    ('frozen CLIP alone', frozen, 'clip'),
+    ('MPT CLIP alone', adapted, 'clip'),
+  ]
+  for name in methods:
+    weight = name.removeprefix('ensemble_')
+    lines.append((f'proposer and frozen CLIP, lambda {weight}', frozen, name))
+    lines.append((f'proposer and MPT CLIP, lambda {weight}', adapted, name))
+  lines += [
+    ('oracle: true masks and frozen CLIP', frozen, 'oracle_masks'),
+    ('oracle: true masks and MPT CLIP', adapted, 'oracle_masks'),
+    ('oracle: proposals and true class', frozen, 'oracle_classes'),
+  ]
+  keys = ('miou', 'miou_seen', 'miou_unseen', 'miou_predicted_too', 'pixel_accuracy')
+  return [
+    {'method': title, **{key: source['methods'][name][key] for key in keys}}
+    for title, source, name in lines
+  ]
+
+
+def markdown(summary: Mapping[str, Any], pictures: int) -> str:
+  """Returns the report as Markdown, with links to so many pictures."""
+  lines = [
+    '# Report',
+    '',
+    f'{summary["images"]} images of {summary["dataset"]}, seed {summary["seed"]}, '
+    f'class list {summary["vocabulary_sha256"][:12]}. Percent.',
+    '',
+    '| segmentation | mIoU | seen | unseen | mIoU (detectron2 0.6) | pixels right |',
+    '|---|---|---|---|---|---|',
+  ]
+  keys = ('miou', 'miou_seen', 'miou_unseen', 'miou_predicted_too', 'pixel_accuracy')
+  for row in summary['rows']:
+    values = ' | '.join(f'{row[key]:.1f}' for key in keys)
+    lines.append(f'| {row["method"]} | {values} |')
+  lines += [
+    '',
+    '| masked crops, accuracy | all | seen | unseen |',
+    '|---|---|---|---|',
+  ]
+  for masks, title in (('true_mask', 'true masks'), ('proposal', 'proposals')):
+    for name, label in (('frozen', 'frozen CLIP'), ('mpt', 'MPT CLIP')):
+      crop = summary['crops'][name][masks]
+      values = ' | '.join(f'{crop[key]:.1f}' for key in ('all', 'seen', 'unseen'))
+      lines.append(f'| {title}, {label} | {values} |')
+  mined = summary['mining']
+  if mined:
+    nouns = mined['nouns']
+    lines += [
+      '',
+      f'Mined {mined["pairs"]} pairs of {mined["unique_nouns"]} nouns from '
+      f'{mined["images"]} images; nouns by {nouns["backend"]} {nouns["version"]}.',
+    ]
+  lines += ['', '| stage | seconds |', '|---|---|']
+  lines += [f'| {name} | {value:.0f} |' for name, value in summary['stages'].items()]
+  lines.append(f'| total | {sum(summary["stages"].values()):.0f} |')
+  if pictures:
+    lines += ['', 'Input, truth, prediction (proposer and MPT CLIP):', '']
+    lines += [f'![picture {i}](picture_{i}.png)\n' for i in range(pictures)]
+    lines += ['![losses](losses.png)']
+  return '\n'.join(lines) + '\n'
+
+
+def stage_seconds(run: pathlib.Path) -> dict[str, float]:
+  """Returns the seconds of every finished stage, in the order they ended."""
+  done = sorted(run.glob('*/done.json'), key=lambda path: path.stat().st_mtime)
+  return {path.parent.name: read_json(path)['seconds'] for path in done}
+
+
+def plot_losses(run: pathlib.Path) -> None:
+  """Draws the loss of every training stage below `run` into losses.png."""
+  from matplotlib.figure import Figure
+
+  logs = sorted(run.glob('*/metrics.jsonl'), key=lambda path: path.stat().st_mtime)
+  if not logs:
+    return
+  figure = Figure(figsize=(4 * len(logs), 3), layout='constrained')
+  for axes, path in zip(figure.subplots(1, len(logs), squeeze=False)[0], logs, strict=True):
+    lines = [json.loads(line) for line in path.read_text().splitlines()]
+    axes.plot([x['step'] for x in lines], [x['loss'] for x in lines])
+    axes.set(title=path.parent.name, xlabel='step', ylabel='loss')
+  with atomic_path(run / 'losses.png') as temporary:
+    figure.savefig(temporary)
+
+
+def draw(
+  evaluation: pathlib.Path, method: str, names: vocabulary.Vocabulary
+) -> list[Image.Image]:
+  """Returns a strip for each kept image: input, truth, prediction, legend.
+
+  Raises:
+    ValueError: the evaluation has no label maps of `method`.
+  """
+  pictures = []
+  with np.load(evaluation / 'pictures.npz') as kept:
+    if method not in kept:
+      known = ', '.join(name for name in kept if name not in ('image', 'label'))
+      raise ValueError(f'{evaluation} kept no label maps of {method!r}; known: {known}')
+    for image, label, guess in zip(
+      kept['image'], kept['label'], kept[method], strict=True
+    ):
+      pictures.append(strip(image, [label, guess], names))
+  return pictures
+
+
+def strip(
+  image: UInt8[np.ndarray, 'h w 3'],
+  maps: Sequence[Int[np.ndarray, 'h w']],
+  names: vocabulary.Vocabulary,
+) -> Image.Image:
+  """Returns the image beside its label maps, above a legend of their classes."""
+  classes = sorted({int(k) for labels in maps for k in np.unique(labels)} - {VOID})
+  colours = palette(len(classes))
+  image = np.repeat(np.repeat(image, _SCALE, 0), _SCALE, 1)
+  panels, areas = [image], np.zeros(len(classes))
+  for labels in maps:
+    local = np.full(labels.shape, -1)
+    for i, k in enumerate(classes):
+      local[labels == k] = i
+    areas = shares(local, len(classes))  # of the last map, the prediction
+    local = np.repeat(np.repeat(local, _SCALE, 0), _SCALE, 1)
+    panels.append(blend(image, local, colours, alpha=0.75))
+  h, w = image.shape[:2]
+  width = len(panels) * (w + _GAP) - _GAP
+  titles = [
+    f'{names.names[k]} (unseen)' if names.splits[k] == 'unseen' else names.names[k]
+    for k in classes
+  ]
+  below = legend(titles, areas, colours, width=width)
+  picture = Image.new('RGB', (width, h + below.height), 'white')
+  for i, panel in enumerate(panels):
+    picture.paste(Image.fromarray(panel), (i * (w + _GAP), 0))
+  picture.paste(below, (0, h))
+  return picture
+
+
+def _scores(directory: str) -> Any:
+  path = pathlib.Path(directory) / 'scores.json'
+  if not path.is_file():
+    raise FileNotFoundError(
+      f'{path} not found; run the evaluation that config.report names first'
+    )
+  return read_json(path)
+
+
+def _optional(path: pathlib.Path) -> dict[str, Any]:
+  return read_json(path) if path.is_file() else {}

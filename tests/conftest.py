@@ -1,0 +1,24 @@
+"""Runs before any test: eight CPU devices, checked annotations, strict ranks."""
+
+import os
+
+os.environ.setdefault('JAX_PLATFORMS', 'cpu')
+os.environ['XLA_FLAGS'] = (
+  os.environ.get('XLA_FLAGS', '') + ' --xla_force_host_platform_device_count=8'
+)
+os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '3')
+
+import jaxtyping  # noqa: E402
+
+jaxtyping.install_import_hook('ovs_jax', 'beartype.beartype')
+
+import jax  # noqa: E402
+import pytest  # noqa: E402
+
+jax.config.update('jax_numpy_rank_promotion', 'raise')
+
+
+@pytest.fixture(scope='session')
+def data_dir(tmp_path_factory: pytest.TempPathFactory) -> str:
+  """Returns where the embedded data sets of this test run are prepared."""
+  return str(tmp_path_factory.mktemp('data'))

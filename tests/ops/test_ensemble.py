@@ -1,0 +1,56 @@
+"""The ensemble's numbers, and label maps by blocks."""
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from ovs_jax.ops.ensemble import class_logits, combine, fuse, label_map
+from ovs_jax.ops.resize import resize_bilinear
+
+# The softmax of these rows is [.66524, .24473, .09003] and [.26894, .73106].
+PROPOSER = jnp.log(jnp.array([[0.66524, 0.24473, 0.09003]] * 2))
+CLIP = jnp.log(jnp.array([[0.26894, 0.73106]] * 2))
+VALID = jnp.array([True, False])
+
+
+def test_worked_example():
+  got = combine(PROPOSER, CLIP, VALID, classifier='ensemble', weight=0.7)
+  np.testing.assert_allclose(got[0], [0.35290, 0.52647], atol=1e-5)
+  # An invalid proposal keeps p_proposer ** 0.3.
+  np.testing.assert_allclose(got[1], [0.88490, 0.65555], atol=1e-5)
+
+
+@pytest.mark.parametrize('classifier, weight', [('clip', 0.7), ('ensemble', 0.0)])
+def test_clip_alone_drops_invalid_proposals(classifier, weight):
+  got = combine(PROPOSER, CLIP, VALID, classifier=classifier, weight=weight)
+  np.testing.assert_allclose(got, [[0.26894, 0.73106], [0, 0]], atol=1e-5)
+
+
+def test_proposer_alone_drops_no_object():
+  got = combine(PROPOSER, CLIP, VALID, classifier='proposer', weight=0.7)
+  np.testing.assert_allclose(got, [[0.66524, 0.24473]] * 2, atol=1e-5)
+
+
+def test_bad_settings_are_errors():
+  with pytest.raises(ValueError, match='known: ensemble, clip, proposer'):
+    combine(PROPOSER, CLIP, VALID, classifier='both', weight=0.5)
+  with pytest.raises(ValueError, match=r'0\.\.1, got 1.5'):
+    combine(PROPOSER, CLIP, VALID, classifier='ensemble', weight=1.5)
+
+
+def test_class_logits_are_cosines_times_a_hundred():
+  text = jnp.array([[1.0, 0.0], [0.0, 1.0]])
+  got = class_logits(jnp.array([[3.0, 4.0], [-2.0, 0.0]]), text)
+  np.testing.assert_allclose(got, [[60, 80], [-100, 0]], rtol=1e-5)
+
+
+@pytest.mark.parametrize('size', [(9, 13), (5, 7), (21, 4), (1, 1)])
+@pytest.mark.parametrize('block', [1, 4, 128])
+def test_blocks_give_the_resized_fusion(size, block):
+  rng = np.random.default_rng(0)
+  weights = jnp.asarray(rng.random((4, 3)), jnp.float32)
+  masks = jnp.asarray(rng.random((4, 5, 7)), jnp.float32)
+  labels, scores = label_map(weights, masks, size, block=block)
+  want = resize_bilinear(fuse(weights, masks), size)
+  np.testing.assert_array_equal(labels, jnp.argmax(want, axis=0))
+  np.testing.assert_allclose(scores, want.max(axis=0), rtol=1e-5)

@@ -1,0 +1,93 @@
+"""Losses by hand and by a plain computation."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from ovs_jax.ops.losses import contrastive_loss, dice_loss, focal_loss, set_losses
+
+
+def test_focal_and_dice_by_hand():
+  logits, target = jnp.array([2.0, -1, 0, 3]), jnp.array([1.0, 0, 0, 1])
+  np.testing.assert_allclose(focal_loss(logits, target), 0.0368592, rtol=1e-5)
+  np.testing.assert_allclose(dice_loss(logits, target), 0.1669971, rtol=1e-5)
+
+
+def example():
+  rng = np.random.default_rng(0)
+  logits = rng.normal(size=(2, 4, 3)).astype(np.float32)
+  masks = rng.normal(size=(2, 4, 3, 5)).astype(np.float32)
+  labels = np.array([[1, 0, 0], [0, 0, 0]], np.int32)
+  targets = (rng.random((2, 3, 3, 5)) < 0.4).astype(np.float32)
+  valid = np.array([[True, True, False], [False] * 3])
+  queries = np.array([[2, 0, 1], [0, 1, 2]], np.int32)
+  return [jnp.asarray(x) for x in (logits, masks, labels, targets, valid, queries)]
+
+
+def test_set_losses_by_hand():
+  logits, masks, labels, targets, valid, queries = example()
+  losses = set_losses(logits, masks, labels, targets, valid, queries)
+  classes = np.full((2, 4), 2)
+  classes[0, 2], classes[0, 0] = 1, 0
+  log_p = np.asarray(jax.nn.log_softmax(logits))
+  nll = -np.take_along_axis(log_p, classes[..., None], axis=-1)[..., 0]
+  weights = np.where(classes == 2, 0.1, 1.0)
+  np.testing.assert_allclose(
+    losses['ce'], (weights * nll).sum() / weights.sum(), rtol=1e-5
+  )
+  chosen = masks[0, jnp.array([2, 0])].reshape(2, -1)
+  truth = targets[0, :2].reshape(2, -1)
+  np.testing.assert_allclose(
+    losses['mask'], focal_loss(chosen, truth).mean(), rtol=1e-5
+  )
+  np.testing.assert_allclose(losses['dice'], dice_loss(chosen, truth).mean(), rtol=1e-5)
+
+
+def test_padded_targets_change_nothing():
+  logits, masks, labels, targets, valid, queries = example()
+  want = set_losses(logits, masks, labels, targets, valid, queries)
+  other = set_losses(
+    logits,
+    masks,
+    labels.at[0, 2].set(1),
+    targets.at[:, 2].set(1.0),
+    valid,
+    queries.at[0, 2].set(2),
+  )
+  for name in want:
+    np.testing.assert_array_equal(want[name], other[name])
+
+
+def test_no_targets_leave_only_the_classification():
+  logits, masks, labels, targets, valid, queries = example()
+  losses = set_losses(logits, masks, labels, targets, valid & False, queries)
+  assert losses['mask'] == losses['dice'] == 0
+  want = -np.asarray(jax.nn.log_softmax(logits))[..., 2].mean()
+  np.testing.assert_allclose(losses['ce'], want, rtol=1e-5)
+
+
+def test_extreme_logits_stay_finite():
+  logits = jnp.array([200.0, -200.0])
+  for target in (jnp.array([1.0, 0.0]), jnp.array([0.0, 1.0])):
+    value, grad = jax.value_and_grad(lambda x, t=target: focal_loss(x, t))(logits)
+    assert np.isfinite(value) and np.isfinite(grad).all()
+
+
+def test_contrastive_loss_by_hand():
+  image = jnp.eye(2)
+  text = jnp.array([[1.0, 0.0], [0.6, 0.8]])
+  loss, accuracy = contrastive_loss(image, text, jnp.float32(2.0))
+  # Logits [[2, 1.2], [0, 1.6]]; columns [2, 0] and [1.2, 1.6].
+  rows = np.log1p(np.exp(-0.8)) + np.log1p(np.exp(-1.6))
+  columns = np.log1p(np.exp(-2.0)) + np.log1p(np.exp(-0.4))
+  np.testing.assert_allclose(loss, (rows + columns) / 4, rtol=1e-5)
+  assert accuracy == 1
+
+
+def test_equal_texts_are_negatives_unless_named():
+  unit = jnp.array([[1.0, 0.0], [1.0, 0.0]])
+  loss, _ = contrastive_loss(unit, unit, jnp.float32(100.0))
+  np.testing.assert_allclose(loss, np.log(2), rtol=1e-5)
+  same = jnp.ones((2, 2), bool)
+  _, accuracy = contrastive_loss(unit, unit, jnp.float32(100.0), same)
+  assert accuracy == 1

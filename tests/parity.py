@@ -1,0 +1,97 @@
+"""Compares this package with stored outputs of the reference implementations.
+
+    python tests/parity.py --oracles=DIR [--only=NAME]
+
+DIR holds one .npz per case. Every size comes from the file, so that other files with
+the same names work too. Prints what was compared, the largest error and the tolerance;
+ends with code 1 if anything is out of tolerance.
+"""
+
+import argparse
+import fnmatch
+import pathlib
+import sys
+import time
+from collections.abc import Callable
+
+import jax
+
+_HERE = pathlib.Path(__file__).resolve().parent
+sys.path[:0] = [str(_HERE.parent), str(_HERE)]
+
+import parity_models  # noqa: E402
+import parity_ops  # noqa: E402
+import parity_training  # noqa: E402
+from parity_case import Case, Check, table  # noqa: E402
+
+CASES: dict[str, Callable[[Case], None]] = {
+  'clip_mask_prompt': parity_models.clip_mask_prompt,
+  'region_crops': parity_ops.region_crops,
+  'tokenizer': parity_ops.tokenizer,
+  'criterion*': parity_ops.criterion,
+  'maskformer_head': parity_models.maskformer_head,
+  'clip_adapt_step_*': parity_training.clip_adapt_step,
+  'evaluator': parity_ops.evaluator,
+  'r101c': parity_models.r101c,
+  'ovseg_full_r101c': parity_models.ovseg_full_r101c,
+}
+
+
+def find_case(name: str) -> Callable[[Case], None] | None:
+  """Returns the function that runs the file of this name, or None."""
+  for pattern, function in CASES.items():
+    if fnmatch.fnmatch(name, pattern):
+      return function
+  return None
+
+
+def run(path: pathlib.Path) -> tuple[list[Check], list[str]]:
+  """Runs one file; returns its checks and the outputs that none of them looked at."""
+  function = find_case(path.stem)
+  if function is None:
+    raise ValueError(f'{path.stem} is not supported; known: {", ".join(CASES)}')
+  case = Case(path)
+  with jax.default_matmul_precision('highest'):
+    function(case)
+  return case.checks, case.unchecked()
+
+
+def main(arguments: list[str] | None = None) -> int:
+  """Runs the command line; returns the exit code."""
+  parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+  parser.add_argument('--oracles', type=pathlib.Path, required=True)
+  parser.add_argument('--only', help='names or patterns, separated by commas')
+  options = parser.parse_args(arguments)
+  wanted = options.only.split(',') if options.only else ['*']
+  paths = [
+    path
+    for path in sorted(options.oracles.glob('*.npz'))
+    if any(fnmatch.fnmatch(path.stem, pattern) for pattern in wanted)
+  ]
+  if not paths:
+    print(f'no .npz file in {options.oracles} matches {", ".join(wanted)}')
+    return 1
+  rows, skipped = {}, []
+  for path in paths:
+    if find_case(path.stem) is None:
+      skipped.append(path.stem)
+      continue
+    began = time.time()
+    rows[path.stem], unchecked = run(path)
+    print(f'{path.stem}: {time.time() - began:.1f} s', file=sys.stderr)
+    if unchecked:
+      print(f'{path.stem}: not compared: {", ".join(unchecked)}')
+  print(table(rows))
+  for name in skipped:
+    print(f'{name}: not supported yet')
+  checks = [check for checks in rows.values() for check in checks]
+  failed = sum(not check.passed for check in checks)
+  print(
+    f'{len(rows)} cases, {len(checks)} quantities, {failed} out of tolerance, '
+    f'{len(skipped)} cases not supported yet'
+  )
+  return 1 if failed else 0
+
+
+if __name__ == '__main__':
+  sys.exit(main())
