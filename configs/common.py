@@ -10,6 +10,7 @@ import difflib
 
 import ml_collections
 from ovs_jax.models import clip, maskformer
+from ovs_jax.ops.losses import SET_WEIGHTS
 
 # Parameters that AdamW does not decay: norms, biases, one-dimensional embeddings.
 NO_DECAY = r'(bias|scale|class_embedding|logit_scale|mask_prompt)$'
@@ -85,6 +86,7 @@ def _train() -> ml_collections.ConfigDict:
     min_crop=0.9,  # random crops keep at least this share of each side
     text_length=24,  # tokens per caption; longer ones are cut
     max_targets=12,  # masks per image for the proposer
+    set_weights=_section(**SET_WEIGHTS),  # of the proposer's losses: ce, mask, dice
     merge_duplicates=False,  # whether equal texts in a batch are positives too
     keep=2,  # checkpoints kept
     log_every=20,

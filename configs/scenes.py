@@ -7,6 +7,79 @@ import ml_collections
 
 from configs import common
 
+PROMPT_DEPTH = 3
+# What must have run before a stage.
+_NEEDS = {
+  'data': (),
+  'clip': ('data',),
+  'proposer': ('clip',),
+  'ovseg_frozen': ('proposer',),
+  'mine': ('ovseg_frozen',),
+  'mpt': ('mine',),
+  'ft': ('mine',),
+  'mpt_ft': ('ft',),
+  'ovseg_mpt': ('mpt',),
+  'evaluate_frozen': ('ovseg_frozen',),
+  'evaluate_mpt': ('ovseg_mpt',),
+  'report': ('evaluate_frozen', 'evaluate_mpt'),
+}
+
+
+def stages() -> dict[str, ml_collections.ConfigDict]:
+  """Returns every stage by name; `{run}` stands for the directory of the run."""
+  clip, proposer, pairs = '{run}/clip', '{run}/proposer', '{run}/mine/pairs'
+  return {
+    'data': common.base('scenes', 'prepare'),
+    'clip': clip_pretrain(),
+    'proposer': proposer_training(clip),
+    'ovseg_frozen': assemble(proposer, clip, prompt_depth=0),
+    'mine': mine('{run}/ovseg_frozen/model'),
+    'mpt': mask_prompt_tuning(clip, pairs),
+    'ft': fine_tuning(clip, pairs),
+    'mpt_ft': mask_prompt_tuning('{run}/ft', pairs),
+    'ovseg_mpt': assemble(proposer, '{run}/mpt', prompt_depth=PROMPT_DEPTH),
+    'evaluate_frozen': evaluate('{run}/ovseg_frozen/model'),
+    'evaluate_mpt': evaluate('{run}/ovseg_mpt/model'),
+    'report': report('{run}'),
+  }
+
+
+def pipeline(name: str, last: str, arg: str) -> ml_collections.ConfigDict:
+  """Returns the pipeline that ends with the stage `last`, and what that needs."""
+  config = common.base(name, 'pipeline')
+  wanted: set[str] = set()
+  queue = [last]
+  while queue:
+    stage = queue.pop()
+    wanted.add(stage)
+    queue += _NEEDS[stage]
+  chosen = {stage: c for stage, c in stages().items() if stage in wanted}
+  for stage, settings in chosen.items():
+    settings.name = stage
+    settings.seed = config.get_ref('seed')
+    for key in ('name', 'variant', 'data_dir'):
+      settings.dataset[key] = config.dataset.get_ref(key)
+  config.order = tuple(chosen)
+  config.stages = ml_collections.ConfigDict(chosen)
+  return common.finish(config, arg)
+
+
+def single(name: str, stage: str, arg: str) -> ml_collections.ConfigDict:
+  """Returns one stage that takes its inputs from runs/quickstart.
+
+  As `smoke` it is the tiny pipeline that ends with it, which needs no inputs.
+  """
+  if arg == 'smoke':
+    return pipeline(name, stage, arg)
+  config = stages()[stage]
+  for section in ('init', 'mining', 'eval'):
+    for key, value in config[section].items():
+      if isinstance(value, str):
+        value = value.replace('{run}/ft', 'runs/ft_scenes')  # not in the quickstart
+        config[section][key] = value.replace('{run}', 'runs/quickstart')
+  config.name = name
+  return common.finish(config, arg)
+
 
 def clip_pretrain() -> ml_collections.ConfigDict:
   """A tiny CLIP from scratch on captioned close-ups."""
@@ -27,13 +100,16 @@ def clip_pretrain() -> ml_collections.ConfigDict:
   return config
 
 
-def proposer(clip: str) -> ml_collections.ConfigDict:
+def proposer_training(clip: str) -> ml_collections.ConfigDict:
   """A tiny MaskFormer on the masks of the seen classes."""
   config = common.base('proposer_scenes', 'train')
   config.recipe = 'proposer'
   config.init.clip = clip
   config.train.steps = 1000
   config.train.batch_size = 16
+  config.train.max_targets = 9  # three stuff regions and six things
+  # Fewer steps than DETR's decoder likes: the masks get a larger say.
+  config.train.set_weights.dice = 5.0
   optimizer = config.optimizer
   optimizer.schedule = 'warmup_poly'
   optimizer.learning_rate = 1e-3
@@ -65,20 +141,33 @@ def mine(checkpoint: str) -> ml_collections.ConfigDict:
 
 
 def mask_prompt_tuning(clip: str, pairs: str) -> ml_collections.ConfigDict:
-  """Mask prompts of depth 3; everything else frozen."""
-  config = common.base('mpt_scenes', 'train')
+  """Mask prompts of depth 3; everything else frozen (OVSeg, section 3.4)."""
+  config = _adaptation('mpt_scenes', clip, pairs)
+  config.clip.prompt_depth = PROMPT_DEPTH
+  config.optimizer.learning_rate = 1e-2
+  config.optimizer.groups = ((r'visual/mask_prompt$', 1.0), (r'.*', None))
+  return config
+
+
+def fine_tuning(clip: str, pairs: str) -> ml_collections.ConfigDict:
+  """The whole image tower, no mask prompts (OVSeg, section 3.3)."""
+  config = _adaptation('ft_scenes', clip, pairs)
+  config.optimizer.learning_rate = 5e-4
+  config.optimizer.groups = ((r'^visual/', 1.0), (r'.*', None))
+  return config
+
+
+def _adaptation(name: str, clip: str, pairs: str) -> ml_collections.ConfigDict:
+  config = common.base(name, 'train')
   config.recipe = 'clip_regions'
-  config.clip.prompt_depth = 3
   config.init.clip = clip
   config.init.pairs = pairs
   config.train.steps = 300
+  # 64 crops of some 200 nouns: without this, many a pair is its own negative.
   config.train.merge_duplicates = True
-  optimizer = config.optimizer
-  optimizer.learning_rate = 1e-2
-  optimizer.warmup = 30
-  optimizer.b2 = 0.98
-  optimizer.eps = 1e-6
-  optimizer.groups = ((r'visual/mask_prompt$', 1.0), (r'.*', None))
+  config.optimizer.warmup = 30
+  config.optimizer.b2 = 0.98
+  config.optimizer.eps = 1e-6
   return config
 
 

@@ -6,6 +6,7 @@ results go (default: runs/<name of the config>).
 """
 
 import json
+import os
 import pathlib
 import sys
 import traceback
@@ -89,6 +90,16 @@ def run(mode: str, config: Any, workdir: pathlib.Path) -> dict[str, Any]:
   return job(config, workdir)
 
 
+def _cache_programs() -> None:
+  """Keeps compiled programs on disk, so that a second start is quick.
+
+  JAX_COMPILATION_CACHE_DIR chooses another place.
+  """
+  if not jax.config.jax_compilation_cache_dir:
+    home = pathlib.Path(os.environ.get('XDG_CACHE_HOME', '~/.cache')).expanduser()
+    jax.config.update('jax_compilation_cache_dir', str(home / 'ovs_jax' / 'programs'))
+
+
 def _is_ours(error: Exception) -> bool:
   """Whether a message was written for users; other errors keep their traceback."""
   raised = traceback.extract_tb(error.__traceback__)[-1].filename
@@ -103,6 +114,7 @@ def main(argv: list[str]) -> None:
   logging.set_verbosity(logging.WARNING)
   config = _CONFIG.value
   workdir = pathlib.Path(_WORKDIR.value or f'runs/{config.name}')
+  _cache_programs()
   if _MULTIHOST.value:
     jax.distributed.initialize()
   try:

@@ -1,63 +1,31 @@
 """The command line: what it writes and prints, and what it says of mistakes."""
 
-import dataclasses
 import errno
 import os
 import pathlib
 import subprocess
 import sys
 
-import jax
 import numpy as np
 import pytest
 from PIL import Image
+from tiny_ovseg import STORED, draw_params
 
 from ovs_jax import predict
 from ovs_jax import segmenter as segmenter_module
 from ovs_jax.core.checkpoint import save_model
-from ovs_jax.core.tree import flatten, unflatten
-from ovs_jax.models import clip, maskformer, ovseg
 from ovs_jax.ops.overlay import palette
-from ovs_jax.ops.regions import RegionConfig
 from ovs_jax.segmenter import NO_NAME, ProposalTable, Segmentation, Segmenter
 
 ROOT = pathlib.Path(__file__).parents[1]
-CONFIG = ovseg.OvSegConfig(
-  # Few layers, and those in a loop: compiling is most of the time of these tests.
-  proposer=dataclasses.replace(maskformer.PRESETS['tiny'], layers=1),
-  clip=dataclasses.replace(
-    clip.PRESETS['tiny'], vision_layers=3, prompt_depth=3, unroll=1
-  ),
-  region=RegionConfig(size=48, threshold=0.4, fill='mean', expand=1.0, matting=False),
-  chunk=32,
-)
-STORED = {
-  'model': 'ovseg',
-  **CONFIG.to_dict(),
-  'test': {'shortest': 40, 'longest': 96},
-  'templates': 'single',
-  'classifier': 'clip',
-  'weight': 0.7,
-}
 NAMES = 'red ball, grass'
 
 
 @pytest.fixture(scope='module')
 def checkpoint(tmp_path_factory):
   """A tiny model with random parameters."""
-  shapes = jax.eval_shape(
-    lambda: {
-      'proposer': maskformer.init_maskformer(CONFIG.proposer, jax.random.key(0)),
-      'clip': clip.init_clip(CONFIG.clip, jax.random.key(0)),
-    }
-  )
-  draw = np.random.default_rng(0).normal
-  params = {
-    path: draw(0, 0.1, x.shape).astype(np.float32) + path.endswith('scale')
-    for path, x in flatten(shapes).items()
-  }
   directory = tmp_path_factory.mktemp('model') / 'ovseg'
-  save_model(directory, unflatten(params), STORED)
+  save_model(directory, draw_params(), STORED)
   return directory
 
 

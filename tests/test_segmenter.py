@@ -2,71 +2,26 @@
 
 import dataclasses
 import functools
-import shutil
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from PIL import Image
+from tiny_ovseg import CONFIG, draw_params
 
 from ovs_jax import Segmenter
 from ovs_jax import segmenter as module
-from ovs_jax.core.checkpoint import save_model
 from ovs_jax.core.images import resize_shortest
-from ovs_jax.core.tree import flatten, unflatten
-from ovs_jax.models import clip, maskformer, ovseg
+from ovs_jax.models import clip, ovseg
 from ovs_jax.ops.ensemble import combine, fuse
 from ovs_jax.ops.overlay import palette
-from ovs_jax.ops.regions import RegionConfig
 from ovs_jax.ops.resize import resize_bilinear
 from ovs_jax.text.tokenizer import tokenize
 
-CONFIG = ovseg.OvSegConfig(
-  # Few layers, and those in a loop: compiling is most of the time of these tests.
-  proposer=dataclasses.replace(maskformer.PRESETS['tiny'], layers=1),
-  clip=dataclasses.replace(
-    clip.PRESETS['tiny'], vision_layers=3, prompt_depth=3, unroll=1
-  ),
-  region=RegionConfig(size=48, threshold=0.4, fill='mean', expand=1.0, matting=False),
-  chunk=32,
-)
 SETTINGS = module.Settings(
   shortest=40, longest=96, templates='single', classifier='ensemble', weight=0.7
 )
-
-
-def draw_params(config: ovseg.OvSegConfig) -> dict:
-  """Random parameters without the compilation that a real initialisation takes."""
-  shapes = jax.eval_shape(
-    lambda: {
-      'proposer': maskformer.init_maskformer(config.proposer, jax.random.key(0)),
-      'clip': clip.init_clip(config.clip, jax.random.key(0)),
-    }
-  )
-  generator = np.random.default_rng(0)
-
-  def draw(path: str, shape: tuple[int, ...]) -> np.ndarray:
-    if path.endswith('scale'):
-      return np.ones(shape, np.float32)
-    fan_in = shape[-2] if len(shape) > 1 else 25
-    if path.endswith('embedding'):
-      fan_in = 25  # tokens count as much as their places
-    return generator.normal(0, fan_in**-0.5, shape).astype(np.float32)
-
-  return unflatten({path: draw(path, x.shape) for path, x in flatten(shapes).items()})
-
-
-def stored_config() -> dict:
-  """What a checkpoint holds beside the parameters."""
-  return {
-    'model': 'ovseg',
-    **CONFIG.to_dict(),
-    'test': {'shortest': SETTINGS.shortest, 'longest': SETTINGS.longest},
-    'templates': SETTINGS.templates,
-    'classifier': SETTINGS.classifier,
-    'weight': SETTINGS.weight,
-  }
 
 
 def blobs(h: int, w: int) -> np.ndarray:
@@ -76,8 +31,8 @@ def blobs(h: int, w: int) -> np.ndarray:
 
 
 @pytest.fixture(scope='session')
-def params() -> dict:
-  return draw_params(CONFIG)
+def params():
+  return draw_params()
 
 
 @pytest.fixture(scope='session')
@@ -399,95 +354,3 @@ class TestOverlay:
     result = segmenter.segment(encoded, 'red ball, grass')
     with pytest.raises(ValueError, match=r'\(9, 9\).*\(50, 70\)'):
       result.overlay(np.zeros((9, 9, 3), np.uint8))
-
-
-class TestLoad:
-  @pytest.fixture(scope='class')
-  @staticmethod
-  def checkpoint(params, tmp_path_factory):
-    directory = tmp_path_factory.mktemp('model') / 'ovseg'
-    save_model(directory, params, stored_config())
-    return directory
-
-  def test_equals_the_saved_model(self, checkpoint, segmenter, encoded, image):
-    loaded = Segmenter.load(checkpoint)
-    assert loaded.config == CONFIG and loaded.settings == SETTINGS
-    expected = segmenter.segment(encoded, 'red ball, grass')
-    got = loaded.segment(loaded.encode(image), 'red ball, grass')
-    np.testing.assert_array_equal(got.labels, expected.labels)
-    np.testing.assert_array_equal(got.scores, expected.scores)
-
-  def test_settings_can_be_replaced(self, checkpoint):
-    loaded = Segmenter.load(
-      checkpoint, classifier='clip', weight=0.0, templates='vild', shortest=32
-    )
-    assert loaded.settings == module.Settings(
-      shortest=32, longest=96, templates='vild', classifier='clip', weight=0.0
-    )
-
-  @pytest.mark.parametrize(
-    ('settings', 'message'),
-    [
-      ({'classifier': 'both'}, 'unknown classifier'),
-      ({'weight': 1.01}, r'in 0\.\.1'),
-      ({'templates': 'none'}, 'unknown template set'),
-      ({'shortest': 0}, '1 <= shortest'),
-      ({'shortest': 97}, 'shortest <= longest'),
-    ],
-  )
-  def test_bad_settings(self, settings, message):
-    with pytest.raises(ValueError, match=message):
-      dataclasses.replace(SETTINGS, **settings)
-
-  def test_missing(self, tmp_path):
-    with pytest.raises(FileNotFoundError, match='not found'):
-      Segmenter.load(tmp_path / 'nowhere')
-
-  def test_other_directory(self, tmp_path):
-    with pytest.raises(ValueError, match='not a checkpoint'):
-      Segmenter.load(tmp_path)
-
-  # Orbax leaves threads behind that complain of their closed event loop.
-  @pytest.mark.filterwarnings('ignore::pytest.PytestUnraisableExceptionWarning')
-  @pytest.mark.parametrize(
-    ('part', 'damage'),
-    [
-      ('_CHECKPOINT_METADATA', 'delete'),
-      ('config/metadata', 'delete'),
-      ('config/metadata', 'cut'),
-      ('params/_METADATA', 'delete'),
-      ('params/_METADATA', 'cut'),
-      ('largest', 'delete'),
-      ('largest', 'cut'),
-    ],
-  )
-  def test_damage(self, checkpoint, tmp_path, part, damage):
-    shutil.copytree(checkpoint, tmp_path / 'm')
-    target = tmp_path / 'm' / part
-    if part == 'largest':
-      files = [path for path in (tmp_path / 'm').rglob('*') if path.is_file()]
-      target = max(files, key=lambda path: path.stat().st_size)
-    data = target.read_bytes()
-    target.unlink()
-    if damage == 'cut':
-      target.write_bytes(data[: len(data) // 2])
-    with pytest.raises(ValueError, match='written to its end'):
-      Segmenter.load(tmp_path / 'm')
-
-  def test_parameters_of_another_size(self, params, tmp_path):
-    fewer = {**params, 'proposer': {**params['proposer'], 'no_object': np.ones((1, 9))}}
-    del fewer['proposer']['mask_embed']
-    save_model(tmp_path / 'm', fewer, stored_config())
-    with pytest.raises(ValueError, match='6 parameters missing.*1 of another shape'):
-      Segmenter.load(tmp_path / 'm')
-
-  def test_other_kind_of_model(self, tmp_path):
-    save_model(tmp_path / 'm', {'a': np.zeros(2)}, {'model': 'clip'})
-    with pytest.raises(ValueError, match="holds a 'clip' model; a 'ovseg' model"):
-      Segmenter.load(tmp_path / 'm')
-
-  def test_settings_are_missing(self, tmp_path):
-    config = {k: v for k, v in stored_config().items() if k != 'test'}
-    save_model(tmp_path / 'm', {'clip': {'a': np.ones(2)}}, config)
-    with pytest.raises(ValueError, match="does not describe an OVSeg model.*'test'"):
-      Segmenter.load(tmp_path / 'm')

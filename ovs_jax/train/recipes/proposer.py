@@ -14,7 +14,7 @@ from ovs_jax.data.pipeline import train_batches
 from ovs_jax.models import clip
 from ovs_jax.models.maskformer import MaskFormer, MaskFormerConfig, init_maskformer
 from ovs_jax.ops.ensemble import class_logits
-from ovs_jax.ops.losses import SET_WEIGHTS, set_losses
+from ovs_jax.ops.losses import set_losses
 from ovs_jax.ops.matching import match
 from ovs_jax.text import vocabulary
 from ovs_jax.text.templates import fill
@@ -82,6 +82,7 @@ class Proposer:
     )
     text = jnp.concatenate([self._text, out.no_object])
     masks = batch['masks'].astype(jnp.float32)
+    weights = self.config.train.set_weights
     total, metrics = 0.0, {}
     for layer in range(self.model.layers):
       args = (
@@ -92,7 +93,7 @@ class Proposer:
         batch['valid'],
       )
       losses = set_losses(*args, match(*args))
-      total += sum(SET_WEIGHTS[name] * value for name, value in losses.items())
+      total += sum(weights[name] * value for name, value in losses.items())
       metrics = losses  # of the last layer
     return total, metrics
 

@@ -1,0 +1,52 @@
+"""A tiny OVSeg model with drawn parameters, for the tests of what uses one."""
+
+import dataclasses
+from typing import Any
+
+import jax
+import numpy as np
+
+from ovs_jax.core.tree import flatten, unflatten
+from ovs_jax.models import clip, maskformer, ovseg
+from ovs_jax.ops.regions import RegionConfig
+
+CONFIG = ovseg.OvSegConfig(
+  # Few layers, and those in a loop: compiling is most of the time of these tests.
+  proposer=dataclasses.replace(maskformer.PRESETS['tiny'], layers=1),
+  clip=dataclasses.replace(
+    clip.PRESETS['tiny'], vision_layers=3, prompt_depth=3, unroll=1
+  ),
+  region=RegionConfig(size=48, threshold=0.4, fill='mean', expand=1.0, matting=False),
+  chunk=32,
+)
+
+# What a checkpoint holds beside the parameters.
+STORED: dict[str, Any] = {
+  'model': 'ovseg',
+  **CONFIG.to_dict(),
+  'test': {'shortest': 40, 'longest': 96},
+  'templates': 'single',
+  'classifier': 'ensemble',
+  'weight': 0.7,
+}
+
+
+def draw_params() -> dict[str, Any]:
+  """Random parameters without the compilation that a real initialisation takes."""
+  shapes = jax.eval_shape(
+    lambda: {
+      'proposer': maskformer.init_maskformer(CONFIG.proposer, jax.random.key(0)),
+      'clip': clip.init_clip(CONFIG.clip, jax.random.key(0)),
+    }
+  )
+  generator = np.random.default_rng(0)
+
+  def draw(path: str, shape: tuple[int, ...]) -> np.ndarray:
+    if path.endswith('scale'):
+      return np.ones(shape, np.float32)
+    fan_in = shape[-2] if len(shape) > 1 else 25
+    if path.endswith('embedding'):
+      fan_in = 25  # tokens count as much as their places do
+    return generator.normal(0, fan_in**-0.5, shape).astype(np.float32)
+
+  return unflatten({path: draw(path, x.shape) for path, x in flatten(shapes).items()})
