@@ -104,7 +104,7 @@ def _predict(arguments: argparse.Namespace) -> int:
   )
   segmenter.embed_names(names)  # complains of names that are too long before the work
   images = list(jobs)
-  if len(images) > 1:
+  if len(images) > 1 and sys.stderr.isatty():  # a log has the reports instead
     images = progress(images, total=len(images), title='segment', unit='image')
   failures = 0
   for path in images:

@@ -92,10 +92,14 @@ def handmade(masks, rows, *, valid=None, size=None):
 
 def direct(encoded, text, *, classifier, weight):
   """Scores by the plain functions, without padding or blocks."""
-  inner = encoded.encoded
-  logits = ovseg.classify(inner, jnp.asarray(text))
-  weights = combine(*logits, inner.valid, classifier=classifier, weight=weight)
-  return np.asarray(resize_bilinear(fuse(weights, inner.masks), encoded.size))
+
+  @jax.jit
+  def scores(inner, text):
+    logits = ovseg.classify(inner, text)
+    weights = combine(*logits, inner.valid, classifier=classifier, weight=weight)
+    return resize_bilinear(fuse(weights, inner.masks), encoded.size)
+
+  return np.asarray(scores(encoded.encoded, text))
 
 
 class TestEncode:
@@ -144,10 +148,15 @@ class TestEncode:
 
 class TestSegment:
   @pytest.mark.parametrize(
-    ('classifier', 'weight'),
-    [('ensemble', 0.7), ('ensemble', 0.0), ('clip', 0.7), ('proposer', 0.7)],
+    ('classifier', 'weight', 'count'),
+    [
+      ('ensemble', 0.7, 3),
+      ('ensemble', 0.7, 9),  # more than the smallest bucket
+      ('ensemble', 0.0, 3),
+      ('clip', 0.7, 3),
+      ('proposer', 0.7, 3),
+    ],
   )
-  @pytest.mark.parametrize('count', [3, 9])
   def test_equals_direct_computation(
     self, segmenter, varied, monkeypatch, classifier, weight, count
   ):

@@ -11,6 +11,11 @@ from ovs_jax import Segmenter
 from ovs_jax.core.checkpoint import save_model
 from ovs_jax.segmenter import Settings
 
+# Orbax leaves threads behind that complain of their closed event loop.
+pytestmark = pytest.mark.filterwarnings(
+  'ignore::pytest.PytestUnraisableExceptionWarning'
+)
+
 SETTINGS = Settings(
   shortest=40, longest=96, templates='single', classifier='ensemble', weight=0.7
 )
@@ -75,8 +80,6 @@ def test_other_directory(tmp_path):
     Segmenter.load(tmp_path)
 
 
-# Orbax leaves threads behind that complain of their closed event loop.
-@pytest.mark.filterwarnings('ignore::pytest.PytestUnraisableExceptionWarning')
 @pytest.mark.parametrize(
   ('part', 'damage'),
   [

@@ -1,6 +1,7 @@
 """Files that appear whole or not at all, and early answers about the disk."""
 
 import contextlib
+import glob
 import hashlib
 import json
 import os
@@ -25,7 +26,7 @@ def atomic_path(path: Path) -> Iterator[pathlib.Path]:
   temporary = path.with_name(f'.{path.name}.{uuid.uuid4().hex[:8]}.tmp{path.suffix}')
   try:
     yield temporary
-    if path.is_dir():
+    if path.is_dir() and temporary.is_dir():
       old = path.with_name(f'.{path.name}.{uuid.uuid4().hex[:8]}.old')
       path.rename(old)
       temporary.rename(path)
@@ -33,10 +34,12 @@ def atomic_path(path: Path) -> Iterator[pathlib.Path]:
     else:
       os.replace(temporary, path)
   finally:
-    if temporary.is_dir():
-      shutil.rmtree(temporary, ignore_errors=True)
-    else:
-      temporary.unlink(missing_ok=True)
+    # With what is left of its writer's own temporaries, such as Orbax's.
+    for left in path.parent.glob(f'{glob.escape(temporary.name)}*'):
+      if left.is_dir():
+        shutil.rmtree(left, ignore_errors=True)
+      else:
+        left.unlink(missing_ok=True)
 
 
 def write_text(path: Path, text: str) -> None:

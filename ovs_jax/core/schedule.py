@@ -3,6 +3,7 @@
 from collections.abc import Callable
 
 import jax
+import jax.numpy as jnp
 import optax
 
 from ovs_jax.core.lookup import lookup
@@ -29,7 +30,8 @@ def warmup_poly(
 
   def rate(step: int | jax.Array) -> jax.Array:
     decay = optax.polynomial_schedule(peak, end * peak, power, steps)(step)
-    ramp = optax.linear_schedule(1e-6, 1.0, max(warmup, 1))(step)
+    # Written out: optax's sums lose two digits of the 1e-6.
+    ramp = 1e-6 + (1 - 1e-6) * jnp.minimum(step / max(warmup, 1), 1.0)
     return decay * (ramp if warmup else 1.0)
 
   return rate

@@ -76,11 +76,12 @@ def test_attention_equals_the_packed_one():
     'a.out_proj.bias': rng.normal(size=6),
   }
   source = {k: v.astype(np.float32) for k, v in source.items()}
-  x = rng.normal(size=(1, 4, 6)).astype(np.float32)
+  x = jnp.asarray(rng.normal(size=(1, 4, 6)), jnp.float32)
   model = Attention(HEADS, jnp.float32)
   expected = jax.eval_shape(model.init, jax.random.key(0), x, x, x)['params']
   params = apply(source, attention_rules('a', 'at'), {'at': expected}, what='attention')
   got = model.apply({'params': params['at']}, x, x, x)[0]
+  x = np.asarray(x)
   q, k, v = np.split(
     x[0] @ source['a.in_proj_weight'].T + source['a.in_proj_bias'], 3, 1
   )

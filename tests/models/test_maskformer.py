@@ -1,6 +1,7 @@
 """The proposer: counts, shapes, padding, and values against another computation."""
 
 import dataclasses
+import functools
 import json
 import pathlib
 
@@ -24,6 +25,7 @@ from ovs_jax.models.pixel_decoder import upsample_nearest
 GOLDEN = pathlib.Path(__file__).parents[1] / 'goldens' / 'proposer.npz'
 
 
+@functools.cache
 def shapes_of(config):
   return jax.eval_shape(lambda k: init_maskformer(config, k), jax.random.key(0))
 

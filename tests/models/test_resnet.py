@@ -33,7 +33,7 @@ def test_parameter_count_of_r101c():
 
 @pytest.mark.parametrize('size, res5', [((512, 704), (16, 22)), ((75, 61), (3, 2))])
 def test_strides(size, res5):
-  config = PRESETS['r101c']
+  config = PRESETS['r50c']
   image = jax.ShapeDtypeStruct((2, *size, 3), jnp.float32)
   features = jax.eval_shape(
     lambda p, x: ResNet(config).apply({'params': p}, x), shapes_of(config), image

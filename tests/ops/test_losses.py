@@ -4,7 +4,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ovs_jax.ops.losses import contrastive_loss, dice_loss, focal_loss, set_losses
+from ovs_jax.ops import losses as ops
+from ovs_jax.ops.losses import contrastive_loss, dice_loss, focal_loss
+
+set_losses = jax.jit(ops.set_losses)
 
 
 def test_focal_and_dice_by_hand():
