@@ -157,6 +157,8 @@ def finish(config: ml_collections.ConfigDict, arg: str) -> ml_collections.Config
 def _smoke(config: ml_collections.ConfigDict) -> None:
   """The tiny model, a few steps, a handful of pictures."""
   config.dataset.variant = 'smoke'
+  config.clip.unroll = 1  # compiling is most of the time
+  config.proposer.layers = 1
   config.train.steps = 4
   config.train.batch_size = min(8, config.train.batch_size)
   config.train.log_every = 1

@@ -55,12 +55,18 @@ def clip_config(c: dict[str, Any], inferred: ClipConfig) -> ClipConfig:
   )
 
 
+def on_device(params: Any) -> Any:
+  """Returns the parameters as JAX arrays."""
+  return jax.tree.map(jnp.asarray, params)
+
+
 def load_clip(case: Case) -> tuple[ClipConfig, Any]:
   """Converts the case's CLIP and compares its inferred sizes with the stored ones."""
   inferred = convert_clip.infer_config(case.weights())
   config = clip_config(case.config, inferred)
   case.equal('inferred config', float(config != inferred), 0.0)
-  return convert_clip.convert(case.weights(), config)
+  config, params = convert_clip.convert(case.weights(), config)
+  return config, on_device(params)
 
 
 def clip_mask_prompt(case: Case) -> None:
@@ -134,6 +140,7 @@ def r101c(case: Case) -> None:
   )
   rules = convert_maskformer.backbone_rules('', '')
   params = apply(case.weights(), rules, shapes['params'], what=case.name)
+  params = on_device(params)
   for size in sizes:
     image = jnp.asarray(images(case.given(f'pixel_values_{size}')))
     features, state = model.apply(
@@ -192,6 +199,7 @@ def maskformer_head(case: Case) -> None:
       case.weights(), convert_maskformer.head_rules(''), shapes, what=case.name
     )
     params['no_object'] = np.ones((1, config.embed_dim), np.float32)
+    params = on_device(params)
     out, state = model.apply(
       {'params': params},
       image,
@@ -272,7 +280,7 @@ def load_ovseg(case: Case) -> tuple[OvSegConfig, Any]:
     matting=adapter['MASK_MATTING'],
   )
   config = OvSegConfig(proposer=proposer, clip=clip, region=region, chunk=8)
-  return config, {'proposer': proposer_params, 'clip': clip_params}
+  return config, on_device({'proposer': proposer_params, 'clip': clip_params})
 
 
 def ovseg_text(case: Case, config: OvSegConfig, params: Any, encoded: Any) -> Any:

@@ -33,7 +33,6 @@ def clip_adapt_step(case: Case) -> None:
   rules = convert_clip.rules(sizes)
   config = training_config(case, sizes, rules)
   recipe = ClipRegions(config)
-  params = jax.tree.map(jnp.asarray, params)
   batches = [batch(case, i) for i in range(c['total_steps'])]
   first_step(case, recipe, params, batches[0], rules)
   step, optimizer, trainable = make_step(recipe, config, params)

@@ -173,7 +173,10 @@ class MaskFormer(nn.Module):
     return Proposals(embed.astype(jnp.float32), masks, no_object)
 
 
-@functools.partial(jax.jit, static_argnums=0)
+# Runs once, so that optimising it costs more than it saves.
+@functools.partial(
+  jax.jit, static_argnums=0, compiler_options={'xla_backend_optimization_level': 0}
+)
 def init_maskformer(config: MaskFormerConfig, key: Array) -> Params:
   """Returns freshly drawn parameters."""
   image = jnp.zeros((1, 2 * SIZE_DIVISIBILITY, 2 * SIZE_DIVISIBILITY, 3))

@@ -1,7 +1,7 @@
 """What can be trained. A recipe is a model, its data and its loss."""
 
 from collections.abc import Callable, Iterator
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from ovs_jax.core.types import Array, Batch, Metrics, Params
 from ovs_jax.train.recipes.clip_pretrain import ClipPretrain
@@ -9,6 +9,7 @@ from ovs_jax.train.recipes.clip_regions import ClipRegions
 from ovs_jax.train.recipes.proposer import Proposer
 
 
+@runtime_checkable
 class Recipe(Protocol):
   """What the loop asks of a recipe."""
 

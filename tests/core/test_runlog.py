@@ -1,0 +1,85 @@
+"""What a run leaves to read: JSON lines, and events for TensorBoard."""
+
+import json
+import math
+import pathlib
+
+import pytest
+
+from ovs_jax.core import runlog
+from ovs_jax.core.runlog import RunLog, progress
+
+
+def open_log(directory: pathlib.Path, *, start: int = 0) -> RunLog:
+  return RunLog(directory, title='test', start=start, steps=9, batch_size=4)
+
+
+def read(directory: pathlib.Path) -> list[dict[str, float]]:
+  lines = (directory / 'metrics.jsonl').read_text().splitlines()
+  return [json.loads(line) for line in lines]
+
+
+def record(log: RunLog, *steps: int) -> None:
+  for step in steps:
+    log.advance(step)
+    log.write(step, {'loss': step / 3})
+  log.close()
+
+
+def test_a_line_per_step(tmp_path: pathlib.Path) -> None:
+  record(open_log(tmp_path), 1, 2)
+  assert [(x['step'], x['loss']) for x in read(tmp_path)] == [
+    (1, 0.333333),
+    (2, 0.666667),
+  ]
+  assert all(x['images_per_second'] > 0 for x in read(tmp_path))
+
+
+def test_steps_after_the_checkpoint_are_dropped(tmp_path: pathlib.Path) -> None:
+  record(open_log(tmp_path), 1, 2, 3)
+  record(open_log(tmp_path, start=2), 3, 4)
+  assert [x['step'] for x in read(tmp_path)] == [1, 2, 3, 4]
+
+
+def test_half_a_line_is_dropped(tmp_path: pathlib.Path) -> None:
+  record(open_log(tmp_path), 1, 2)
+  with (tmp_path / 'metrics.jsonl').open('a') as file:
+    file.write('{"step": 3, "lo')  # and then the process was killed
+  record(open_log(tmp_path, start=2), 3)
+  assert [x['step'] for x in read(tmp_path)] == [1, 2, 3]
+
+
+@pytest.mark.parametrize('loss', [math.nan, math.inf])
+def test_a_loss_that_is_not_finite_names_its_step(
+  tmp_path: pathlib.Path, loss: float
+) -> None:
+  log = open_log(tmp_path)
+  log.write(1, {'loss': 1.0})
+  with pytest.raises(FloatingPointError, match=rf'the loss is {loss} at step 2; .*low'):
+    log.write(2, {'loss': loss})
+  assert [x['step'] for x in read(tmp_path)] == [1, 2]
+
+
+def test_tensorboard_gets_every_metric(tmp_path: pathlib.Path) -> None:
+  pytest.importorskip('tensorboard')
+  from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+  record(open_log(tmp_path), 1, 2)
+  events = EventAccumulator(str(tmp_path / 'tensorboard'))
+  events.Reload()
+  assert events.Tags()['scalars'] == ['loss']
+  assert [x.step for x in events.Scalars('loss')] == [1, 2]
+  assert events.Scalars('loss')[1].value == pytest.approx(2 / 3)
+
+
+def test_tensorboard_is_optional(
+  tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+  monkeypatch.setattr(runlog.importlib.util, 'find_spec', lambda name: None)
+  record(open_log(tmp_path), 1)
+  assert [p.name for p in tmp_path.iterdir()] == ['metrics.jsonl']
+
+
+def test_progress_yields_its_items(capsys: pytest.CaptureFixture[str]) -> None:
+  assert list(progress('abc', total=3, title='letters')) == ['a', 'b', 'c']
+  assert 'letters' in capsys.readouterr().err

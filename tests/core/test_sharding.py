@@ -1,0 +1,109 @@
+"""Meshes: where parameters live, and that a mesh does not change results."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import tiny_configs
+from jax.sharding import PartitionSpec
+
+from ovs_jax.core import sharding
+from ovs_jax.core.tree import flatten
+from ovs_jax.core.types import Array, Batch, Params
+from ovs_jax.models import clip
+from ovs_jax.train.recipes import RECIPES
+
+
+class TestMakeMesh:
+  @pytest.mark.parametrize(('data', 'model'), [(4, 2), (-1, 2), (8, 1), (-1, 8)])
+  def test_takes_all_devices(self, data: int, model: int) -> None:
+    mesh = sharding.make_mesh(data, model)
+    assert mesh.shape['data'] * mesh.shape['model'] == 8
+    assert mesh.shape['model'] == model
+
+  @pytest.mark.parametrize(('data', 'model'), [(3, 2), (-1, 3), (1, 1), (16, 1)])
+  def test_others_are_refused(self, data: int, model: int) -> None:
+    with pytest.raises(ValueError, match=r'does not fit the 8 .*config\.mesh\.data'):
+      sharding.make_mesh(data, model)
+
+
+class TestParameters:
+  def test_heads_and_hidden_units_are_split(self) -> None:
+    shapes = jax.eval_shape(
+      lambda: clip.init_clip(clip.PRESETS['b16'], jax.random.key(0))
+    )
+    placed = flatten(sharding.parameter_shardings(sharding.make_mesh(4, 2), shapes))
+    split = {path: x.spec for path, x in placed.items() if 'model' in x.spec}
+    for tower in ('visual', 'text'):
+      blocks = f'{tower}/blocks'
+      assert split[f'{blocks}/attn/q/kernel'] == PartitionSpec(None, None, 'model', None)
+      assert split[f'{blocks}/attn/out/kernel'] == PartitionSpec(
+        None, 'model', None, None
+      )
+      assert split[f'{blocks}/c_fc/kernel'] == PartitionSpec(None, None, 'model')
+      assert split[f'{blocks}/c_proj/kernel'] == PartitionSpec(None, 'model', None)
+    assert split['text/token_embedding/embedding'] == PartitionSpec(None, 'model')
+    assert len(split) == 13  # six kernels per tower, and the token embedding
+
+  def test_what_cannot_be_split_is_named(self) -> None:
+    mesh = sharding.make_mesh(2, 4)
+    params = {
+      'blocks': {
+        'c_fc': {'kernel': jnp.zeros((1, 8, 6))},
+        'c_proj': {'kernel': jnp.zeros((1, 6, 8))},
+        'attn': {'q': {'kernel': jnp.zeros((1, 8, 4, 2))}},
+      }
+    }
+    with pytest.raises(ValueError) as error:
+      sharding.parameter_shardings(mesh, params)
+    message = str(error.value)
+    assert 'blocks/c_fc/kernel: dimension 2 of (1, 8, 6) over 4 devices' in message
+    assert 'blocks/c_proj/kernel: dimension 1' in message
+    assert 'attn' not in message
+
+
+class TestBatch:
+  def test_is_split_along_its_first_axis(self) -> None:
+    mesh = sharding.make_mesh(4, 2)
+    x = np.arange(16).reshape(8, 2)
+    placed = sharding.shard_batch(mesh, {'x': x})['x']
+    np.testing.assert_array_equal(placed, x)
+    assert {s.data.shape for s in placed.addressable_shards} == {(2, 2)}
+
+  def test_must_be_divisible(self) -> None:
+    mesh = sharding.make_mesh(4, 2)
+    sharding.check_batch(mesh, 12)
+    with pytest.raises(ValueError, match='batch_size 10 is not a multiple of 4'):
+      sharding.check_batch(mesh, 10)
+
+
+def test_a_mesh_gives_the_losses_and_gradients_of_one_device() -> None:
+  recipe = RECIPES['clip_pretrain'](tiny_configs.pretraining('unused'))
+  draw = np.random.default_rng(0)
+  params = jax.tree.map(
+    lambda x: jnp.asarray(draw.normal(0, 0.2, x.shape), jnp.float32),
+    jax.eval_shape(recipe.init, jax.random.key(0)),
+  )
+  batch = {
+    'image': draw.integers(0, 256, (8, 16, 16, 3)).astype(np.uint8),
+    'tokens': draw.integers(1, 49_408, (8, 16)).astype(np.int32),
+  }
+
+  @jax.jit
+  def run(params: Params, batch: Batch) -> tuple[Array, Params]:
+    (value, _), grads = jax.value_and_grad(recipe.loss, has_aux=True)(
+      params, batch, jax.random.key(0)
+    )
+    return value, grads
+
+  expected_loss, expected = run(params, batch)
+  mesh = sharding.make_mesh(4, 2)
+  placed = jax.device_put(params, sharding.parameter_shardings(mesh, params))
+  loss, got = run(placed, sharding.shard_batch(mesh, batch))
+  np.testing.assert_allclose(loss, expected_loss, rtol=1e-5)
+  for path, gradient in flatten(got).items():
+    one = np.asarray(flatten(expected)[path])
+    # Sums run in another order: small entries differ relative to the largest.
+    np.testing.assert_allclose(
+      gradient, one, rtol=1e-5, atol=1e-5 * np.abs(one).max(), err_msg=path
+    )

@@ -1,0 +1,68 @@
+"""Configurations of the scenes recipes with models that compile in seconds."""
+
+import ml_collections
+
+from configs import scenes
+
+# In this order: each may need what the ones before it made.
+CLIP_SIZES = {
+  'embed_dim': 16,
+  'image_size': 16,
+  'patch': 8,
+  'vision_width': 16,
+  'vision_layers': 2,
+  'vision_heads': 2,
+  'text_width': 16,
+  'text_layers': 1,
+  'text_heads': 2,
+  'unroll': 1,
+}
+PROPOSER_SIZES = {
+  'pixel_width': 8,
+  'mask_dim': 8,
+  'groups': 4,
+  'num_queries': 12,
+  'width': 16,
+  'heads': 2,
+  'feed_forward': 16,
+  'layers': 1,
+  'embed_hidden': 16,
+  'embed_dim': 16,
+}
+
+
+def shrink(
+  config: ml_collections.ConfigDict, data_dir: str, *, steps: int = 4
+) -> ml_collections.ConfigDict:
+  """Changes a configuration to a tiny model, data and length."""
+  config.dataset.update(variant='smoke', data_dir=data_dir)
+  config.clip.update(CLIP_SIZES)
+  config.clip.prompt_depth = min(config.clip.prompt_depth, 2)
+  config.test.prompt_depth = min(config.test.prompt_depth, 2)
+  config.test.chunk = 8
+  config.proposer.update(PROPOSER_SIZES)
+  config.train.update(
+    steps=steps, batch_size=8, log_every=1, save_every=2, text_length=16
+  )
+  config.optimizer.warmup = 1
+  return config
+
+
+def pretraining(data_dir: str) -> ml_collections.ConfigDict:
+  """CLIP from scratch."""
+  return shrink(scenes.clip_pretrain(), data_dir)
+
+
+def proposer(data_dir: str, clip: str) -> ml_collections.ConfigDict:
+  """The proposer on top of a CLIP."""
+  return shrink(scenes.proposer_training(clip), data_dir)
+
+
+def prompt_tuning(data_dir: str, clip: str, pairs: str) -> ml_collections.ConfigDict:
+  """Mask prompt tuning, in two layers."""
+  return shrink(scenes.mask_prompt_tuning(clip, pairs), data_dir)
+
+
+def fine_tuning(data_dir: str, clip: str, pairs: str) -> ml_collections.ConfigDict:
+  """Fine-tuning of the image tower."""
+  return shrink(scenes.fine_tuning(clip, pairs), data_dir)
