@@ -86,7 +86,7 @@ def clip_pretrain() -> ml_collections.ConfigDict:
   config = common.base('clip_scenes', 'train')
   config.recipe = 'clip_pretrain'
   config.train.split = 'clip'
-  config.train.steps = 2000
+  config.train.steps = 1200
   config.train.log_every = 50
   config.train.save_every = 500
   optimizer = config.optimizer
@@ -112,14 +112,16 @@ def proposer_training(clip: str) -> ml_collections.ConfigDict:
   config.train.set_weights.dice = 5.0
   optimizer = config.optimizer
   optimizer.schedule = 'warmup_poly'
-  optimizer.learning_rate = 1e-3
+  optimizer.learning_rate = 1.5e-3
   optimizer.warmup = 50
   optimizer.weight_decay = 1e-4
   optimizer.gradient_clip = 1.0
   return config
 
 
-def assemble(proposer: str, clip: str, *, prompt_depth: int) -> ml_collections.ConfigDict:
+def assemble(
+  proposer: str, clip: str, *, prompt_depth: int
+) -> ml_collections.ConfigDict:
   """An OVSeg for 128x128 scenes out of its two parts."""
   config = common.base('ovseg_scenes', 'assemble')
   config.init.proposer = proposer

@@ -4,7 +4,7 @@ import ml_collections
 
 from configs import scenes
 
-# In this order: each may need what the ones before it made.
+NOUNS = ('red ball', 'grass', 'blue box', 'sky')
 CLIP_SIZES = {
   'embed_dim': 16,
   'image_size': 16,

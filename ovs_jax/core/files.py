@@ -62,7 +62,9 @@ def read_json(path: Path) -> Any:
   try:
     return json.loads(pathlib.Path(path).read_text(encoding='utf-8'))
   except json.JSONDecodeError as error:
-    raise ValueError(f'{path} is not valid JSON ({error}); delete it to start again')
+    raise ValueError(
+      f'{path} is not valid JSON ({error}); delete it to start again'
+    ) from error
 
 
 def fingerprint(value: Any) -> str:

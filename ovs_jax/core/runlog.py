@@ -78,7 +78,9 @@ class RunLog:
     Raises:
       FloatingPointError: the loss is not finite; names the step.
     """
-    rate = self._batch_size * (step - self._first) / max(time.time() - self._began, 1e-9)
+    rate = (
+      self._batch_size * (step - self._first) / max(time.time() - self._began, 1e-9)
+    )
     line = {'step': step, **{k: round(float(v), 6) for k, v in metrics.items()}}
     self._file.write(json.dumps({**line, 'images_per_second': round(rate, 1)}) + '\n')
     self._file.flush()

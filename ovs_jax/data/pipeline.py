@@ -15,16 +15,15 @@ import tensorflow_datasets as tfds
 
 from ovs_jax.data.transforms import Transform, chain, decode
 
-_SHUFFLE = 1 << 16  # encoded records held for shuffling
+# Encoded records held for shuffling; TFDS has shuffled them on disk by their hash.
+_SHUFFLE = 4096
 Arrays = dict[str, np.ndarray]
 
 
 def _records(builder: Any, split: str, *, index: int, count: int) -> tf.data.Dataset:
   """Undecoded examples of one process, in the order of the files."""
   features = builder.info.features
-  images = [
-    name for name, x in features.items() if isinstance(x, tfds.features.Image)
-  ]
+  images = [name for name, x in features.items() if isinstance(x, tfds.features.Image)]
   records = builder.as_dataset(
     split=split,
     shuffle_files=False,

@@ -9,7 +9,7 @@ import numpy as np
 from PIL import Image
 
 from ovs_jax.core.files import atomic_path, check_writable, read_json, write_text
-from ovs_jax.core.types import VOID, Int, UInt8
+from ovs_jax.core.types import VOID, Num, UInt8
 from ovs_jax.data import DATASETS
 from ovs_jax.ops.overlay import blend, legend, palette, shares
 from ovs_jax.text import vocabulary
@@ -136,7 +136,9 @@ def plot_losses(run: pathlib.Path) -> None:
   if not logs:
     return
   figure = Figure(figsize=(4 * len(logs), 3), layout='constrained')
-  for axes, path in zip(figure.subplots(1, len(logs), squeeze=False)[0], logs, strict=True):
+  for axes, path in zip(
+    figure.subplots(1, len(logs), squeeze=False)[0], logs, strict=True
+  ):
     lines = [json.loads(line) for line in path.read_text().splitlines()]
     axes.plot([x['step'] for x in lines], [x['loss'] for x in lines])
     axes.set(title=path.parent.name, xlabel='step', ylabel='loss')
@@ -166,7 +168,7 @@ def draw(
 
 def strip(
   image: UInt8[np.ndarray, 'h w 3'],
-  maps: Sequence[Int[np.ndarray, 'h w']],
+  maps: Sequence[Num[np.ndarray, 'h w']],
   names: vocabulary.Vocabulary,
 ) -> Image.Image:
   """Returns the image beside its label maps, above a legend of their classes."""

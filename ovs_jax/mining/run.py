@@ -36,7 +36,7 @@ def mine(config: Any, workdir: pathlib.Path) -> dict[str, Any]:
     The datasheet: counts, the most frequent nouns, settings and noun backend.
 
   Raises:
-    FileNotFoundError, ValueError: no checkpoint, or of another model.
+    FileNotFoundError, ValueError: no checkpoint, or of another model; or no pairs.
     OSError: `workdir` cannot be written.
   """
   began = time.time()
@@ -63,6 +63,12 @@ def mine(config: Any, workdir: pathlib.Path) -> dict[str, Any]:
     'template': config.text.train_template,
     'source': f'{builder.info.full_name}:{config.mining.split}',
   }
+  if not sheet['pairs']:
+    raise ValueError(
+      f'no pairs in {total} images: no noun was found, or no proposal is as large as '
+      f'config.mining.min_area ({config.mining.min_area}). Train the proposer longer '
+      f'or change the settings, and delete {folder}'
+    )
   pairs.write(workdir / 'pairs', _read_chunks(folder, count), sheet)
   return {**sheet, 'seconds': round(time.time() - began, 1)}
 
@@ -91,15 +97,18 @@ class Miner:
     for i, example in enumerate(examples):
       if not nouns[i]:
         continue
-      one = jax.tree.map(lambda x, i=i: np.asarray(x[i]), encoded)
-      binary = one.masks > self.model.region.threshold
-      usable = one.valid & (binary.sum(axis=(1, 2)) >= self.config.min_area)
+      masks, regions, boxes, valid = (
+        np.asarray(x[i])
+        for x in (encoded.masks, encoded.regions, encoded.boxes, encoded.valid)
+      )
+      binary = masks > self.model.region.threshold
+      usable = valid & (binary.sum(axis=(1, 2)) >= self.config.min_area)
       text = np.stack([self._embedded[noun] for noun, _ in nouns[i]])
-      scores = cosine(one.regions, text)
+      scores = cosine(regions, text)
       for k, q in enumerate(assign(scores, usable)):
         if q is not None:
           noun, caption = nouns[i][k]
-          pair = _cut(example, binary[q], one.boxes[q])
+          pair = _cut(example, binary[q], boxes[q])
           pair |= {'noun': noun, 'caption': caption, 'proposal': q}
           found.append({**pair, 'score': np.float32(scores[k, q])})
     return found

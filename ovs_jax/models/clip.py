@@ -144,10 +144,7 @@ def unit(x: Float[Array, '*b d']) -> Float[Array, '*b d']:
   return x / jnp.linalg.norm(x, axis=-1, keepdims=True)
 
 
-# Runs once, so that optimising it costs more than it saves.
-@functools.partial(
-  jax.jit, static_argnums=0, compiler_options={'xla_backend_optimization_level': 0}
-)
+@functools.partial(jax.jit, static_argnums=0)
 def init_clip(config: ClipConfig, key: Array) -> Params:
   """Returns freshly drawn parameters."""
   side = config.image_size

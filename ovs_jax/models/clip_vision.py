@@ -108,7 +108,9 @@ class ClipVision(nn.Module):
     return jnp.pad(prompts[1 : 1 + deep], pad), jnp.arange(self.layers) < deep
 
 
-def _grid_position(key: Array, shape: tuple[int, int], dtype: Any = jnp.float32) -> Array:
+def _grid_position(
+  key: Array, shape: tuple[int, int], dtype: Any = jnp.float32
+) -> Array:
   """Initial positions: 2-D sine and cosine waves, which converge sooner than noise.
 
   Converted checkpoints overwrite them; only training from scratch starts here.

@@ -87,8 +87,8 @@ PRESETS: dict[str, MaskFormerConfig] = {
   # For the embedded world: 128x128 images of at most nine things.
   'tiny': MaskFormerConfig(
     backbone='tiny',
-    pixel_width=32,
-    mask_dim=32,
+    pixel_width=48,
+    mask_dim=48,
     groups=8,
     num_queries=20,
     width=64,
@@ -173,10 +173,7 @@ class MaskFormer(nn.Module):
     return Proposals(embed.astype(jnp.float32), masks, no_object)
 
 
-# Runs once, so that optimising it costs more than it saves.
-@functools.partial(
-  jax.jit, static_argnums=0, compiler_options={'xla_backend_optimization_level': 0}
-)
+@functools.partial(jax.jit, static_argnums=0)
 def init_maskformer(config: MaskFormerConfig, key: Array) -> Params:
   """Returns freshly drawn parameters."""
   image = jnp.zeros((1, 2 * SIZE_DIVISIBILITY, 2 * SIZE_DIVISIBILITY, 3))

@@ -23,6 +23,7 @@ class ResNetConfig:
     out_width: channels after res2; doubles per stage.
     multi_grid: dilations of the blocks of res5, in order and repeated.
     norm: 'frozen' (constant batch statistics) or 'group' (to train from scratch).
+    strides: of the first block of res2 to res5; every published model has these.
   """
 
   depths: tuple[int, ...]
@@ -31,18 +32,20 @@ class ResNetConfig:
   out_width: int
   multi_grid: tuple[int, ...]
   norm: str
+  strides: tuple[int, ...] = (1, 2, 2, 2)
 
   @classmethod
   def from_dict(cls, config: Mapping[str, Any]) -> 'ResNetConfig':
     """Reads what a checkpoint holds, where tuples have become lists."""
-    depths, multi_grid = tuple(config['depths']), tuple(config['multi_grid'])
-    return cls(**{**config, 'depths': depths, 'multi_grid': multi_grid})
+    tuples = {k: tuple(v) for k, v in config.items() if isinstance(v, list | tuple)}
+    return cls(**{**config, **tuples})
 
 
 PRESETS: dict[str, ResNetConfig] = {
   'r50c': ResNetConfig((3, 4, 6, 3), 64, 64, 256, (1, 2, 4), 'frozen'),
   'r101c': ResNetConfig((3, 4, 23, 3), 64, 64, 256, (1, 2, 4), 'frozen'),
-  'tiny': ResNetConfig((1, 1, 1, 1), 8, 16, 32, (1,), 'group'),
+  # 128x128 pixels at stride 32 would leave 16 positions for up to nine things.
+  'tiny': ResNetConfig((1, 1, 1, 1), 16, 12, 24, (1,), 'group', (1, 2, 1, 1)),
 }
 
 
@@ -119,7 +122,7 @@ class Bottleneck(nn.Module):
 
 
 class ResNet(nn.Module):
-  """Features of an image at strides 4, 8, 16 and 32."""
+  """Features of an image at strides 4, 8, 16 and 32 (with the published strides)."""
 
   config: ResNetConfig
   dtype: Any = jnp.float32
@@ -141,7 +144,7 @@ class ResNet(nn.Module):
         x = Bottleneck(
           inner=c.bottleneck * 2**stage,
           features=c.out_width * 2**stage,
-          stride=2 if i == 0 and stage > 0 else 1,
+          stride=c.strides[stage] if i == 0 else 1,
           dilation=c.multi_grid[i % len(c.multi_grid)] if last else 1,
           norm=c.norm,
           name=f'res{stage + 2}_{i}',

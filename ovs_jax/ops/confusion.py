@@ -66,5 +66,3 @@ def segmentation_scores(
 
 def _mean(values: Float[np.ndarray, 'n']) -> float:
   return float(100 * np.mean(values)) if len(values) else float('nan')
-
-

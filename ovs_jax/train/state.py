@@ -1,7 +1,9 @@
 """What a training run carries from step to step."""
 
+from collections.abc import Callable
 from typing import Any
 
+import jax
 from flax import struct
 
 from ovs_jax.core.tree import flatten, unflatten
@@ -18,7 +20,7 @@ class TrainState:
     optimizer: optax's state, for the trainable ones only.
   """
 
-  step: Array
+  step: Any  # trees of shapes and shardings have this structure too
   params: Any
   optimizer: Any
 
@@ -40,3 +42,16 @@ def merge_params(*parts: dict[str, Array]) -> dict[str, Any]:
   for part in parts:
     merged.update(part)
   return unflatten(merged)
+
+
+def draw_params(
+  init: Callable[[Any, Array], Params], config: Any, key: Array
+) -> Params:
+  """Returns `init(config, key)`, compiled for a single use.
+
+  On a CPU, optimising the many small random draws takes four times as long as
+  compiling and running them as they are.
+  """
+  plain = {'xla_backend_optimization_level': 0}
+  options = plain if jax.default_backend() == 'cpu' else None
+  return jax.jit(init, static_argnums=0, compiler_options=options)(config, key)

@@ -23,7 +23,9 @@ def test_poly_gives_the_rates_of_the_proposer(step: int, rate: float) -> None:
   schedule = build_schedule(
     'warmup_poly', 6e-5, 120_000, warmup=1500, end=0.0, power=0.9
   )
-  np.testing.assert_allclose(float(schedule(step)), rate, rtol=2e-3 if rate < 1e-8 else 2e-6)
+  np.testing.assert_allclose(
+    float(schedule(step)), rate, rtol=2e-3 if rate < 1e-8 else 2e-6
+  )
 
 
 @pytest.mark.parametrize(
@@ -40,9 +42,7 @@ def test_cosine_gives_the_rates_of_the_adaptation(step: int, rate: float) -> Non
   schedule = build_schedule(
     'warmup_cosine', 5e-6, 17_270, warmup=100, end=0.0, power=1.0
   )
-  np.testing.assert_allclose(
-    float(schedule(step)), rate, rtol=2e-6, atol=CANCELLATION
-  )
+  np.testing.assert_allclose(float(schedule(step)), rate, rtol=2e-6, atol=CANCELLATION)
 
 
 def test_cosine_ends_at_its_share_of_the_peak() -> None:

@@ -1,7 +1,7 @@
 """Contrastive pre-training of CLIP on images and captions (CLIP, section 2.3)."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import jax
@@ -15,6 +15,7 @@ from ovs_jax.models.clip import Clip, ClipConfig, init_clip
 from ovs_jax.ops.losses import contrastive_loss
 from ovs_jax.ops.regions import normalise
 from ovs_jax.text.tokenizer import tokenize
+from ovs_jax.train.state import draw_params
 
 MAX_LOGIT_SCALE = math.log(100.0)
 
@@ -29,7 +30,7 @@ class ClipPretrain:
 
   def init(self, key: Array) -> Params:
     """Draws both towers."""
-    return init_clip(self.clip, key)
+    return draw_params(init_clip, self.clip, key)
 
   def batches(self, start: int) -> Iterator[Batch]:
     """Yields `image` (b, s, s, 3) uint8 and `tokens` (b, t) int32."""
@@ -75,7 +76,7 @@ def clamp_scale(params: Params) -> Params:
   return {**params, 'logit_scale': scale}
 
 
-def tokenize_batch(texts: np.ndarray, length: int) -> np.ndarray:
+def tokenize_batch(texts: Iterable[bytes], length: int) -> np.ndarray:
   """Tokenises a batch of UTF-8 bytes to a fixed length, cutting longer texts."""
   sentences = [text.decode('utf-8') for text in texts]
   return tokenize(sentences, context_length=length, truncate=True)

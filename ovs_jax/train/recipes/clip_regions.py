@@ -20,6 +20,7 @@ from ovs_jax.ops.losses import contrastive_loss
 from ovs_jax.ops.regions import normalise, patch_mask
 from ovs_jax.text.templates import fill
 from ovs_jax.train.recipes.clip_pretrain import clamp_scale, tokenize_batch
+from ovs_jax.train.state import draw_params
 
 
 class ClipRegions:
@@ -34,7 +35,7 @@ class ClipRegions:
     """Loads the CLIP to adapt; mask prompts that it lacks are drawn."""
     directory = self.config.init.clip
     loaded, _ = load_model(directory, kind='clip', what='CLIP checkpoint')
-    params = dict(init_clip(self.clip, key))
+    params = dict(draw_params(init_clip, self.clip, key))
     drawn = params['visual'].get('mask_prompt')
     visual = dict(loaded['visual'])
     if drawn is not None and 'mask_prompt' not in visual:

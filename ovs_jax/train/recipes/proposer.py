@@ -19,6 +19,7 @@ from ovs_jax.ops.matching import match
 from ovs_jax.text import vocabulary
 from ovs_jax.text.templates import fill
 from ovs_jax.text.tokenizer import tokenize
+from ovs_jax.train.state import draw_params
 
 
 class Proposer:
@@ -49,7 +50,7 @@ class Proposer:
         f'the CLIP in {directory} embeds in {self._text.shape[1]} dimensions, '
         f'config.proposer.embed_dim is {self.model.embed_dim}'
       )
-    return init_maskformer(self.model, key)
+    return draw_params(init_maskformer, self.model, key)
 
   def batches(self, start: int) -> Iterator[Batch]:
     """Yields `image` (b, h, w, 3) uint8 and the padded targets."""

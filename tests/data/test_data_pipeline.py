@@ -1,0 +1,122 @@
+"""The training stream as a function of (seed, step); evaluation as one pass."""
+
+import itertools
+from typing import Any
+
+import numpy as np
+import pytest
+
+from ovs_jax.data import pipeline, scenes, transforms
+
+KEEP = transforms.keep('image_id', 'seed')
+TOTAL = 32  # examples of scenes/smoke:train
+
+
+@pytest.fixture(scope='module')
+def builder(data_dir: str) -> Any:
+  return scenes.prepare(data_dir, 'smoke')
+
+
+def stream(builder: Any, count: int, **changes: Any) -> list[pipeline.Arrays]:
+  """Returns the first batches of training."""
+  settings = {'batch_size': 10, 'seed': 0, 'start': 0, **changes}
+  batches = pipeline.train_batches(builder, 'train', [KEEP], **settings)
+  return list(itertools.islice(batches, count))
+
+
+def ids(batches: list[pipeline.Arrays]) -> list[list[str]]:
+  return [[x.decode() for x in batch['image_id']] for batch in batches]
+
+
+class TestTraining:
+  @pytest.mark.parametrize('start', [1, 2, 3, 4, 7])
+  def test_starting_later_gives_the_same_batches(
+    self, builder: Any, start: int
+  ) -> None:
+    whole = stream(builder, 8)  # three batches an epoch
+    later = stream(builder, 8 - start, start=start)
+    for expected, got in zip(whole[start:], later, strict=True):
+      for name in expected:
+        np.testing.assert_array_equal(got[name], expected[name])
+
+  def test_an_epoch_repeats_nothing_and_is_shuffled_anew(self, builder: Any) -> None:
+    batches = ids(stream(builder, 6))
+    first, second = sum(batches[:3], []), sum(batches[3:], [])
+    assert len(set(first)) == len(first) == 30
+    assert first != sorted(first) and first != second
+
+  def test_seeds_differ(self, builder: Any) -> None:
+    one, other = stream(builder, 1), stream(builder, 1, seed=1)
+    assert ids(one) != ids(other)
+    assert not np.array_equal(one[0]['seed'], other[0]['seed'])
+
+  def test_every_example_has_its_own_seed(self, builder: Any) -> None:
+    seeds = np.concatenate([batch['seed'] for batch in stream(builder, 6)])
+    assert len(np.unique(seeds, axis=0)) == 60
+
+  def test_processes_share_without_overlap(self, builder: Any) -> None:
+    parts = [
+      ids(stream(builder, 4, batch_size=8, process_index=i, process_count=2))
+      for i in range(2)
+    ]
+    assert all(len(batch) == 4 for part in parts for batch in part)
+    seen = [set(sum(part, [])) for part in parts]
+    assert not seen[0] & seen[1]
+    assert len(seen[0] | seen[1]) == TOTAL
+
+  def test_augmentation_is_repeated_too(self, builder: Any) -> None:
+    changes = [
+      transforms.random_crop(0.5),
+      transforms.squash(8),
+      transforms.keep('image'),
+    ]
+    settings = {'batch_size': 8, 'seed': 3}
+    runs = [
+      pipeline.train_batches(builder, 'train', changes, start=start, **settings)
+      for start in (0, 2)
+    ]
+    whole = list(itertools.islice(runs[0], 3))[2]
+    np.testing.assert_array_equal(next(runs[1])['image'], whole['image'])
+
+  def test_too_few_examples_are_an_error(self, builder: Any) -> None:
+    with pytest.raises(ValueError, match='has 32 examples, fewer than one batch of 33'):
+      stream(builder, 1, batch_size=33)
+    with pytest.raises(ValueError, match='lower config.train.batch_size'):
+      stream(builder, 1, batch_size=68, process_count=2)
+
+
+class TestEvaluation:
+  @pytest.mark.parametrize('count', [1, 2, 3])
+  def test_every_example_comes_once(self, builder: Any, count: int) -> None:
+    seen = []
+    for index in range(count):
+      for batch in pipeline.eval_batches(
+        builder,
+        'val',
+        [transforms.keep('image_id')],
+        batch_size=5,
+        process_index=index,
+        process_count=count,
+      ):
+        assert batch['image_id'].shape == (5,)
+        assert batch['example_valid'].dtype == bool
+        seen += batch['image_id'][batch['example_valid']].tolist()
+    assert len(seen) == len(set(seen)) == 16
+
+  def test_the_last_batch_is_filled_up(self, builder: Any) -> None:
+    batches = list(
+      pipeline.eval_batches(
+        builder, 'val', [transforms.keep('image', 'image_id')], batch_size=6
+      )
+    )
+    assert [int(b['example_valid'].sum()) for b in batches] == [6, 6, 4]
+    last = batches[-1]
+    assert last['image_id'][3] == last['image_id'][4] == last['image_id'][5]
+    np.testing.assert_array_equal(last['image'][3], last['image'][5])
+
+  def test_examples_are_decoded_and_keep_their_captions(self, builder: Any) -> None:
+    found = list(pipeline.examples(builder, 'val'))
+    assert len(found) == 16
+    assert found[0]['image'].shape == (128, 128, 3)
+    assert found[0]['label'].shape == (128, 128)
+    assert all(isinstance(c, bytes) for e in found for c in e['captions'])

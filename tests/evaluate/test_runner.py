@@ -1,0 +1,151 @@
+"""The evaluation of a model that knows the truth, and of its parts."""
+
+import csv
+import json
+import pathlib
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import tiny_ovseg
+
+from configs import scenes
+from ovs_jax.core.checkpoint import save_model
+from ovs_jax.core.types import VOID
+from ovs_jax.data import load_dataset, pipeline
+from ovs_jax.evaluate import runner
+from ovs_jax.models import ovseg
+from ovs_jax.text import vocabulary
+
+METHODS = {'proposer', 'clip', 'ensemble_0.70', 'oracle_masks', 'oracle_classes'}
+CLASSES = 72
+
+
+def test_crop_accuracy_is_balanced_over_classes() -> None:
+  matrix = np.zeros((4, 4), np.int64)
+  matrix[0, 0], matrix[1, 0] = 9, 1  # class 0: 90 %
+  matrix[1, 1], matrix[0, 1] = 1, 1  # class 1: 50 %; class 2 has no crops
+  matrix[2, 3] = 5  # void does not count
+  got = runner.crop_accuracy(matrix, {'seen': [0], 'unseen': [1, 2], 'none': [2]})
+  assert got['all'] == pytest.approx(70)
+  assert got['seen'] == pytest.approx(90) and got['unseen'] == pytest.approx(50)
+  assert np.isnan(got['none']) and got['count'] == 12
+
+
+def test_method_names() -> None:
+  assert runner.method_name('ensemble', 0.7) == 'ensemble_0.70'
+  assert runner.method_name('clip', 0.0) == 'clip'
+
+
+def label_of(image: Any) -> Any:
+  """Reads the label that `perfect` hid in the red channel."""
+  return image[..., 0].astype(jnp.int32)
+
+
+def encode(config: Any, params: Any, image: Any) -> ovseg.Encoded:
+  """Proposes a true mask for every class, embedded as its class."""
+  del config, params
+  label = label_of(image)
+  masks = (label[None] == jnp.arange(CLASSES).reshape(-1, 1, 1)).astype(jnp.float32)
+  eye = jnp.eye(CLASSES + 1)
+  return ovseg.Encoded(
+    embeddings=eye[:-1],
+    regions=eye[:-1],
+    masks=masks,
+    boxes=jnp.zeros((CLASSES, 4), jnp.int32),
+    valid=masks.any(axis=(1, 2)),
+    no_object=eye[-1:],
+  )
+
+
+def classify_masks(model: Any, params: Any, image: Any, masks: Any, text: Any) -> Any:
+  """Knows the class of a mask, but takes class 0 for class 1."""
+  del model, params, text
+  inside = jnp.where(masks > 0.5, label_of(image)[None], 0)
+  best = jnp.max(inside, axis=(1, 2))
+  return jnp.where(best == 1, 0, best)
+
+
+@pytest.fixture(scope='module')
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> str:
+  """Returns an OVSeg directory; its parameters are never used."""
+  path = tmp_path_factory.mktemp('model') / 'ovseg'
+  save_model(path, {'clip': {'x': np.ones(1)}}, tiny_ovseg.STORED)
+  return str(path)
+
+
+@pytest.fixture
+def config(data_dir: str, checkpoint: str, monkeypatch: pytest.MonkeyPatch) -> Any:
+  """Returns an evaluation whose model knows the truth."""
+  original = pipeline.eval_batches
+
+  def hidden(*args: Any, **kwargs: Any) -> Any:
+    for batch in original(*args, **kwargs):
+      image = np.repeat(batch['label'][..., None], 3, axis=-1)
+      yield {**batch, 'image': image}
+
+  def prompts(config: Any, params: Any, names: Any, tokenize: Any) -> np.ndarray:
+    del config, params, tokenize
+    return np.eye(len(names), CLASSES + 1, dtype=np.float32)
+
+  monkeypatch.setattr(runner, 'eval_batches', hidden)
+  monkeypatch.setattr(runner.clip, 'encode_prompts', prompts)
+  monkeypatch.setattr(runner.ovseg, 'encode_image', encode)
+  monkeypatch.setattr(runner.oracle, 'classify_masks', classify_masks)
+  config = scenes.evaluate(checkpoint)
+  config.dataset.update(variant='smoke', data_dir=data_dir)
+  config.eval.batch_size = 6  # 16 images: the last batch is not full
+  yield config
+  jax.clear_caches()  # the compiled functions know the truth, too
+
+
+def labels(config: Any) -> np.ndarray:
+  builder = load_dataset(config.dataset)[1]
+  return np.stack([e['label'] for e in pipeline.examples(builder, 'val')])
+
+
+def test_the_truth_scores_100(config: Any, tmp_path: pathlib.Path) -> None:
+  scores = runner.evaluate(config, tmp_path)
+  assert set(scores['methods']) == METHODS
+  assert scores['images'] == 16
+  for name in METHODS - {'oracle_masks'}:
+    assert scores['methods'][name]['miou'] == pytest.approx(100), name
+    assert scores['methods'][name]['miou_unseen'] == pytest.approx(100), name
+  assert scores['crops']['proposal']['all'] == pytest.approx(100)
+  present = set(np.unique(labels(config))) - {VOID}
+  # Of the oracle's crops, those of class 1 are wrong, if there are any.
+  expected = 100 * (1 - (1 in present) / len(present))
+  assert scores['crops']['true_mask']['all'] == pytest.approx(expected)
+  # Each class of an image is one crop; the filled-up batch adds none.
+  crops = sum(len(set(np.unique(x)) - {VOID}) for x in labels(config))
+  assert scores['crops']['true_mask']['count'] == crops
+
+
+def test_files_hold_what_was_returned(config: Any, tmp_path: pathlib.Path) -> None:
+  config.eval.pictures = 3
+  scores = runner.evaluate(config, tmp_path)
+  stored = json.loads((tmp_path / 'scores.json').read_text())
+  assert stored['images'] == 16
+  names = vocabulary.load('scenes')
+  assert stored['vocabulary_sha256'] == names.sha256
+  with (tmp_path / 'per_class.csv').open() as file:
+    rows = list(csv.DictReader(file))
+  assert [row['class'] for row in rows] == list(names.names)
+  assert set(rows[0]) == {'class', 'split'} | METHODS
+  for k, row in enumerate(rows):
+    value = scores['methods']['clip']['iou_per_class'][k]
+    assert float(row['clip']) == pytest.approx(value, abs=0.01, nan_ok=True)
+  with np.load(tmp_path / 'pictures.npz') as kept:
+    assert set(kept) == METHODS | {'image', 'label'}
+    np.testing.assert_array_equal(kept['label'], labels(config)[:3])
+    np.testing.assert_array_equal(
+      kept['clip'][kept['label'] != VOID], kept['label'][kept['label'] != VOID]
+    )
+
+
+def test_a_missing_checkpoint_is_named(config: Any, tmp_path: pathlib.Path) -> None:
+  config.eval.checkpoint = str(tmp_path / 'none')
+  with pytest.raises(FileNotFoundError, match='/none not found'):
+    runner.evaluate(config, tmp_path / 'out')

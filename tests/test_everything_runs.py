@@ -1,0 +1,140 @@
+"""Every configuration, from its file to its result, at the size `smoke`."""
+
+import importlib
+import json
+import pathlib
+import shutil
+from collections.abc import Iterator
+from typing import Any
+
+import jax
+import numpy as np
+import pytest
+from PIL import Image
+
+from ovs_jax import Segmenter, main
+from ovs_jax.core.files import fingerprint
+from ovs_jax.pipeline import run_pipeline
+
+ROOT = pathlib.Path(__file__).parents[1]
+SHARED = ('__init__', 'common', 'scenes')
+NAMES = sorted(p.stem for p in (ROOT / 'configs').glob('*.py') if p.stem not in SHARED)
+IGNORED = {'.venv', 'build', '.git', 'runs'}
+
+
+def load(name: str, arg: str = '') -> Any:
+  return importlib.import_module(f'configs.{name}').get_config(arg)
+
+
+def smoke(name: str, data_dir: str) -> Any:
+  config = load(name, 'smoke')
+  config.dataset.data_dir = data_dir
+  return config
+
+
+class Reuse:
+  """Runs stages, but copies one whose settings ran before."""
+
+  def __init__(self) -> None:
+    self._made: dict[str, tuple[pathlib.Path, dict[str, Any]]] = {}
+    self.ran: list[str] = []
+
+  def __call__(self, mode: str, stage: Any, workdir: pathlib.Path) -> dict[str, Any]:
+    settings = json.dumps(stage.to_dict(), default=str)
+    settings = settings.replace(str(workdir.parent), '{run}')
+    key = fingerprint([workdir.name, settings])
+    if mode == 'report' or key not in self._made:
+      self.ran.append(workdir.name)
+      self._made[key] = (workdir, main.run(mode, stage, workdir))
+    else:
+      shutil.copytree(self._made[key][0], workdir)
+    return self._made[key][1]
+
+
+@pytest.fixture(scope='module')
+def reuse(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Reuse]:
+  """Returns what runs stages; compiled programs are kept for the module."""
+  before = jax.config.jax_compilation_cache_dir
+  directory = tmp_path_factory.mktemp('programs')
+  jax.config.update('jax_compilation_cache_dir', str(directory))
+  yield Reuse()
+  jax.config.update('jax_compilation_cache_dir', before)
+
+
+@pytest.fixture(scope='module')
+def quickstart(
+  data_dir: str, reuse: Reuse, tmp_path_factory: pytest.TempPathFactory
+) -> pathlib.Path:
+  """Returns the directory of a finished quickstart."""
+  directory = tmp_path_factory.mktemp('quickstart')
+  run_pipeline(smoke('quickstart', data_dir), directory, reuse)
+  return directory
+
+
+@pytest.mark.parametrize('name', NAMES)
+def test_a_config_loads_and_says_what_it_is(name: str) -> None:
+  module = importlib.import_module(f'configs.{name}')
+  for part in ('Expected:', 'Hardware:', 'Command:'):
+    assert part in (module.__doc__ or ''), part
+  config = load(name)
+  assert config.name == name and config.is_locked
+  assert config.mode in main.MODES
+  with pytest.raises(ValueError, match='unknown argument'):
+    load(name, 'large')
+
+
+@pytest.mark.parametrize('name', NAMES)
+def test_a_config_runs_as_smoke(
+  name: str,
+  data_dir: str,
+  reuse: Reuse,
+  quickstart: pathlib.Path,
+  tmp_path: pathlib.Path,
+) -> None:
+  del quickstart  # most stages were run by it
+  config = smoke(name, data_dir)
+  assert config.mode == 'pipeline'
+  results = run_pipeline(config, tmp_path, reuse)
+  assert list(results) == list(config.order)
+  for stage in config.order:
+    assert (tmp_path / stage / 'done.json').is_file()
+
+
+def test_the_quickstart_leaves_a_report(quickstart: pathlib.Path) -> None:
+  summary = json.loads((quickstart / 'report.json').read_text())
+  text = (quickstart / 'report.md').read_text()
+  assert summary['rows'] and summary['mining']['pairs'] > 0
+  assert set(summary['stages']) >= {'data', 'clip', 'proposer', 'mine', 'mpt'}
+  for row in summary['rows']:
+    assert row['method'] in text
+    assert 0 <= row['miou'] <= 100
+  pictures = sorted(quickstart.glob('picture_*.png'))
+  assert pictures
+  for path in [*pictures, quickstart / 'losses.png']:
+    with Image.open(path) as picture:
+      picture.load()
+    assert path.name in text
+
+
+def test_a_second_quickstart_skips_everything(
+  quickstart: pathlib.Path, data_dir: str, reuse: Reuse
+) -> None:
+  before = list(reuse.ran)
+  run_pipeline(smoke('quickstart', data_dir), quickstart, reuse)
+  assert reuse.ran == before
+
+
+@pytest.mark.parametrize('stage', ['ovseg_frozen', 'ovseg_mpt'])
+def test_the_checkpoint_segments(quickstart: pathlib.Path, stage: str) -> None:
+  segmenter = Segmenter.load(quickstart / stage / 'model')
+  image = np.random.default_rng(0).integers(0, 256, (90, 128, 3)).astype(np.uint8)
+  result = segmenter.segment(segmenter.encode(image), 'red circle, grass')
+  assert result.labels.shape == (90, 128)
+  assert np.isfinite(result.scores).all()
+
+
+def test_all_python_files_compile() -> None:
+  files = [p for p in ROOT.rglob('*.py') if not IGNORED & set(p.parts)]
+  assert len(files) > 50
+  for path in files:
+    compile(path.read_text(encoding='utf-8'), str(path), 'exec')

@@ -1,0 +1,145 @@
+"""The command: what it says when something is wrong, and that it can be killed."""
+
+import collections
+import json
+import os
+import pathlib
+import signal
+import subprocess
+import sys
+import time
+from typing import Any
+
+import pytest
+import tiny_configs
+
+from configs import common
+from ovs_jax import main
+from ovs_jax.core import files
+
+ROOT = pathlib.Path(__file__).parents[1]
+
+
+def command(*arguments: str) -> list[str]:
+  return [sys.executable, '-m', 'ovs_jax.main', *arguments]
+
+
+def call(*arguments: str) -> subprocess.CompletedProcess[str]:
+  return subprocess.run(
+    command(*arguments), cwd=ROOT, capture_output=True, text=True, timeout=120
+  )
+
+
+def test_a_missing_config_is_an_error_of_use() -> None:
+  done = call()
+  assert done.returncode != 0
+  assert 'flag --config' in (done.stderr + done.stdout).lower()
+
+
+def test_an_unknown_key_gets_a_suggestion(tmp_path: pathlib.Path) -> None:
+  done = call(
+    '--config=configs/clip_scenes.py', '--config.train.step=3', f'--workdir={tmp_path}'
+  )
+  assert done.returncode != 0
+  assert 'Did you mean "steps"' in done.stderr + done.stdout
+
+
+def test_a_mistake_is_one_message(tmp_path: pathlib.Path) -> None:
+  done = call(
+    '--config=configs/clip_scenes.py',
+    '--config.recipe=clip_pretrian',
+    f'--workdir={tmp_path}',
+  )
+  assert done.returncode == 2
+  assert done.stderr.splitlines()[-1].startswith(
+    "error: unknown recipe 'clip_pretrian'"
+  )
+  assert "Did you mean 'clip_pretrain'?" in done.stderr
+  assert 'Traceback' not in done.stderr
+
+
+@pytest.fixture
+def config(data_dir: str) -> Any:
+  return tiny_configs.pretraining(data_dir)
+
+
+def test_unknown_modes_are_refused(config: Any, tmp_path: pathlib.Path) -> None:
+  with pytest.raises(ValueError, match="unknown mode 'trian'.*Did you mean 'train'"):
+    main.run('trian', config, tmp_path)
+  assert list(tmp_path.iterdir()) == []
+
+
+def test_unknown_data_sets_are_refused(config: Any, tmp_path: pathlib.Path) -> None:
+  config.dataset.name = 'scene'
+  with pytest.raises(ValueError, match="unknown data set.*Did you mean 'scenes'"):
+    main.run('prepare', config, tmp_path)
+
+
+def test_unknown_variants_are_refused(config: Any, tmp_path: pathlib.Path) -> None:
+  config.dataset.variant = 'smok'
+  with pytest.raises(ValueError, match="unknown configuration 'smok'"):
+    main.run('prepare', config, tmp_path)
+
+
+def test_a_directory_of_another_config_is_refused(
+  config: Any, tmp_path: pathlib.Path
+) -> None:
+  assert main.run('prepare', config, tmp_path)['train'] == 32
+  main.run('prepare', config, tmp_path)
+  config.train.steps = 5
+  with pytest.raises(ValueError, match=r'different: train\.steps \(4 there, 5 now\)'):
+    main.run('prepare', config, tmp_path)
+
+
+def test_a_full_disk_is_noticed_first(
+  config: Any, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+  usage = collections.namedtuple('usage', 'total used free')
+  monkeypatch.setattr(files.shutil, 'disk_usage', lambda _: usage(1, 1, 0))
+  with pytest.raises(OSError, match='has 0 MB free, this needs about 10 MB'):
+    main.run('prepare', config, tmp_path / 'run')
+
+
+def test_arguments_after_the_colon_are_checked() -> None:
+  with pytest.raises(ValueError, match='Did you mean "smoke"'):
+    common.finish(common.base('test', 'train'), 'smok')
+
+
+def test_only_messages_for_users_lose_their_traceback() -> None:
+  with pytest.raises(ValueError) as foreign:
+    int('x')
+  with pytest.raises(ValueError) as own:
+    main.run('trian', None, pathlib.Path())
+  with pytest.raises(OSError) as system:
+    pathlib.Path('/none/at/all').read_text()
+  assert not main._is_ours(foreign.value)
+  assert main._is_ours(own.value) and main._is_ours(system.value)
+
+
+@pytest.mark.slow
+def test_a_killed_quickstart_goes_on(tmp_path: pathlib.Path) -> None:
+  data, run = tmp_path / 'data', tmp_path / 'run'
+  line = command(
+    '--config=configs/quickstart.py:smoke',
+    f'--config.dataset.data_dir={data}',
+    f'--workdir={run}',
+  )
+  environment = {**os.environ, 'JAX_COMPILATION_CACHE_DIR': str(tmp_path / 'programs')}
+  with (tmp_path / 'log').open('w') as log:
+    process = subprocess.Popen(line, cwd=ROOT, env=environment, stdout=log, stderr=log)
+    deadline = time.time() + 600
+    # Killed while the proposer is training.
+    while not (run / 'proposer' / 'metrics.jsonl').exists():
+      assert process.poll() is None and time.time() < deadline
+      time.sleep(0.1)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+  finished = json.loads((run / 'clip' / 'done.json').read_text())
+  assert not (run / 'proposer' / 'done.json').exists()
+  done = subprocess.run(
+    line, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=600
+  )
+  assert done.returncode == 0, done.stderr
+  assert 'clip: finished earlier, skipped' in done.stdout
+  assert json.loads((run / 'clip' / 'done.json').read_text()) == finished
+  assert (run / 'report.md').exists()

@@ -1,0 +1,123 @@
+"""Stages in order, with stages that only write down that they ran."""
+
+import pathlib
+from typing import Any
+
+import ml_collections
+import pytest
+
+from ovs_jax.core.files import read_json
+from ovs_jax.pipeline import check_owner, run_pipeline
+
+
+class Killed(Exception):
+  """Stands for the end of a process."""
+
+
+class Stages:
+  """Runs stages by noting them; fails in one of them if asked to."""
+
+  def __init__(self) -> None:
+    self.ran: list[tuple[str, str]] = []
+    self.fail_in = ''
+
+  def __call__(self, mode: str, config: Any, workdir: pathlib.Path) -> dict[str, Any]:
+    self.ran.append((mode, config.init.clip))
+    workdir.mkdir(parents=True, exist_ok=True)
+    if config.name == self.fail_in:
+      raise Killed
+    return {'name': config.name}
+
+
+@pytest.fixture
+def stages() -> Stages:
+  return Stages()
+
+
+def pipeline(**changes: Any) -> ml_collections.ConfigDict:
+  """Returns two stages, the second of which reads what the first makes."""
+  config = ml_collections.ConfigDict()
+  config.seed = 0
+  config.order = ('one', 'two')
+  config.stages = {
+    'one': {'name': 'one', 'mode': 'train', 'steps': 1, 'init': {'clip': ''}},
+    'two': {'name': 'two', 'mode': 'mine', 'steps': 1, 'init': {'clip': '{run}/one'}},
+  }
+  for name in config.order:
+    config.stages[name].seed = config.get_ref('seed')
+  config.update_from_flattened_dict(changes)
+  return config.lock()
+
+
+def test_stages_run_in_order_and_know_the_run(
+  stages: Stages, tmp_path: pathlib.Path
+) -> None:
+  results = run_pipeline(pipeline(), tmp_path, stages)
+  assert stages.ran == [('train', ''), ('mine', f'{tmp_path}/one')]
+  assert results['two']['result'] == {'name': 'two'}
+  assert read_json(tmp_path / 'two' / 'done.json') == results['two']
+
+
+def test_finished_stages_are_skipped(
+  stages: Stages, tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+  first = run_pipeline(pipeline(), tmp_path, stages)
+  assert run_pipeline(pipeline(), tmp_path, stages) == first
+  assert len(stages.ran) == 2
+  assert capsys.readouterr().out.count('finished earlier, skipped') == 2
+
+
+def test_a_killed_stage_goes_on(stages: Stages, tmp_path: pathlib.Path) -> None:
+  stages.fail_in = 'two'
+  with pytest.raises(Killed):
+    run_pipeline(pipeline(), tmp_path, stages)
+  stages.fail_in = ''
+  run_pipeline(pipeline(), tmp_path, stages)
+  assert [mode for mode, _ in stages.ran] == ['train', 'mine', 'mine']
+
+
+@pytest.mark.parametrize(
+  ('key', 'value', 'place'),
+  [('stages.two.steps', 2, 'two'), ('stages.one.steps', 2, 'one'), ('seed', 1, 'one')],
+)
+def test_another_configuration_is_refused(
+  stages: Stages, tmp_path: pathlib.Path, key: str, value: int, place: str
+) -> None:
+  run_pipeline(pipeline(), tmp_path, stages)
+  with pytest.raises(ValueError, match=f'/{place} was made with another config'):
+    run_pipeline(pipeline(**{key: value}), tmp_path, stages)
+  assert len(stages.ran) == 2
+
+
+def test_a_stage_depends_on_those_before_it(
+  stages: Stages, tmp_path: pathlib.Path
+) -> None:
+  run_pipeline(pipeline(), tmp_path, stages)
+  (tmp_path / 'one' / 'done.json').unlink()  # as if its directory were deleted
+  with pytest.raises(ValueError, match='/two was made with another configuration'):
+    run_pipeline(pipeline(**{'stages.one.steps': 2}), tmp_path, stages)
+
+
+class TestOwner:
+  CONFIG = {'name': 'a', 'train': {'steps': 1, 'split': 'x'}, 'seed': 0}
+
+  def test_the_same_configuration_may_come_back(self, tmp_path: pathlib.Path) -> None:
+    check_owner(self.CONFIG, tmp_path)
+    check_owner(self.CONFIG, tmp_path)
+    assert read_json(tmp_path / 'config.json') == self.CONFIG
+
+  def test_another_one_is_told_what_differs(self, tmp_path: pathlib.Path) -> None:
+    check_owner(self.CONFIG, tmp_path)
+    other = {'name': 'a', 'train': {'steps': 2, 'split': 'x'}, 'new': 3}
+    with pytest.raises(ValueError) as error:
+      check_owner(other, tmp_path)
+    assert 'train.steps (1 there, 2 now)' in str(error.value)
+    assert 'seed (0 there, None now)' in str(error.value)
+    assert 'new (None there, 3 now)' in str(error.value)
+    assert 'split' not in str(error.value)
+    assert '--workdir=' in str(error.value)
+
+  def test_long_lists_are_cut(self, tmp_path: pathlib.Path) -> None:
+    check_owner({f'k{i}': 0 for i in range(9)}, tmp_path)
+    with pytest.raises(ValueError, match='and 3 more'):
+      check_owner({f'k{i}': 1 for i in range(9)}, tmp_path)

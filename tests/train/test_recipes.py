@@ -1,0 +1,150 @@
+"""What the recipes feed, compute and keep in bounds."""
+
+import math
+import pathlib
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import tiny_configs
+
+from ovs_jax.core.checkpoint import save_model
+from ovs_jax.core.tree import flatten
+from ovs_jax.text import vocabulary
+from ovs_jax.text.tokenizer import tokenize
+from ovs_jax.train.recipes import clip_pretrain
+from ovs_jax.train.recipes.clip_regions import ClipRegions
+from ovs_jax.train.recipes.proposer import Proposer
+from ovs_jax.train.state import merge_params, split_params
+
+
+def test_split_and_merge_are_inverse() -> None:
+  params = {'a': {'b': jnp.ones(1), 'c': jnp.zeros(2)}, 'd': jnp.ones(3)}
+  trainable, frozen = split_params(params, {'a/c'})
+  assert set(trainable) == {'a/c'} and set(frozen) == {'a/b', 'd'}
+  merged = merge_params(trainable, frozen)
+  assert jax.tree.structure(merged) == jax.tree.structure(params)
+
+
+@pytest.mark.parametrize(
+  ('given', 'kept'), [(-0.5, 0.0), (2.0, 2.0), (9.0, math.log(100))]
+)
+def test_the_temperature_stays_in_bounds(given: float, kept: float) -> None:
+  params = clip_pretrain.clamp_scale({'logit_scale': jnp.float32(given), 'x': 1})
+  assert float(params['logit_scale']) == pytest.approx(kept)
+  assert params['x'] == 1
+
+
+def test_captions_become_tokens_of_one_length() -> None:
+  tokens = clip_pretrain.tokenize_batch(np.array([b'a red ball', b'a ' * 50]), 8)
+  assert tokens.shape == (2, 8)
+  np.testing.assert_array_equal(tokens[0], tokenize(['a red ball'])[0, :8])
+  assert tokens[1, -1] == 49_407  # cut, but still with its end
+
+
+def test_pretraining_sees_captioned_images(data_dir: str) -> None:
+  recipe = clip_pretrain.ClipPretrain(tiny_configs.pretraining(data_dir))
+  batch = next(recipe.batches(0))
+  assert batch['image'].shape == (8, 16, 16, 3) and batch['image'].dtype == np.uint8
+  assert batch['tokens'].shape == (8, 16)
+  assert (batch['tokens'][:, 0] == 49_406).all()
+
+
+class TestProposer:
+  def test_targets_are_rows_of_the_seen_classes(
+    self, data_dir: str, clip_run: pathlib.Path
+  ) -> None:
+    recipe = Proposer(tiny_configs.proposer(data_dir, str(clip_run)))
+    names = vocabulary.load('scenes')
+    assert len(recipe.seen) == names.splits.count('seen')
+    batch = next(recipe.batches(0))
+    assert batch['valid'].any(axis=1).all()
+    rows = batch['classes'][batch['valid']]
+    assert rows.min() >= 0 and rows.max() < len(recipe.seen)
+    # An unseen class has no row; its pixels are void in the training masks.
+    unseen = [k for k, split in enumerate(names.splits) if split == 'unseen']
+    assert all(recipe._row[k] == -1 for k in unseen if k < len(recipe._row))
+
+  def test_another_embedding_size_is_refused(
+    self, data_dir: str, clip_run: pathlib.Path
+  ) -> None:
+    config = tiny_configs.proposer(data_dir, str(clip_run))
+    config.proposer.embed_dim = 8
+    with pytest.raises(ValueError, match='embeds in 16 dimensions'):
+      Proposer(config).init(jax.random.key(0))
+
+  def test_a_missing_clip_is_named(self, data_dir: str, tmp_path: pathlib.Path) -> None:
+    config = tiny_configs.proposer(data_dir, str(tmp_path / 'no'))
+    with pytest.raises(FileNotFoundError, match='CLIP checkpoint .*/no not found'):
+      Proposer(config).init(jax.random.key(0))
+
+
+@pytest.fixture(scope='module')
+def inputs(
+  data_dir: str, clip_run: pathlib.Path, pairs_dir: pathlib.Path
+) -> tuple[str, str, str]:
+  """Returns data, CLIP and pairs."""
+  return data_dir, str(clip_run), str(pairs_dir)
+
+
+class TestClipRegions:
+  def test_batches_hold_crops_masks_and_sentences(
+    self, inputs: tuple[str, str, str]
+  ) -> None:
+    batch = next(ClipRegions(tiny_configs.prompt_tuning(*inputs)).batches(0))
+    assert batch['image'].shape == (8, 16, 16, 3)
+    assert batch['image'].dtype == np.float32
+    assert set(np.unique(batch['mask'])) <= {0.0, 1.0}
+    sentences = tokenize([f'a photo of a {noun}.' for noun in tiny_configs.NOUNS])[
+      :, :16
+    ]
+    known = {tuple(row) for row in sentences}
+    assert {tuple(row) for row in batch['tokens']} <= known
+
+  def test_prompts_are_drawn_where_the_checkpoint_has_none(
+    self, inputs: tuple[str, str, str], tmp_path: pathlib.Path
+  ) -> None:
+    recipe = ClipRegions(tiny_configs.prompt_tuning(*inputs))
+    drawn = recipe.init(jax.random.key(0))
+    assert drawn['visual']['mask_prompt'].shape == (2, 4, 16)
+    # A CLIP with prompts keeps them, and fine-tuning drops them.
+    save_model(tmp_path / 'prompted', drawn, recipe.model_config)
+    again = ClipRegions(
+      tiny_configs.prompt_tuning(inputs[0], str(tmp_path / 'prompted'), inputs[2])
+    ).init(jax.random.key(1))
+    for path, x in flatten(drawn).items():
+      np.testing.assert_array_equal(flatten(again)[path], x, err_msg=path)
+    tuned = ClipRegions(
+      tiny_configs.fine_tuning(inputs[0], str(tmp_path / 'prompted'), inputs[2])
+    ).init(jax.random.key(1))
+    assert 'mask_prompt' not in tuned['visual']
+
+  def test_a_clip_of_another_size_is_refused(
+    self, inputs: tuple[str, str, str]
+  ) -> None:
+    config = tiny_configs.prompt_tuning(*inputs)
+    config.clip.vision_width = 32
+    with pytest.raises(ValueError, match='of another shape'):
+      ClipRegions(config).init(jax.random.key(0))
+
+  def test_equal_sentences_are_all_right(self, inputs: tuple[str, str, str]) -> None:
+    config = tiny_configs.fine_tuning(*inputs)
+    params = ClipRegions(config).init(jax.random.key(0))
+    rng = np.random.default_rng(0)
+    one = tokenize(['a red ball'])[:, :16].astype(np.int32)
+    batch = {
+      'image': rng.uniform(0, 255, (3, 16, 16, 3)).astype(np.float32),
+      'mask': np.ones((3, 16, 16), np.float32),
+      'tokens': np.repeat(one, 3, axis=0),
+    }
+    batch = jax.tree.map(jnp.asarray, batch)
+    results = {}
+    for merge in (False, True):
+      config.train.merge_duplicates = merge
+      loss = jax.jit(ClipRegions(config).loss)
+      results[merge] = loss(params, batch, jax.random.key(0))
+    # Whatever the image, one of three equal texts is the best guess.
+    assert float(results[False][1]['accuracy']) == pytest.approx(1 / 3)
+    assert float(results[True][1]['accuracy']) == 1
+    assert float(results[True][0]) <= float(results[False][0]) + 1e-6
