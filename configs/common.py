@@ -1,14 +1,15 @@
 """Every key that a configuration can have, declared once with its default.
 
-A configuration file calls `base(name)`, changes keys, and returns `finish(config, arg)`,
-where `arg` is what follows the colon in `--config=FILE:arg`: nothing, or `smoke` for the
-tiny model on a handful of embedded pictures.
+A configuration file calls `base(name, mode)`, changes keys, and returns
+`finish(config, arg)`, where `arg` is what follows the colon in `--config=FILE:arg`:
+nothing, or `smoke` for the tiny model on a handful of embedded pictures.
 """
 
 import dataclasses
 import difflib
 
 import ml_collections
+
 from ovs_jax.models import clip, maskformer
 from ovs_jax.ops.losses import SET_WEIGHTS
 
@@ -87,7 +88,6 @@ def _train() -> ml_collections.ConfigDict:
     text_length=24,  # tokens per caption; longer ones are cut
     max_targets=12,  # masks per image for the proposer
     set_weights=_section(**SET_WEIGHTS),  # of the proposer's losses: ce, mask, dice
-    merge_duplicates=False,  # whether equal texts in a batch are positives too
     keep=2,  # checkpoints kept
     log_every=20,
     save_every=250,
@@ -121,6 +121,7 @@ def _mining() -> ml_collections.ConfigDict:
     pipeline='en_core_web_sm',  # spaCy's, by name or path
     adjectives='none',  # 'colour' keeps "red ball" together
     min_area=1,  # pixels a proposal must have
+    min_score=-1.0,  # cosine that a pair must reach; -1 keeps all, as the paper
     chunk=64,  # images between two resumable points
     disk_megabytes=500,  # that must be free before mining starts
   )
@@ -165,4 +166,5 @@ def _smoke(config: ml_collections.ConfigDict) -> None:
   config.train.save_every = 2
   config.optimizer.warmup = 1
   config.mining.chunk = 8
+  config.mining.min_score = -1.0
   config.eval.batch_size = 4

@@ -105,14 +105,14 @@ def proposer_training(clip: str) -> ml_collections.ConfigDict:
   config = common.base('proposer_scenes', 'train')
   config.recipe = 'proposer'
   config.init.clip = clip
-  config.train.steps = 1000
-  config.train.batch_size = 16
+  config.train.steps = 1100
+  config.train.batch_size = 8
   config.train.max_targets = 9  # three stuff regions and six things
   # Fewer steps than DETR's decoder likes: the masks get a larger say.
   config.train.set_weights.dice = 5.0
   optimizer = config.optimizer
   optimizer.schedule = 'warmup_poly'
-  optimizer.learning_rate = 1.5e-3
+  optimizer.learning_rate = 1e-3
   optimizer.warmup = 50
   optimizer.weight_decay = 1e-4
   optimizer.gradient_clip = 1.0
@@ -139,6 +139,8 @@ def mine(checkpoint: str) -> ml_collections.ConfigDict:
   config.mining.captions = 5
   config.mining.adjectives = 'colour'
   config.mining.min_area = 40
+  # A small proposer misses things; what then resembles a noun most does so little.
+  config.mining.min_score = 0.5
   return config
 
 
@@ -165,8 +167,6 @@ def _adaptation(name: str, clip: str, pairs: str) -> ml_collections.ConfigDict:
   config.init.clip = clip
   config.init.pairs = pairs
   config.train.steps = 300
-  # 64 crops of some 200 nouns: without this, many a pair is its own negative.
-  config.train.merge_duplicates = True
   config.optimizer.warmup = 30
   config.optimizer.b2 = 0.98
   config.optimizer.eps = 1e-6

@@ -115,7 +115,6 @@ def eval_batches(
 
 def examples(builder: Any, split: str) -> Iterator[dict[str, Any]]:
   """Yields every example once, decoded, with lists of captions as they are."""
-  for example in (
+  yield from (
     _records(builder, split, index=0, count=1).map(decode).as_numpy_iterator()
-  ):
-    yield example
+  )

@@ -180,7 +180,7 @@ def strip(
     local = np.full(labels.shape, -1)
     for i, k in enumerate(classes):
       local[labels == k] = i
-    areas = shares(local, len(classes))  # of the last map, the prediction
+    areas = np.maximum(areas, shares(local, len(classes)))  # where it is larger
     local = np.repeat(np.repeat(local, _SCALE, 0), _SCALE, 1)
     panels.append(blend(image, local, colours, alpha=0.75))
   h, w = image.shape[:2]

@@ -59,6 +59,8 @@ def mine(config: Any, workdir: pathlib.Path) -> dict[str, Any]:
     **_summary(_read_chunks(folder, count)),
     'images': total,
     'captions_per_image': config.mining.captions,
+    'min_area': config.mining.min_area,
+    'min_score': config.mining.min_score,
     'nouns': {'backend': miner.extractor.name, 'version': miner.extractor.version},
     'template': config.text.train_template,
     'source': f'{builder.info.full_name}:{config.mining.split}',
@@ -66,7 +68,8 @@ def mine(config: Any, workdir: pathlib.Path) -> dict[str, Any]:
   if not sheet['pairs']:
     raise ValueError(
       f'no pairs in {total} images: no noun was found, or no proposal is as large as '
-      f'config.mining.min_area ({config.mining.min_area}). Train the proposer longer '
+      f'config.mining.min_area ({config.mining.min_area}) and as like a noun as '
+      f'config.mining.min_score ({config.mining.min_score}). Train the proposer longer '
       f'or change the settings, and delete {folder}'
     )
   pairs.write(workdir / 'pairs', _read_chunks(folder, count), sheet)
@@ -106,7 +109,7 @@ class Miner:
       text = np.stack([self._embedded[noun] for noun, _ in nouns[i]])
       scores = cosine(regions, text)
       for k, q in enumerate(assign(scores, usable)):
-        if q is not None:
+        if q is not None and scores[k, q] >= self.config.min_score:
           noun, caption = nouns[i][k]
           pair = _cut(example, binary[q], boxes[q])
           pair |= {'noun': noun, 'caption': caption, 'proposal': q}

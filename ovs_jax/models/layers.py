@@ -14,6 +14,7 @@ from ovs_jax.core.types import Array, Bool, Float
 NORM_EPSILON = 1e-5
 
 # bfloat16 products accumulate in float32: faster on CPUs and more accurate everywhere.
+_XAVIER = nn.initializers.xavier_uniform()
 _DOT = functools.partial(jax.lax.dot_general, preferred_element_type=jnp.float32)
 
 
@@ -23,7 +24,7 @@ def linear(
   name: str,
   dtype: Any,
   axis: int | tuple[int, ...] = -1,
-  init: nn.initializers.Initializer = nn.initializers.xavier_uniform(),
+  init: nn.initializers.Initializer = _XAVIER,
 ) -> Callable[[Array], Array]:
   """Returns a dense layer (with bias) that computes in `dtype`."""
   layer = nn.DenseGeneral(

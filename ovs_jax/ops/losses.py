@@ -79,26 +79,20 @@ def set_losses(
 
 
 def contrastive_loss(
-  image: Float[Array, 'b d'],
-  text: Float[Array, 'b d'],
-  scale: Float[Array, ''],
-  same: Bool[Array, 'b b'] | None = None,
+  image: Float[Array, 'b d'], text: Float[Array, 'b d'], scale: Float[Array, '']
 ) -> tuple[Float[Array, ''], Float[Array, '']]:
   """CLIP's symmetric InfoNCE over the batch, and the share of right matches.
+
+  Rows with equal texts count as each other's negatives, as in CLIP and OVSeg. That
+  raises the loss but turns no gradient: their columns of logits are equal.
 
   Args:
     image: L2-normalised embeddings; row i belongs to row i of `text`.
     text: L2-normalised embeddings.
     scale: multiplies the cosines (the exponential of CLIP's `logit_scale`).
-    same: which rows have equal texts (symmetric, True on the diagonal). They share
-      the target probability. None makes them each other's negatives, as CLIP and
-      OVSeg do.
   """
   logits = scale * jnp.matmul(image, text.T, precision=EXACT)
-  if same is None:
-    same = jnp.eye(logits.shape[0], dtype=bool)
-  target = same / jnp.sum(same, axis=1, keepdims=True)
-  loss = optax.softmax_cross_entropy
+  target = jnp.arange(logits.shape[0])
+  loss = optax.softmax_cross_entropy_with_integer_labels
   both = jnp.mean(loss(logits, target)) + jnp.mean(loss(logits.T, target))
-  hit = jnp.take_along_axis(same, jnp.argmax(logits, axis=1)[:, None], axis=1)
-  return both / 2, jnp.mean(hit)
+  return both / 2, jnp.mean(jnp.argmax(logits, axis=1) == target)

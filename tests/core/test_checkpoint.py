@@ -1,5 +1,6 @@
 """Checkpoints: whole, replaced at once, and refused with a reason."""
 
+import errno
 import pathlib
 import shutil
 from typing import Any
@@ -53,8 +54,14 @@ class TestModel:
   def test_a_failed_save_leaves_the_old_one(
     self, copied: pathlib.Path, monkeypatch: pytest.MonkeyPatch
   ) -> None:
-    with pytest.raises(TypeError):
-      checkpoint.save_model(copied, PARAMS, {'model': object()})  # no JSON
+    def fill_disk(self: Any, path: pathlib.Path, items: Any) -> None:
+      (path.parent / f'{path.name}.orbax-checkpoint-tmp' / 'params').mkdir(parents=True)
+      raise OSError(errno.ENOSPC, 'No space left on device')
+
+    with monkeypatch.context() as patch:
+      patch.setattr(checkpoint.ocp.Checkpointer, 'save', fill_disk)
+      with pytest.raises(OSError, match='No space left'):
+        checkpoint.save_model(copied, PARAMS, CONFIG)
     assert_equal(checkpoint.load_model(copied)[0], PARAMS)
     assert list(copied.parent.iterdir()) == [copied]
 

@@ -79,7 +79,7 @@ def config(data_dir: str, checkpoint: str, monkeypatch: pytest.MonkeyPatch) -> A
   monkeypatch.setattr(run.clip, 'encode_prompts', embed)
   config = scenes.mine(checkpoint)
   config.dataset.update(variant='smoke', data_dir=data_dir)
-  config.mining.update(chunk=8, backend='lexicon')
+  config.mining.update(chunk=8, backend='lexicon', min_score=-1.0)
   return config
 
 
@@ -161,6 +161,20 @@ def test_small_proposals_are_not_used(config: Any, tmp_path: pathlib.Path) -> No
   config.mining.min_area = 128 * 128
   with pytest.raises(ValueError, match=r'no pairs in 32 images: .*min_area \(16384\)'):
     run.mine(config, tmp_path)
+
+
+def test_pairs_below_the_score_are_left_out(
+  config: Any, tmp_path: pathlib.Path
+) -> None:
+  run.mine(config, tmp_path / 'all')
+  scores = sorted(float(pair['score']) for pair in read(tmp_path / 'all'))
+  bound = scores[len(scores) // 2]
+  config.mining.min_score = bound
+  sheet = run.mine(config, tmp_path / 'best')
+  kept = sorted(float(pair['score']) for pair in read(tmp_path / 'best'))
+  assert kept == [score for score in scores if score >= bound]
+  assert sheet['min_score'] == bound
+  assert 0 < len(kept) < len(scores)
 
 
 def test_a_chunk_is_written_whole(

@@ -87,10 +87,11 @@ def test_contrastive_loss_by_hand():
   assert accuracy == 1
 
 
-def test_equal_texts_are_negatives_unless_named():
+def test_equal_texts_are_negatives_that_turn_no_gradient():
   unit = jnp.array([[1.0, 0.0], [1.0, 0.0]])
-  loss, _ = contrastive_loss(unit, unit, jnp.float32(100.0))
+  loss, accuracy = contrastive_loss(unit, unit, jnp.float32(100.0))
   np.testing.assert_allclose(loss, np.log(2), rtol=1e-5)
-  same = jnp.ones((2, 2), bool)
-  _, accuracy = contrastive_loss(unit, unit, jnp.float32(100.0), same)
-  assert accuracy == 1
+  assert accuracy == 0.5
+  scale = jnp.float32(100.0)
+  gradient = jax.grad(lambda image: contrastive_loss(image, unit, scale)[0])(unit)
+  np.testing.assert_allclose(gradient[0] + gradient[1], 0, atol=1e-5)

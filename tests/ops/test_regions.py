@@ -19,9 +19,9 @@ from ovs_jax.ops.regions import (
 )
 from ovs_jax.ops.regions import crop_regions as crop_eagerly
 
-crop_regions = functools.partial(
-  jax.jit, static_argnames=('config', 'size', 'chunk')
-)(crop_eagerly)
+crop_regions = functools.partial(jax.jit, static_argnames=('config', 'size', 'chunk'))(
+  crop_eagerly
+)
 
 CONFIG = RegionConfig(size=8, threshold=0.5, fill='mean', expand=1.0, matting=False)
 

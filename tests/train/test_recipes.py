@@ -128,7 +128,9 @@ class TestClipRegions:
     with pytest.raises(ValueError, match='of another shape'):
       ClipRegions(config).init(jax.random.key(0))
 
-  def test_equal_sentences_are_all_right(self, inputs: tuple[str, str, str]) -> None:
+  def test_equal_sentences_are_each_others_negatives(
+    self, inputs: tuple[str, str, str]
+  ) -> None:
     config = tiny_configs.fine_tuning(*inputs)
     params = ClipRegions(config).init(jax.random.key(0))
     rng = np.random.default_rng(0)
@@ -139,12 +141,6 @@ class TestClipRegions:
       'tokens': np.repeat(one, 3, axis=0),
     }
     batch = jax.tree.map(jnp.asarray, batch)
-    results = {}
-    for merge in (False, True):
-      config.train.merge_duplicates = merge
-      loss = jax.jit(ClipRegions(config).loss)
-      results[merge] = loss(params, batch, jax.random.key(0))
+    _, metrics = jax.jit(ClipRegions(config).loss)(params, batch, jax.random.key(0))
     # Whatever the image, one of three equal texts is the best guess.
-    assert float(results[False][1]['accuracy']) == pytest.approx(1 / 3)
-    assert float(results[True][1]['accuracy']) == 1
-    assert float(results[True][0]) <= float(results[False][0]) + 1e-6
+    assert float(metrics['accuracy']) == pytest.approx(1 / 3)

@@ -86,11 +86,7 @@ class ClipRegions:
     )
     text = model.apply({'params': params}, batch['tokens'], method='encode_text')
     scale = jnp.exp(params['logit_scale'])
-    same = None
-    if self.config.train.merge_duplicates:
-      tokens = batch['tokens']
-      same = jnp.all(tokens[:, None] == tokens[None], axis=-1)
-    loss, accuracy = contrastive_loss(unit(image), unit(text), scale, same)
+    loss, accuracy = contrastive_loss(unit(image), unit(text), scale)
     return loss, {'accuracy': accuracy, 'scale': scale}
 
   def project(self, params: Params) -> Params:
