@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
-# Runs pytest with the arguments given, or the default selection without any. The first
-# time, adds requirements/test.txt to the .venv that run.sh uses, making it if needed.
+# Runs pytest with the arguments given; without any the default selection, in two
+# processes. The first time, adds requirements/test.txt to the .venv that run.sh uses,
+# making it if needed.
 #
 #   launch/test.sh
 #   launch/test.sh tests/ops -k resize
@@ -10,4 +11,6 @@ CDPATH='' cd -- "$(dirname -- "${BASH_SOURCE[0]}")/.."
 source launch/setup.sh
 
 set_up test
+# The whole suite on two cores; a selection starts sooner in one process.
+[ $# -gt 0 ] || set -- -n 2 --dist loadfile
 run_python -m pytest "$@"

@@ -95,9 +95,11 @@ def resolve(directory: Path, *, what: str = 'checkpoint') -> pathlib.Path:
       return max(steps, key=lambda p: int(p.name))
   if (path / 'model').is_dir():
     return resolve(path / 'model', what=what)
+  inside = sorted(str(p.parent) for p in path.glob('*/model') if p.is_dir())
+  hint = f'. Inside it are checkpoints: {", ".join(inside)}' if inside else ''
   raise ValueError(
     f'{path} is not a {what}, or was not written to its end: it has no complete '
-    '"params" and "config"'
+    f'"params" and "config"{hint}'
   )
 
 

@@ -169,7 +169,10 @@ def test_tests_add_to_the_same_venv(checkout: Checkout) -> None:
   checkout.run('run.sh')
   checkout.read('pip.log')
   code, out, _ = checkout.run('test.sh')
-  assert (code, out[1:]) == (0, ['<-m>', '<pytest>'])
+  assert (code, out[1:]) == (
+    0,
+    ['<-m>', '<pytest>', '<-n>', '<2>', '<--dist>', '<loadfile>'],
+  )
   assert checkout.read('pip.log') == PIP_TEST
   assert checkout.read('venv.log') == ['made by python3.12']
   checkout.run('test.sh')
