@@ -140,7 +140,7 @@ def mine(checkpoint: str) -> ml_collections.ConfigDict:
   config.mining.adjectives = 'colour'
   config.mining.min_area = 40
   # A small proposer misses things; what then resembles a noun most does so little.
-  config.mining.min_score = 0.5
+  config.mining.min_score = 0.6
   return config
 
 
