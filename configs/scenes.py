@@ -86,7 +86,7 @@ def clip_pretrain() -> ml_collections.ConfigDict:
   config = common.base('clip_scenes', 'train')
   config.recipe = 'clip_pretrain'
   config.train.split = 'clip'
-  config.train.steps = 1200
+  config.train.steps = 1000
   config.train.log_every = 50
   config.train.save_every = 500
   optimizer = config.optimizer
@@ -105,14 +105,14 @@ def proposer_training(clip: str) -> ml_collections.ConfigDict:
   config = common.base('proposer_scenes', 'train')
   config.recipe = 'proposer'
   config.init.clip = clip
-  config.train.steps = 1100
-  config.train.batch_size = 8
+  config.train.steps = 650
+  config.train.batch_size = 16
   config.train.max_targets = 9  # three stuff regions and six things
   # Fewer steps than DETR's decoder likes: the masks get a larger say.
   config.train.set_weights.dice = 5.0
   optimizer = config.optimizer
   optimizer.schedule = 'warmup_poly'
-  optimizer.learning_rate = 1e-3
+  optimizer.learning_rate = 1.5e-3
   optimizer.warmup = 50
   optimizer.weight_decay = 1e-4
   optimizer.gradient_clip = 1.0
@@ -136,6 +136,7 @@ def mine(checkpoint: str) -> ml_collections.ConfigDict:
   """Pairs of masks and nouns from the captions of the training scenes."""
   config = common.base('mine_scenes', 'mine')
   config.mining.checkpoint = checkpoint
+  config.mining.split = 'train[:50%]'  # a thousand scenes give pairs enough
   config.mining.captions = 5
   config.mining.adjectives = 'colour'
   config.mining.min_area = 40
@@ -166,7 +167,7 @@ def _adaptation(name: str, clip: str, pairs: str) -> ml_collections.ConfigDict:
   config.recipe = 'clip_regions'
   config.init.clip = clip
   config.init.pairs = pairs
-  config.train.steps = 300
+  config.train.steps = 200
   config.optimizer.warmup = 30
   config.optimizer.b2 = 0.98
   config.optimizer.eps = 1e-6
