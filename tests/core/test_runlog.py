@@ -63,7 +63,6 @@ def test_a_loss_that_is_not_finite_names_its_step(
 
 
 def test_tensorboard_gets_every_metric(tmp_path: pathlib.Path) -> None:
-  pytest.importorskip('tensorboard')
   from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
   record(open_log(tmp_path), 1, 2)

@@ -403,7 +403,6 @@ def test_half_made_venv_is_made_again(checkout: Checkout) -> None:
   assert not (checkout.path / '.venv' / 'rubbish').exists()
 
 
-@pytest.mark.skipif(not shutil.which('flock'), reason='needs flock')
 def test_second_start_waits_for_the_first(checkout: Checkout) -> None:
   checkout.fake_pip('while [[ ! -e $FAKE/go ]]; do sleep 0.02; done')
   first = checkout.start('run.sh')
