@@ -79,7 +79,7 @@ def config(data_dir: str, checkpoint: str, monkeypatch: pytest.MonkeyPatch) -> A
   monkeypatch.setattr(run.clip, 'encode_prompts', embed)
   config = scenes.mine(checkpoint)
   config.dataset.update(variant='smoke', data_dir=data_dir)
-  config.mining.update(chunk=8, backend='lexicon', min_score=-1.0)
+  config.mining.update(split='train', chunk=8, backend='lexicon', min_score=-1.0)
   return config
 
 
