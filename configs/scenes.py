@@ -1,6 +1,7 @@
 """Recipes of the embedded world, shared by the configurations that use it.
 
-The numbers were chosen on the splits `clip` and `train`; `val` is only ever reported.
+The numbers were chosen on `clip`, `train` and scenes of another seed; docs/results.md
+says what was read on `val` before they were final.
 """
 
 import ml_collections
