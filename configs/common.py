@@ -24,6 +24,7 @@ def base(name: str, mode: str) -> ml_collections.ConfigDict:
   config.mode = mode  # a job of ovs_jax.main
   config.recipe = ''  # what `train` trains; see ovs_jax.train.recipes
   config.seed = 0  # of parameters, shuffling and augmentation
+  config.optimize_programs = True  # False compiles sooner and runs slower
   config.mesh = _section(
     data=-1,  # devices along the batch; -1: all
     model=1,  # devices along heads and hidden units
@@ -158,7 +159,8 @@ def finish(config: ml_collections.ConfigDict, arg: str) -> ml_collections.Config
 def _smoke(config: ml_collections.ConfigDict) -> None:
   """The tiny model, a few steps, a handful of pictures."""
   config.dataset.variant = 'smoke'
-  config.clip.unroll = 1  # compiling is most of the time
+  config.optimize_programs = False  # compiling is most of the time
+  config.clip.unroll = 1
   config.proposer.layers = 1
   config.train.steps = 4
   config.train.batch_size = min(8, config.train.batch_size)

@@ -87,6 +87,7 @@ def run(mode: str, config: Any, workdir: pathlib.Path) -> dict[str, Any]:
   job = lookup(MODES, mode, 'mode')
   workdir = check_writable(workdir, megabytes=10)
   check_owner(json.loads(json.dumps(config.to_dict(), default=str)), workdir)
+  jax.config.update('jax_disable_most_optimizations', not config.optimize_programs)
   return job(config, workdir)
 
 

@@ -63,6 +63,7 @@ CONFIGS = (
     clip=36_000,
     train=2_000,
     val=400,
+    seed=1,
   ),
   ScenesConfig(
     name='smoke',

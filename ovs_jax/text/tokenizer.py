@@ -80,7 +80,7 @@ def tokenize(
       if not truncate:
         raise ValueError(
           f'{_shorten(text)!r} has {len(ids)} tokens, start and end included; the '
-          f'limit is {context_length}. Shorten it, or pass truncate=True to cut it.'
+          f'limit is {context_length}. Shorten it (in Python, truncate=True cuts it).'
         )
       ids = [*ids[: context_length - 1], END_ID]
     row[: len(ids)] = ids

@@ -28,7 +28,7 @@ class Proposer:
   def __init__(self, config: Any) -> None:
     self.config = config
     self.model = MaskFormerConfig(**config.proposer)
-    self.model_config = {'model': 'proposer', 'proposer': dict(config.proposer)}
+    self.model_config = {'model': 'proposer', 'proposer': config.proposer.to_dict()}
     names = vocabulary.load(DATASETS[config.dataset.name].vocabulary)
     self.seen = [k for k, split in enumerate(names.splits) if split != 'unseen']
     self._names = [names.names[k] for k in self.seen]
