@@ -28,13 +28,29 @@ ocp.type_handlers.register_type_handler(
   ocp.type_handlers.ArrayHandler(use_replica_parallel=False),
   override=True,
 )
+# Writes NumPy arrays from where they are. A model is saved while nothing changes it,
+# and a copy of a large one may not fit into memory.
+ocp.type_handlers.register_type_handler(
+  np.ndarray,
+  ocp.type_handlers.NumpyHandler(deepcopy_host_arrays=False),
+  override=True,
+)
 
 
 def save_model(directory: Path, params: Any, config: Mapping[str, Any]) -> None:
   """Writes parameters and configuration to `directory`, atomically."""
+  # Compressing weights takes two thirds of the time, holds all of them in memory once
+  # more, and saves 8 % of the space.
+  handler = ocp.CompositeCheckpointHandler(
+    params=ocp.PyTreeCheckpointHandler(use_compression=False),
+    config=ocp.JsonCheckpointHandler(),
+  )
+  items = ocp.args.Composite(
+    params=ocp.args.PyTreeSave(params), config=ocp.args.JsonSave(dict(config))
+  )
   with atomic_path(pathlib.Path(directory).absolute()) as temporary:
-    with ocp.Checkpointer(ocp.CompositeCheckpointHandler()) as writer:
-      writer.save(temporary, _items(params, config))
+    with ocp.Checkpointer(handler) as writer:
+      writer.save(temporary, items)
 
 
 def load_model(
