@@ -55,6 +55,7 @@ class _Part:
 
   @property
   def note(self) -> pathlib.Path:
+    """Where the version is written."""
     return self.path.with_name(self.path.name + '.json')
 
   def resume(self) -> tuple[int, str | None]:
@@ -67,6 +68,7 @@ class _Part:
     return (size, note['version']) if note.get('url') == self.url else (0, None)
 
   def discard(self) -> None:
+    """Forgets it, or what is left of it."""
     self.path.unlink(missing_ok=True)
     self.note.unlink(missing_ok=True)
 

@@ -218,16 +218,14 @@ def apply(
       report('source tensors with several rules', name)
     for match in matches[:1]:
       # Read, copied and forgotten one by one: a source may be larger than memory.
-      value = np.asarray(source[name])
-      for target, part in _parts(name, value, match, want, report):
+      for target, part in _parts(name, np.asarray(source[name]), match, want, report):
         if (target, match.layer) in filled:
           report('parameters filled twice', f'{target} (again by {name})')
         filled.add((target, match.layer))
-        leaf = leaves.setdefault(target, np.empty(0))
+        if target not in leaves:
+          leaves[target] = np.empty(want[target].shape, want[target].dtype)
         if part is not None:
-          if leaf.shape != tuple(want[target].shape):
-            leaves[target] = leaf = np.empty(want[target].shape, want[target].dtype)
-          leaf[... if match.layer is None else match.layer] = part
+          leaves[target][... if match.layer is None else match.layer] = part
   for pattern in sorted(idle):
     report('rules that matched nothing', pattern)
   for path in _missing(filled, want):

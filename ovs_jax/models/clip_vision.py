@@ -63,14 +63,9 @@ class ClipVision(nn.Module):
       )
     grid = self.image_size // self.patch
     normal = nn.initializers.normal(self.width**-0.5)
+    sides = (self.patch, self.patch)
     x = nn.Conv(
-      self.width,
-      (self.patch, self.patch),
-      (self.patch, self.patch),
-      padding='VALID',
-      use_bias=False,
-      dtype=self.dtype,
-      name='conv1',
+      self.width, sides, sides, 'VALID', use_bias=False, dtype=self.dtype, name='conv1'
     )(image.astype(self.dtype))
     x = x.reshape(b, grid * grid, self.width)  # b n d
     prompts = None
