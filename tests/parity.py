@@ -1,10 +1,12 @@
 """Compares this package with stored outputs of the reference implementations.
 
+    python tests/parity.py FILE.npz [...] [--case=NAME]
     python tests/parity.py --oracles=DIR [--only=NAME]
 
 DIR holds one .npz per case. Every size comes from the file, so that other files with
-the same names work too. Prints what was compared, the largest error and the tolerance;
-ends with code 1 if anything is out of tolerance.
+the same names work too; `--case` runs files of any name as such a case. Prints what was
+compared, the largest error and the tolerance; ends with code 1 if anything is out of
+tolerance, or a FILE is no known case.
 """
 
 import argparse
@@ -19,6 +21,7 @@ import jax
 _HERE = pathlib.Path(__file__).resolve().parent
 sys.path[:0] = [str(_HERE.parent), str(_HERE)]
 
+import parity_hf  # noqa: E402
 import parity_models  # noqa: E402
 import parity_ops  # noqa: E402
 import parity_training  # noqa: E402
@@ -26,6 +29,7 @@ from parity_case import Case, Check, table  # noqa: E402
 
 CASES: dict[str, Callable[[Case], None]] = {
   'clip_mask_prompt': parity_models.clip_mask_prompt,
+  'clip_tiny*': parity_hf.clip,
   'region_crops': parity_ops.region_crops,
   'tokenizer': parity_ops.tokenizer,
   'criterion*': parity_ops.criterion,
@@ -45,11 +49,16 @@ def find_case(name: str) -> Callable[[Case], None] | None:
   return None
 
 
-def run(path: pathlib.Path) -> tuple[list[Check], list[str]]:
-  """Runs one file; returns its checks and the outputs that none of them looked at."""
-  function = find_case(path.stem)
+def run(path: pathlib.Path, name: str | None = None) -> tuple[list[Check], list[str]]:
+  """Runs one file; returns its checks and the outputs that none of them looked at.
+
+  Args:
+    path: of the file.
+    name: the case that it is; None goes by its name.
+  """
+  function = find_case(name or path.stem)
   if function is None:
-    raise ValueError(f'{path.stem} is not supported; known: {", ".join(CASES)}')
+    raise ValueError(f'{name or path.stem} is not supported; known: {", ".join(CASES)}')
   case = Case(path)
   with jax.default_matmul_precision('highest'):
     function(case)
@@ -59,25 +68,29 @@ def run(path: pathlib.Path) -> tuple[list[Check], list[str]]:
 def main(arguments: list[str] | None = None) -> int:
   """Runs the command line; returns the exit code."""
   parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-  parser.add_argument('--oracles', type=pathlib.Path, required=True)
+  parser.add_argument('files', nargs='*', type=pathlib.Path, metavar='FILE.npz')
+  parser.add_argument('--case', help='what the files are, if not what they are called')
+  parser.add_argument('--oracles', type=pathlib.Path, help='a folder of files')
   parser.add_argument('--only', help='names or patterns, separated by commas')
   options = parser.parse_args(arguments)
   wanted = options.only.split(',') if options.only else ['*']
-  paths = [
-    path
-    for path in sorted(options.oracles.glob('*.npz'))
-    if any(fnmatch.fnmatch(path.stem, pattern) for pattern in wanted)
-  ]
+  paths = list(options.files)
+  if options.oracles is not None:
+    paths += [
+      path
+      for path in sorted(options.oracles.glob('*.npz'))
+      if any(fnmatch.fnmatch(path.stem, pattern) for pattern in wanted)
+    ]
   if not paths:
     print(f'no .npz file in {options.oracles} matches {", ".join(wanted)}')
     return 1
   rows, skipped = {}, []
   for path in paths:
-    if find_case(path.stem) is None:
+    if find_case(options.case or path.stem) is None:
       skipped.append(path.stem)
       continue
     began = time.time()
-    rows[path.stem], unchecked = run(path)
+    rows[path.stem], unchecked = run(path, options.case)
     print(f'{path.stem}: {time.time() - began:.1f} s', file=sys.stderr)
     if unchecked:
       print(f'{path.stem}: not compared: {", ".join(unchecked)}')
@@ -90,7 +103,8 @@ def main(arguments: list[str] | None = None) -> int:
     f'{len(rows)} cases, {len(checks)} quantities, {failed} out of tolerance, '
     f'{len(skipped)} cases not supported yet'
   )
-  return 1 if failed else 0
+  unknown = [path for path in options.files if path.stem in skipped]
+  return 1 if failed or unknown else 0
 
 
 if __name__ == '__main__':

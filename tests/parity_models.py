@@ -107,7 +107,13 @@ def block_outputs(config: ClipConfig, params: Any, image: Any, keep: Any) -> lis
     mutable=['intermediates'],
   )
   (x,) = state['intermediates']['visual']['ln_pre']['__call__']
-  block = ClipBlock(config.vision_heads, jnp.dtype(config.dtype))
+  block = ClipBlock(
+    config.vision_heads,
+    config.vision_mlp or 4 * config.vision_width,
+    config.activation,
+    config.vision_epsilon,
+    jnp.dtype(config.dtype),
+  )
   outputs = []
   for i in range(config.vision_layers):
     one = {'params': jax.tree.map(lambda p, i=i: p[i], params['visual']['blocks'])}

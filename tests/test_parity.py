@@ -62,6 +62,15 @@ def test_command_line(tmp_path, capsys):
   assert parity.main([f'--oracles={tmp_path}', '--only=eval*']) == 1
   assert 'FAIL' in capsys.readouterr().out
   assert parity.main([f'--oracles={tmp_path}', '--only=nothing']) == 1
+  assert parity.main([]) == 1
+
+
+def test_files_of_any_name(tmp_path, capsys):
+  write_evaluator(tmp_path / 'mine.npz')
+  assert parity.main([str(tmp_path / 'mine.npz')]) == 1
+  assert 'mine: not supported yet' in capsys.readouterr().out
+  assert parity.main([str(tmp_path / 'mine.npz'), '--case=evaluator']) == 0
+  assert '0 out of tolerance, 0 cases' in capsys.readouterr().out
 
 
 def test_outputs_that_nothing_compares_are_named(tmp_path):

@@ -1,0 +1,15 @@
+"""Layer 3: foreign checkpoints to ours and back.
+
+`python -m ovs_jax.convert` is the command. Another family of checkpoints is one file
+and one line in `SOURCES`.
+"""
+
+from ovs_jax.convert import clip, hf_clip
+from ovs_jax.convert.family import Family
+
+SOURCES: dict[str, Family] = {
+  'openai': clip.OPENAI,
+  'open_clip': clip.OPEN_CLIP,
+  'ovseg_clip': clip.OVSEG_CLIP,
+  'hf_clip': hf_clip.HF_CLIP,
+}

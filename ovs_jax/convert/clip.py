@@ -1,5 +1,8 @@
 """CLIP checkpoints of OpenAI, open_clip and OVSeg, which name their tensors alike."""
 
+import collections
+import dataclasses
+import functools
 import math
 import re
 from collections.abc import Mapping
@@ -8,24 +11,67 @@ from typing import Any
 import jax
 import numpy as np
 
+from ovs_jax.convert.family import (
+  Conversion,
+  Family,
+  Options,
+  Renamed,
+  Tensors,
+  kind_of,
+  shape_of,
+)
+from ovs_jax.convert.positions import resize_grid, resize_positions
 from ovs_jax.convert.rules import (
   CONV,
   SAME,
   Rule,
   apply,
   attention_rules,
+  export,
   linear_rules,
   norm_rules,
 )
 from ovs_jax.models.clip import ClipConfig, init_clip
+from ovs_jax.models.layers import NORM_EPSILON
 
-HEAD_SIZE = 64  # of every published CLIP: heads = width / 64
+HEAD_SIZE = 64  # of OpenAI's and OVSeg's CLIPs: heads = width / 64
+# The vision towers of open_clip's ViT-H-14, ViT-g-14 and ViT-bigG-14 have other heads.
+WIDE_HEADS = {1280: 16, 1408: 16, 1664: 16}
 
 # Where CLIP sits inside other checkpoints: a distributed run's, and OVSeg's.
-PREFIXES = ('module.', 'clip_adapter.clip_model.')
+PREFIXES = ('module.', 'clip_model.', 'clip_adapter.clip_model.')
+_WHOLE_MODEL = 'clip_adapter.clip_model.'
 
 # Entries of OpenAI's archives that hold no parameter.
 CONSTANTS = (r'input_resolution', r'context_length', r'vocab_size')
+_PROMPTS, _POSITIONS = 'visual.mask_embedding', 'visual.positional_embedding'
+
+_BLOCK = (
+  'attn.in_proj_weight',
+  'attn.in_proj_bias',
+  'attn.out_proj.weight',
+  'attn.out_proj.bias',
+  'ln_1.weight',
+  'ln_1.bias',
+  'mlp.c_fc.weight',
+  'mlp.c_fc.bias',
+  'mlp.c_proj.weight',
+  'mlp.c_proj.bias',
+  'ln_2.weight',
+  'ln_2.bias',
+)
+_TEXT = ('token_embedding.weight', 'ln_final.weight', 'ln_final.bias')
+_TOP = ('positional_embedding', 'text_projection', 'logit_scale')
+_VISION = (
+  'visual.class_embedding',
+  _POSITIONS,
+  'visual.proj',
+  'visual.conv1.weight',
+  'visual.ln_pre.weight',
+  'visual.ln_pre.bias',
+  'visual.ln_post.weight',
+  'visual.ln_post.bias',
+)
 
 
 def _block_rules(source: str, target: str) -> list[Rule]:
@@ -55,27 +101,48 @@ def rules(config: ClipConfig) -> list[Rule]:
   return table
 
 
-def strip_prefix(source: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+def names(config: ClipConfig) -> list[str]:
+  """Returns the names of the tensors that a CLIP of these sizes has."""
+  towers = [
+    ('transformer', config.text_layers),
+    ('visual.transformer', config.vision_layers),
+  ]
+  blocks = [
+    f'{tower}.resblocks.{i}.{part}'
+    for tower, layers in towers
+    for i in range(layers)
+    for part in _BLOCK
+  ]
+  prompts = [_PROMPTS] if config.prompt_depth else []
+  return [*_TOP, *_VISION, *prompts, *_TEXT, *blocks]
+
+
+def strip_prefix(source: Tensors) -> Tensors:
   """Returns CLIP's tensors by their plain names.
 
   A prefix of a distributed run is cut off where all names have it; of a whole OVSeg
   model the part that is CLIP is taken.
   """
-  tensors = dict(source)
-  for prefix in PREFIXES:
-    inside = {
-      k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)
-    }
-    whole_model = prefix == 'clip_adapter.clip_model.'
-    if inside and (whole_model or len(inside) == len(tensors)):
-      tensors = inside
+  found = {name: name for name in source}
+  changed = True
+  while changed:
+    changed = False
+    for prefix in PREFIXES:
+      inside = {
+        k.removeprefix(prefix): v for k, v in found.items() if k.startswith(prefix)
+      }
+      if inside and (prefix == _WHOLE_MODEL or len(inside) == len(found)):
+        found, changed = inside, True
   # A depth of 0 leaves an empty tensor behind in OVSeg's files.
-  empty = [k for k, v in tensors.items() if k == 'visual.mask_embedding' and not v.size]
-  return {k: v for k, v in tensors.items() if k not in empty}
+  if _PROMPTS in found and 0 in shape_of(source, found[_PROMPTS]):
+    del found[_PROMPTS]
+  return Renamed(source, found)
 
 
-def infer_config(source: Mapping[str, np.ndarray]) -> ClipConfig:
+def infer_config(source: Tensors) -> ClipConfig:
   """Returns the sizes of a CLIP from the shapes of its tensors.
+
+  What shapes do not tell (heads, activation) is that of OpenAI's models.
 
   Raises:
     ValueError: it is not a CLIP with a vision transformer.
@@ -83,44 +150,51 @@ def infer_config(source: Mapping[str, np.ndarray]) -> ClipConfig:
   source = strip_prefix(source)
   needed = (
     'visual.conv1.weight',
-    'visual.positional_embedding',
+    _POSITIONS,
     'visual.proj',
     'positional_embedding',
     'token_embedding.weight',
   )
   missing = [name for name in needed if name not in source]
-  if missing or source['visual.conv1.weight'].ndim != 4:
+  if missing or len(shape_of(source, 'visual.conv1.weight')) != 4:
     raise ValueError(
       f'not a CLIP checkpoint with a vision transformer: {", ".join(missing)} missing '
       f'from its {len(source)} tensors. OpenAI, open_clip and OVSeg names are read'
     )
-  width, _, patch, _ = source['visual.conv1.weight'].shape
-  grid = math.isqrt(source['visual.positional_embedding'].shape[0] - 1)
-  vocab_size, text_width = source['token_embedding.weight'].shape
-  prompts = source.get('visual.mask_embedding')
+  kernel, positions, projection, texts, tokens = (shape_of(source, n) for n in needed)
+  width, _, patch, _ = kernel
+  text_width = tokens[1]
   return ClipConfig(
-    embed_dim=source['visual.proj'].shape[1],
-    image_size=grid * patch,
+    embed_dim=projection[1],
+    image_size=math.isqrt(positions[0] - 1) * patch,
     patch=patch,
     vision_width=width,
     vision_layers=_count_layers(source, r'visual\.transformer'),
-    vision_heads=max(width // HEAD_SIZE, 1),
+    vision_heads=WIDE_HEADS.get(width, max(width // HEAD_SIZE, 1)),
     text_width=text_width,
     text_layers=_count_layers(source, 'transformer'),
     text_heads=max(text_width // HEAD_SIZE, 1),
-    context_length=source['positional_embedding'].shape[0],
-    vocab_size=vocab_size,
-    prompt_depth=0 if prompts is None else prompts.shape[0],
+    context_length=texts[0],
+    vocab_size=tokens[0],
+    prompt_depth=shape_of(source, _PROMPTS)[0] if _PROMPTS in source else 0,
     dtype='float32',
     remat=False,
     unroll=1,
+    vision_mlp=_mlp(source, 'visual.transformer', width),
+    text_mlp=_mlp(source, 'transformer', text_width),
   )
 
 
-def _count_layers(source: Mapping[str, np.ndarray], tower: str) -> int:
+def _count_layers(source: Tensors, tower: str) -> int:
   pattern = re.compile(rf'{tower}\.resblocks\.(\d+)\.')
   found = (pattern.match(name) for name in source)
   return len({match[1] for match in found if match})
+
+
+def _mlp(source: Tensors, tower: str, width: int) -> int:
+  name = f'{tower}.resblocks.0.mlp.c_fc.bias'
+  hidden = shape_of(source, name)[0] if name in source else 4 * width
+  return 0 if hidden == 4 * width else hidden
 
 
 def shapes(config: ClipConfig) -> dict[str, Any]:
@@ -129,7 +203,7 @@ def shapes(config: ClipConfig) -> dict[str, Any]:
 
 
 def convert(
-  source: Mapping[str, np.ndarray], config: ClipConfig | None = None
+  source: Tensors, config: ClipConfig | None = None
 ) -> tuple[ClipConfig, dict[str, Any]]:
   """Returns the configuration and the parameters of a foreign CLIP.
 
@@ -146,3 +220,174 @@ def convert(
     source, rules(config), shapes(config), what='CLIP checkpoint', ignore=CONSTANTS
   )
   return config, params
+
+
+def with_options(config: ClipConfig, options: Options) -> ClipConfig:
+  """Returns the sizes with what the user wants otherwise.
+
+  Raises:
+    ValueError: the wishes do not fit the sizes.
+  """
+  wishes = {k: v for k, v in dataclasses.asdict(options).items() if v is not None}
+  return dataclasses.replace(config, **wishes)
+
+
+def resized(
+  source: Tensors, config: ClipConfig, positions: str, prompts: str | None = None
+) -> Tensors:
+  """Returns the tensors with tables of positions that fit `config.image_size`.
+
+  Args:
+    source: tensors by name.
+    config: the wanted sizes.
+    positions: name of the table of positions.
+    prompts: name of the mask prompts. They belong to positions too; a single one for
+      all positions is repeated, which is what it means.
+  """
+  grid = config.image_size // config.patch
+  changed = {}
+  if positions in source and shape_of(source, positions)[0] != 1 + grid * grid:
+    changed[positions] = resize_positions(source[positions], grid)
+  if prompts in source and shape_of(source, prompts)[1] != grid * grid:
+    table = source[prompts]
+    if table.shape[1] == 1:
+      changed[prompts] = np.repeat(table, grid * grid, axis=1)
+    else:
+      changed[prompts] = resize_grid(table, grid)
+  return collections.ChainMap(changed, source) if changed else source
+
+
+def _convert(
+  source: Tensors,
+  settings: Mapping[str, Any] | None,
+  options: Options,
+  *,
+  activation: str,
+) -> Conversion:
+  del settings
+  plain = strip_prefix(source)
+  config = dataclasses.replace(infer_config(plain), activation=activation)
+  config = with_options(config, options)
+  constants = [n for n in plain if any(re.fullmatch(p, n) for p in CONSTANTS)]
+  held = Renamed(plain, {n: n for n in plain if n not in constants})
+  held = resized(held, config, _POSITIONS, _PROMPTS)
+  config, params = convert(held, config)
+  empty = [n for n in source if n.endswith(_PROMPTS) and 0 in shape_of(source, n)]
+  if empty:
+    constants.append(_PROMPTS)
+  bare = [n.removeprefix('module.') for n in source if _WHOLE_MODEL not in n]
+  whole = any(_WHOLE_MODEL in n for n in source)
+  model = {'model': 'clip', 'clip': dataclasses.asdict(config)}
+  left_out = tuple(sorted({n.split('.')[0] for n in bare})) if whole else ()
+  return Conversion(model, params, held, tuple(constants), left_out)
+
+
+def _export(
+  params: Mapping[str, Any],
+  model: Mapping[str, Any],
+  names: list[str],
+  *,
+  layout: str,
+) -> dict[str, np.ndarray]:
+  config = ClipConfig(**model['clip'])
+  if config.prompt_depth and layout != 'ovseg_clip':
+    raise ValueError(
+      f'this CLIP has mask prompts of depth {config.prompt_depth}, which the layout '
+      f'{layout!r} cannot hold; use --export=ovseg_clip'
+    )
+  if config.activation != 'quick_gelu' and layout != 'open_clip':
+    raise ValueError(
+      f'this CLIP has the activation {config.activation!r}; whatever reads {layout!r} '
+      'files computes quick_gelu. Use --export=open_clip or --export=hf_clip'
+    )
+  return export(params, rules(config), names)
+
+
+def _constant(name: str, model: Mapping[str, Any]) -> np.ndarray:
+  c = ClipConfig(**model['clip'])
+  if name == _PROMPTS:
+    patches = (c.image_size // c.patch) ** 2
+    return np.zeros((0, patches, c.vision_width), np.float32)
+  values = {
+    'input_resolution': c.image_size,
+    'context_length': c.context_length,
+    'vocab_size': c.vocab_size,
+  }
+  return np.asarray(values[name], np.int64)
+
+
+def notes(model: Mapping[str, Any], *, layout: str) -> list[str]:
+  """Returns what this layout does not say of a model, where it is not the usual."""
+  c = ClipConfig(**model['clip'])
+  usual = {
+    'vision_heads': max(c.vision_width // HEAD_SIZE, 1),
+    'text_heads': max(c.text_width // HEAD_SIZE, 1),
+    'vision_mlp': 0,
+    'text_mlp': 0,
+    'vision_epsilon': NORM_EPSILON,
+    'text_epsilon': NORM_EPSILON,
+    'end_token': 0,
+  }
+  odd = [f'{k} {getattr(c, k)}' for k, v in usual.items() if getattr(c, k) != v]
+  if layout == 'open_clip':
+    odd.insert(0, f'activation {c.activation}')
+  return [f'the file does not say: {", ".join(odd)}'] if odd else []
+
+
+def _recognise(
+  source: Tensors, settings: Mapping[str, Any] | None, *, layout: str
+) -> bool:
+  """Whether nothing speaks against this layout.
+
+  Without evidence of OpenAI's archives or of mask prompts, open_clip and what was
+  trained from OpenAI's weights look the same; the user has to say what it is.
+  """
+  del settings
+  if any(_WHOLE_MODEL in name for name in source):
+    return False
+  plain = strip_prefix(source)
+  if not {'visual.conv1.weight', 'visual.proj', 'token_embedding.weight'} <= set(plain):
+    return False
+  prompts = any(name.endswith(_PROMPTS) for name in source)
+  # OpenAI's own rule: matrices are half precision, norms are not.
+  halves = [
+    kind_of(plain, name)[1] == np.float16
+    for name in ('visual.conv1.weight', 'visual.ln_pre.weight')
+    if name in plain
+  ]
+  archive = 'input_resolution' in plain or halves == [True, False]
+  if prompts or archive:
+    return layout == ('ovseg_clip' if prompts else 'openai')
+  return True
+
+
+def _family(layout: str, activation: str, clue: str) -> Family:
+  return Family(
+    clue=clue,
+    model='clip',
+    recognise=functools.partial(_recognise, layout=layout),
+    convert=functools.partial(_convert, activation=activation),
+    names=lambda model: names(ClipConfig(**model['clip'])),
+    export=functools.partial(_export, layout=layout),
+    constant=_constant,
+    notes=functools.partial(notes, layout=layout),
+  )
+
+
+OPENAI = _family(
+  'openai',
+  'quick_gelu',
+  'visual.conv1.weight and transformer.resblocks.*, with input_resolution beside them '
+  'or matrices in float16 and norms in float32; quick-GELU',
+)
+OPEN_CLIP = _family(
+  'open_clip',
+  'gelu',
+  "OpenAI's names without input_resolution; GELU unless --activation=quick_gelu",
+)
+OVSEG_CLIP = _family(
+  'ovseg_clip',
+  'quick_gelu',
+  "OpenAI's names with visual.mask_embedding, or fine-tuned from OpenAI's weights, or "
+  'the CLIP (clip_adapter.clip_model.*) of a whole OVSeg model; quick-GELU',
+)

@@ -11,6 +11,7 @@ import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
+import jax.numpy as jnp
 import numpy as np
 
 from ovs_jax.core.tree import flatten, unflatten
@@ -106,6 +107,11 @@ QKV = Transform(
     [p.reshape(*p.shape[:-2], p.shape[-2] * p.shape[-1]).T for p in parts]
   ),
 )
+# One of those that is not packed, to its kernel, or bias.
+PROJECTION = Transform(
+  lambda x, shapes: [_head_split(x.T, shapes[0])],
+  lambda parts: parts[0].reshape(*parts[0].shape[:-2], -1).T,
+)
 # The output projection to (heads, head size, out).
 OUT = Transform(_split_out, lambda parts: parts[0].reshape(-1, parts[0].shape[-1]).T)
 
@@ -193,14 +199,15 @@ def apply(
       rule that matched nothing; all of it in one message, counts first.
   """
   want = flatten(expected)
-  parts: dict[tuple[str, int | None], np.ndarray] = {}
+  leaves: dict[str, np.ndarray] = {}
+  filled: set[tuple[str, int | None]] = set()
   problems: dict[str, list[str]] = {}
 
   def report(kind: str, text: str) -> None:
     problems.setdefault(kind, []).append(text)
 
   idle = {rule.pattern for rule in rules}
-  for name, value in source.items():
+  for name in source:
     if any(re.fullmatch(pattern, name) for pattern in ignore):
       continue
     matches = _match(name, rules)
@@ -210,64 +217,66 @@ def apply(
     if len(matches) > 1:
       report('source tensors with several rules', name)
     for match in matches[:1]:
-      _place(name, np.asarray(value), match, want, parts, report)
+      # Read, copied and forgotten one by one: a source may be larger than memory.
+      for target, part in _parts(name, np.asarray(source[name]), match, want, report):
+        if (target, match.layer) in filled:
+          report('parameters filled twice', f'{target} (again by {name})')
+        filled.add((target, match.layer))
+        if target not in leaves:
+          leaves[target] = np.empty(want[target].shape, want[target].dtype)
+        if part is not None:
+          leaves[target][... if match.layer is None else match.layer] = part
   for pattern in sorted(idle):
     report('rules that matched nothing', pattern)
-  leaves = _collect(parts, want, report)
+  for path in _missing(filled, want):
+    report('missing parameters', path)
   if problems:
     raise ValueError(_message(what, len(source), problems))
-  return unflatten(leaves)
+  return unflatten({path: leaves[path] for path in want})
 
 
-def _place(
+def _parts(
   name: str,
   value: np.ndarray,
   match: _Match,
   want: Mapping[str, Any],
-  parts: dict[tuple[str, int | None], np.ndarray],
   report: Callable[[str, str], None],
-) -> None:
-  """Adds the parameters that one source tensor becomes to `parts`."""
+) -> list[tuple[str, np.ndarray | None]]:
+  """Returns the parameters that a tensor becomes, without values if it cannot."""
   unknown = [target for target in match.targets if target not in want]
   if unknown:
     report('source tensors without a parameter', f'{name} (for {", ".join(unknown)})')
-    return
+    return []
   shapes = [tuple(want[target].shape) for target in match.targets]
   if match.layer is not None:
     too_deep = any(match.layer >= shape[0] for shape in shapes)
     if too_deep:
       report('source tensors without a parameter', f'{name} (of {shapes[0][0]} layers)')
-      return
+      return []
     shapes = [shape[1:] for shape in shapes]
+  nothing: list[tuple[str, np.ndarray | None]] = [(t, None) for t in match.targets]
+  if not jnp.issubdtype(value.dtype, jnp.floating):
+    report('not floating-point numbers', f'{name} ({value.dtype})')
+    return nothing
   try:
     values = match.rule.transform.split(value, shapes)
   except ValueError as error:
     report('other shapes', f'{name} {value.shape} {error}')
-    values = [np.zeros(shape) for shape in shapes]
-  for target, part in zip(match.targets, values, strict=True):
-    if (target, match.layer) in parts:
-      report('parameters filled twice', f'{target} (again by {name})')
-    parts[target, match.layer] = part
+    return nothing
+  return list(zip(match.targets, values, strict=True))
 
 
-def _collect(
-  parts: Mapping[tuple[str, int | None], np.ndarray],
-  want: Mapping[str, Any],
-  report: Callable[[str, str], None],
-) -> dict[str, np.ndarray]:
-  """Stacks layers and returns the leaves; reports what is missing."""
-  stacked = {path for path, layer in parts if layer is not None}
-  leaves = {}
+def _missing(filled: set[tuple[str, int | None]], want: Mapping[str, Any]) -> list[str]:
+  """Returns the parameters, or layers of them, that no tensor filled."""
+  stacked = {path for path, layer in filled if layer is not None}
+  missing = []
   for path, leaf in want.items():
-    layers = range(leaf.shape[0]) if path in stacked else [None]
-    absent = [layer for layer in layers if (path, layer) not in parts]
-    for layer in absent:
-      report('missing parameters', path if layer is None else f'{path}[{layer}]')
-    if not absent:
-      values = [parts[path, layer] for layer in layers]
-      value = np.stack(values) if path in stacked else values[0]
-      leaves[path] = np.array(value, dtype=leaf.dtype, order='C')
-  return leaves
+    if path in stacked:
+      layers = range(leaf.shape[0])
+      missing += [f'{path}[{i}]' for i in layers if (path, i) not in filled]
+    elif (path, None) not in filled:
+      missing.append(path)
+  return missing
 
 
 def _message(what: str, count: int, problems: Mapping[str, list[str]]) -> str:

@@ -10,9 +10,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from ovs_jax.core.lookup import lookup
 from ovs_jax.core.types import Array, Bool, Float, Int, Params
 from ovs_jax.models.clip_text import ClipText
 from ovs_jax.models.clip_vision import ClipVision
+from ovs_jax.models.layers import ACTIVATIONS, NORM_EPSILON
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,8 +36,17 @@ class ClipConfig:
   dtype: str
   remat: bool
   unroll: int
+  # Later than the rest, with the values that all CLIPs had until then: checkpoints
+  # written before know nothing of them.
+  activation: str = 'quick_gelu'  # of `layers.ACTIVATIONS`
+  vision_mlp: int = 0  # hidden units of a block's MLP; 0: four times the width
+  text_mlp: int = 0
+  vision_epsilon: float = NORM_EPSILON  # of the layer norms
+  text_epsilon: float = NORM_EPSILON
+  end_token: int = 0  # whose first place is the text's summary; 0: the largest id
 
   def __post_init__(self) -> None:
+    lookup(ACTIVATIONS, self.activation, 'activation')
     if self.image_size % self.patch:
       raise ValueError(
         f'image_size {self.image_size} is not a multiple of patch {self.patch}'
@@ -100,6 +111,9 @@ class Clip(nn.Module):
       width=c.vision_width,
       layers=c.vision_layers,
       heads=c.vision_heads,
+      mlp=c.vision_mlp or 4 * c.vision_width,
+      activation=c.activation,
+      epsilon=c.vision_epsilon,
       embed_dim=c.embed_dim,
       prompt_depth=c.prompt_depth,
       dtype=dtype,
@@ -112,6 +126,10 @@ class Clip(nn.Module):
       width=c.text_width,
       layers=c.text_layers,
       heads=c.text_heads,
+      mlp=c.text_mlp or 4 * c.text_width,
+      activation=c.activation,
+      epsilon=c.text_epsilon,
+      end_token=c.end_token,
       embed_dim=c.embed_dim,
       dtype=dtype,
       remat=c.remat,

@@ -18,6 +18,10 @@ class ClipText(nn.Module):
     width: of the tokens.
     layers: number of transformer blocks.
     heads: number of attention heads.
+    mlp: hidden units of a block's MLP.
+    activation: of the MLP, from `layers.ACTIVATIONS`.
+    epsilon: of the layer norms.
+    end_token: id of the end of a text; 0 takes the largest id in it.
     embed_dim: of the joint image-text space.
     dtype: of the computation; parameters are float32.
     remat: whether to recompute blocks in the backward pass.
@@ -29,6 +33,10 @@ class ClipText(nn.Module):
   width: int
   layers: int
   heads: int
+  mlp: int
+  activation: str
+  epsilon: float
+  end_token: int
   embed_dim: int
   dtype: Any
   remat: bool
@@ -44,8 +52,7 @@ class ClipText(nn.Module):
         nothing.
 
     Returns:
-      The end-of-text token (the largest id) after the projection, not
-      L2-normalised, float32.
+      The end-of-text token after the projection, not L2-normalised, float32.
     """
     length = tokens.shape[1]
     if length > self.context_length:
@@ -70,14 +77,19 @@ class ClipText(nn.Module):
     blocks = clip_blocks(
       layers=self.layers,
       num_heads=self.heads,
+      mlp=self.mlp,
+      activation=self.activation,
+      epsilon=self.epsilon,
       dtype=self.dtype,
       remat=self.remat,
       unroll=self.unroll,
     )
     causal = jnp.tril(jnp.ones((length, length), bool))
     x, _ = blocks(x, None, None, None, causal)
-    x = layer_norm('ln_final', jnp.float32)(x)
-    end = jnp.argmax(tokens, axis=1)
+    x = layer_norm('ln_final', jnp.float32, self.epsilon)(x)
+    # The first largest id, or the first end token.
+    last = tokens == self.end_token if self.end_token else tokens
+    end = jnp.argmax(last, axis=1)
     x = jnp.take_along_axis(x, end[:, None, None], axis=1)[:, 0]  # b d
     projection = self.param(
       'text_projection',

@@ -18,6 +18,9 @@ class ClipVision(nn.Module):
     width: of the tokens.
     layers: number of transformer blocks.
     heads: number of attention heads.
+    mlp: hidden units of a block's MLP.
+    activation: of the MLP, from `layers.ACTIVATIONS`.
+    epsilon: of the layer norms.
     embed_dim: of the joint image-text space.
     prompt_depth: D; prompts stand in at the input and after blocks 1 to D - 1.
     dtype: of the computation; parameters are float32.
@@ -30,6 +33,9 @@ class ClipVision(nn.Module):
   width: int
   layers: int
   heads: int
+  mlp: int
+  activation: str
+  epsilon: float
   embed_dim: int
   prompt_depth: int
   dtype: Any
@@ -57,14 +63,9 @@ class ClipVision(nn.Module):
       )
     grid = self.image_size // self.patch
     normal = nn.initializers.normal(self.width**-0.5)
+    sides = (self.patch, self.patch)
     x = nn.Conv(
-      self.width,
-      (self.patch, self.patch),
-      (self.patch, self.patch),
-      padding='VALID',
-      use_bias=False,
-      dtype=self.dtype,
-      name='conv1',
+      self.width, sides, sides, 'VALID', use_bias=False, dtype=self.dtype, name='conv1'
     )(image.astype(self.dtype))
     x = x.reshape(b, grid * grid, self.width)  # b n d
     prompts = None
@@ -84,16 +85,19 @@ class ClipVision(nn.Module):
       'positional_embedding', _grid_position, (1 + grid * grid, self.width)
     )
     x = x + position[None].astype(self.dtype)
-    x = layer_norm('ln_pre', self.dtype)(x)
+    x = layer_norm('ln_pre', self.dtype, self.epsilon)(x)
     blocks = clip_blocks(
       layers=self.layers,
       num_heads=self.heads,
+      mlp=self.mlp,
+      activation=self.activation,
+      epsilon=self.epsilon,
       dtype=self.dtype,
       remat=self.remat,
       unroll=self.unroll,
     )
     x, _ = blocks(x, *self._deep_prompts(prompts), keep, None)
-    x = layer_norm('ln_post', jnp.float32)(x[:, 0])  # b d
+    x = layer_norm('ln_post', jnp.float32, self.epsilon)(x[:, 0])  # b d
     projection = self.param('proj', normal, (self.width, self.embed_dim))
     return x @ projection
 

@@ -33,14 +33,26 @@ def linear(
   return lambda x: layer(x).astype(dtype)
 
 
-def layer_norm(name: str, dtype: Any) -> nn.LayerNorm:
-  """Returns a layer norm with PyTorch's epsilon; its statistics are float32."""
-  return nn.LayerNorm(epsilon=NORM_EPSILON, dtype=dtype, name=name)
+def layer_norm(name: str, dtype: Any, epsilon: float = NORM_EPSILON) -> nn.LayerNorm:
+  """Returns a layer norm, PyTorch's by default; its statistics are float32."""
+  return nn.LayerNorm(epsilon=epsilon, dtype=dtype, name=name)
 
 
 def quick_gelu(x: Float[Array, '*b']) -> Float[Array, '*b']:
   """CLIP's activation, `x * sigmoid(1.702 x)`."""
   return x * jax.nn.sigmoid(1.702 * x)
+
+
+def gelu(x: Float[Array, '*b']) -> Float[Array, '*b']:
+  """The exact GELU, by the error function; `jax.nn.gelu` approximates it."""
+  return jax.nn.gelu(x, approximate=False)
+
+
+# OpenAI's CLIPs and what is derived from them have the first, others the second.
+ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
+  'quick_gelu': quick_gelu,
+  'gelu': gelu,
+}
 
 
 def sine_position(height: int, width: int, channels: int) -> Float[Array, 'n d']:
@@ -113,6 +125,9 @@ class ClipBlock(nn.Module):
   """CLIP's pre-norm transformer block, with the mask-prompt substitution after it."""
 
   num_heads: int
+  mlp: int
+  activation: str
+  epsilon: float
   dtype: Any
 
   @nn.compact
@@ -134,10 +149,10 @@ class ClipBlock(nn.Module):
       mask: allowed attention, or None for all.
     """
     width = x.shape[-1]
-    y = layer_norm('ln_1', self.dtype)(x)
+    y = layer_norm('ln_1', self.dtype, self.epsilon)(x)
     x = x + Attention(self.num_heads, self.dtype, name='attn')(y, y, y, mask)
-    y = layer_norm('ln_2', self.dtype)(x)
-    y = quick_gelu(linear(4 * width, name='c_fc', dtype=self.dtype)(y))
+    y = layer_norm('ln_2', self.dtype, self.epsilon)(x)
+    y = ACTIVATIONS[self.activation](linear(self.mlp, name='c_fc', dtype=self.dtype)(y))
     x = x + linear(width, name='c_proj', dtype=self.dtype)(y)
     if prompt is not None and replace is not None and keep is not None:
       shown = keep[:, :, None] | ~replace
@@ -147,7 +162,15 @@ class ClipBlock(nn.Module):
 
 
 def clip_blocks(
-  *, layers: int, num_heads: int, dtype: Any, remat: bool, unroll: int
+  *,
+  layers: int,
+  num_heads: int,
+  mlp: int,
+  activation: str,
+  epsilon: float,
+  dtype: Any,
+  remat: bool,
+  unroll: int,
 ) -> nn.Module:
   """Returns `layers` blocks as one scan; parameters are stacked along axis 0.
 
@@ -163,4 +186,4 @@ def clip_blocks(
     length=layers,
     unroll=unroll,
   )
-  return scan(num_heads, dtype, name='blocks')
+  return scan(num_heads, mlp, activation, epsilon, dtype, name='blocks')

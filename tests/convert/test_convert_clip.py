@@ -7,86 +7,17 @@ import pathlib
 import jax
 import numpy as np
 import pytest
+from tiny_clip import TINY, draw, openai_shapes, placeholders
 
 from ovs_jax.convert import clip
+from ovs_jax.convert.family import Options
 from ovs_jax.convert.rules import export
 from ovs_jax.core.tree import count_parameters, flatten
-from ovs_jax.models.clip import PRESETS, ClipConfig
+from ovs_jax.models.clip import PRESETS
 
 SHARED = pathlib.Path(
   os.environ.get('OVS_SHARED', pathlib.Path(__file__).parents[3] / 'shared')
 )
-
-TINY = ClipConfig(
-  embed_dim=10,
-  image_size=8,
-  patch=4,
-  vision_width=128,
-  vision_layers=2,
-  vision_heads=2,
-  text_width=64,
-  text_layers=3,
-  text_heads=1,
-  context_length=7,
-  vocab_size=20,
-  prompt_depth=2,
-  dtype='float32',
-  remat=False,
-  unroll=1,
-)
-
-
-def openai_shapes(c):
-  """Returns names and shapes of a checkpoint, as OpenAI's archives have them."""
-  found = {
-    'positional_embedding': (c.context_length, c.text_width),
-    'text_projection': (c.text_width, c.embed_dim),
-    'logit_scale': (),
-    'visual.class_embedding': (c.vision_width,),
-    'visual.positional_embedding': (
-      1 + (c.image_size // c.patch) ** 2,
-      c.vision_width,
-    ),
-    'visual.proj': (c.vision_width, c.embed_dim),
-    'visual.conv1.weight': (c.vision_width, 3, c.patch, c.patch),
-    'token_embedding.weight': (c.vocab_size, c.text_width),
-  }
-  norms = [
-    ('ln_final', c.text_width),
-    ('visual.ln_pre', c.vision_width),
-    ('visual.ln_post', c.vision_width),
-  ]
-  for tower, width, layers in (
-    ('transformer', c.text_width, c.text_layers),
-    ('visual.transformer', c.vision_width, c.vision_layers),
-  ):
-    for i in range(layers):
-      block = f'{tower}.resblocks.{i}'
-      norms += [(f'{block}.ln_1', width), (f'{block}.ln_2', width)]
-      for name, rows, columns in (
-        ('attn.in_proj_', 3 * width, width),
-        ('attn.out_proj.', width, width),
-        ('mlp.c_fc.', 4 * width, width),
-        ('mlp.c_proj.', width, 4 * width),
-      ):
-        found[f'{block}.{name}weight'] = (rows, columns)
-        found[f'{block}.{name}bias'] = (rows,)
-  for name, width in norms:
-    found |= {f'{name}.weight': (width,), f'{name}.bias': (width,)}
-  if c.prompt_depth:
-    patches = (c.image_size // c.patch) ** 2
-    found['visual.mask_embedding'] = (c.prompt_depth, patches, c.vision_width)
-  return found
-
-
-def draw(shapes):
-  rng = np.random.default_rng(0)
-  return {name: rng.normal(size=s).astype(np.float16) for name, s in shapes.items()}
-
-
-def placeholders(shapes):
-  """Arrays that take no memory, whatever their shape."""
-  return {name: np.broadcast_to(np.float32(0), s) for name, s in shapes.items()}
 
 
 @pytest.mark.parametrize('depth', [0, 2])
@@ -121,7 +52,9 @@ def test_prefixes_and_constants():
   of_ovseg = {f'clip_adapter.clip_model.{k}': v for k, v in source.items()}
   of_ovseg |= {'backbone.stem.conv1.weight': np.zeros(1), 'criterion.empty_weight': 1}
   archive = {k: np.array(v) for k, v in (('input_resolution', 8), ('vocab_size', 20))}
-  for other in (of_a_run, of_ovseg, {**source, **archive}):
+  adapted = {f'clip_model.{k}': v for k, v in source.items()}
+  both = {f'module.{k}': v for k, v in of_ovseg.items()}
+  for other in (of_a_run, of_ovseg, {**source, **archive}, adapted, both):
     _, params = clip.convert(other)
     jax.tree.map(np.testing.assert_array_equal, params, want)
 
@@ -144,9 +77,132 @@ def test_other_checkpoints_are_refused():
     clip.convert(source)
 
 
+def convert(family, source, **wishes):
+  return family.convert(source, None, Options(**wishes))
+
+
+def test_families_differ_in_activation():
+  source = draw(openai_shapes(dataclasses.replace(TINY, prompt_depth=0)))
+  found = {
+    family: convert(family, source).model['clip']['activation']
+    for family in (clip.OPENAI, clip.OPEN_CLIP, clip.OVSEG_CLIP)
+  }
+  assert list(found.values()) == ['quick_gelu', 'gelu', 'quick_gelu']
+  told = convert(clip.OPEN_CLIP, source, activation='quick_gelu')
+  assert told.model['clip']['activation'] == 'quick_gelu'
+
+
+def test_wishes_that_do_not_fit():
+  source = draw(openai_shapes(TINY))
+  with pytest.raises(ValueError, match='vision_width 128 is not a multiple of 3 heads'):
+    convert(clip.OPENAI, source, vision_heads=3)
+  with pytest.raises(ValueError, match='image_size 10 is not a multiple of patch 4'):
+    convert(clip.OPENAI, source, image_size=10)
+
+
+def test_other_widths_and_heads():
+  config = dataclasses.replace(TINY, vision_mlp=300, text_mlp=100)
+  source = draw(openai_shapes(config))
+  assert clip.infer_config(source) == config
+  assert count_parameters(clip.convert(source)[1]) == sum(
+    x.size for x in source.values()
+  )
+  # open_clip's ViT-H-14, ViT-g-14 and ViT-bigG-14 have 16 heads each.
+  for width, mlp in ((1280, 5120), (1408, 6144), (1664, 8192)):
+    large = dataclasses.replace(TINY, vision_width=width, vision_heads=16)
+    large = dataclasses.replace(large, vision_mlp=0 if mlp == 4 * width else mlp)
+    assert clip.infer_config(placeholders(openai_shapes(large))) == large
+
+
+def test_another_input_size_resizes_positions_and_prompts():
+  source = draw(openai_shapes(TINY), np.float32)
+  conversion = convert(clip.OVSEG_CLIP, source, image_size=16)
+  visual = conversion.params['visual']
+  assert visual['positional_embedding'].shape == (17, 128)
+  assert visual['mask_prompt'].shape == (2, 16, 128)
+  np.testing.assert_array_equal(
+    visual['positional_embedding'][0], source['visual.positional_embedding'][0]
+  )
+  # The mean of a grid survives its resizing: the weights sum to 1 and are symmetric.
+  np.testing.assert_allclose(
+    visual['mask_prompt'].mean(1), source['visual.mask_embedding'].mean(1), atol=1e-5
+  )
+  other = jax.tree.map(np.array_equal, conversion.params, clip.convert(source)[1])
+  assert [path for path, same in flatten(other).items() if not same] == [
+    'visual/mask_prompt',
+    'visual/positional_embedding',
+  ]
+
+
+def test_one_prompt_for_all_positions_is_repeated():
+  source = draw(openai_shapes(TINY))
+  source['visual.mask_embedding'] = source['visual.mask_embedding'][:, :1]
+  prompts = convert(clip.OVSEG_CLIP, source).params['visual']['mask_prompt']
+  assert prompts.shape == (2, 4, 128)
+  np.testing.assert_array_equal(prompts[:, 3:], source['visual.mask_embedding'])
+
+
+def test_what_a_layout_cannot_hold_is_refused():
+  conversion = convert(clip.OVSEG_CLIP, draw(openai_shapes(TINY)))
+  for family in (clip.OPENAI, clip.OPEN_CLIP):
+    with pytest.raises(ValueError, match='prompts of depth 2.*--export=ovseg_clip'):
+      family.export(conversion.params, conversion.model, ['logit_scale'])
+  plain = draw(openai_shapes(dataclasses.replace(TINY, prompt_depth=0)))
+  conversion = convert(clip.OPEN_CLIP, plain)
+  for family in (clip.OPENAI, clip.OVSEG_CLIP):
+    with pytest.raises(ValueError, match="activation 'gelu'.*--export=open_clip"):
+      family.export(conversion.params, conversion.model, ['logit_scale'])
+  note = ['the file does not say: activation gelu']
+  assert clip.OPEN_CLIP.notes(conversion.model) == note
+
+
+def test_names_are_those_of_the_files():
+  for depth in (0, 2):
+    config = dataclasses.replace(TINY, prompt_depth=depth)
+    assert sorted(clip.names(config)) == sorted(openai_shapes(config))
+
+
+@pytest.mark.parametrize(
+  'change, fitting',
+  [
+    (lambda s: s | {'input_resolution': np.array(8)}, {'openai'}),
+    (lambda s: s, {'openai'}),  # matrices in half precision, norms not
+    (lambda s: {k: np.float32(v) for k, v in s.items()}, {'openai', 'open', 'ovseg'}),
+    (lambda s: s | {'visual.mask_embedding': np.zeros((0, 4, 128))}, {'ovseg'}),
+    (lambda s: {f'module.{k}': v for k, v in s.items()}, {'openai'}),
+    (lambda s: {f'clip_adapter.clip_model.{k}': v for k, v in s.items()}, set()),
+    (lambda s: {k: v for k, v in s.items() if k != 'visual.proj'}, set()),
+  ],
+)
+def test_recognition(change, fitting):
+  plain = draw(openai_shapes(dataclasses.replace(TINY, prompt_depth=0)))
+  source = change(plain)
+  families = {
+    'openai': clip.OPENAI,
+    'open': clip.OPEN_CLIP,
+    'ovseg': clip.OVSEG_CLIP,
+  }
+  found = {name for name, f in families.items() if f.recognise(source, None)}
+  assert found == fitting
+
+
+def test_the_parts_of_a_whole_model_that_are_left_out_are_named():
+  source = {
+    f'clip_adapter.clip_model.{k}': v for k, v in draw(openai_shapes(TINY)).items()
+  }
+  source |= {'backbone.a': np.zeros(1), 'sem_seg_head.b': np.zeros(1)}
+  conversion = convert(clip.OVSEG_CLIP, source)
+  assert conversion.left_out == ('backbone', 'sem_seg_head')
+
+
 @pytest.mark.samples
 @pytest.mark.parametrize(
-  'pattern, depth', [('openai_clip_keys_*.txt', 0), ('ovseg_keys_clip_*.txt', 3)]
+  'pattern, depth',
+  [
+    ('openai_clip_keys_*.txt', 0),
+    ('openclip_keys_*.txt', 0),
+    ('ovseg_keys_clip_*.txt', 3),
+  ],
 )
 def test_published_key_lists(pattern, depth):
   paths = sorted((SHARED / 'reference' / 'keys').glob(pattern))

@@ -1,5 +1,8 @@
 """Tables of rules: layouts, strictness, and the way back."""
 
+import collections.abc
+import tracemalloc
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -10,6 +13,7 @@ from ovs_jax.convert.rules import (
   LINEAR,
   OUT,
   POINT,
+  PROJECTION,
   QKV,
   SAME,
   Rule,
@@ -54,6 +58,8 @@ def counting(*shape):
     # Row 6 + 3 + 1 of q, k, v of width 6 is row 4 of k: head 1, feature 1.
     (QKV, (18, 6), [(6, 2, 3)] * 3, lambda x, y: (x[10, 5], y[1][5, 1, 1])),
     (QKV, (18,), [(2, 3)] * 3, lambda x, y: (x[10], y[1][1, 1])),
+    (PROJECTION, (6, 5), [(5, 2, 3)], lambda x, y: (x[4, 3], y[0][3, 1, 1])),
+    (PROJECTION, (6,), [(2, 3)], lambda x, y: (x[4], y[0][1, 1])),
     # Columns of the output projection are heads times features.
     (OUT, (7, 6), [(2, 3, 7)], lambda x, y: (x[6, 4], y[0][1, 1, 6])),
   ],
@@ -165,6 +171,35 @@ def test_everything_wrong_is_in_one_message():
     'blocks/fc/bias[1]',
   ):
     assert part in text
+
+
+def test_a_source_larger_than_memory_is_read_one_by_one():
+  class Lazy(collections.abc.Mapping):
+    def __len__(self):
+      return 20
+
+    def __iter__(self):
+      return (f'b.{i}' for i in range(20))
+
+    def __getitem__(self, name):
+      return np.full((100, 1000), int(name[2:]), np.float64)
+
+  rules = [Rule(r'b\.(?P<layer>\d+)', 'b', LINEAR)]
+  tracemalloc.start()
+  params = apply(Lazy(), rules, shapes(b=(20, 1000, 100)), what='test')
+  peak = tracemalloc.get_traced_memory()[1]
+  tracemalloc.stop()
+  np.testing.assert_array_equal(params['b'][:, 5, 5], np.arange(20))
+  assert peak < 1.25 * params['b'].nbytes
+
+
+def test_integers_are_no_parameters():
+  tensors = source()
+  tensors['norm.weight'] = np.arange(4, dtype=np.int8)
+  with pytest.raises(
+    ValueError, match=r'1 not floating-point .*\n.*norm.weight \(int8'
+  ):
+    apply(tensors, RULES, EXPECTED, what='a file')
 
 
 def test_unused_ambiguous_and_doubled():

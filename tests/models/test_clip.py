@@ -11,6 +11,7 @@ import pytest
 
 from ovs_jax.convert import clip as convert_clip
 from ovs_jax.core.tree import count_parameters
+from ovs_jax.models import layers
 from ovs_jax.models.clip import (
   PRESETS,
   Clip,
@@ -209,3 +210,45 @@ def test_wrong_input_sizes_are_named(params):
     encode(SMALL, params, jnp.zeros((1, 16, 16, 3)))
   with pytest.raises(ValueError, match='reads 10 tokens, got 11'):
     encode_text(SMALL, params, jnp.zeros((1, 11), int))
+
+
+def test_activations():
+  x = jnp.asarray([-1.0, 0.5, 2.0])
+  # x Phi(x) and x sigmoid(1.702 x), by hand.
+  np.testing.assert_allclose(
+    layers.ACTIVATIONS['gelu'](x), [-0.158655, 0.345731, 1.954500], atol=2e-6
+  )
+  np.testing.assert_allclose(
+    layers.ACTIVATIONS['quick_gelu'](x), [-0.154204, 0.350388, 1.935659], atol=2e-6
+  )
+
+
+def test_what_only_some_clips_have(params, image):
+  config = dataclasses.replace(SMALL, vision_mlp=24, text_mlp=20, activation='gelu')
+  shapes = jax.eval_shape(lambda k: init_clip(config, k), jax.random.key(0))
+  assert shapes['visual']['blocks']['c_fc']['kernel'].shape == (3, 16, 24)
+  assert shapes['text']['blocks']['c_proj']['kernel'].shape == (2, 20, 12)
+  plain = encode(SMALL, params, image)
+  for change in ({'activation': 'gelu'}, {'vision_epsilon': 0.1}):
+    other = encode(dataclasses.replace(SMALL, **change), params, image)
+    assert 1e-4 < np.abs(other - plain).max() < 3
+  with pytest.raises(ValueError, match="unknown activation 'gelU'.*'gelu'"):
+    dataclasses.replace(SMALL, activation='gelU')
+
+
+def test_texts_end_at_the_first_end_token(params):
+  config = dataclasses.replace(SMALL, end_token=7)
+  tokens = jnp.asarray([[1, 7, 29, 7]])
+  want = encode_text(SMALL, params, jnp.asarray([[1, 7]]))
+  np.testing.assert_allclose(encode_text(config, params, tokens), want, rtol=1e-5)
+  by_largest = encode_text(SMALL, params, tokens)
+  assert np.abs(by_largest - want).max() > 1e-3
+
+
+def test_configurations_written_earlier_still_load():
+  old = dataclasses.asdict(SMALL)
+  for name in ('activation', 'end_token', 'vision_mlp', 'text_mlp'):
+    del old[name]
+  del old['vision_epsilon'], old['text_epsilon']
+  assert ClipConfig(**old) == SMALL
+  assert SMALL.activation == 'quick_gelu' and SMALL.vision_epsilon == 1e-5

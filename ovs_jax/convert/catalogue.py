@@ -1,0 +1,109 @@
+"""Published CLIP checkpoints: what they are, their licences and where they are."""
+
+import dataclasses
+
+from ovs_jax.core.lookup import lookup
+
+_OPENAI = 'https://openaipublic.azureedge.net/clip/models'
+_HUB = 'https://huggingface.co'
+_OVSEG = 'https://github.com/facebookresearch/ov-seg'
+
+
+@dataclasses.dataclass(frozen=True)
+class Published:
+  """One checkpoint.
+
+  Attributes:
+    family: name in `SOURCES`.
+    licence: of the weights, as its publisher states it.
+    place: the file itself, or the page that leads to it.
+    sha256: of the file, where its publisher states it.
+    file: name of the file; empty if `place` is a page, so that people have to go.
+  """
+
+  family: str
+  licence: str
+  place: str
+  sha256: str | None = None
+  file: str = ''
+
+
+def _openai(file: str, sha256: str) -> Published:
+  """OpenAI's addresses contain the hash of what is there."""
+  return Published('openai', 'MIT', f'{_OPENAI}/{sha256}/{file}', sha256, file)
+
+
+def _page(family: str, licence: str, place: str) -> Published:
+  return Published(family, licence, place)
+
+
+PUBLISHED: dict[str, Published] = {
+  'ViT-B/32': _openai(
+    'ViT-B-32.pt', '40d365715913c9da98579312b702a82c18be219cc2a73407c4526f58eba950af'
+  ),
+  'ViT-B/16': _openai(
+    'ViT-B-16.pt', '5806e77cd80f8b59890b7e101eabd078d9fb84e6937f9e85e4ecb61988df416f'
+  ),
+  'ViT-L/14': _openai(
+    'ViT-L-14.pt', 'b8cca3fd41ae0c99ba7e8951adf17d267cdb84cd88be6f7c2e0eca1737a03836'
+  ),
+  'ViT-L/14@336px': _openai(
+    'ViT-L-14-336px.pt',
+    '3035c92b350959924f9f00213499208652fc7ea050643e8b385c2dac08641f02',
+  ),
+  'clip-vit-base-patch32': _page(
+    'hf_clip', "OpenAI's, MIT", f'{_HUB}/openai/clip-vit-base-patch32'
+  ),
+  'clip-vit-base-patch16': _page(
+    'hf_clip', "OpenAI's, MIT", f'{_HUB}/openai/clip-vit-base-patch16'
+  ),
+  'clip-vit-large-patch14': _page(
+    'hf_clip', "OpenAI's, MIT", f'{_HUB}/openai/clip-vit-large-patch14'
+  ),
+  'clip-vit-large-patch14-336': _page(
+    'hf_clip', "OpenAI's, MIT", f'{_HUB}/openai/clip-vit-large-patch14-336'
+  ),
+  'laion2b_s34b_b79k (ViT-B-32)': _page(
+    'open_clip', 'MIT', f'{_HUB}/laion/CLIP-ViT-B-32-laion2B-s34B-b79K'
+  ),
+  'laion2b_s34b_b88k (ViT-B-16)': _page(
+    'open_clip', 'MIT', f'{_HUB}/laion/CLIP-ViT-B-16-laion2B-s34B-b88K'
+  ),
+  'laion2b_s32b_b82k (ViT-L-14)': _page(
+    'open_clip', 'MIT', f'{_HUB}/laion/CLIP-ViT-L-14-laion2B-s32B-b82K'
+  ),
+  'laion2b_s32b_b79k (ViT-H-14)': _page(
+    'open_clip', 'MIT', f'{_HUB}/laion/CLIP-ViT-H-14-laion2B-s32B-b79K'
+  ),
+  'ovseg_clip (ViT-L/14)': _page('ovseg_clip', 'CC-BY-NC 4.0', _OVSEG),
+  'ovseg_clip (ViT-B/16)': _page('ovseg_clip', 'CC-BY-NC 4.0', _OVSEG),
+}
+
+
+def find(name: str) -> Published:
+  """Returns the entry of a checkpoint that can be downloaded.
+
+  Raises:
+    ValueError: the name is not known, or only a page is.
+  """
+  item = lookup(PUBLISHED, name, 'checkpoint')
+  if not item.file:
+    raise ValueError(
+      f'{name} is not fetched from here; get it at {item.place} (licence: '
+      f'{item.licence}) and convert it with --source={item.family} --input=PATH'
+    )
+  return item
+
+
+def table() -> str:
+  """Returns all checkpoints as lines of text."""
+  lines = []
+  for name, item in PUBLISHED.items():
+    lines += [
+      name,
+      f'  family   {item.family}',
+      f'  licence  {item.licence}',
+      f'  sha256   {item.sha256 or "not published"}',
+      f'  {"--download=" + name if item.file else "by hand"} from {item.place}',
+    ]
+  return '\n'.join(lines)

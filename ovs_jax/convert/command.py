@@ -1,0 +1,158 @@
+"""Converts checkpoints of other projects, and ours back, on the command line.
+
+python -m ovs_jax.convert --input=ViT-B-16.pt --output=checkpoints/b16 --check
+python -m ovs_jax.convert --export=openai --input=DIR --output=FILE.safetensors
+python -m ovs_jax.convert --list
+python -m ovs_jax.convert --download=ViT-B/16 --output=checkpoints/b16
+"""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+from ovs_jax.convert import SOURCES, catalogue, exchange
+from ovs_jax.convert.download import cache_directory, fetch
+from ovs_jax.convert.family import Options
+from ovs_jax.models.layers import ACTIVATIONS
+
+# Fields of configurations that are ways to compute and no facts of a checkpoint.
+_COMPUTATION = ('dtype', 'remat', 'unroll')
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+  """Runs the command; returns 0, or 2 after a mistake, which it explains."""
+  parser = _parser()
+  arguments = parser.parse_args(argv)
+  try:
+    return _run(arguments, parser)
+  except (ValueError, OSError) as error:
+    print(f'error: {error}', file=sys.stderr)
+    return 2
+  except KeyboardInterrupt:
+    print('stopped; run the same command again to go on', file=sys.stderr)
+    return 130
+
+
+def _parser() -> argparse.ArgumentParser:
+  families = '\n'.join(f'  {name}: {family.clue}' for name, family in SOURCES.items())
+  parser = argparse.ArgumentParser(
+    prog='python -m ovs_jax.convert',
+    description='Converts checkpoints of other projects into ours, and ours back.',
+    epilog=f'families:\n{families}',
+    formatter_class=argparse.RawDescriptionHelpFormatter,
+    allow_abbrev=False,
+  )
+  add = parser.add_argument
+  add('--input', metavar='PATH', help='file or folder to convert; for --export, ours')
+  add('--output', metavar='PATH', help='directory to write; for --export, a file')
+  add(
+    '--source',
+    default='auto',
+    choices=('auto', *SOURCES),
+    help='family of the input (default: by the names of its tensors)',
+  )
+  add('--export', choices=tuple(SOURCES), help='write our checkpoint in this layout')
+  add('--check', action='store_true', help='read both again and compare every number')
+  add('--overwrite', action='store_true', help='replace what is at --output')
+  add(
+    '--activation',
+    choices=tuple(ACTIVATIONS),
+    help='of CLIP, where the file does not say. openai and ovseg_clip: quick_gelu, '
+    'as for everything derived from those weights; open_clip: gelu unless told '
+    "(its models called ...-quickgelu need quick_gelu); hf_clip: config.json's",
+  )
+  add(
+    '--image_size',
+    type=int,
+    metavar='PIXELS',
+    help='side of the input that CLIP shall take; position tables are resized',
+  )
+  add('--vision_heads', type=int, help='attention heads (default: width / 64)')
+  add('--text_heads', type=int, help='attention heads (default: width / 64)')
+  add('--list', action='store_true', help='tell which checkpoints are published where')
+  add(
+    '--download',
+    metavar='NAME',
+    help='fetch a checkpoint of --list into ~/.cache/ovs_jax/downloads, resuming and '
+    'verifying; converts it if --output is given',
+  )
+  return parser
+
+
+def _run(arguments: argparse.Namespace, parser: argparse.ArgumentParser) -> int:
+  if arguments.list:
+    print(catalogue.table())
+    return 0
+  if arguments.download:
+    return _download(arguments)
+  if not arguments.input or not arguments.output:
+    parser.error('--input and --output are required (or --list, or --download)')
+  if arguments.export:
+    return _export(arguments)
+  return _convert(arguments, arguments.input, arguments.source)
+
+
+def _download(arguments: argparse.Namespace) -> int:
+  item = catalogue.find(arguments.download)
+  path = fetch(item.place, cache_directory() / item.file, sha256=item.sha256)
+  print(f'{path} (licence: {item.licence})')
+  if not arguments.output:
+    return 0
+  return _convert(arguments, str(path), item.family)
+
+
+def _convert(arguments: argparse.Namespace, path: str, source: str) -> int:
+  options = Options(
+    activation=arguments.activation,
+    image_size=arguments.image_size,
+    vision_heads=arguments.vision_heads,
+    text_heads=arguments.text_heads,
+  )
+  report = exchange.convert(
+    path,
+    arguments.output,
+    source=source,
+    options=options,
+    overwrite=arguments.overwrite,
+  )
+  print(_summary(report))
+  print(f'  written to {arguments.output}')
+  if arguments.check:
+    done = exchange.check(path, arguments.output)
+    print(f'  checked: {done.tensors} tensors, {done.values:,} numbers, all equal')
+  return 0
+
+
+def _export(arguments: argparse.Namespace) -> int:
+  report = exchange.export(
+    arguments.input,
+    arguments.output,
+    layout=arguments.export,
+    overwrite=arguments.overwrite,
+  )
+  print(f'{report.family}: {report.tensors} tensors written to {arguments.output}')
+  for note in SOURCES[report.family].notes(report.model):
+    print(f'  {note}')
+  return 0
+
+
+def _summary(report: exchange.Report) -> str:
+  """Tells what was found, so that a wrong guess is seen."""
+  record: dict[str, Any] = report.model['source']
+  sizes = report.model[report.model['model']].items()
+  shown = [f'{k} {v}' for k, v in sizes if k not in _COMPUTATION]
+  lines = [
+    f'{report.family}: {report.tensors} tensors, {report.values:,} numbers',
+    f'  {", ".join(shown)}',
+    *(f'  {name}: sha256 {digest}' for name, digest in record['files'].items()),
+  ]
+  if record['constants']:
+    lines.append(f'  constants without a parameter: {", ".join(record["constants"])}')
+  if record['left_out']:
+    lines.append(f'  parts of other models, left out: {", ".join(record["left_out"])}')
+  if record['skipped']:
+    skipped = record['skipped']
+    more = f', and {len(skipped) - 8} more' if len(skipped) > 8 else ''
+    lines.append(f'  entries that are no tensors: {", ".join(skipped[:8])}{more}')
+  return '\n'.join(lines)

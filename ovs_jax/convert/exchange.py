@@ -1,0 +1,272 @@
+"""Whole checkpoints: from files to our directories, the comparison, and back."""
+
+import dataclasses
+import pathlib
+import re
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+import ovs_jax
+from ovs_jax.convert import SOURCES
+from ovs_jax.convert.family import Conversion, Options, Tensors, kind_of
+from ovs_jax.convert.reader import Checkpoint, read
+from ovs_jax.core.checkpoint import load_config, load_model, save_model
+from ovs_jax.core.files import Path, atomic_path, check_writable, write_json
+from ovs_jax.core.lookup import lookup
+
+# Types that are smaller than ours; what came in one of them leaves in it.
+_HALVES = ('float16', 'bfloat16')
+
+
+@dataclasses.dataclass(frozen=True)
+class Report:
+  """What was done.
+
+  Attributes:
+    family: name in `SOURCES`.
+    model: configuration of the model, as it is stored.
+    tensors: how many foreign tensors there were, constants not counted.
+    values: how many numbers those have.
+  """
+
+  family: str
+  model: dict[str, Any]
+  tensors: int
+  values: int
+
+
+def choose(checkpoint: Checkpoint, source: str = 'auto') -> str:
+  """Returns the family of a checkpoint.
+
+  Args:
+    checkpoint: what was read.
+    source: a name in `SOURCES`, or `auto` to go by the names of the tensors.
+
+  Raises:
+    ValueError: no family recognises it, or several do.
+  """
+  if source != 'auto':
+    lookup(SOURCES, source, 'source')
+    return source
+  found = [
+    name
+    for name, family in SOURCES.items()
+    if family.recognise(checkpoint.tensors, checkpoint.config)
+  ]
+  if len(found) == 1:
+    return found[0]
+  known = SOURCES if not found else {name: SOURCES[name] for name in found}
+  clues = '\n'.join(
+    f'  --source={name}: {family.clue}' for name, family in known.items()
+  )
+  if found:
+    raise ValueError(
+      f'the names of the tensors fit {", ".join(found)}, which do not compute alike; '
+      f'say where the weights come from:\n{clues}'
+    )
+  some = ', '.join(sorted(checkpoint.tensors)[:6])
+  raise ValueError(
+    f'no known family has such tensors ({len(checkpoint.tensors)}: {some} ...). Known '
+    f'families and what tells them apart:\n{clues}'
+  )
+
+
+def convert(
+  path: Path,
+  output: Path,
+  *,
+  source: str = 'auto',
+  options: Options | None = None,
+  overwrite: bool = False,
+) -> Report:
+  """Converts a foreign checkpoint into a model directory of ours, atomically.
+
+  Args:
+    path: file or folder to read.
+    output: directory to write.
+    source: family, or `auto`.
+    options: what the file does not say.
+    overwrite: whether `output` may have something in it, which is replaced.
+
+  Raises:
+    ValueError, OSError: what is wrong with the file, the wishes or the directory.
+  """
+  options = options or Options()
+  output = _claim(output, overwrite=overwrite)
+  checkpoint = read(path)
+  name = choose(checkpoint, source)
+  conversion = SOURCES[name].convert(checkpoint.tensors, checkpoint.config, options)
+  model = {
+    **conversion.model,
+    'source': _record(checkpoint, name, conversion, options),
+  }
+  size = sum(x.nbytes for x in jax.tree.leaves(conversion.params))
+  _check_space(output, size)
+  save_model(output, conversion.params, model)
+  values = sum(x.size for x in jax.tree.leaves(conversion.params))
+  return Report(name, model, len(conversion.tensors), values)
+
+
+def check(path: Path, output: Path) -> Report:
+  """Reads a foreign checkpoint and its conversion again and compares every number.
+
+  Raises:
+    ValueError: they differ, or the directory was converted from something else.
+  """
+  model = load_config(output)
+  record = _record_of(model, output)
+  checkpoint = read(path)
+  origin = checkpoint.metadata
+  if record['sha256'] != origin.sha256:
+    raise ValueError(
+      f'{output} was converted from {record["file"]} with sha256 {record["sha256"]}; '
+      f'{path} has {origin.sha256}'
+    )
+  family = lookup(SOURCES, record['family'], 'source')
+  conversion = family.convert(
+    checkpoint.tensors, checkpoint.config, Options(**record['options'])
+  )
+  tensors, wanted = conversion.tensors, conversion.model
+  del conversion  # its parameters; both need not be in memory
+  params, _ = load_model(output)
+  differences = [
+    f'configuration {key!r}' for key in wanted if wanted[key] != model.get(key)
+  ]
+  values = 0
+  for name in tensors:
+    want = np.asarray(tensors[name]).astype(np.float32)
+    got = family.export(params, model, [name])[name]
+    values += want.size
+    if got.shape != want.shape:
+      differences.append(f'{name} {got.shape} instead of {want.shape}')
+    elif not np.array_equal(got, want, equal_nan=True):
+      differences.append(f'{name} by up to {np.nanmax(np.abs(got - want)):.3g}')
+  missing = sorted(set(family.names(model)) - set(tensors))
+  differences += [f'{name} is not in {path}' for name in missing]
+  if differences:
+    more = f', and {len(differences) - 12} more' if len(differences) > 12 else ''
+    raise ValueError(
+      f'{len(differences)} of {len(tensors)} tensors differ between {path} and '
+      f'{output}: {", ".join(differences[:12])}{more}'
+    )
+  return Report(record['family'], model, len(tensors), values)
+
+
+def export(
+  directory: Path, output: Path, *, layout: str, overwrite: bool = False
+) -> Report:
+  """Writes one of our checkpoints in the layout of a family, as safetensors.
+
+  Numbers that came as float16 or bfloat16, and still fit, leave as such.
+
+  Args:
+    directory: model directory, or a run.
+    output: file to write, or folder where the family has settings beside the tensors.
+    layout: name in `SOURCES`.
+    overwrite: whether `output` may exist, and is replaced.
+
+  Raises:
+    ValueError, OSError: the layout cannot hold the model, or `output` is not free.
+  """
+  family = lookup(SOURCES, layout, 'layout')
+  folder = family.settings is not None
+  if not folder and pathlib.Path(output).suffix != '.safetensors':
+    raise ValueError(f'--output={output} must end in .safetensors')
+  output = _claim(output, overwrite=overwrite)
+  params, model = load_model(directory, kind=family.model)
+  tensors = family.export(params, model, family.names(model))
+  record = model.get('source', {})
+  del params
+  tensors = {
+    name: _smaller(x, record.get('dtypes', {}).get(_pattern(name)))
+    for name, x in tensors.items()
+  }
+  if record.get('family') == layout:
+    for name in record['constants']:
+      tensors[name] = family.constant(name, model)
+  _check_space(output, sum(x.nbytes for x in tensors.values()))
+  with atomic_path(output) as temporary:
+    if folder:
+      temporary.mkdir()
+      _write_tensors(temporary / 'model.safetensors', tensors)
+      for name, value in family.settings(model).items():
+        write_json(temporary / name, value)
+    else:
+      _write_tensors(temporary, tensors)
+  return Report(layout, model, len(tensors), sum(x.size for x in tensors.values()))
+
+
+def _write_tensors(path: pathlib.Path, tensors: dict[str, np.ndarray]) -> None:
+  from safetensors.numpy import save_file
+
+  save_file(tensors, path, metadata={'format': 'pt'})  # `transformers` asks for it
+
+
+def _record(
+  checkpoint: Checkpoint, family: str, conversion: Conversion, options: Options
+) -> dict[str, Any]:
+  """Returns what is stored about where a model came from."""
+  origin = checkpoint.metadata
+  wishes = {k: v for k, v in dataclasses.asdict(options).items() if v is not None}
+  return {
+    'file': origin.file,
+    'sha256': origin.sha256,
+    'files': {file.name: file.sha256 for file in origin.files},
+    'container': origin.container,
+    'family': family,
+    'converter_version': ovs_jax.__version__,
+    'options': wishes,
+    'constants': list(conversion.constants),
+    'left_out': list(conversion.left_out),
+    'skipped': sorted(origin.skipped),
+    'dtypes': _dtypes(conversion.tensors),
+  }
+
+
+def _record_of(model: Mapping[str, Any], directory: Path) -> dict[str, Any]:
+  if 'source' not in model:
+    raise ValueError(f'{directory} was trained here, not converted; nothing to compare')
+  return dict(model['source'])
+
+
+def _pattern(name: str) -> str:
+  """Returns the name of a tensor without the index of its layer."""
+  return re.sub(r'\.\d+\.', '.*.', name)
+
+
+def _dtypes(tensors: Tensors) -> dict[str, str]:
+  """Returns the types of the tensors that are halves, by the pattern of their names."""
+  found: dict[str, set[str]] = {}
+  for name in tensors:
+    found.setdefault(_pattern(name), set()).add(kind_of(tensors, name)[1].name)
+  only = {pattern: min(kinds) for pattern, kinds in found.items() if len(kinds) == 1}
+  return {pattern: kind for pattern, kind in only.items() if kind in _HALVES}
+
+
+def _smaller(x: np.ndarray, dtype: str | None) -> np.ndarray:
+  """Returns the values in a smaller type if that changes none of them."""
+  if dtype is None:
+    return x
+  half = x.astype(jnp.dtype(dtype))
+  return half if np.array_equal(half.astype(x.dtype), x, equal_nan=True) else x
+
+
+def _claim(output: Path, *, overwrite: bool) -> pathlib.Path:
+  output = pathlib.Path(output).absolute()
+  taken = output.is_file() or (output.is_dir() and any(output.iterdir()))
+  if taken and not overwrite:
+    raise ValueError(
+      f'{output} exists already; choose another --output= or add --overwrite'
+    )
+  return output
+
+
+def _check_space(output: pathlib.Path, size: int) -> None:
+  try:
+    check_writable(output.parent, megabytes=size // 2**20 + 1)
+  except OSError as error:
+    raise OSError(str(error).replace('--workdir=', '--output=')) from error

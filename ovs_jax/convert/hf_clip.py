@@ -1,0 +1,342 @@
+"""CLIP folders of Hugging Face: other names, and settings in a config.json."""
+
+import dataclasses
+import math
+import re
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from ovs_jax.convert.clip import HEAD_SIZE, resized, shapes, with_options
+from ovs_jax.convert.family import (
+  Conversion,
+  Family,
+  Options,
+  Renamed,
+  Tensors,
+  shape_of,
+)
+from ovs_jax.convert.rules import (
+  CONV,
+  LINEAR,
+  OUT,
+  PROJECTION,
+  SAME,
+  Rule,
+  apply,
+  export,
+  linear_rules,
+  norm_rules,
+)
+from ovs_jax.core.lookup import lookup
+from ovs_jax.models.clip import ClipConfig
+from ovs_jax.models.layers import ACTIVATIONS, NORM_EPSILON
+
+# Indices that older files hold beside the parameters.
+CONSTANTS = (r'(text|vision)_model\.embeddings\.position_ids',)
+_POSITIONS = 'vision_model.embeddings.position_embedding.weight'
+
+# What `transformers` takes for the keys that a config.json leaves out.
+_DEFAULTS = {
+  'text': {
+    'num_attention_heads': 8,
+    'hidden_act': 'quick_gelu',
+    'layer_norm_eps': NORM_EPSILON,
+    'eos_token_id': 49407,
+  },
+  'vision': {
+    'num_attention_heads': 12,
+    'hidden_act': 'quick_gelu',
+    'layer_norm_eps': NORM_EPSILON,
+  },
+}
+_LEGACY_END = 2  # an end token of 2 stands for the largest id, in old configurations
+
+_BLOCK = ('self_attn.{}_proj', 'layer_norm{}', 'mlp.fc{}')
+
+
+def _block_rules(tower: str, target: str) -> list[Rule]:
+  block = rf'{tower}\.encoder\.layers\.(?P<layer>\d+)'
+  attention = rf'{block}\.self_attn\.(?P<part>[qkv])_proj'
+  return [
+    Rule(rf'{attention}\.weight', rf'{target}/attn/\g<part>/kernel', PROJECTION),
+    Rule(rf'{attention}\.bias', rf'{target}/attn/\g<part>/bias', PROJECTION),
+    Rule(rf'{block}\.self_attn\.out_proj\.weight', f'{target}/attn/out/kernel', OUT),
+    Rule(rf'{block}\.self_attn\.out_proj\.bias', f'{target}/attn/out/bias', SAME),
+    *norm_rules(rf'{block}\.layer_norm(?P<i>[12])', rf'{target}/ln_\g<i>'),
+    *linear_rules(rf'{block}\.mlp\.fc1', f'{target}/c_fc'),
+    *linear_rules(rf'{block}\.mlp\.fc2', f'{target}/c_proj'),
+  ]
+
+
+def rules() -> list[Rule]:
+  """Returns the table."""
+  text, vision = r'text_model\.embeddings', r'vision_model\.embeddings'
+  return [
+    Rule(r'logit_scale', 'logit_scale', SAME),
+    Rule(rf'{text}\.token_embedding\.weight', 'text/token_embedding/embedding', SAME),
+    Rule(rf'{text}\.position_embedding\.weight', 'text/positional_embedding', SAME),
+    *norm_rules(r'text_model\.final_layer_norm', 'text/ln_final'),
+    Rule(r'text_projection\.weight', 'text/text_projection', LINEAR),
+    *_block_rules('text_model', 'text/blocks'),
+    Rule(rf'{vision}\.patch_embedding\.weight', 'visual/conv1/kernel', CONV),
+    Rule(rf'{vision}\.class_embedding', 'visual/class_embedding', SAME),
+    Rule(rf'{vision}\.position_embedding\.weight', 'visual/positional_embedding', SAME),
+    *norm_rules(r'vision_model\.pre_layrnorm', 'visual/ln_pre'),  # spelt like this
+    *norm_rules(r'vision_model\.post_layernorm', 'visual/ln_post'),
+    Rule(r'visual_projection\.weight', 'visual/proj', LINEAR),
+    *_block_rules('vision_model', 'visual/blocks'),
+  ]
+
+
+def names(config: ClipConfig) -> list[str]:
+  """Returns the names of the tensors that a CLIP of these sizes has."""
+  layers = []
+  for tower, count in (
+    ('text_model', config.text_layers),
+    ('vision_model', config.vision_layers),
+  ):
+    for i in range(count):
+      layers += [
+        f'{tower}.encoder.layers.{i}.{part.format(which)}'
+        for part, all_of in zip(
+          _BLOCK, (['q', 'k', 'v', 'out'], '12', '12'), strict=True
+        )
+        for which in all_of
+      ]
+  layers += [
+    'text_model.final_layer_norm',
+    'vision_model.pre_layrnorm',
+    'vision_model.post_layernorm',
+  ]
+  return [
+    'logit_scale',
+    'text_model.embeddings.token_embedding.weight',
+    'text_model.embeddings.position_embedding.weight',
+    'vision_model.embeddings.class_embedding',
+    'vision_model.embeddings.patch_embedding.weight',
+    _POSITIONS,
+    'visual_projection.weight',
+    'text_projection.weight',
+    *(f'{layer}.{kind}' for layer in layers for kind in ('weight', 'bias')),
+  ]
+
+
+def infer_config(
+  source: Tensors, settings: Mapping[str, Any] | None, options: Options | None = None
+) -> ClipConfig:
+  """Returns the sizes of a CLIP: shapes first, then config.json.
+
+  Args:
+    source: tensors by name.
+    settings: the contents of config.json; None takes heads of 64, and the activation
+      of `options`.
+    options: what the user wants otherwise.
+
+  Raises:
+    ValueError: it is not such a CLIP, or has something that we have not.
+  """
+  options = options or Options()
+  needed = (
+    'vision_model.embeddings.patch_embedding.weight',
+    _POSITIONS,
+    'visual_projection.weight',
+    'text_model.embeddings.position_embedding.weight',
+    'text_model.embeddings.token_embedding.weight',
+  )
+  missing = [name for name in needed if name not in source]
+  if missing:
+    raise ValueError(
+      f'not a CLIP of Hugging Face: {", ".join(missing)} missing from its '
+      f'{len(source)} tensors'
+    )
+  patches, positions, projection, texts, tokens = (shape_of(source, n) for n in needed)
+  text_width, width, patch = tokens[1], patches[0], patches[-1]
+  found = _of_settings(settings, width, text_width, options)
+  config = ClipConfig(
+    embed_dim=projection[0],
+    image_size=math.isqrt(positions[0] - 1) * patch,
+    patch=patch,
+    vision_width=width,
+    vision_layers=_count_layers(source, 'vision'),
+    text_width=text_width,
+    text_layers=_count_layers(source, 'text'),
+    context_length=texts[0],
+    vocab_size=tokens[0],
+    prompt_depth=0,
+    dtype='float32',
+    remat=False,
+    unroll=1,
+    vision_mlp=_mlp(source, 'vision', width),
+    text_mlp=_mlp(source, 'text', text_width),
+    **found,
+  )
+  # The end token of CLIP's vocabulary is the largest id, with and without its name.
+  if config.end_token in (_LEGACY_END, config.vocab_size - 1):
+    config = dataclasses.replace(config, end_token=0)
+  return with_options(config, options)
+
+
+def _of_settings(
+  settings: Mapping[str, Any] | None, width: int, text_width: int, options: Options
+) -> dict[str, Any]:
+  """Returns the fields that shapes do not tell."""
+  if settings is None:
+    if options.activation is None:
+      raise ValueError(
+        'there is no config.json, which says the activation; give the folder as '
+        '--input=, or --activation=quick_gelu or --activation=gelu'
+      )
+    vision_heads = options.vision_heads or max(width // HEAD_SIZE, 1)
+    text_heads = options.text_heads or max(text_width // HEAD_SIZE, 1)
+    return {
+      'vision_heads': vision_heads,
+      'text_heads': text_heads,
+      'activation': options.activation,
+    }
+  text, vision = (_section(settings, tower) for tower in ('text', 'vision'))
+  activation = options.activation or vision['hidden_act']
+  if options.activation is None and text['hidden_act'] != vision['hidden_act']:
+    raise ValueError(
+      f'config.json has the activation {text["hidden_act"]!r} for texts and '
+      f'{vision["hidden_act"]!r} for images; our CLIP has one for both'
+    )
+  lookup(ACTIVATIONS, activation, 'activation (hidden_act)')
+  return {
+    'vision_heads': options.vision_heads or vision['num_attention_heads'],
+    'text_heads': options.text_heads or text['num_attention_heads'],
+    'activation': activation,
+    'vision_epsilon': float(vision['layer_norm_eps']),
+    'text_epsilon': float(text['layer_norm_eps']),
+    'end_token': _single(text['eos_token_id']),
+  }
+
+
+def _section(settings: Mapping[str, Any], tower: str) -> dict[str, Any]:
+  """Returns one tower's settings; an older key for them goes before the newer."""
+  return {
+    **_DEFAULTS[tower],
+    **(settings.get(f'{tower}_config') or {}),
+    **(settings.get(f'{tower}_config_dict') or {}),
+  }
+
+
+def _single(end: Any) -> int:
+  if isinstance(end, int) and end > 0:
+    return end
+  raise ValueError(f'eos_token_id of config.json is {end!r}; one positive id is read')
+
+
+def _count_layers(source: Tensors, tower: str) -> int:
+  pattern = re.compile(rf'{tower}_model\.encoder\.layers\.(\d+)\.')
+  found = (pattern.match(name) for name in source)
+  return len({match[1] for match in found if match})
+
+
+def _mlp(source: Tensors, tower: str, width: int) -> int:
+  name = f'{tower}_model.encoder.layers.0.mlp.fc1.bias'
+  hidden = shape_of(source, name)[0] if name in source else 4 * width
+  return 0 if hidden == 4 * width else hidden
+
+
+def convert(
+  source: Tensors, settings: Mapping[str, Any] | None, options: Options
+) -> Conversion:
+  """Converts the tensors of a folder.
+
+  Raises:
+    ValueError: it is not such a CLIP; lists everything that does not fit.
+  """
+  source = Renamed(source, {_plain(name): name for name in source})
+  config = infer_config(source, settings, options)
+  constants = [n for n in source if any(re.fullmatch(p, n) for p in CONSTANTS)]
+  held: Tensors = Renamed(source, {n: n for n in source if n not in constants})
+  held = resized(held, config, _POSITIONS)
+  params = apply(held, rules(), shapes(config), what='CLIP of Hugging Face')
+  model = {'model': 'clip', 'clip': dataclasses.asdict(config)}
+  return Conversion(model, params, held, tuple(constants))
+
+
+def _plain(name: str) -> str:
+  return name.removeprefix('module.')
+
+
+def _export(
+  params: Mapping[str, Any], model: Mapping[str, Any], names: list[str]
+) -> dict[str, np.ndarray]:
+  config = ClipConfig(**model['clip'])
+  if config.prompt_depth:
+    raise ValueError(
+      f'this CLIP has mask prompts of depth {config.prompt_depth}, which the layout '
+      "'hf_clip' cannot hold; use --export=ovseg_clip"
+    )
+  return export(params, rules(), names)
+
+
+def _constant(name: str, model: Mapping[str, Any]) -> np.ndarray:
+  c = ClipConfig(**model['clip'])
+  vision = name.startswith('vision')
+  count = 1 + (c.image_size // c.patch) ** 2 if vision else c.context_length
+  return np.arange(count, dtype=np.int64)[None]
+
+
+def settings(model: Mapping[str, Any]) -> dict[str, Any]:
+  """Returns the config.json of a model."""
+  c = ClipConfig(**model['clip'])
+  both = {'hidden_act': c.activation, 'projection_dim': c.embed_dim}
+  text = {
+    **both,
+    'model_type': 'clip_text_model',
+    'hidden_size': c.text_width,
+    'intermediate_size': c.text_mlp or 4 * c.text_width,
+    'num_hidden_layers': c.text_layers,
+    'num_attention_heads': c.text_heads,
+    'max_position_embeddings': c.context_length,
+    'vocab_size': c.vocab_size,
+    'layer_norm_eps': c.text_epsilon,
+    'bos_token_id': c.vocab_size - 2,
+    'eos_token_id': c.end_token or c.vocab_size - 1,
+    'pad_token_id': c.vocab_size - 1,
+  }
+  vision = {
+    **both,
+    'model_type': 'clip_vision_model',
+    'hidden_size': c.vision_width,
+    'intermediate_size': c.vision_mlp or 4 * c.vision_width,
+    'num_hidden_layers': c.vision_layers,
+    'num_attention_heads': c.vision_heads,
+    'image_size': c.image_size,
+    'patch_size': c.patch,
+    'num_channels': 3,
+    'layer_norm_eps': c.vision_epsilon,
+  }
+  return {
+    'config.json': {
+      'architectures': ['CLIPModel'],
+      'model_type': 'clip',
+      'projection_dim': c.embed_dim,
+      'text_config': text,
+      'vision_config': vision,
+    }
+  }
+
+
+def recognise(source: Tensors, settings: Mapping[str, Any] | None) -> bool:
+  """Whether these are the names of Hugging Face's CLIPModel."""
+  del settings
+  found = {_plain(name) for name in source}
+  return {'text_projection.weight', 'visual_projection.weight', _POSITIONS} <= found
+
+
+HF_CLIP = Family(
+  clue='text_model.* and vision_model.* in a folder with config.json, which says the '
+  'activation',
+  model='clip',
+  recognise=recognise,
+  convert=convert,
+  names=lambda model: names(ClipConfig(**model['clip'])),
+  export=_export,
+  constant=_constant,
+  settings=settings,
+)

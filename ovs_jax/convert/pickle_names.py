@@ -1,0 +1,299 @@
+"""The names that a pickled checkpoint may use, and what stands for each of them.
+
+An allow-list: no name is ever imported. Those that rebuild tensors and plain containers
+have a function here; classes that only carry settings become a `Holder`, which is data
+and nothing else. `unpickle` refuses the rest by name.
+"""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from ovs_jax.convert.storage import (
+  DTYPES,
+  FileBytes,
+  MemoryBytes,
+  Storage,
+  Tensor,
+  contiguous,
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Name:
+  """A class or function that a pickle names; `full` has its module."""
+
+  full: str
+
+
+@dataclasses.dataclass(eq=False)
+class Holder:
+  """An object of a class that is not known or not needed: its state, inert."""
+
+  name: str
+  state: dict[str, Any] = dataclasses.field(default_factory=dict)
+
+
+@dataclasses.dataclass(eq=False)
+class PickledDtype:
+  """NumPy's dtype while it is rebuilt."""
+
+  code: str
+  big: bool = False
+
+  def build(self, state: Any) -> None:
+    """Takes the byte order from the state that NumPy pickles."""
+    self.big = state[1] == '>'
+
+  def resolve(self) -> np.dtype | None:
+    """Returns the dtype in native byte order; None if it is not one of numbers."""
+    if self.code[:1] not in tuple('biufc') or not self.code[1:].isdigit():
+      return None
+    dtype = np.dtype(self.code)
+    return dtype if dtype in DTYPES.values() else None
+
+
+@dataclasses.dataclass(eq=False)
+class PickledArray:
+  """NumPy's array while it is rebuilt; `tensor` stays None if it has no numbers."""
+
+  tensor: Tensor | None = None
+
+  def build(self, state: Any) -> None:
+    """Takes shape, dtype, order and bytes from the state that NumPy pickles."""
+    _, shape, dtype, fortran, data = state
+    if not isinstance(data, list):  # of Python objects
+      self.tensor = _array(data, dtype, shape, fortran=bool(fortran))
+
+
+def _array(
+  data: Any, dtype: PickledDtype, shape: Any, *, fortran: bool
+) -> Tensor | None:
+  """Returns an array whose bytes lie in the pickle, or in the file around it."""
+  elements = dtype.resolve()
+  if elements is None:
+    return None
+  if isinstance(data, str):  # from Python 2
+    data = data.encode('latin1')
+  if not isinstance(data, FileBytes):
+    data = MemoryBytes(bytes(memoryview(data)))
+  shape = _sizes((shape,) if isinstance(shape, int) else shape)
+  storage = Storage('(in the pickle)', None, data.size, dtype.big, data)
+  strides = contiguous(shape, fortran=fortran)
+  return Tensor(storage, elements, shape, strides, 0)
+
+
+def _sizes(values: Any) -> tuple[int, ...]:
+  if not isinstance(values, tuple | list) or not all(type(v) is int for v in values):
+    raise ValueError('sizes and strides are not whole numbers')
+  return tuple(values)
+
+
+def _tensor(
+  storage: Any, offset: Any, size: Any, stride: Any, dtype: Any = None
+) -> Tensor:
+  if not isinstance(storage, Storage):
+    raise ValueError('a tensor has no storage')
+  if isinstance(dtype, Name):
+    dtype = DTYPES[dtype.full.removeprefix('torch.')]
+  dtype = dtype or storage.dtype
+  if dtype is None:
+    raise ValueError('a tensor has no element type')
+  (offset,) = _sizes((offset,))
+  return Tensor(storage, dtype, _sizes(size), _sizes(stride), offset)
+
+
+def _math_bits(metadata: Any) -> None:
+  if metadata:
+    raise ValueError(
+      f'a tensor is stored with pending operations ({", ".join(map(str, metadata))})'
+    )
+
+
+def _tensor_v2(
+  storage: Any,
+  offset: Any,
+  size: Any,
+  stride: Any,
+  requires_grad: Any = False,
+  hooks: Any = None,
+  metadata: Any = None,
+) -> Tensor:
+  _math_bits(metadata)
+  return _tensor(storage, offset, size, stride)
+
+
+def _tensor_v3(
+  storage: Any,
+  offset: Any,
+  size: Any,
+  stride: Any,
+  requires_grad: Any,
+  hooks: Any,
+  dtype: Any,
+  metadata: Any = None,
+) -> Tensor:
+  _math_bits(metadata)
+  return _tensor(storage, offset, size, stride, dtype)
+
+
+def _parameter(data: Any, *rest: Any) -> Tensor:
+  if not isinstance(data, Tensor):
+    raise ValueError('a parameter has no tensor')
+  return data
+
+
+def _from_type(rebuild: Any, kind: Any, args: Any, state: Any) -> Any:
+  """A tensor that carries attributes, or the plain subclass of one."""
+  plain = isinstance(kind, Name) and kind.full in TENSOR_CLASSES
+  if not plain or not isinstance(rebuild, Name) or rebuild.full not in REBUILDS:
+    raise ValueError('a tensor is of a class that cannot be read')
+  return REBUILDS[rebuild.full](*args)
+
+
+def _dictionary(*args: Any) -> dict[Any, Any]:
+  """OrderedDict() of pairs, as PyTorch under Python 2 wrote it."""
+  found: dict[Any, Any] = {}
+  for pairs in args:
+    for pair in pairs.items() if isinstance(pairs, dict) else pairs:
+      name, value = pair
+      if not isinstance(name, str | int):
+        raise ValueError('a dictionary has keys that are not names')
+      found[name] = value
+  return found
+
+
+def _encode(text: Any, encoding: Any = 'utf-8') -> bytes:
+  """Bytes as Python 3 pickles them for Python 2."""
+  if not isinstance(text, str) or encoding not in ('latin1', 'latin-1'):
+    raise ValueError('_codecs.encode is read of Latin-1 text only')
+  return text.encode('latin1')
+
+
+def _scalar(dtype: Any, data: Any = b'') -> Any:
+  return PickledArray(_array(data, dtype, (), fortran=False))
+
+
+def _frombuffer(data: Any, dtype: Any, shape: Any, order: Any, *rest: Any) -> Any:
+  return PickledArray(_array(data, dtype, shape, fortran=order == 'F'))
+
+
+def _dtype(code: Any, *rest: Any) -> PickledDtype:
+  if not isinstance(code, str):
+    raise ValueError('a dtype is given by something else than its code')
+  return PickledDtype(code.lstrip('<>=|'), code.startswith('>'))
+
+
+def _bytes(*args: Any) -> bytes:
+  (data,) = args or (b'',)
+  if not isinstance(data, bytes):
+    raise ValueError('a bytearray is made of something else than bytes')
+  return data
+
+
+def _first(value: Any, *rest: Any) -> Any:
+  return value
+
+
+REBUILDS: dict[str, Callable[..., Any]] = {
+  'torch._utils._rebuild_tensor': _tensor_v2,
+  'torch._utils._rebuild_tensor_v2': _tensor_v2,
+  'torch._utils._rebuild_tensor_v3': _tensor_v3,
+  'torch._utils._rebuild_parameter': _parameter,
+  'torch._utils._rebuild_parameter_with_state': _parameter,
+}
+
+# What may be called, by full name.
+CALLS: dict[str, Callable[..., Any]] = {
+  **REBUILDS,
+  'torch._tensor._rebuild_from_type_v2': _from_type,
+  'torch.Size': lambda sizes=(): _sizes(sizes),
+  'torch.device': lambda *args: Holder('torch.device'),
+  'torch.jit._pickle.build_intlist': _first,
+  'torch.jit._pickle.build_doublelist': _first,
+  'torch.jit._pickle.build_boollist': _first,
+  'torch.jit._pickle.build_tensorlist': _first,
+  'torch.jit._pickle.restore_type_tag': _first,
+  'collections.OrderedDict': _dictionary,
+  'collections.Counter': _dictionary,
+  'collections.defaultdict': lambda factory=None, *pairs: _dictionary(*pairs),
+  '_codecs.encode': _encode,
+  'builtins.bytearray': _bytes,
+  'numpy.dtype': _dtype,
+}
+for _module in ('numpy.core', 'numpy._core'):
+  CALLS[f'{_module}.multiarray._reconstruct'] = lambda *args: PickledArray()
+  CALLS[f'{_module}.multiarray.scalar'] = _scalar
+  CALLS[f'{_module}.numeric._frombuffer'] = _frombuffer
+
+_ELEMENTS = {
+  'Bool': 'bool',
+  'Byte': 'uint8',
+  'Char': 'int8',
+  'Short': 'int16',
+  'Int': 'int32',
+  'Long': 'int64',
+  'Half': 'float16',
+  'BFloat16': 'bfloat16',
+  'Float': 'float32',
+  'Double': 'float64',
+  'ComplexFloat': 'complex64',
+  'ComplexDouble': 'complex128',
+}
+
+# Classes of storages and their elements; None where the tensor says it.
+STORAGES: dict[str, np.dtype | None] = {
+  f'{_module}.{name}Storage': DTYPES[dtype]
+  for _module in ('torch', 'torch.cuda')
+  for name, dtype in _ELEMENTS.items()
+}
+for _module in ('torch', 'torch.storage', 'torch.cuda'):
+  STORAGES[f'{_module}.UntypedStorage'] = None
+STORAGES['torch.storage._UntypedStorage'] = None
+
+TENSOR_CLASSES = frozenset(
+  {
+    'torch.Tensor',
+    'torch._tensor.Tensor',
+    'torch.nn.parameter.Parameter',
+    'torch.nn.parameter.Buffer',
+  }
+)
+
+# Classes of plain values and of settings, which nothing here reads: calls and instances
+# of them become a `Holder`.
+INERT = frozenset(
+  {
+    *(f'builtins.{name}' for name in 'int float bool complex str bytes'.split()),
+    *(f'builtins.{name}' for name in 'set frozenset list tuple dict slice'.split()),
+    'argparse.Namespace',
+    'types.SimpleNamespace',
+    'datetime.datetime',
+    'datetime.timedelta',
+    *(f'pathlib.{kind}Path' for kind in ('', 'Posix', 'PurePosix', 'Windows')),
+    'pathlib._local.PosixPath',
+    'pathlib._local.WindowsPath',
+    'yacs.config.CfgNode',
+    'fvcore.common.config.CfgNode',
+    'detectron2.config.config.CfgNode',
+  }
+)
+
+# What may be named without being called.
+REFERENCES = frozenset(
+  {
+    *STORAGES,
+    *TENSOR_CLASSES,
+    *(f'torch.{name}' for name in DTYPES),
+    'torch.storage.TypedStorage',
+    'numpy.ndarray',
+  }
+)
+
+
+def is_allowed(full: str, *, script: bool) -> bool:
+  """Returns whether a pickle may use a name; `script` in TorchScript archives."""
+  known = full in CALLS or full in INERT or full in REFERENCES
+  return known or (script and full.startswith('__torch__.'))

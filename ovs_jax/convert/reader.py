@@ -1,0 +1,326 @@
+"""Reads the checkpoints of other programs without PyTorch and without running them.
+
+    checkpoint = read('ViT-B-16.pt')
+    for name, values in checkpoint.tensors.items(): ...
+
+PyTorch's archives (also TorchScript's and those of before version 1.6), safetensors,
+detectron2's pickles, and Hugging Face folders, whole or in shards. Values are read one
+tensor at a time.
+"""
+
+import dataclasses
+import functools
+import hashlib
+import os
+import pathlib
+import re
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import numpy as np
+from jaxtyping import Shaped
+
+from ovs_jax.convert.safetensors_file import is_safetensors, read_safetensors
+from ovs_jax.convert.state_dict import Found, check_tensors, find
+from ovs_jax.convert.storage import Tensor, open_file, widen
+from ovs_jax.convert.torch_archive import Loaded, read_stream, read_zip
+from ovs_jax.convert.unpickle import Unpickler
+from ovs_jax.core.files import read_json
+
+# What a Hugging Face folder may hold, in the order of preference.
+FOLDER_FILES = (
+  'model.safetensors',
+  'model.safetensors.index.json',
+  'pytorch_model.bin',
+  'pytorch_model.bin.index.json',
+  'open_clip_model.safetensors',
+  'open_clip_pytorch_model.bin',
+)
+
+# How the stream of torch.save begins: the pickled number `torch_archive.MAGIC`.
+STREAM = re.compile(
+  rb'\x80.(\x95.{8})?\x8a\x0a\x6c\xfc\x9c\x46\xf9\x20\x6a\xa8\x50\x19\.', re.S
+)
+
+# How files begin that are taken for checkpoints by mistake, and what to do.
+MISTAKEN = (
+  (rb'\s*(<!doctype|<html|<\?xml|<head)', 'a web page', 'Download the file itself'),
+  (rb'version https://git-lfs', 'a Git LFS pointer', 'Run "git lfs pull" to get it'),
+  (rb'\x1f\x8b|BZh|\xfd7zXZ|\x28\xb5\x2f\xfd', 'compressed', 'Unpack it first'),
+  (rb'\x89HDF', 'an HDF5 file', 'Keras and TensorFlow weights are not read'),
+  (rb'\x93NUMPY', 'a NumPy array', 'Arrays without names are not read'),
+  (rb'\s*[\[{]', 'a JSON file', 'Give the folder or the file with the weights'),
+  (rb'.{257}ustar', 'a tar archive', 'If PyTorch before 0.1.10 wrote it, save it anew'),
+)
+
+
+class Tensors(Mapping[str, np.ndarray]):
+  """Tensors by name, each read anew when it is asked for.
+
+  Half precision becomes float32. `dict(tensors)` therefore reads all of them; `rename`
+  and `shapes` read none.
+  """
+
+  def __init__(self, entries: Mapping[str, Tensor]) -> None:
+    self._entries = dict(entries)
+
+  def __getitem__(self, name: str) -> Shaped[np.ndarray, '...']:
+    return widen(self._entries[name].read())
+
+  def __iter__(self) -> Iterator[str]:
+    return iter(self._entries)
+
+  def __len__(self) -> int:
+    return len(self._entries)
+
+  def __contains__(self, name: object) -> bool:
+    return name in self._entries
+
+  def entry(self, name: str) -> Tensor:
+    """Returns where a tensor is, without reading its values."""
+    return self._entries[name]
+
+  @property
+  def shapes(self) -> dict[str, tuple[int, ...]]:
+    """Returns the shapes, without reading values."""
+    return {name: tensor.shape for name, tensor in self._entries.items()}
+
+  @property
+  def dtypes(self) -> dict[str, np.dtype]:
+    """Returns the dtypes in the file, before half precision is widened."""
+    return {name: tensor.dtype for name, tensor in self._entries.items()}
+
+  def rename(self, rename: Callable[[str], str | None]) -> 'Tensors':
+    """Returns them by other names, without reading values.
+
+    Args:
+      rename: from a name to the new one; None leaves the tensor out.
+
+    Raises:
+      ValueError: two tensors would have one name.
+    """
+    found: dict[str, Tensor] = {}
+    for name, tensor in self._entries.items():
+      new = rename(name)
+      if new in found:
+        raise ValueError(f'two tensors would be called {new!r}; {name!r} is the second')
+      if new is not None:
+        found[new] = tensor
+    return Tensors(found)
+
+
+@dataclasses.dataclass(frozen=True)
+class Checkpoint:
+  """A checkpoint of another program.
+
+  Attributes:
+    path: the file or folder.
+    tensors: of the model.
+    files: that were read, of a folder the shards.
+    container: the kind of file.
+    entry: under which names of the file the model was; empty if all of it.
+    skipped: from names of entries that are not tensors of the model to what they are.
+    notes: the file's own metadata (safetensors).
+    config: config.json of a Hugging Face folder, or None.
+  """
+
+  path: pathlib.Path
+  tensors: Tensors
+  files: tuple[pathlib.Path, ...]
+  container: str
+  entry: str = ''
+  skipped: Mapping[str, str] = dataclasses.field(default_factory=dict)
+  notes: Mapping[str, str] = dataclasses.field(default_factory=dict)
+  config: Mapping[str, Any] | None = None
+
+  @functools.cached_property
+  def metadata(self) -> 'Metadata':
+    """Returns where the tensors come from; hashes the files when first asked."""
+    files = []
+    for path in self.files:
+      with open_file(path) as file:
+        digest = hashlib.file_digest(file, 'sha256').hexdigest()
+      files.append(SourceFile(path.name, path.stat().st_size, digest))
+    return Metadata(
+      file=self.path.name,
+      files=tuple(files),
+      container=self.container,
+      entry=self.entry,
+      skipped=dict(self.skipped),
+      notes=dict(self.notes),
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class SourceFile:
+  """A file that was read."""
+
+  name: str
+  bytes: int
+  sha256: str
+
+
+@dataclasses.dataclass(frozen=True)
+class Metadata:
+  """Where tensors come from; `dataclasses.asdict` makes it JSON.
+
+  Attributes:
+    file: name of the file or folder.
+    files: what was read of it; `container`, `entry`, `skipped` and `notes` are those of
+      `Checkpoint`.
+  """
+
+  file: str
+  files: tuple[SourceFile, ...]
+  container: str
+  entry: str
+  skipped: Mapping[str, str]
+  notes: Mapping[str, str]
+
+  @property
+  def sha256(self) -> str:
+    """Returns the hash of the file; of several, that of their hashes in order."""
+    hashes = [file.sha256 for file in self.files]
+    if len(hashes) == 1:
+      return hashes[0]
+    return hashlib.sha256('\n'.join(hashes).encode()).hexdigest()
+
+
+def read(path: str | os.PathLike[str], *, key: str | None = None) -> Checkpoint:
+  """Opens a checkpoint; values are read later, through `tensors`.
+
+  Args:
+    path: a file (.pt, .pth, .bin, .pkl, .safetensors; its content decides, not its
+      name), a Hugging Face folder, or the .index.json of one.
+    key: the entry of a pickled file that has the model; None looks for the usual ones.
+
+  Raises:
+    FileNotFoundError, PermissionError: the file or a shard cannot be read.
+    ValueError: it is not a checkpoint, damaged, or holds more than tensors.
+  """
+  path = pathlib.Path(path)
+  if path.is_dir():
+    file = _in_folder(path)
+  else:
+    file = path
+    shard = re.search(r'-(\d{5})-of-(\d{5})\.(bin|safetensors)$', file.name)
+    if shard and shard[2] != '00001':
+      raise ValueError(
+        f'{path} is part {int(shard[1])} of {int(shard[2])}. Give the folder instead'
+      )
+  if file.name.endswith('.index.json'):
+    checkpoint = _read_shards(file, key)
+  else:
+    checkpoint = _read_file(file, key)
+  config = file.parent / 'config.json'
+  settings = None
+  if (file.name in FOLDER_FILES or path.is_dir()) and config.is_file():
+    settings = read_json(config)
+    if not isinstance(settings, dict):
+      raise ValueError(f'{config} holds no settings by name; download it again')
+  return dataclasses.replace(checkpoint, path=path, config=settings)
+
+
+def _in_folder(folder: pathlib.Path) -> pathlib.Path:
+  for name in FOLDER_FILES:
+    if (folder / name).is_file():
+      return folder / name
+  present = sorted(entry.name for entry in folder.iterdir())
+  raise FileNotFoundError(
+    f'{folder} has none of {", ".join(FOLDER_FILES)}; there is '
+    f'{", ".join(present[:12]) or "nothing"}. Give the path of a file, or of a folder '
+    'as it was downloaded from Hugging Face'
+  )
+
+
+def _read_file(path: pathlib.Path, key: str | None) -> Checkpoint:
+  """Reads one file, by its content."""
+  with open_file(path) as file:
+    head = file.read(512)
+  size = path.stat().st_size
+  if is_safetensors(head, size):
+    tensors, notes = read_safetensors(path)
+    check_tensors(tensors, str(path))
+    if key is not None:
+      raise ValueError(f'{path} is a safetensors file, which has no entries; omit key')
+    return Checkpoint(path, Tensors(tensors), (path,), 'safetensors', notes=notes)
+  loaded = _load(path, head, size)
+  found = find(loaded, where=str(path), key=key)
+  return _checkpoint(path, (path,), loaded.container, found)
+
+
+def _checkpoint(
+  path: pathlib.Path, files: tuple[pathlib.Path, ...], container: str, found: Found
+) -> Checkpoint:
+  return Checkpoint(
+    path,
+    Tensors(found.tensors),
+    files,
+    container,
+    entry=found.entry,
+    skipped=found.skipped,
+  )
+
+
+def _load(path: pathlib.Path, head: bytes, size: int) -> Loaded:
+  """Reads what a pickled file holds, by its first bytes."""
+  if head.startswith(b'PK\3\4'):
+    return read_zip(path)
+  if STREAM.match(head):
+    return read_stream(path)
+  if not size:
+    raise ValueError(f'{path} is empty; a checkpoint was expected. Download it again')
+  for pattern, kind, advice in MISTAKEN:
+    if re.match(pattern, head, re.I | re.S):
+      raise ValueError(f'{path} is {kind}, not a checkpoint. {advice}')
+  # Without an instruction for the protocol, only the old text form is a pickle.
+  if head[:1] == b'\x80' or (path.suffix == '.pkl' and head[:1] in b'(}c]'):
+    with open_file(path) as file:
+      root = Unpickler(file, size=size, where=str(path), path=path).load()
+    return Loaded(root, 'pickle')
+  raise ValueError(
+    f'{path} is not a checkpoint that is known: it begins with {head[:8]!r}. Files of '
+    'torch.save and torch.jit.save, safetensors and detectron2 pickles are read'
+  )
+
+
+def _read_shards(index: pathlib.Path, key: str | None) -> Checkpoint:
+  """Reads the parts that a Hugging Face index lists."""
+  with open_file(index):
+    pass
+  table = read_json(index)
+  names = table.get('weight_map') if isinstance(table, dict) else None
+  if not isinstance(names, dict) or not all(
+    isinstance(name, str) and pathlib.PurePath(name).name == name and '\\' not in name
+    for name in names.values()
+  ):
+    raise ValueError(
+      f'{index} has no weight_map from tensors to files beside it. Download it again'
+    )
+  files = tuple(index.parent / name for name in sorted(set(names.values())))
+  missing = [path.name for path in files if not path.is_file()]
+  if missing:
+    raise FileNotFoundError(
+      f'{index.parent}: {len(missing)} of {len(files)} parts that {index.name} lists '
+      f'are missing: {", ".join(missing[:12])}. Download them into the same folder'
+    )
+  parts = {path.name: _read_file(path, key) for path in files}
+  absent = [name for name, part in names.items() if name not in parts[part].tensors]
+  if absent:
+    raise ValueError(
+      f'{index} lists {len(names)} tensors, {len(absent)} of which are not in their '
+      f'parts: {", ".join(absent[:12])}. Download the folder again'
+    )
+  skipped: dict[str, str] = {}
+  tensors: dict[str, Tensor] = {}
+  for file, part in parts.items():
+    skipped.update(part.skipped)
+    for name in part.tensors:
+      if names.get(name) == file:
+        tensors[name] = part.tensors.entry(name)
+      elif name not in names:
+        skipped[name] = f'tensor of {file} that {index.name} does not list'
+  first = next(iter(parts.values()))
+  found = Found({name: tensors[name] for name in names}, skipped, first.entry)
+  whole = _checkpoint(index, files, f'{first.container} in parts', found)
+  return dataclasses.replace(whole, notes=first.notes)

@@ -1,0 +1,107 @@
+"""Files of the safetensors format: a JSON table of tensors, then their values."""
+
+import json
+import math
+import pathlib
+import struct
+from typing import Any
+
+from ovs_jax.convert.storage import (
+  DTYPES,
+  FileBytes,
+  Storage,
+  Tensor,
+  contiguous,
+  open_file,
+)
+
+# The longest table that the format allows.
+MAX_HEADER = 100_000_000
+
+NAMES = {
+  'BOOL': 'bool',
+  'U8': 'uint8',
+  'I8': 'int8',
+  'U16': 'uint16',
+  'I16': 'int16',
+  'U32': 'uint32',
+  'I32': 'int32',
+  'U64': 'uint64',
+  'I64': 'int64',
+  'F16': 'float16',
+  'BF16': 'bfloat16',
+  'F8_E4M3': 'float8_e4m3fn',
+  'F8_E5M2': 'float8_e5m2',
+  'F32': 'float32',
+  'F64': 'float64',
+  'C64': 'complex64',
+}
+
+
+def is_safetensors(head: bytes, size: int) -> bool:
+  """Returns whether a file begins like one, from its first bytes and its size."""
+  if len(head) < 9 or head[8:9] != b'{':
+    return False
+  return struct.unpack('<Q', head[:8])[0] <= MAX_HEADER
+
+
+def read_safetensors(
+  path: pathlib.Path,
+) -> tuple[dict[str, Tensor], dict[str, str]]:
+  """Returns the tensors, which stay in the file, and its own metadata.
+
+  Raises:
+    ValueError: it is damaged, or cut off.
+  """
+  size = path.stat().st_size
+  with open_file(path) as file:
+    length = struct.unpack('<Q', file.read(8).ljust(8, b'\0'))[0]
+    if length > min(size - 8, MAX_HEADER):
+      raise _error(path, f'its table of {length} bytes is more than the file of {size}')
+    text = file.read(length)
+  try:
+    table = json.loads(text.decode('utf-8'), object_pairs_hook=_unique)
+    metadata = table.pop('__metadata__', {})
+    entries = sorted(table.items(), key=lambda entry: entry[1]['data_offsets'])
+    tensors = {}
+    for name, entry in entries:
+      tensors[name] = _tensor(path, name, entry, 8 + length)
+    end = entries[-1][1]['data_offsets'][1] if entries else 0
+  except (AttributeError, KeyError, RecursionError, TypeError, ValueError) as error:
+    raise _error(path, f'its table cannot be read ({error!r})') from error
+  if 8 + length + end != size:
+    raise _error(
+      path, f'its tensors end at byte {8 + length + end}, the file at {size}'
+    )
+  starts = [entry['data_offsets'][0] for _, entry in entries]
+  ends = [0, *(entry['data_offsets'][1] for _, entry in entries)]
+  if starts != ends[:-1]:
+    raise _error(path, 'its tensors overlap, or have gaps between them')
+  return tensors, {str(k): str(v) for k, v in metadata.items()}
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+  found = dict(pairs)
+  if len(found) != len(pairs):
+    raise ValueError('a name occurs twice')
+  return found
+
+
+def _tensor(path: pathlib.Path, name: str, entry: Any, base: int) -> Tensor:
+  shape, (start, end) = tuple(entry['shape']), entry['data_offsets']
+  if entry['dtype'] not in NAMES:
+    raise ValueError(f'{name} has elements of type {entry["dtype"]!r}')
+  dtype = DTYPES[NAMES[entry['dtype']]]
+  whole = all(type(value) is int and value >= 0 for value in (*shape, start, end))
+  if not whole or math.prod(shape) * dtype.itemsize != end - start:
+    raise ValueError(f'{name} of shape {shape} and {dtype} has {end - start} bytes')
+  storage = Storage(
+    name, dtype, end - start, data=FileBytes(path, base + start, end - start)
+  )
+  return Tensor(storage, dtype, shape, contiguous(shape), 0)
+
+
+def _error(path: pathlib.Path, what: str) -> ValueError:
+  return ValueError(
+    f'{path} is not a whole safetensors file: {what}. Download or copy it again'
+  )

@@ -1,0 +1,221 @@
+"""Tensors that lie in files, read one at a time when their values are asked for."""
+
+import dataclasses
+import io
+import math
+import pathlib
+from typing import Any, Protocol
+
+import ml_dtypes
+import numpy as np
+from jaxtyping import Shaped, UInt8
+
+# A tensor may repeat what is stored (a stride of 0), up to this many bytes.
+MAX_EXPANDED = 64 * 2**20
+
+# PyTorch's names of element types.
+DTYPES = {
+  'bool': np.dtype(np.bool_),
+  'uint8': np.dtype(np.uint8),
+  'int8': np.dtype(np.int8),
+  'uint16': np.dtype(np.uint16),
+  'int16': np.dtype(np.int16),
+  'uint32': np.dtype(np.uint32),
+  'int32': np.dtype(np.int32),
+  'uint64': np.dtype(np.uint64),
+  'int64': np.dtype(np.int64),
+  'float16': np.dtype(np.float16),
+  'bfloat16': np.dtype(ml_dtypes.bfloat16),
+  'float8_e4m3fn': np.dtype(ml_dtypes.float8_e4m3fn),
+  'float8_e5m2': np.dtype(ml_dtypes.float8_e5m2),
+  'float32': np.dtype(np.float32),
+  'float64': np.dtype(np.float64),
+  'complex64': np.dtype(np.complex64),
+  'complex128': np.dtype(np.complex128),
+}
+
+# Floating point of less than 32 bits, which `widen` makes float32.
+NARROW = tuple(
+  DTYPES[name] for name in ('float16', 'bfloat16', 'float8_e4m3fn', 'float8_e5m2')
+)
+
+
+class Bytes(Protocol):
+  """Where the bytes of a storage are."""
+
+  size: int
+
+  def read(self, start: int, count: int) -> UInt8[np.ndarray, ' n']:
+    """Returns a copy of `count` bytes from `start` on."""
+    ...
+
+
+def open_file(path: pathlib.Path) -> io.BufferedReader:
+  """Opens a file for reading, with an answer to what can be wrong about that.
+
+  Raises:
+    FileNotFoundError, PermissionError: it does not exist, or may not be read.
+  """
+  try:
+    return open(path, 'rb')
+  except FileNotFoundError as error:
+    raise FileNotFoundError(
+      f'{path} does not exist. Give the path of a checkpoint file (.pt, .pth, .bin, '
+      '.pkl, .safetensors) or of a Hugging Face folder'
+    ) from error
+  except IsADirectoryError as error:
+    raise ValueError(f'{path} is a folder; a file was expected there') from error
+  except PermissionError as error:
+    raise PermissionError(
+      f'{path} may not be read by this user; make it readable (chmod u+r) or copy it '
+      'to where it is'
+    ) from error
+
+
+@dataclasses.dataclass(frozen=True)
+class FileBytes:
+  """A stretch of a file."""
+
+  path: pathlib.Path
+  offset: int
+  size: int
+
+  def read(self, start: int, count: int) -> UInt8[np.ndarray, ' n']:
+    """Returns a copy of `count` bytes from `start` on.
+
+    Raises:
+      ValueError: the file became shorter since it was looked at.
+    """
+    # Read rather than mapped: pages of a mapped file count as memory of the process.
+    values = np.empty(count, np.uint8)
+    with open_file(self.path) as file:
+      file.seek(self.offset + start)
+      found = file.readinto(values)
+    if found != count:
+      raise ValueError(
+        f'{self.path} ends within a tensor: {count} bytes were expected at '
+        f'{self.offset + start}, {found} are there. Was it written anew meanwhile? '
+        'Convert again'
+      )
+    return values
+
+
+@dataclasses.dataclass(frozen=True)
+class MemoryBytes:
+  """Bytes that came along in a pickle."""
+
+  data: bytes
+
+  @property
+  def size(self) -> int:
+    """Returns their number."""
+    return len(self.data)
+
+  def read(self, start: int, count: int) -> UInt8[np.ndarray, ' n']:
+    """Returns a copy of `count` bytes from `start` on."""
+    return np.frombuffer(self.data, np.uint8, count, start).copy()
+
+
+@dataclasses.dataclass
+class Storage:
+  """Elements one after the other, which tensors are views of.
+
+  Attributes:
+    key: its name in the file.
+    dtype: of the elements; None where each view says it.
+    nbytes: the size that the file declares.
+    big: whether elements have the most significant byte first.
+    data: where the bytes are; None until that is known.
+  """
+
+  key: str
+  dtype: np.dtype | None
+  nbytes: int
+  big: bool = False
+  data: Any = None
+
+
+@dataclasses.dataclass(frozen=True)
+class Tensor:
+  """A view of a storage; strides and offset count elements."""
+
+  storage: Storage
+  dtype: np.dtype
+  shape: tuple[int, ...]
+  strides: tuple[int, ...]
+  offset: int
+
+  @property
+  def size(self) -> int:
+    """Returns the number of elements."""
+    return math.prod(self.shape)
+
+  @property
+  def _span(self) -> int:
+    """Returns the number of elements from the first to the last in the storage."""
+    if not self.size:
+      return 0
+    steps = zip(self.shape, self.strides, strict=True)
+    return 1 + sum((length - 1) * stride for length, stride in steps)
+
+  def problem(self) -> str | None:
+    """Returns what is wrong with it, or None; tensors with a problem cannot be read."""
+    item = self.dtype.itemsize
+    if len(self.shape) != len(self.strides) or len(self.shape) > 32:
+      return f'has {len(self.shape)} sizes and {len(self.strides)} strides'
+    if min((*self.shape, *self.strides, self.offset, 0)) < 0:
+      return f'has a negative size, stride or offset: {self._layout()}'
+    if math.prod(max(length, 1) for length in self.shape) >= 2**48:
+      return f'has an impossible shape {self.shape}'
+    if self.storage.data is None:
+      return f'has its values in storage {self.storage.key!r}, which is missing'
+    available = min(self.storage.nbytes, self.storage.data.size)
+    if self.storage.nbytes > self.storage.data.size:
+      return (
+        f'has its values in storage {self.storage.key!r} of {self.storage.nbytes} '
+        f'bytes, of which {self.storage.data.size} are there'
+      )
+    if (self.offset + self._span) * item > available and self.size:
+      return (
+        f'reaches beyond its storage {self.storage.key!r} of {available} bytes: '
+        f'{self._layout()}, {item} bytes an element'
+      )
+    if self.size * item > max(self._span * item, MAX_EXPANDED):
+      return (
+        f'repeats {self._span * item} stored bytes to {self.size * item}: '
+        f'{self._layout()}'
+      )
+    return None
+
+  def _layout(self) -> str:
+    return f'shape {self.shape}, strides {self.strides}, offset {self.offset}'
+
+  def read(self) -> Shaped[np.ndarray, '...']:
+    """Returns the values as a new array in C order and native byte order."""
+    item = self.dtype.itemsize
+    if not self.size:
+      return np.zeros(self.shape, self.dtype)
+    raw = self.storage.data.read(self.offset * item, self._span * item)
+    if self.storage.big:
+      unit = item // 2 if self.dtype.kind == 'c' else item
+      raw = raw.view(f'u{unit}').byteswap(inplace=True).view(np.uint8)
+    if self.dtype == np.bool_:  # any byte but 0 is true; NumPy takes only 1 for it
+      raw = raw != 0
+    strides = tuple(stride * item for stride in self.strides)
+    view = np.ndarray(self.shape, self.dtype, raw, strides=strides)
+    return np.array(view, order='C', copy=None)
+
+
+def contiguous(shape: tuple[int, ...], *, fortran: bool = False) -> tuple[int, ...]:
+  """Returns the strides, in elements, of an array without gaps."""
+  order = range(len(shape)) if fortran else reversed(range(len(shape)))
+  strides, step = [0] * len(shape), 1
+  for axis in order:
+    strides[axis] = step
+    step *= shape[axis]
+  return tuple(strides)
+
+
+def widen(values: Shaped[np.ndarray, '...']) -> Shaped[np.ndarray, '...']:
+  """Returns half-precision values as float32, others as they are."""
+  return values.astype(np.float32) if values.dtype in NARROW else values
