@@ -16,6 +16,7 @@ import jax
 from absl import app, flags, logging
 from ml_collections import config_flags
 
+from ovs_jax.core.checkpoint import skip_noise
 from ovs_jax.core.files import check_writable
 from ovs_jax.core.lookup import lookup
 from ovs_jax.pipeline import check_owner, run_pipeline
@@ -131,6 +132,7 @@ def main(argv: list[str]) -> None:
 def start() -> None:
   """Entry point; a missing --config is an error of use."""
   flags.mark_flag_as_required('config')
+  sys.unraisablehook = skip_noise
   app.run(main)
 
 

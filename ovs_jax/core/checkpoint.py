@@ -8,6 +8,7 @@ checkpoint as it was.
 
 import logging
 import pathlib
+import sys
 from collections.abc import Mapping
 from typing import Any
 
@@ -99,6 +100,12 @@ def load_config(
       'was expected'
     )
   return config
+
+
+def skip_noise(problem: Any) -> None:
+  """An unraisable hook: skips what Orbax's threads say after a failed reading."""
+  if 'Event loop is closed' not in str(problem.exc_value):
+    sys.__unraisablehook__(problem)
 
 
 def resolve(directory: Path, *, what: str = 'checkpoint') -> pathlib.Path:

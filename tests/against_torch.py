@@ -1,0 +1,133 @@
+"""CLIP here and in PyTorch, in one process: are the numbers the same, which is faster?
+
+    python tests/against_torch.py --preset=b16 --batch=8
+
+Random weights go to disk by `transformers` and come back by the converter. Needs torch
+and transformers, which nothing else here does, beside requirements/core.txt.
+"""
+
+import argparse
+import json
+import os
+import pathlib
+import statistics
+import tempfile
+import time
+from collections.abc import Callable
+
+# Before the import of anything that counts cores.
+_PARSER = argparse.ArgumentParser(description=__doc__.split('\n')[0])
+_PARSER.add_argument('--preset', default='b16', help='b32, b16, l14, l14_336 or tiny')
+_PARSER.add_argument('--batch', type=int, default=8, help='images at once')
+_PARSER.add_argument('--repeats', type=int, default=5, help='of each, in turns')
+_PARSER.add_argument('--threads', type=int, default=2, help='cores for both')
+if __name__ == '__main__':
+  ARGUMENTS = _PARSER.parse_args()
+  os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[: ARGUMENTS.threads])
+
+import jax  # noqa: E402
+import numpy as np  # noqa: E402
+import torch  # noqa: E402
+import transformers  # noqa: E402
+
+from ovs_jax.convert import exchange  # noqa: E402
+from ovs_jax.core.checkpoint import load_model  # noqa: E402
+from ovs_jax.models.clip import PRESETS, Clip, ClipConfig  # noqa: E402
+
+
+def hugging_face(config: ClipConfig) -> transformers.CLIPModel:
+  """Returns a CLIP of these sizes with random weights, also where they start at 0."""
+  torch.manual_seed(0)
+  common = {'hidden_act': config.activation, 'projection_dim': config.embed_dim}
+  model = transformers.CLIPModel(
+    transformers.CLIPConfig(
+      projection_dim=config.embed_dim,
+      vision_config={
+        **common,
+        'image_size': config.image_size,
+        'patch_size': config.patch,
+        'hidden_size': config.vision_width,
+        'intermediate_size': 4 * config.vision_width,
+        'num_hidden_layers': config.vision_layers,
+        'num_attention_heads': config.vision_heads,
+      },
+      text_config={
+        **common,
+        'vocab_size': config.vocab_size,
+        'max_position_embeddings': config.context_length,
+        'hidden_size': config.text_width,
+        'intermediate_size': 4 * config.text_width,
+        'num_hidden_layers': config.text_layers,
+        'num_attention_heads': config.text_heads,
+        'eos_token_id': config.vocab_size - 1,
+      },
+    )
+  ).eval()
+  with torch.no_grad():
+    for parameter in model.parameters():
+      if parameter.ndim == 1:
+        parameter.add_(0.05 * torch.randn_like(parameter))
+  return model
+
+
+def converted(model: transformers.CLIPModel) -> tuple[ClipConfig, dict]:
+  """Returns the model by way of a Hugging Face folder and the converter."""
+  with tempfile.TemporaryDirectory() as folder:
+    source, output = pathlib.Path(folder) / 'hf', pathlib.Path(folder) / 'ovs_jax'
+    model.save_pretrained(source)
+    exchange.convert(source, output, source='hf_clip')
+    params, stored = load_model(output, kind='clip')
+  return ClipConfig(**stored['clip']), jax.device_put(params)
+
+
+def seconds(job: Callable[[], object]) -> float:
+  """Times one call."""
+  began = time.perf_counter()
+  job()
+  return time.perf_counter() - began
+
+
+def main(arguments: argparse.Namespace) -> None:
+  """Prints one line of JSON."""
+  torch.set_num_threads(arguments.threads)
+  reference = hugging_face(PRESETS[arguments.preset])
+  config, params = converted(reference)
+  side = config.image_size
+  image = np.random.default_rng(0).normal(size=(arguments.batch, side, side, 3))
+  image = image.astype(np.float32)
+  encode = jax.jit(
+    lambda params, x: Clip(config).apply({'params': params}, x, method='encode_image')
+  )
+  given = torch.from_numpy(np.ascontiguousarray(image.transpose(0, 3, 1, 2)))
+  ours = jax.device_put(image)
+
+  def by_torch() -> np.ndarray:
+    with torch.inference_mode():
+      out = reference.get_image_features(pixel_values=given)
+    # Later versions of transformers return an object.
+    return getattr(out, 'pooler_output', out).numpy()
+
+  def by_jax() -> np.ndarray:
+    return np.asarray(encode(params, ours))
+
+  expected, found = by_torch(), by_jax()  # compiles, too
+  times = [(seconds(by_torch), seconds(by_jax)) for _ in range(arguments.repeats)]
+  theirs, mine = (statistics.median(column) for column in zip(*times, strict=True))
+  report = {
+    'preset': arguments.preset,
+    'batch': arguments.batch,
+    'threads': arguments.threads,
+    'largest_difference': float(np.abs(found - expected).max()),
+    'largest_value': float(np.abs(expected).max()),
+    'torch_images_per_second': round(arguments.batch / theirs, 3),
+    'ovs_jax_images_per_second': round(arguments.batch / mine, 3),
+    'ratio': round(theirs / mine, 3),
+    'torch': torch.__version__,
+    'transformers': transformers.__version__,
+    'jax': jax.__version__,
+  }
+  print(json.dumps(report))
+
+
+if __name__ == '__main__':
+  main(ARGUMENTS)
