@@ -337,10 +337,10 @@ def notes(model: Mapping[str, Any], *, layout: str) -> list[str]:
 def _recognise(
   source: Tensors, settings: Mapping[str, Any] | None, *, layout: str
 ) -> bool:
-  """Whether nothing speaks against this layout.
+  """Whether the names are those of this layout.
 
-  Without evidence of OpenAI's archives or of mask prompts, open_clip and what was
-  trained from OpenAI's weights look the same; the user has to say what it is.
+  What was trained from OpenAI's weights without mask prompts has the names of
+  open_clip, and is taken for it; the command says so.
   """
   del settings
   if any(_WHOLE_MODEL in name for name in source):
@@ -356,9 +356,9 @@ def _recognise(
     if name in plain
   ]
   archive = 'input_resolution' in plain or halves == [True, False]
-  if prompts or archive:
-    return layout == ('ovseg_clip' if prompts else 'openai')
-  return True
+  if prompts:
+    return layout == 'ovseg_clip'
+  return layout == ('openai' if archive else 'open_clip')
 
 
 def _family(layout: str, activation: str, clue: str) -> Family:

@@ -18,6 +18,10 @@ from ovs_jax.models.layers import ACTIVATIONS
 
 # Fields of configurations that are ways to compute and no facts of a checkpoint.
 _COMPUTATION = ('dtype', 'remat', 'unroll')
+_UNSURE = """\
+  note: the file does not say its activation; this is GELU, as open_clip by default. If
+  the weights derive from OpenAI's (...-quickgelu, CLIPs fine-tuned by OVSeg), run again
+  with --activation=quick_gelu --overwrite"""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -117,6 +121,8 @@ def _convert(arguments: argparse.Namespace, path: str, source: str) -> int:
     overwrite=arguments.overwrite,
   )
   print(_summary(report))
+  if source == 'auto' and report.family == 'open_clip' and not options.activation:
+    print(_UNSURE)
   print(f'  written to {arguments.output}')
   if arguments.check:
     done = exchange.check(path, arguments.output)
