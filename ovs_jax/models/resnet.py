@@ -72,6 +72,8 @@ PRESETS: dict[str, ResNetConfig] = {
   'r101c': ResNetConfig((3, 4, 23, 3), 64, 64, 256, (1, 2, 4), 'frozen'),
   'r50': ResNetConfig((3, 4, 6, 3), 64, 64, 256, (1,), 'frozen', stem='plain'),
   'r101': ResNetConfig((3, 4, 23, 3), 64, 64, 256, (1,), 'frozen', stem='plain'),
+  # For trying out: of no published model.
+  'r_mini': ResNetConfig((1, 1, 1, 1), 8, 8, 16, (1, 2, 4), 'frozen'),
   # 128x128 pixels at stride 32 would leave 16 positions for up to nine things.
   'tiny': ResNetConfig((1, 1, 1, 1), 16, 12, 24, (1,), 'group', (1, 2, 1, 1)),
 }
