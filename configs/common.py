@@ -49,6 +49,7 @@ def base(name: str, mode: str) -> ml_collections.ConfigDict:
   config.init = _section(
     clip='',  # checkpoint to start from, or whose text tower names the classes
     proposer='',  # checkpoint of the proposer
+    backbone='',  # checkpoint whose backbone the proposer's training starts from
     pairs='',  # mined data set
   )
   config.train = _train()
@@ -88,6 +89,11 @@ def _train() -> ml_collections.ConfigDict:
     min_crop=0.9,  # random crops keep at least this share of each side
     text_length=24,  # tokens per caption; longer ones are cut
     max_targets=12,  # masks per image for the proposer
+    classes='seen',  # of the proposer: all | seen (held-out ones become void)
+    shortest=(),  # sides that the proposer's images are resized to; none: as they are
+    longest=2560,  # and what their longer side is at most
+    crop=0,  # side of the proposer's crops, padded where images are smaller; 0: none
+    colour=False,  # whether the proposer's images are distorted in colour
     set_weights=_section(**SET_WEIGHTS),  # of the proposer's losses: ce, mask, dice
     keep=2,  # checkpoints kept
     log_every=20,
@@ -156,8 +162,19 @@ def finish(config: ml_collections.ConfigDict, arg: str) -> ml_collections.Config
   return config.lock()
 
 
+# Backbones of the same kind with which `smoke` compiles in seconds.
+_SMOKE_BACKBONES = {'r101c': 'r_mini', 'swin_base': 'swin_mini'}
+
+
 def _smoke(config: ml_collections.ConfigDict) -> None:
   """The tiny model, a few steps, a handful of pictures."""
+  if config.proposer.backbone in _SMOKE_BACKBONES:
+    backbone = _SMOKE_BACKBONES[config.proposer.backbone]
+    config.proposer.update(dataclasses.asdict(maskformer.PRESETS['tiny']))
+    config.proposer.backbone = backbone
+    config.train.shortest = (48, 64, 96)
+    config.train.crop = 64
+    config.train.max_targets = 12
   config.dataset.variant = 'smoke'
   config.optimize_programs = False  # compiling is most of the time
   config.clip.unroll = 1

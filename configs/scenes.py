@@ -50,21 +50,32 @@ def stages() -> dict[str, ml_collections.ConfigDict]:
   }
 
 
-def pipeline(name: str, last: str, arg: str) -> ml_collections.ConfigDict:
-  """Returns the pipeline that ends with the stage `last`, and what that needs."""
+def pipeline(
+  name: str, last: str, arg: str, *, stage: ml_collections.ConfigDict | None = None
+) -> ml_collections.ConfigDict:
+  """Returns the pipeline that ends with the stage `last`, and what that needs.
+
+  Args:
+    name: of the pipeline.
+    last: its last stage.
+    arg: see `common.finish`.
+    stage: settings of the last stage, in place of those of this file.
+  """
   config = common.base(name, 'pipeline')
   wanted: set[str] = set()
   queue = [last]
   while queue:
-    stage = queue.pop()
-    wanted.add(stage)
-    queue += _NEEDS[stage]
-  chosen = {stage: c for stage, c in stages().items() if stage in wanted}
-  for stage, settings in chosen.items():
-    settings.name = stage
+    need = queue.pop()
+    wanted.add(need)
+    queue += _NEEDS[need]
+  chosen = {key: c for key, c in stages().items() if key in wanted}
+  if stage is not None:
+    chosen[last] = stage
+  for key, settings in chosen.items():
+    settings.name = key
     settings.seed = config.get_ref('seed')
-    for key in ('name', 'variant', 'data_dir'):
-      settings.dataset[key] = config.dataset.get_ref(key)
+    for field in ('name', 'variant', 'data_dir'):
+      settings.dataset[field] = config.dataset.get_ref(field)
   config.order = tuple(chosen)
   config.stages = ml_collections.ConfigDict(chosen)
   return common.finish(config, arg)

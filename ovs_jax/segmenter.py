@@ -23,7 +23,7 @@ from ovs_jax.core.lookup import lookup
 from ovs_jax.core.tree import difference
 from ovs_jax.core.types import Array, Bool, Float, Int, Params
 from ovs_jax.models import clip, ovseg
-from ovs_jax.models.maskformer import SIZE_DIVISIBILITY, init_maskformer
+from ovs_jax.models.maskformer import init_maskformer
 from ovs_jax.ops import overlay
 from ovs_jax.ops.ensemble import CLASSIFIERS, combine, label_map
 from ovs_jax.text.templates import fill
@@ -184,7 +184,7 @@ class Segmenter:
   def encode(self, image: ImageLike) -> EncodedImage:
     """Runs all of the networks that do not depend on names.
 
-    Compiles for each new size; sizes are rounded up to multiples of 32.
+    Compiles for each new size; sizes are rounded up to few (`models.content.SIDES`).
 
     Args:
       image: a path, a Pillow image or an array; see `core.images.as_rgb`.
@@ -197,7 +197,7 @@ class Segmenter:
     encoded = _encode(
       self.config,
       self._params,
-      ovseg.pad_image(jnp.asarray(small), SIZE_DIVISIBILITY),
+      ovseg.pad_to_bucket(jnp.asarray(small)),
       jnp.array([h, w]),
     )
     encoded = dataclasses.replace(encoded, masks=encoded.masks[:, :h, :w])

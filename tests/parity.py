@@ -21,6 +21,7 @@ import jax
 _HERE = pathlib.Path(__file__).resolve().parent
 sys.path[:0] = [str(_HERE.parent), str(_HERE)]
 
+import parity_backbones  # noqa: E402
 import parity_hf  # noqa: E402
 import parity_models  # noqa: E402
 import parity_ops  # noqa: E402
@@ -37,7 +38,11 @@ CASES: dict[str, Callable[[Case], None]] = {
   'clip_adapt_step_*': parity_training.clip_adapt_step,
   'evaluator': parity_ops.evaluator,
   'r101c': parity_models.r101c,
-  'ovseg_full_r101c': parity_models.ovseg_full_r101c,
+  'ovseg_full_*': parity_models.ovseg_full,
+  'swin': parity_backbones.swin,
+  'swin_tiny': parity_backbones.swin_tiny,
+  'resnet_tiny_*': parity_backbones.resnet,
+  'maskformer_tiny_*': parity_backbones.maskformer,
 }
 
 

@@ -7,9 +7,11 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
+from parity_backbones import swin_config
 from parity_case import Case, channels_first, images
 from parity_ops import pool16
 
+from ovs_jax.convert import backbones as convert_backbones
 from ovs_jax.convert import clip as convert_clip
 from ovs_jax.convert import maskformer as convert_maskformer
 from ovs_jax.convert.rules import apply
@@ -144,7 +146,7 @@ def r101c(case: Case) -> None:
   shapes = jax.eval_shape(
     model.init, jax.random.key(0), jax.ShapeDtypeStruct((1, 64, 64, 3), jnp.float32)
   )
-  rules = convert_maskformer.backbone_rules('', '')
+  rules = convert_backbones.resnet_rules()
   params = apply(case.weights(), rules, shapes['params'], what=case.name)
   params = on_device(params)
   for size in sizes:
@@ -162,9 +164,7 @@ def r101c(case: Case) -> None:
       case.close(f'res{i + 2}_{size}', channels_first(x), 1e-4)
 
 
-def proposer_config(
-  c: dict[str, Any], backbone: str | ResNetConfig, groups: int
-) -> MaskFormerConfig:
+def proposer_config(c: dict[str, Any], backbone: Any, groups: int) -> MaskFormerConfig:
   """Returns the sizes that detectron2's keys describe."""
   head, former = c['SEM_SEG_HEAD'], c['MASK_FORMER']
   return MaskFormerConfig(
@@ -225,7 +225,7 @@ def maskformer_head(case: Case) -> None:
     case.close(f'{name}_masks', out.mask_logits[layer], 1e-3)
 
 
-def ovseg_full_r101c(case: Case) -> None:
+def ovseg_full(case: Case) -> None:
   """The whole model on a photo, from names to label maps."""
   config, params = load_ovseg(case)
   image = images(case.given('image_network_chw_uint8'))
@@ -271,7 +271,10 @@ def load_ovseg(case: Case) -> tuple[OvSegConfig, Any]:
   """Converts both parts of the model."""
   c, reference = case.config, case.config['reference_config']
   weights = case.weights()
-  backbone = resnet_config(reference['RESNETS'])
+  if 'SWIN' in reference:
+    backbone = swin_config(reference['SWIN'])
+  else:
+    backbone = resnet_config(reference['RESNETS'])
   proposer, proposer_params = convert_maskformer.convert(
     weights, proposer_config(reference, backbone, PRESETS['r101c_b16'].groups)
   )

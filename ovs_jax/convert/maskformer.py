@@ -1,13 +1,13 @@
-"""OVSeg's proposer with the R101c backbone (its released R101c + ViT-B/16 model)."""
+"""OVSeg's proposers: Swin-B (with ViT-L/14) and R101c (with ViT-B/16)."""
 
 import dataclasses
-import re
 from collections.abc import Mapping
 from typing import Any
 
 import jax
 import numpy as np
 
+from ovs_jax.convert import backbones as tables
 from ovs_jax.convert.rules import (
   CONV,
   POINT,
@@ -18,43 +18,19 @@ from ovs_jax.convert.rules import (
   linear_rules,
   norm_rules,
 )
-from ovs_jax.models import resnet
+from ovs_jax.models import backbones
 from ovs_jax.models.maskformer import PRESETS, MaskFormerConfig, init_maskformer
 
 CLIP_PREFIX = 'clip_adapter.clip_model.'
 
 # Constants that the reference stores beside its parameters: the class weights of the
-# loss, CLIP's pixel statistics, and the counters of other flavours of batch norm.
+# loss, CLIP's pixel statistics, indices that follow from the window, and the counters
+# of other flavours of batch norm.
 CONSTANTS = (
   r'criterion\.empty_weight',
   r'clip_adapter\.pixel_(mean|std)',
-  r'backbone\..*\.num_batches_tracked',
+  r'backbone\..*\.(num_batches_tracked|relative_position_index)',
 )
-
-
-def backbone_rules(
-  source: str = r'backbone\.', target: str = 'backbone/'
-) -> list[Rule]:
-  """Returns the table of the ResNet; the arguments are prefixes of both sides."""
-  table = []
-  for where, path in (
-    (r'stem\.conv(?P<conv>\d)', r'stem_conv\g<conv>'),
-    (
-      r'(?P<stage>res\d)\.(?P<block>\d+)\.(?P<conv>conv\d|shortcut)',
-      r'\g<stage>_\g<block>/\g<conv>',
-    ),
-  ):
-    where, path = f'{source}{where}', f'{target}{path}'
-    table += [
-      Rule(rf'{where}\.weight', f'{path}/conv/kernel', CONV),
-      *norm_rules(rf'{where}\.norm', f'{path}/norm'),
-      Rule(
-        rf'{where}\.norm\.running_(?P<statistic>mean|var)',
-        rf'{path}/norm/\g<statistic>',
-        SAME,
-      ),
-    ]
-  return table
 
 
 def head_rules(source: str = r'sem_seg_head\.') -> list[Rule]:
@@ -83,10 +59,12 @@ def head_rules(source: str = r'sem_seg_head\.') -> list[Rule]:
   ]
 
 
-def rules() -> list[Rule]:
+def rules(config: MaskFormerConfig) -> list[Rule]:
   """Returns the table of the whole proposer."""
+  swin = backbones.kind(config.backbone_config()) == 'Swin'
+  table = tables.swin_rules if swin else tables.resnet_rules
   no_object = Rule(r'clip_adapter\.non_object_embedding', 'no_object', SAME)
-  return [*backbone_rules(), *head_rules(), no_object]
+  return [*table(r'backbone\.', 'backbone/'), *head_rules(), no_object]
 
 
 def infer_config(source: Mapping[str, np.ndarray]) -> MaskFormerConfig:
@@ -99,48 +77,29 @@ def infer_config(source: Mapping[str, np.ndarray]) -> MaskFormerConfig:
   """
   head, predictor = 'sem_seg_head.pixel_decoder', 'sem_seg_head.predictor'
   needed = (
-    'backbone.stem.conv1.weight',
-    'backbone.res2.0.conv3.weight',
     f'{head}.mask_features.weight',
     f'{predictor}.query_embed.weight',
     f'{predictor}.transformer.decoder.layers.0.linear1.weight',
     f'{predictor}.class_embed.layers.1.weight',
   )
-  missing = [name for name in needed if name not in source]
-  if missing:
-    raise ValueError(
-      f'not an OVSeg proposer with a ResNet backbone: {", ".join(missing)} missing '
-      f'from its {len(source)} tensors'
-    )
-  stem, block, features, queries, feed, embed = (source[k].shape for k in needed)
-  config = dataclasses.replace(
+  tables.need(source, needed, what='an OVSeg proposer')
+  features, queries, feed, embed = (source[k].shape for k in needed)
+  if 'backbone.patch_embed.proj.weight' in source:
+    backbone = tables.infer_swin(source, 'backbone.', hugging_face=False)
+  else:
+    backbone = tables.infer_resnet(source, 'backbone.')
+  return dataclasses.replace(
     PRESETS['r101c_b16'],
-    backbone=resnet.ResNetConfig(
-      depths=tuple(
-        _count(source, rf'backbone\.res{stage}\.(\d+)\.') for stage in range(2, 6)
-      ),
-      stem_width=stem[0],
-      bottleneck=block[1],
-      out_width=block[0],
-      multi_grid=resnet.PRESETS['r101c'].multi_grid,
-      norm='frozen',
-    ),
+    backbone=backbones.named(backbone),
     pixel_width=features[1],
     mask_dim=features[0],
     num_queries=queries[0],
     width=queries[1],
     feed_forward=feed[0],
-    layers=_count(source, rf'{predictor}.transformer.decoder.layers\.(\d+)\.'),
+    layers=tables.count(source, rf'{predictor}.transformer.decoder.layers\.(\d+)\.'),
     embed_hidden=embed[1],
     embed_dim=embed[0],
   )
-  names = [name for name, sizes in resnet.PRESETS.items() if sizes == config.backbone]
-  return dataclasses.replace(config, backbone=names[0]) if names else config
-
-
-def _count(source: Mapping[str, np.ndarray], pattern: str) -> int:
-  found = (re.match(pattern, name) for name in source)
-  return len({match[1] for match in found if match})
 
 
 def shapes(config: MaskFormerConfig) -> dict[str, Any]:
@@ -153,6 +112,9 @@ def convert(
 ) -> tuple[MaskFormerConfig, dict[str, Any]]:
   """Returns the configuration and the parameters of OVSeg's proposer.
 
+  Names are taken as they are: the reference inserts a second `pixel_decoder.` into
+  those of files that lack a version, and then trains or runs on random ones.
+
   Args:
     source: tensors of a whole OVSeg model; those of its CLIP are left to
       `convert.clip`.
@@ -162,8 +124,13 @@ def convert(
     ValueError: it is not such a model; lists everything that does not fit.
   """
   own = {k: v for k, v in source.items() if not k.startswith(CLIP_PREFIX)}
-  config = config or infer_config(own)
+  if config is None:
+    config = infer_config(own)
+  swin = 'backbone.patch_embed.proj.weight' in own
+  if swin or 'backbone.stem.conv1.weight' in own:
+    kind = 'Swin' if swin else 'ResNet'
+    tables.check_kind(kind, config.backbone_config(), what='OVSeg checkpoint')
   params = apply(
-    own, rules(), shapes(config), what='OVSeg checkpoint', ignore=CONSTANTS
+    own, rules(config), shapes(config), what='OVSeg checkpoint', ignore=CONSTANTS
   )
   return config, params

@@ -25,10 +25,17 @@ def linear(
   dtype: Any,
   axis: int | tuple[int, ...] = -1,
   init: nn.initializers.Initializer = _XAVIER,
+  use_bias: bool = True,
 ) -> Callable[[Array], Array]:
-  """Returns a dense layer (with bias) that computes in `dtype`."""
+  """Returns a dense layer that computes in `dtype`."""
   layer = nn.DenseGeneral(
-    features, axis=axis, dtype=dtype, kernel_init=init, dot_general=_DOT, name=name
+    features,
+    axis=axis,
+    dtype=dtype,
+    kernel_init=init,
+    dot_general=_DOT,
+    use_bias=use_bias,
+    name=name,
   )
   return lambda x: layer(x).astype(dtype)
 
@@ -55,20 +62,33 @@ ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
 }
 
 
-def sine_position(height: int, width: int, channels: int) -> Float[Array, 'n d']:
-  """DETR's normalised sine encoding of a grid, row-major, y features before x."""
+def sine_position(
+  height: int,
+  width: int,
+  channels: int,
+  sizes: tuple[int | Array, int | Array] | None = None,
+) -> Float[Array, 'n d']:
+  """DETR's normalised sine encoding of a grid, row-major, y features before x.
+
+  Args:
+    height: rows of the grid.
+    width: its columns.
+    channels: of the encoding.
+    sizes: the rows and columns that count as the whole; None is all of them.
+  """
   half = channels // 2
   exponent = 2 * (jnp.arange(half) // 2) / half
   frequency = 10000.0**exponent
+  rows, columns = sizes or (height, width)
 
-  def encode(count: int) -> Array:
-    place = jnp.arange(1, count + 1) / (count + 1e-6) * 2 * jnp.pi
+  def encode(count: int, whole: int | Array) -> Array:
+    place = jnp.arange(1, count + 1) / (whole + 1e-6) * 2 * jnp.pi
     angle = place[:, None] / frequency[None, :]
     pair = jnp.stack([jnp.sin(angle[:, 0::2]), jnp.cos(angle[:, 1::2])], axis=2)
     return pair.reshape(count, half)
 
-  y = jnp.broadcast_to(encode(height)[:, None], (height, width, half))
-  x = jnp.broadcast_to(encode(width)[None, :], (height, width, half))
+  y = jnp.broadcast_to(encode(height, rows)[:, None], (height, width, half))
+  x = jnp.broadcast_to(encode(width, columns)[None, :], (height, width, half))
   return jnp.concatenate([y, x], axis=-1).reshape(height * width, channels)
 
 

@@ -9,17 +9,16 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from ovs_jax.core.lookup import lookup
-from ovs_jax.core.types import Array, Float, Num, Params
-from ovs_jax.models import resnet
-from ovs_jax.models.layers import MlpHead
+from ovs_jax.core.types import Array, Float, Int, Num, Params
+from ovs_jax.models import backbones
+from ovs_jax.models.content import SIZE_DIVISIBILITY, Content, repeat_edge, zero_outside
+from ovs_jax.models.layers import MlpHead, linear
 from ovs_jax.models.pixel_decoder import PixelDecoder
 from ovs_jax.models.query_decoder import QueryDecoder
 
 # Pixel statistics of the backbones, RGB in 0..255.
 IMAGENET_MEAN = (123.675, 116.28, 103.53)
 IMAGENET_STD = (58.395, 57.12, 57.375)
-SIZE_DIVISIBILITY = 32  # of the padded input
 
 
 @dataclasses.dataclass(frozen=True)
@@ -27,7 +26,7 @@ class MaskFormerConfig:
   """Sizes of the proposer.
 
   Attributes:
-    backbone: a preset of `models.resnet`, or its sizes.
+    backbone: a preset of `models.backbones`, or its sizes.
     pixel_width: channels of the pixel decoder.
     mask_dim: channels of the mask features.
     groups: of the pixel decoder's group norms.
@@ -39,10 +38,14 @@ class MaskFormerConfig:
     dropout: its rate in training.
     embed_hidden: hidden width of the embedding head.
     embed_dim: of the CLIP that names the proposals.
-    dtype: of the computation.
+    dtype: of the computation; parameters, softmax and statistics stay float32.
+    remat: whether the backward pass computes the blocks of the backbone again
+      instead of keeping what is inside them: a third more time, far less memory.
+    num_classes: 0 for embeddings; else a linear classifier of so many classes and
+      "no object" takes their place (MaskFormer without CLIP).
   """
 
-  backbone: str | resnet.ResNetConfig | Mapping[str, Any]
+  backbone: str | backbones.Config | Mapping[str, Any]
   pixel_width: int
   mask_dim: int
   groups: int
@@ -55,35 +58,39 @@ class MaskFormerConfig:
   embed_hidden: int
   embed_dim: int
   dtype: str
+  remat: bool = False
+  num_classes: int = 0
 
   def __post_init__(self) -> None:
+    if self.num_queries < 1:
+      raise ValueError(f'num_queries must be at least 1, got {self.num_queries}')
     if isinstance(self.backbone, Mapping):  # as read from a checkpoint
-      sizes = resnet.ResNetConfig.from_dict(self.backbone)
-      object.__setattr__(self, 'backbone', sizes)
+      object.__setattr__(self, 'backbone', backbones.from_dict(self.backbone))
 
-  def backbone_config(self) -> resnet.ResNetConfig:
+  def backbone_config(self) -> backbones.Config:
     """Returns the sizes of the backbone."""
-    if isinstance(self.backbone, resnet.ResNetConfig):
-      return self.backbone
-    return lookup(resnet.PRESETS, self.backbone, 'backbone')
+    return backbones.resolve(self.backbone)
 
+
+_PUBLISHED = MaskFormerConfig(
+  backbone='r101c',
+  pixel_width=256,
+  mask_dim=256,
+  groups=32,
+  num_queries=100,
+  width=256,
+  heads=8,
+  feed_forward=2048,
+  layers=6,
+  dropout=0.1,
+  embed_hidden=1024,
+  embed_dim=512,
+  dtype='float32',
+)
 
 PRESETS: dict[str, MaskFormerConfig] = {
-  'r101c_b16': MaskFormerConfig(
-    backbone='r101c',
-    pixel_width=256,
-    mask_dim=256,
-    groups=32,
-    num_queries=100,
-    width=256,
-    heads=8,
-    feed_forward=2048,
-    layers=6,
-    dropout=0.1,
-    embed_hidden=1024,
-    embed_dim=512,
-    dtype='float32',
-  ),
+  'r101c_b16': _PUBLISHED,
+  'swin_b_l14': dataclasses.replace(_PUBLISHED, backbone='swin_base', embed_dim=768),
   # For the embedded world: 128x128 images of at most nine things.
   'tiny': MaskFormerConfig(
     backbone='tiny',
@@ -109,14 +116,15 @@ class Proposals:
   """What the proposer says of each query, for every decoder layer asked for.
 
   Attributes:
-    embeddings: in CLIP's space, not L2-normalised.
+    embeddings: in CLIP's space, not L2-normalised; of a model with `num_classes` its
+      logits, the last column for "no object".
     mask_logits: at stride 4.
-    no_object: the embedding of "no object", L2-normalised.
+    no_object: the embedding of "no object", L2-normalised; None with `num_classes`.
   """
 
   embeddings: Float[Array, 'l b q d']
   mask_logits: Float[Array, 'l b q y x']
-  no_object: Float[Array, '1 d']
+  no_object: Float[Array, '1 d'] | None
 
 
 class MaskFormer(nn.Module):
@@ -126,28 +134,46 @@ class MaskFormer(nn.Module):
 
   @nn.compact
   def __call__(
-    self, image: Num[Array, 'b h w 3'], *, train: bool = False, all_layers: bool = False
+    self,
+    image: Num[Array, 'b h w 3'],
+    *,
+    size: Int[Array, '2'] | None = None,
+    train: bool = False,
+    all_layers: bool = False,
   ) -> Proposals:
     """Proposes masks.
 
     Args:
       image: RGB, 0..255; its sides are multiples of `SIZE_DIVISIBILITY`. Padding
         must hold `IMAGENET_MEAN`, which normalises to 0.
+      size: height and width of the images without padding. Padding up to the next
+        multiple of `SIZE_DIVISIBILITY` is seen, as in the reference, what comes
+        after it is not. None shows everything.
       train: whether dropout is active (needs the rng 'dropout').
       all_layers: whether to return every decoder layer (deep supervision) or the
         last one.
     """
     c = self.config
     dtype = jnp.dtype(c.dtype)
+    h, w = image.shape[1:3]
+    if min(h, w) < backbones.PATCH:
+      raise ValueError(
+        f'an image of {h}x{w} pixels is smaller than a patch of {backbones.PATCH}x'
+        f'{backbones.PATCH}'
+      )
+    content = None if size is None else Content.of_image(size, (h, w))
     shape = (1, 1, 1, 3)
     mean = jnp.asarray(IMAGENET_MEAN).reshape(shape)
     std = jnp.asarray(IMAGENET_STD).reshape(shape)
-    image = (image - mean) / std
-    backbone = resnet.ResNet(c.backbone_config(), dtype, name='backbone')
-    features = backbone(image)
-    pixels = PixelDecoder(c.pixel_width, c.mask_dim, c.groups, name='pixel_decoder')(
-      features
+    image = zero_outside((image - mean) / std, content)
+    backbone = backbones.build(
+      c.backbone_config(), dtype, remat=c.remat, name='backbone'
     )
+    features = backbone(image, content=content, train=train)
+    decoder = PixelDecoder(
+      c.pixel_width, c.mask_dim, c.groups, dtype, name='pixel_decoder'
+    )
+    pixels = decoder(features, content)
     queries = QueryDecoder(
       num_queries=c.num_queries,
       width=c.width,
@@ -157,7 +183,7 @@ class MaskFormer(nn.Module):
       dropout=c.dropout,
       dtype=dtype,
       name='query_decoder',
-    )(features[-1], train)
+    )(features[-1], train, content)
     if not all_layers:
       queries = queries[-1:]
     widths = (c.width, c.width, c.mask_dim)
@@ -165,12 +191,21 @@ class MaskFormer(nn.Module):
     masks = jnp.einsum(
       'lbqd,byxd->lbqyx', mask_embed, pixels, preferred_element_type=jnp.float32
     )
+    embed, no_object = self._classes(queries, dtype)
+    return Proposals(embed, repeat_edge(masks, content), no_object)
+
+  def _classes(self, queries: Array, dtype: Any) -> tuple[Array, Array | None]:
+    """Returns what names the queries, and "no object"."""
+    c = self.config
+    if c.num_classes:
+      logits = linear(c.num_classes + 1, name='class_predictor', dtype=dtype)(queries)
+      return logits.astype(jnp.float32), None
     embed = MlpHead((c.embed_hidden, c.embed_dim), dtype, name='class_embed')(queries)
     no_object = self.param(
       'no_object', nn.initializers.normal(c.embed_dim**-0.5), (1, c.embed_dim)
     )
     no_object = no_object / jnp.linalg.norm(no_object, axis=-1, keepdims=True)
-    return Proposals(embed.astype(jnp.float32), masks, no_object)
+    return embed.astype(jnp.float32), no_object
 
 
 @functools.partial(jax.jit, static_argnums=0)

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 
 from ovs_jax.core.types import Array, Bool, Float, Num, Params
 from ovs_jax.models.clip import Clip, ClipConfig
+from ovs_jax.models.content import bucket_size
 from ovs_jax.models.maskformer import IMAGENET_MEAN, MaskFormer, MaskFormerConfig
 from ovs_jax.ops.ensemble import class_logits
 from ovs_jax.ops.regions import RegionConfig, Regions, crop_regions, patch_mask
@@ -83,10 +84,22 @@ class Encoded:
 def pad_image(image: Num[Array, 'h w 3'], multiple: int) -> Float[Array, 'H W 3']:
   """Pads right and bottom with the mean colour, which normalises to 0."""
   h, w = image.shape[:2]
+  return _pad(image, (-(-h // multiple) * multiple, -(-w // multiple) * multiple))
+
+
+def pad_to_bucket(image: Num[Array, 'h w 3']) -> Float[Array, 'H W 3']:
+  """Pads like `pad_image`, but to one of few sizes (`models.content.SIDES`).
+
+  What comes after the next multiple of 32 changes nothing in the image's part, as
+  long as `encode_image` is told its size.
+  """
+  return _pad(image, bucket_size(*image.shape[:2]))
+
+
+def _pad(image: Array, size: tuple[int, int]) -> Array:
   mean = jnp.asarray(IMAGENET_MEAN, jnp.float32)
-  full = (-(-h // multiple) * multiple, -(-w // multiple) * multiple, 3)
-  padded = jnp.broadcast_to(mean.reshape(1, 1, 3), full)
-  return padded.at[:h, :w].set(image.astype(jnp.float32))
+  padded = jnp.broadcast_to(mean.reshape(1, 1, 3), (*size, 3))
+  return padded.at[: image.shape[0], : image.shape[1]].set(image.astype(jnp.float32))
 
 
 def encode_image(
@@ -100,13 +113,14 @@ def encode_image(
   Args:
     config: the model's.
     params: with the subtrees `proposer` and `clip`.
-    image: RGB, 0..255, padded by `pad_image`.
+    image: RGB, 0..255, padded by `pad_image` or `pad_to_bucket`.
     size: height and width of the part that is not padding; None is all of it.
-      Masks are 0 in the padding.
+      Masks are 0 in the padding. The networks see it up to the next multiple of 32,
+      as in the reference.
   """
   h, w = image.shape[:2]
   out = MaskFormer(config.proposer).apply(
-    {'params': params['proposer']}, image[None].astype(jnp.float32)
+    {'params': params['proposer']}, image[None].astype(jnp.float32), size=size
   )
   masks = jax.nn.sigmoid(resize_bilinear(out.mask_logits[-1, 0], (h, w)))
   if size is not None:
@@ -162,7 +176,16 @@ def classify(
   Args:
     encoded: of one image.
     text: L2-normalised class embeddings.
+
+  Raises:
+    ValueError: the embeddings are of another width.
   """
+  widths = (encoded.embeddings.shape[-1], encoded.regions.shape[-1])
+  if widths != (text.shape[1],) * 2:
+    raise ValueError(
+      f'the class embeddings have {text.shape[1]} dimensions, those of the proposals '
+      f'{widths[0]} (proposer) and {widths[1]} (CLIP): another CLIP wrote them'
+    )
   with_none = jnp.concatenate([text, encoded.no_object])
   proposer = class_logits(encoded.embeddings, with_none)
   return proposer, class_logits(encoded.regions, text)

@@ -5,7 +5,8 @@ from typing import Any
 import flax.linen as nn
 import jax.numpy as jnp
 
-from ovs_jax.core.types import Array, Float
+from ovs_jax.core.types import Array, Bool, Float
+from ovs_jax.models.content import Content
 from ovs_jax.models.layers import Attention, layer_norm, linear, sine_position
 
 
@@ -24,6 +25,7 @@ class DecoderLayer(nn.Module):
     query: Float[Array, 'b q d'],
     memory: Float[Array, 'b n d'],
     position: Float[Array, 'b n d'],
+    seen: Bool[Array, 'q n'] | None,
     train: bool,
   ) -> Float[Array, 'b q d']:
     """Updates the targets `x`; positions are added to queries and keys only."""
@@ -36,7 +38,7 @@ class DecoderLayer(nn.Module):
     y = Attention(self.heads, self.dtype, name='self_attn')(at, at, x)
     x = layer_norm('norm1', self.dtype)(x + drop(y))
     y = Attention(self.heads, self.dtype, name='cross_attn')(
-      x + query, memory + position, memory
+      x + query, memory + position, memory, seen
     )
     x = layer_norm('norm2', self.dtype)(x + drop(y))
     y = drop(nn.relu(linear(self.feed_forward, name='linear1', dtype=self.dtype)(x)))
@@ -67,13 +69,23 @@ class QueryDecoder(nn.Module):
 
   @nn.compact
   def __call__(
-    self, features: Float[Array, 'b y x c'], train: bool
+    self,
+    features: Float[Array, 'b y x c'],
+    train: bool,
+    content: Content | None = None,
   ) -> Float[Array, 'l b q d']:
     """Returns the normalised output of every layer; the last is the prediction."""
     b, y, x, _ = features.shape
+    if self.num_queries < 1:
+      raise ValueError(f'num_queries must be at least 1, got {self.num_queries}')
+    sizes, seen = (y, x), None
+    if content is not None:
+      inside = content.mask((y, x))
+      sizes = (jnp.sum(inside[:, 0]), jnp.sum(inside[0]))
+      seen = jnp.broadcast_to(inside.reshape(1, y * x), (self.num_queries, y * x))
     memory = linear(self.width, name='input_proj', dtype=self.dtype)(features)
     memory = memory.reshape(b, y * x, self.width)  # b n d
-    position = sine_position(y, x, self.width)[None].astype(self.dtype)
+    position = sine_position(y, x, self.width, sizes)[None].astype(self.dtype)
     position = jnp.broadcast_to(position, memory.shape)
     query = self.param(
       'query_embed', nn.initializers.normal(1.0), (self.num_queries, self.width)
@@ -84,6 +96,6 @@ class QueryDecoder(nn.Module):
     for i in range(self.layers):
       target = DecoderLayer(
         self.heads, self.feed_forward, self.dropout, self.dtype, name=f'layer_{i}'
-      )(target, query, memory, position, train)
+      )(target, query, memory, position, seen, train)
       outputs.append(norm(target))
     return jnp.stack(outputs)

@@ -26,6 +26,7 @@ from numpy_models import (
   pixel_decoder,
   query_decoder,
 )
+from numpy_swin import SWIN, swin, swin_shapes
 
 FOLDER = pathlib.Path(__file__).parent
 
@@ -163,7 +164,7 @@ def save(name: str, config: Any, weights: Weights, **arrays: np.ndarray) -> None
 
 
 def main() -> None:
-  """Writes both goldens."""
+  """Writes the goldens."""
   rng = np.random.default_rng(7)
   w = draw(rng, clip_shapes(CLIP))
   image = rng.normal(size=(3, 3, CLIP['image_size'], CLIP['image_size']))
@@ -202,6 +203,20 @@ def main() -> None:
     mask_logits=np.stack([np.einsum('qd,dyx->qyx', x, pixels) for x in masks]),
     no_object=none / np.linalg.norm(none),
   )
+  save_swin()
+
+
+def save_swin() -> None:
+  """Writes the golden of the Swin, at sizes that fit neither patches nor windows."""
+  rng = np.random.default_rng(11)
+  w = draw(rng, swin_shapes(SWIN))
+  arrays = {}
+  for name, size in (('odd', (37, 50)), ('small', (9, 64))):
+    image = rng.normal(size=(*size, 3)).astype(np.float32).astype(np.float64)
+    arrays[f'image_{name}'] = image
+    for i, x in enumerate(swin(w, SWIN, image)):
+      arrays[f'{name}_{i}'] = x
+  save('swin', SWIN, w, **arrays)
 
 
 if __name__ == '__main__':

@@ -8,10 +8,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from ovs_jax.core.checkpoint import load_model
+from ovs_jax.core.tree import difference
 from ovs_jax.core.types import Array, Batch, Float, Metrics, Params
-from ovs_jax.data import DATASETS, load_dataset, transforms
+from ovs_jax.data import DATASETS, augment, load_dataset, transforms
 from ovs_jax.data.pipeline import train_batches
-from ovs_jax.models import clip
+from ovs_jax.models import backbones, clip
 from ovs_jax.models.maskformer import MaskFormer, MaskFormerConfig, init_maskformer
 from ovs_jax.ops.ensemble import class_logits
 from ovs_jax.ops.losses import set_losses
@@ -30,7 +31,8 @@ class Proposer:
     self.model = MaskFormerConfig(**config.proposer)
     self.model_config = {'model': 'proposer', 'proposer': config.proposer.to_dict()}
     names = vocabulary.load(DATASETS[config.dataset.name].vocabulary)
-    self.seen = [k for k, split in enumerate(names.splits) if split != 'unseen']
+    held_out = {'seen': 'unseen', 'all': None}[config.train.classes]
+    self.seen = [k for k, split in enumerate(names.splits) if split != held_out]
     self._names = [names.names[k] for k in self.seen]
     # From train ids to rows of the text matrix; unseen classes are never targets.
     self._row = np.full(max(self.seen) + 1, -1, np.int32)
@@ -50,7 +52,12 @@ class Proposer:
         f'the CLIP in {directory} embeds in {self._text.shape[1]} dimensions, '
         f'config.proposer.embed_dim is {self.model.embed_dim}'
       )
-    return draw_params(init_maskformer, self.model, key)
+    params = draw_params(init_maskformer, self.model, key)
+    if self.config.init.backbone:
+      params['backbone'] = load_backbone(
+        self.config.init.backbone, self.model, params['backbone']
+      )
+    return params
 
   def batches(self, start: int) -> Iterator[Batch]:
     """Yields `image` (b, h, w, 3) uint8 and the padded targets."""
@@ -60,7 +67,7 @@ class Proposer:
       builder,
       c.train.split,
       [
-        transforms.random_flip,
+        *self._augmentation(),
         transforms.label_to_masks(c.train.max_targets),
         transforms.keep('image', 'masks', 'classes', 'valid'),
       ],
@@ -71,6 +78,18 @@ class Proposer:
       process_count=jax.process_count(),
     ):
       yield {**batch, 'classes': self._row[batch['classes']]}
+
+  def _augmentation(self) -> list[transforms.Transform]:
+    c = self.config.train
+    steps = [augment.only_classes(self.seen)]
+    if c.shortest:
+      steps.append(augment.scale_jitter(c.shortest, c.longest))
+    if c.crop:
+      steps.append(augment.fixed_crop(c.crop))
+    if c.colour:
+      steps.append(augment.colour_jitter)
+    steps.append(transforms.random_flip)
+    return [*steps, augment.pad_square(c.crop)] if c.crop else steps
 
   def loss(self, params: Params, batch: Batch, key: Array) -> tuple[Array, Metrics]:
     """The set loss, summed over all decoder layers, each with its own matching."""
@@ -101,3 +120,38 @@ class Proposer:
   def project(self, params: Params) -> Params:
     """No bounds."""
     return params
+
+
+def load_backbone(directory: str, model: MaskFormerConfig, drawn: Params) -> Params:
+  """Reads the backbone of a checkpoint: of one alone, of a proposer or of an OVSeg.
+
+  Args:
+    directory: of the checkpoint.
+    model: the proposer that gets it.
+    drawn: its own parameters, whose names and shapes are expected.
+
+  Raises:
+    FileNotFoundError: there is no checkpoint.
+    ValueError: it has none, the other one, or one of another size.
+  """
+  params, stored = load_model(directory, what='backbone checkpoint')
+  wanted = backbones.kind(model.backbone_config())
+  if 'proposer' in stored:
+    params = params.get('proposer', params)['backbone']
+    found = MaskFormerConfig(**stored['proposer']).backbone_config()
+  elif stored.get('model') == 'backbone':
+    found = backbones.from_dict(stored['backbone'])
+  else:
+    raise ValueError(
+      f'the checkpoint {directory} holds a {stored.get("model")!r} model, which has no '
+      'backbone; a backbone, a proposer or an OVSeg was expected'
+    )
+  if backbones.kind(found) != wanted:
+    raise ValueError(
+      f'the checkpoint {directory} has a {backbones.kind(found)} backbone, '
+      f'config.proposer.backbone asks for a {wanted}'
+    )
+  problem = difference(drawn, params, what=f'the backbone in {directory}')
+  if problem:
+    raise ValueError(problem)
+  return params

@@ -1,0 +1,52 @@
+"""OVSeg's training of proposers on COCO-Stuff, shared by its two configurations.
+
+Numbers are those of the reference's configuration files (stage A).
+"""
+
+import dataclasses
+
+import ml_collections
+
+from configs import common, scenes
+from ovs_jax.models import maskformer
+
+# In the reference norms, embeddings and tables of positions are not decayed, but the
+# biases of convolutions and linear layers, and "no object", are.
+DECAY = (
+  (r'norm[^/]*/(scale|bias)$', 0.0),
+  (r'(query_embed|relative_position_bias)$', 0.0),
+  (r'.*', 1.0),
+)
+
+
+def proposer_training(name: str, preset: str) -> ml_collections.ConfigDict:
+  """Returns what both have in common."""
+  config = common.base(name, 'train')
+  config.recipe = 'proposer'
+  config.dataset.name = 'coco_stuff'
+  config.proposer = ml_collections.ConfigDict(
+    dataclasses.asdict(maskformer.PRESETS[preset])
+  )
+  config.train.steps = 120_000
+  config.train.batch_size = 32
+  config.train.max_targets = 40
+  config.train.classes = 'all'
+  config.train.colour = True
+  config.train.log_every = 50
+  config.train.save_every = 5000
+  optimizer = config.optimizer
+  optimizer.schedule = 'warmup_poly'
+  optimizer.warmup = 1500
+  optimizer.power = 0.9
+  optimizer.gradient_clip = 0.01
+  optimizer.decay = DECAY
+  return config
+
+
+def finish(config: ml_collections.ConfigDict, arg: str) -> ml_collections.ConfigDict:
+  """Returns the training itself, or as `smoke` a pipeline on the embedded scenes."""
+  if arg != 'smoke':
+    return common.finish(config, arg)
+  config.init.clip = '{run}/clip'
+  config.init.backbone = ''
+  return scenes.pipeline(config.name, 'proposer', arg, stage=config)

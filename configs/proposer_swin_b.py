@@ -1,0 +1,26 @@
+"""The proposer of OVSeg's larger (Swin-B) model on COCO-Stuff.
+
+Needs the data set `coco_stuff`, which is not there yet; a CLIP converted from OpenAI's
+ViT-L/14 (--config.init.clip), and a Swin-B of ImageNet-22k at 384 pixels
+(--config.init.backbone). --config.train.classes=seen leaves held-out classes void.
+Expected: with OpenAI's CLIP 21.8 mIoU on ADE20K-150 (paper, Table 2); not measured.
+Hardware: 8 GPUs of 32 GB in the reference; time not measured.
+Command: launch/run.sh --config=configs/proposer_swin_b.py
+"""
+
+import ml_collections
+
+from configs import coco_stuff
+
+
+def get_config(arg: str = '') -> ml_collections.ConfigDict:
+  """See above."""
+  config = coco_stuff.proposer_training('proposer_swin_b', 'swin_b_l14')
+  config.init.clip = 'checkpoints/clip_vit_l14'
+  config.init.backbone = 'checkpoints/swin_base'
+  config.train.shortest = tuple(range(320, 1281, 64))
+  config.train.longest = 2560
+  config.train.crop = 640
+  config.optimizer.learning_rate = 6e-5
+  config.optimizer.weight_decay = 0.01
+  return coco_stuff.finish(config, arg)

@@ -1,0 +1,126 @@
+"""MaskFormer's augmentation for training: scale jitter, crop, colour, padding.
+
+In the reference's order: resize, crop, colour, flip, pad. Like the other transforms,
+these draw from `example['seed']`.
+"""
+
+from collections.abc import Sequence
+
+import tensorflow as tf
+
+from ovs_jax.core.types import VOID
+from ovs_jax.data.transforms import Example, Transform
+
+PAD_COLOUR = 128  # of images; labels are padded with VOID
+
+
+def _uniform(example: Example, stream: int, count: int) -> tf.Tensor:
+  """Returns `count` numbers in 0..1; each stream of an example has its own."""
+  seed = example['seed'] + tf.constant([0, stream], example['seed'].dtype)
+  return tf.random.stateless_uniform((count,), seed)
+
+
+def scale_jitter(shortest: Sequence[int], longest: int) -> Transform:
+  """Resizes so that the shorter side is one of `shortest`, drawn at random.
+
+  `image` bilinear and antialiased, rounded to uint8, `label` with PyTorch's nearest
+  neighbour. The longer side becomes at most `longest`.
+  """
+
+  def apply(example: Example) -> Example:
+    shape = tf.shape(example['image'])[:2]
+    index = tf.cast(_uniform(example, 3, 1)[0] * len(shortest), tf.int32)
+    side = tf.gather(tf.constant(shortest, tf.float64), index)
+    sides = tf.cast(shape, tf.float64)
+    scale = side / tf.reduce_min(sides)
+    scale = tf.minimum(scale, longest / tf.reduce_max(sides))
+    size = tf.maximum(tf.cast(sides * scale + 0.5, tf.int32), 1)
+    image = tf.image.resize(example['image'], size, antialias=True)
+    image = tf.cast(tf.clip_by_value(tf.round(image), 0, 255), tf.uint8)
+    label = tf.gather(example['label'], tf.range(size[0]) * shape[0] // size[0])
+    label = tf.gather(label, tf.range(size[1]) * shape[1] // size[1], axis=1)
+    return {**example, 'image': image, 'label': label}
+
+  return apply
+
+
+def fixed_crop(size: int) -> Transform:
+  """Cuts a random square out of `image` and `label`, or what there is of it."""
+
+  def apply(example: Example) -> Example:
+    shape = tf.shape(example['image'])[:2]
+    sides = tf.minimum(shape, size)
+    free = tf.cast(shape - sides + 1, tf.float32)
+    start = tf.cast(_uniform(example, 4, 2) * free, tf.int32)
+    start = tf.minimum(start, shape - sides)
+    cropped = dict(example)
+    for name in ('image', 'label'):
+      (y, x), (h, w) = tf.unstack(start), tf.unstack(sides)
+      cropped[name] = example[name][y : y + h, x : x + w]
+    return cropped
+
+  return apply
+
+
+def pad_square(size: int) -> Transform:
+  """Pads `image` with grey and `label` with VOID at right and bottom.
+
+  No mask covers the padding, so that it is a negative of all of them.
+  """
+
+  def apply(example: Example) -> Example:
+    shape = tf.shape(example['image'])[:2]
+    sides = [[0, size - shape[0]], [0, size - shape[1]]]
+    image = tf.pad(example['image'], [*sides, [0, 0]], constant_values=PAD_COLOUR)
+    label = tf.pad(example['label'], sides, constant_values=VOID)
+    image.set_shape((size, size, 3))
+    label.set_shape((size, size))
+    return {**example, 'image': image, 'label': label}
+
+  return apply
+
+
+def colour_jitter(example: Example) -> Example:
+  """SSD's distortion: brightness, contrast, saturation and hue, each every second time.
+
+  Contrast comes before saturation and hue or after them. Values are cut to bytes after
+  each step. The reference's hues are whole pairs of degrees of OpenCV's; ours are
+  fractions of the circle, which differ by rounding.
+  """
+  on = _uniform(example, 5, 5) < 0.5
+  amount = _uniform(example, 6, 4)
+  brightness, contrast = amount[0] * 64 - 32, 0.5 + amount[1]
+  saturation = 0.5 + amount[2]
+  hue = (tf.floor(amount[3] * 37) - 18) / 180
+
+  def cut(x: tf.Tensor) -> tf.Tensor:
+    return tf.floor(tf.clip_by_value(x, 0, 255))
+
+  def contrasted(x: tf.Tensor) -> tf.Tensor:
+    return tf.cond(on[1], lambda: cut(x * contrast), lambda: x)
+
+  def shifted(x: tf.Tensor) -> tf.Tensor:
+    hsv = tf.image.rgb_to_hsv(x / 255)
+    s = tf.where(on[2], tf.minimum(hsv[..., 1] * saturation, 1), hsv[..., 1])
+    h = tf.where(on[3], tf.math.floormod(hsv[..., 0] + hue, 1.0), hsv[..., 0])
+    y = tf.image.hsv_to_rgb(tf.stack([h, s, hsv[..., 2]], axis=-1))
+    return tf.cond(on[2] | on[3], lambda: tf.round(y * 255), lambda: x)
+
+  x = tf.cast(example['image'], tf.float32)
+  x = tf.cond(on[0], lambda: cut(x + brightness), lambda: x)
+  x = tf.cond(on[4], lambda: shifted(contrasted(x)), lambda: contrasted(shifted(x)))
+  return {**example, 'image': tf.cast(x, tf.uint8)}
+
+
+def only_classes(classes: Sequence[int]) -> Transform:
+  """Makes the pixels of all other classes VOID in `label`: they were held out."""
+
+  def apply(example: Example) -> Example:
+    label = example['label']
+    kept = tf.constant([i in set(classes) for i in range(max(classes) + 1)])
+    known = tf.cast(label, tf.int32) <= max(classes)
+    index = tf.where(known, tf.cast(label, tf.int32), 0)
+    void = tf.constant(VOID, label.dtype)
+    return {**example, 'label': tf.where(known & tf.gather(kept, index), label, void)}
+
+  return apply

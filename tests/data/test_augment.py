@@ -1,0 +1,120 @@
+"""MaskFormer's augmentation, eagerly and in graphs, on cases worked out by hand."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from PIL import Image
+
+from ovs_jax.core.types import VOID
+from ovs_jax.data import augment, transforms
+
+RNG = np.random.default_rng(0)
+IMAGE = RNG.integers(0, 256, (20, 30, 3)).astype(np.uint8)
+LABEL = RNG.integers(0, 5, (20, 30)).astype(np.uint8)
+
+
+def example(seed: int = 0, **more: Any) -> dict[str, Any]:
+  fields = {'image': IMAGE, 'label': LABEL, **more}
+  fields['seed'] = np.array([7, 8 * seed], np.int64)
+  return {name: tf.constant(value) for name, value in fields.items()}
+
+
+def apply(transform: transforms.Transform, given: dict[str, Any]) -> dict[str, Any]:
+  """Applies it eagerly and in a graph, and checks that the two agree."""
+  eager = {name: np.asarray(x) for name, x in transform(given).items()}
+  data = tf.data.Dataset.from_tensors(given)
+  graph = next(data.map(transform).as_numpy_iterator())
+  assert set(graph) == set(eager)
+  for name, value in eager.items():
+    # A graph may sum in another order, and a byte may round the other way.
+    assert np.abs(graph[name].astype(int) - value.astype(int)).max() <= (
+      name == 'image'
+    )
+  return eager
+
+
+def test_scale_jitter_draws_the_shorter_side() -> None:
+  shapes = {
+    apply(augment.scale_jitter((10, 40), 2560), example(seed))['image'].shape[:2]
+    for seed in range(8)
+  }
+  assert shapes == {(10, 15), (40, 60)}
+  # The longer side wins: 30 -> 45 makes the shorter one 30 instead of 40.
+  got = apply(augment.scale_jitter((40,), 45), example())
+  assert got['image'].shape == (30, 45, 3) and got['label'].shape == (30, 45)
+  assert got['image'].dtype == np.uint8 and got['label'].dtype == np.uint8
+
+
+def test_scale_jitter_resamples_as_the_reference() -> None:
+  got = apply(augment.scale_jitter((10,), 2560), example())
+  # Nearest: floor(i * in / out).
+  np.testing.assert_array_equal(got['label'], LABEL[::2, ::2])
+  want = np.asarray(Image.fromarray(IMAGE).resize((15, 10), Image.Resampling.BILINEAR))
+  assert np.abs(got['image'].astype(int) - want).max() <= 1
+  got = apply(augment.scale_jitter((40,), 2560), example())
+  np.testing.assert_array_equal(got['label'], LABEL.repeat(2, 0).repeat(2, 1))
+
+
+def test_crop_is_one_box_of_both() -> None:
+  place = np.arange(600).reshape(20, 30)
+  image = np.stack([place // 256, place % 256, 0 * place], axis=-1).astype(np.uint8)
+  label = (place % 251).astype(np.uint8)
+  corners = set()
+  for seed in range(12):
+    got = apply(augment.fixed_crop(12), example(seed, image=image, label=label))
+    assert got['image'].shape == (12, 12, 3) and got['label'].shape == (12, 12)
+    ids = got['image'][..., 0].astype(int) * 256 + got['image'][..., 1]
+    y, x = divmod(ids[0, 0], 30)
+    np.testing.assert_array_equal(ids, place[y : y + 12, x : x + 12])
+    np.testing.assert_array_equal(got['label'], label[y : y + 12, x : x + 12])
+    corners.add((y, x))
+  assert len(corners) > 6
+  got = apply(augment.fixed_crop(25), example())
+  assert got['image'].shape == (20, 25, 3)
+
+
+def test_padding_is_grey_void_and_a_negative_of_every_mask() -> None:
+  got = apply(augment.pad_square(32), example())
+  np.testing.assert_array_equal(got['image'][:20, :30], IMAGE)
+  np.testing.assert_array_equal(got['label'][:20, :30], LABEL)
+  assert (got['image'][20:] == 128).all() and (got['image'][:, 30:] == 128).all()
+  assert (got['label'][20:] == VOID).all() and (got['label'][:, 30:] == VOID).all()
+  both = transforms.chain([augment.pad_square(32), transforms.label_to_masks(6)])
+  masks = apply(both, example())['masks']
+  assert masks.shape == (6, 32, 32) and masks[:5].sum() == 600
+  assert not masks[:, 20:].any() and not masks[:, :, 30:].any()
+
+
+def test_colour_moves_within_bounds() -> None:
+  flat = np.full((4, 4, 3), (200, 100, 50), np.uint8)
+  seen = {
+    tuple(apply(augment.colour_jitter, example(seed, image=flat))['image'][0, 0])
+    for seed in range(40)
+  }
+  assert (200, 100, 50) in seen  # all four steps are off once in sixteen
+  assert len(seen) > 20
+  grey = np.full((4, 4, 3), 100, np.uint8)
+  for seed in range(20):
+    got = apply(augment.colour_jitter, example(seed, image=grey))['image']
+    # Grey has no hue and no saturation: (100 +- 32) * 0.5 ... 1.5.
+    assert (got == got[0, 0, 0]).all() and 34 <= got[0, 0, 0] <= 198
+  for seed in range(20):
+    black = apply(augment.colour_jitter, example(seed, image=0 * grey))['image']
+    assert black.max() <= 48
+
+
+def test_colour_only_changes_the_image() -> None:
+  got = apply(augment.colour_jitter, example(3))
+  np.testing.assert_array_equal(got['label'], LABEL)
+  again = apply(augment.colour_jitter, example(3))
+  np.testing.assert_array_equal(got['image'], again['image'])
+
+
+@pytest.mark.parametrize('kept', [(0, 3), (1,), (4, 2)])
+def test_held_out_classes_become_void(kept: tuple[int, ...]) -> None:
+  label = LABEL.copy()
+  label[0, 0] = VOID
+  got = apply(augment.only_classes(kept), example(label=label))['label']
+  np.testing.assert_array_equal(got, np.where(np.isin(label, kept), label, VOID))
