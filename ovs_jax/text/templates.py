@@ -117,32 +117,50 @@ TEMPLATES: dict[str, tuple[str, ...]] = {
 }
 
 
+def sentences(templates: str | Sequence[str]) -> tuple[str, ...]:
+  """Returns a set by its name, or the user's own sentences, checked.
+
+  Args:
+    templates: the name of a set in `TEMPLATES`, or sentences with one '{}' each.
+
+  Raises:
+    ValueError: unknown set, no template, or one without exactly one '{}'.
+  """
+  if isinstance(templates, str):
+    if '{}' in templates:
+      raise ValueError(
+        f'{templates!r} is one sentence, not a template set; put it in a list: '
+        f'[{templates!r}].'
+      )
+    return lookup(TEMPLATES, templates, 'template set')
+  if not templates:
+    raise ValueError(
+      f'no templates given; pass sentences with one "{{}}" each, or one of '
+      f'{", ".join(TEMPLATES)}.'
+    )
+  wrong = [t for t in templates if t.count('{}') != 1]
+  if wrong:
+    raise ValueError(
+      f'{len(wrong)} of {len(templates)} templates do not contain "{{}}" exactly '
+      f'once, where the class name goes: {wrong}.'
+    )
+  return tuple(templates)
+
+
 def fill(templates: str | Sequence[str], names: Sequence[str]) -> list[list[str]]:
   """Puts every name into every template.
 
   Names are inserted as they are: OVSeg keeps "toilet, can, commode" one string.
 
   Args:
-    templates: the name of a set in `TEMPLATES`, or sentences with one '{}' each.
+    templates: see `sentences`.
     names: class names.
 
   Returns:
     One list per name, holding one sentence per template.
 
   Raises:
-    ValueError: unknown set, no template, or a template without exactly one '{}'.
+    ValueError: as `sentences`.
   """
-  if isinstance(templates, str):
-    templates = lookup(TEMPLATES, templates, 'template set')
-  if not templates:
-    raise ValueError(
-      f'no templates given; pass sentences with one "{{}}" each, or one of '
-      f'{", ".join(TEMPLATES)}.'
-    )
-  wrong = [template for template in templates if template.count('{}') != 1]
-  if wrong:
-    raise ValueError(
-      f'{len(wrong)} of {len(templates)} templates do not contain "{{}}" exactly '
-      f'once, where the class name goes: {wrong}.'
-    )
-  return [[template.replace('{}', name) for template in templates] for name in names]
+  texts = sentences(templates)
+  return [[text.replace('{}', name) for text in texts] for name in names]

@@ -1,0 +1,185 @@
+"""Classes as users give them: names, and the words that stand for each of them."""
+
+import codecs
+import dataclasses
+import pathlib
+import re
+from collections.abc import Iterable, Mapping
+
+from ovs_jax.core.files import Path
+from ovs_jax.core.lookup import lookup
+from ovs_jax.text.vocabulary import parse_names
+
+# 'mean': the L2-normalised mean of the words' embeddings. 'max': the best word counts,
+# for each proposal anew. 'paper': all words as one string with commas, as OVSeg does.
+SYNONYMS = ('mean', 'max', 'paper')
+
+
+@dataclasses.dataclass(frozen=True)
+class Classes:
+  """What is asked for.
+
+  Attributes:
+    names: as results show them.
+    words: for each name what is embedded; without synonyms, the name alone.
+  """
+
+  names: tuple[str, ...]
+  words: tuple[tuple[str, ...], ...]
+
+  def __len__(self) -> int:
+    return len(self.names)
+
+  def __add__(self, other: 'Classes') -> 'Classes':
+    return Classes(self.names + other.names, self.words + other.words)
+
+  def texts(self, synonyms: str) -> tuple[tuple[str, ...], ...]:
+    """Returns the strings to embed for each class under a rule of `SYNONYMS`."""
+    if check_synonyms(synonyms) != 'paper':
+      return self.words
+    return tuple((', '.join(words),) for words in self.words)
+
+
+# Objects, because what is no string gets an error of its own.
+Names = str | Mapping[str, Iterable[object]] | Iterable[object] | Classes
+
+
+def check_synonyms(synonyms: str) -> str:
+  """Returns the rule, if it is one of `SYNONYMS`."""
+  return lookup({rule: rule for rule in SYNONYMS}, synonyms, 'rule for synonyms')
+
+
+def parse_classes(names: Names) -> Classes:
+  """Reads names with or without synonyms.
+
+  Args:
+    names: 'red ball, grass'; or one string per name; or {shown name: words}. The words
+      alone are embedded, so list the shown name among them if it is one; without words
+      it is embedded itself. A word given twice for a class counts once. `Classes`
+      stay as they are.
+
+  Raises:
+    ValueError: names are none, blank, repeated (case does not count), or no strings;
+      or words are blank or no strings.
+  """
+  if isinstance(names, Classes):
+    return names
+  if not isinstance(names, Mapping):
+    found = parse_names(names)
+    return Classes(found, tuple((name,) for name in found))
+  shown = parse_names(names.keys())
+  words = [
+    _parse_words(given, name) for name, given in zip(shown, names.values(), strict=True)
+  ]
+  return Classes(shown, tuple(words))
+
+
+def parse_background(names: Names | None, classes: Classes) -> Classes:
+  """Reads names that compete with `classes` and become no label; may be none.
+
+  Raises:
+    ValueError: as `parse_classes`, or a name is among `classes` too.
+  """
+  if names is None or (not isinstance(names, (str, Classes)) and not names):
+    return Classes((), ())
+  found = parse_classes(names)
+  asked = {name.lower() for name in classes.names}
+  both = [name for name in found.names if name.lower() in asked]
+  if both:
+    raise ValueError(
+      f'{both} are both class names and background (case does not count). Keep each '
+      'in one of them.'
+    )
+  return found
+
+
+def read_names(path: Path) -> Classes:
+  """Reads a file of names, one class per line, UTF-8.
+
+      # a comment; blank lines are skipped
+      dog
+      car: automobile, motor car   # embedded: car, automobile, motor car
+      toilet, can, commode         # no colon: the whole line is one name
+
+  The name is what results show, and one of the words. The first colon ends it. A '#'
+  starts a comment at the start of a line or after white space. A byte order mark, and
+  line ends of any system, are allowed.
+
+  Raises:
+    FileNotFoundError: there is no such file.
+    ValueError: it is not UTF-8, has no names, a name is blank, or two lines have the
+      same one (case does not count).
+  """
+  names, words, lines = [], [], {}
+  for number, line in enumerate(_read_text(path).split('\n'), 1):
+    line = re.sub(r'(^|\s)#.*', '', line)
+    if not line.strip():
+      continue
+    name, colon, rest = line.partition(':')
+    name = ' '.join(name.split())
+    where = f'line {number} of {path}'
+    if not name:
+      raise ValueError(
+        f'{where} has no name before the colon; expected "name" or '
+        '"name: synonym, synonym"'
+      )
+    if name.lower() in lines:
+      raise ValueError(
+        f'lines {lines[name.lower()]} and {number} of {path} both name {name!r} (case '
+        'does not count); keep one'
+      )
+    synonyms = rest.split(',') if colon else []
+    if colon and not all(synonym.strip() for synonym in synonyms):
+      raise ValueError(
+        f'{where} has a blank synonym; expected "name: synonym, synonym", or the name '
+        'without a colon'
+      )
+    lines[name.lower()] = number
+    names.append(name)
+    words.append(_parse_words([name, *synonyms], name))
+  if not names:
+    raise ValueError(
+      f'{path} has no names; write one per line, as "name" or "name: synonym, synonym"'
+    )
+  return Classes(tuple(names), tuple(words))
+
+
+def _read_text(path: Path) -> str:
+  """Returns the text with '\n' for every line end."""
+  path = pathlib.Path(path)
+  if not path.exists():
+    raise FileNotFoundError(
+      f'names file {path} not found; expected a text file with one name per line'
+    )
+  if not path.is_file():
+    raise ValueError(f'names file {path} is no regular file; give a text file')
+  data = path.read_bytes().removeprefix(codecs.BOM_UTF8)
+  try:
+    text = data.decode('utf-8')
+  except UnicodeDecodeError as error:
+    line = data[: error.start].count(b'\n') + 1
+    raise ValueError(
+      f'names file {path} is not UTF-8 (line {line}: byte {data[error.start]:#04x}); '
+      'save it as UTF-8'
+    ) from error
+  if '\0' in text:
+    raise ValueError(f'names file {path} is not a text file; save it as UTF-8')
+  return text.replace('\r\n', '\n').replace('\r', '\n')
+
+
+def _parse_words(given: Iterable[object], name: str) -> tuple[str, ...]:
+  """Returns the words of a class, each once; the name where there are none."""
+  if isinstance(given, str):
+    raise ValueError(
+      f'the synonyms of {name!r} are the string {given!r}; put them in a list: '
+      f'{{{name!r}: [{given!r}]}}'
+    )
+  words = list(given)
+  wrong = [word for word in words if not isinstance(word, str)]
+  if wrong:
+    raise ValueError(f'the synonyms of {name!r} must be strings, got {wrong}')
+  words = [' '.join(word.split()) for word in words]
+  if '' in words:
+    raise ValueError(f'a synonym of {name!r} is blank; remove it')
+  once = {word.lower(): word for word in reversed(words)}
+  return tuple(once[key] for key in dict.fromkeys(w.lower() for w in words)) or (name,)
