@@ -17,12 +17,11 @@ from ovs_jax.core.types import VOID, Array, Float, Int, Params
 from ovs_jax.data import load_dataset, transforms
 from ovs_jax.data.pipeline import eval_batches
 from ovs_jax.evaluate import oracle
-from ovs_jax.models import clip, ovseg
+from ovs_jax.models import ovseg
+from ovs_jax.models.class_text import embed_names
 from ovs_jax.ops.confusion import confusion_matrix, segmentation_scores
 from ovs_jax.ops.ensemble import combine, fuse
 from ovs_jax.text import vocabulary
-from ovs_jax.text.templates import fill
-from ovs_jax.text.tokenizer import tokenize
 
 Scores = dict[str, Any]
 
@@ -43,8 +42,7 @@ def evaluate(config: Any, workdir: pathlib.Path) -> Scores:
   names = vocabulary.load(dataset.vocabulary)
   params, stored = load_model(config.eval.checkpoint, kind='ovseg')
   model = ovseg.OvSegConfig.from_dict(stored)
-  prompts = fill(config.text.templates, names.names)
-  text = clip.encode_prompts(model.clip, params['clip'], prompts, tokenize)
+  text = embed_names(model.clip, params['clip'], names.names, config.text.templates)
   settings = tuple((m.classifier, float(m.weight)) for m in config.eval.methods)
   totals = _accumulate(config, model, params, text, builder, settings, workdir)
   groups = {

@@ -86,12 +86,12 @@ def config(data_dir: str, checkpoint: str, monkeypatch: pytest.MonkeyPatch) -> A
       image = np.repeat(batch['label'][..., None], 3, axis=-1)
       yield {**batch, 'image': image}
 
-  def prompts(config: Any, params: Any, names: Any, tokenize: Any) -> np.ndarray:
-    del config, params, tokenize
+  def embed(config: Any, params: Any, names: Any, templates: Any) -> np.ndarray:
+    del config, params, templates
     return np.eye(len(names), CLASSES + 1, dtype=np.float32)
 
   monkeypatch.setattr(runner, 'eval_batches', hidden)
-  monkeypatch.setattr(runner.clip, 'encode_prompts', prompts)
+  monkeypatch.setattr(runner, 'embed_names', embed)
   monkeypatch.setattr(runner.ovseg, 'encode_image', encode)
   monkeypatch.setattr(runner.oracle, 'classify_masks', classify_masks)
   config = scenes.evaluate(checkpoint)

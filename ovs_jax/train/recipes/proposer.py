@@ -12,14 +12,14 @@ from ovs_jax.core.tree import difference
 from ovs_jax.core.types import Array, Batch, Float, Metrics, Params
 from ovs_jax.data import DATASETS, augment, load_dataset, transforms
 from ovs_jax.data.pipeline import train_batches
-from ovs_jax.models import backbones, clip
+from ovs_jax.models import backbones
+from ovs_jax.models.class_text import embed_names
+from ovs_jax.models.clip import ClipConfig
 from ovs_jax.models.maskformer import MaskFormer, MaskFormerConfig, init_maskformer
 from ovs_jax.ops.ensemble import class_logits
 from ovs_jax.ops.losses import set_losses
 from ovs_jax.ops.matching import match
 from ovs_jax.text import vocabulary
-from ovs_jax.text.templates import fill
-from ovs_jax.text.tokenizer import tokenize
 from ovs_jax.train.state import draw_params
 
 
@@ -43,10 +43,9 @@ class Proposer:
     """Draws the proposer and embeds the names of the seen classes."""
     directory = self.config.init.clip
     params, stored = load_model(directory, kind='clip', what='CLIP checkpoint')
-    prompts = fill(self.config.text.templates, self._names)
-    self._text = jnp.asarray(
-      clip.encode_prompts(clip.ClipConfig(**stored['clip']), params, prompts, tokenize)
-    )
+    config = ClipConfig(**stored['clip'])
+    text = embed_names(config, params, self._names, self.config.text.templates)
+    self._text = jnp.asarray(text)
     if self._text.shape[1] != self.model.embed_dim:
       raise ValueError(
         f'the CLIP in {directory} embeds in {self._text.shape[1]} dimensions, '
