@@ -8,13 +8,13 @@ result.overlay('photo.jpg').save('overlay.png')
 
 import dataclasses
 import functools
-from collections.abc import Iterable, Mapping, Sequence
+import math
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from PIL import Image
 
 from ovs_jax.core.checkpoint import load_model
 from ovs_jax.core.files import Path
@@ -23,14 +23,14 @@ from ovs_jax.core.lookup import lookup
 from ovs_jax.core.tree import difference
 from ovs_jax.core.types import Array, Bool, Float, Int, Params
 from ovs_jax.models import clip, ovseg
+from ovs_jax.models.class_text import NameEmbedder
 from ovs_jax.models.maskformer import init_maskformer
-from ovs_jax.ops import overlay
-from ovs_jax.ops.ensemble import CLASSIFIERS, combine, label_map
-from ovs_jax.text.templates import fill
-from ovs_jax.text.tokenizer import tokenize
-from ovs_jax.text.vocabulary import parse_names
+from ovs_jax.ops.ensemble import CLASSIFIERS, label_map
+from ovs_jax.segmentation import NO_NAME, ProposalTable, Segmentation
+from ovs_jax.text.classes import Names, parse_background, parse_classes
+from ovs_jax.text.templates import sentences
+from ovs_jax.weighing import RULES, weigh
 
-NO_NAME = -1  # the label of pixels that no name was given
 OTHERS = 'others'  # joins a single name: a softmax over one class is always 1
 _BLOCK_FLOATS = 2**26  # 256 MB while labels are painted
 
@@ -55,7 +55,7 @@ class Settings:
 
   def __post_init__(self) -> None:
     _check_method(self.classifier, self.weight)
-    fill(self.templates, ())
+    sentences(self.templates)
     if not 1 <= self.shortest <= self.longest:
       raise ValueError(
         'the sides must be 1 <= shortest <= longest, got shortest '
@@ -78,61 +78,30 @@ class EncodedImage:
   encoded: ovseg.Encoded
 
 
-@dataclasses.dataclass(frozen=True)
-class ProposalTable:
-  """The proposals that show anything, one row each.
-
-  Attributes:
-    boxes: x0, y0, x1, y1 in the picture's pixels, exclusive ends.
-    labels: the name each is given, or `NO_NAME`.
-    proposer: the proposer's probabilities; a row lacks "no object" to sum to 1.
-    clip: CLIP's probabilities. For a single name, a row lacks `OTHERS`.
-  """
-
-  boxes: Float[np.ndarray, 'n 4']
-  labels: Int[np.ndarray, 'n']
-  proposer: Float[np.ndarray, 'n k']
-  clip: Float[np.ndarray, 'n k']
-
-
-@dataclasses.dataclass(frozen=True)
-class Segmentation:
-  """What is where in a picture.
-
-  Attributes:
-    labels: indices into `names`, in the picture's size; `NO_NAME` where there is none.
-    names: as they were asked for.
-    scores: of the label of each pixel, 0 where there is none. They are sums over
-      proposals and compare pixels of one picture; they are not probabilities.
-    proposals: see `ProposalTable`.
-  """
-
-  labels: Int[np.ndarray, 'h w']
-  names: tuple[str, ...]
-  scores: Float[np.ndarray, 'h w']
-  proposals: ProposalTable
-
-  def shares(self) -> dict[str, float]:
-    """Returns the share of the picture that each name has, 0..1."""
-    areas = overlay.shares(self.labels, len(self.names))
-    return dict(zip(self.names, areas.tolist(), strict=True))
-
-  def overlay(self, image: ImageLike, *, alpha: float = 0.55) -> Image.Image:
-    """Draws the labels over the picture that was segmented, with a legend."""
-    return overlay.overlay(as_rgb(image), self.labels, self.names, alpha=alpha)
-
-
 class Segmenter:
   """A model, ready to segment. It keeps the embeddings of all names it was asked."""
 
   def __init__(
-    self, config: ovseg.OvSegConfig, params: Params, *, settings: Settings
+    self,
+    config: ovseg.OvSegConfig,
+    params: Params,
+    *,
+    settings: Settings,
+    text_cache: Path | None = None,
   ) -> None:
-    """Puts the parameters on the default device."""
+    """Puts the parameters on the default device.
+
+    Args:
+      config: of the model whose `params` are given.
+      params: with the subtrees `proposer` and `clip`.
+      settings: the defaults of `segment`.
+      text_cache: where embeddings of names are kept on disk: a directory, 'off', or
+        None for the default; see `text.cache.cache_root`.
+    """
     self.config = config
     self.settings = settings
     self._params = jax.tree.map(jnp.asarray, dict(params))
-    self._text: dict[tuple[str | tuple[str, ...], str], np.ndarray] = {}
+    self._embedder = NameEmbedder(config.clip, self._params['clip'], cache=text_cache)
 
   @classmethod
   def load(
@@ -144,6 +113,7 @@ class Segmenter:
     templates: str | None = None,
     shortest: int | None = None,
     longest: int | None = None,
+    text_cache: Path | None = None,
   ) -> 'Segmenter':
     """Reads an OVSeg checkpoint.
 
@@ -154,6 +124,7 @@ class Segmenter:
       templates: see `Settings`.
       shortest: see `Settings`.
       longest: see `Settings`.
+      text_cache: see `__init__`.
 
     Raises:
       FileNotFoundError: there is no such directory.
@@ -179,7 +150,7 @@ class Segmenter:
         'write it again with this version'
       ) from error
     _check_params(config, params, what=f'the checkpoint {directory}')
-    return cls(config, params, settings=Settings(**settings))
+    return cls(config, params, settings=Settings(**settings), text_cache=text_cache)
 
   def encode(self, image: ImageLike) -> EncodedImage:
     """Runs all of the networks that do not depend on names.
@@ -204,147 +175,146 @@ class Segmenter:
     return EncodedImage(image.shape[:2], (h, w), encoded)
 
   def embed_names(
-    self, names: str | Iterable[str], *, templates: str | Sequence[str] | None = None
-  ) -> Float[np.ndarray, 'k d']:
-    """Returns the L2-normalised embeddings of names, from memory where it has them.
+    self,
+    names: Names,
+    *,
+    templates: str | Sequence[str] | None = None,
+    synonyms: str = 'mean',
+  ) -> Float[np.ndarray, 't d']:
+    """Returns the L2-normalised embeddings of names, from memory or disk if it can.
 
     Args:
-      names: 'red ball, grass', or one string per name.
+      names: see `segment`.
       templates: name of a set, or sentences with a '{}'; None takes the settings'.
+      synonyms: see `segment`. With 'max' there is a row per word, else one per name.
 
     Raises:
       ValueError: names are none, blank or repeated, or too long for CLIP.
     """
-    names = parse_names(names)
     templates = self.settings.templates if templates is None else templates
-    key = templates if isinstance(templates, str) else tuple(templates)
-    new = [name for name in names if (key, name) not in self._text]
-    if new:
-      length = self.config.clip.context_length
-      rows = clip.encode_prompts(
-        self.config.clip,
-        self._params['clip'],
-        fill(key, new),
-        functools.partial(tokenize, context_length=length),
-      )
-      self._text.update(zip([(key, name) for name in new], rows, strict=True))
-    return np.stack([self._text[key, name] for name in names])
+    rows, _ = self._embedder.classes(parse_classes(names), templates, synonyms)
+    return rows
 
   def segment(
     self,
     encoded: EncodedImage,
-    names: str | Iterable[str],
+    names: Names,
     *,
     classifier: str | None = None,
     weight: float | None = None,
     templates: str | Sequence[str] | None = None,
+    synonyms: str = 'mean',
+    background: Names | None = None,
+    threshold: float = 0.0,
+    rule: str = 'pixels',
   ) -> Segmentation:
     """Gives every pixel the best of the names.
 
-    A single name competes with 'others', and pixels that the latter wins get no name.
-    So do all pixels if no proposal shows anything.
+    A single name without background competes with 'others', and pixels that the latter
+    wins get no name. So do all pixels if no proposal shows anything.
 
     Args:
       encoded: what `encode` returned.
-      names: 'red ball, grass', or one string per name.
+      names: 'red ball, grass'; or one string per name; or {shown name: words}; or what
+        `text.classes.read_names` read from a file.
       classifier: None takes the settings'; see `ops.ensemble.combine`.
       weight: of CLIP in the ensemble, 0..1; None takes the settings'.
       templates: as in `embed_names`.
+      synonyms: what the words of a name do: 'mean' embeds the mean of their
+        embeddings, with 'max' the best word counts, and 'paper' embeds them as one
+        string, "toilet, can".
+      background: names that compete too; pixels that they win get no name.
+      threshold: pixels whose score is below it get no name; see `Segmentation.scores`.
+      rule: how proposals become labels; see `weighing.RULES`.
 
     Raises:
-      ValueError: names are none, blank or repeated, or too long for CLIP; or the
-        classifier, weight or templates are unknown.
+      ValueError: names are none, blank, repeated, or too long for CLIP; or an option
+        is unknown, out of range, or does not go with the rule.
     """
-    names = parse_names(names)
+    classes = parse_classes(names)
+    behind = parse_background(background, classes)
+    classifier, weight = self._method(classifier, weight, rule)
+    _check_threshold(threshold)
+    asked = choosing = classes + behind
+    if len(asked) == 1 and classes.names[0].lower() != OTHERS:
+      asked = asked + parse_classes(OTHERS)
+    templates = self.settings.templates if templates is None else templates
+    rows, owner = self._embedder.classes(asked, templates, synonyms)
+    weighed = weigh(
+      encoded.encoded,
+      rows,
+      owner,
+      choosing=len(choosing),
+      rule=rule,
+      classifier=classifier,
+      weight=weight,
+    )
+    return self._result(encoded, classes.names, weighed, rule, threshold)
+
+  def _result(
+    self,
+    encoded: EncodedImage,
+    names: tuple[str, ...],
+    weighed: tuple[Float[Array, 'q k'], Float[Array, 'q k'], Float[Array, 'q k']],
+    rule: str,
+    threshold: float,
+  ) -> Segmentation:
+    """Paints what `weigh` returned; classes from `len(names)` on become `NO_NAME`."""
+    weights, proposer, by_clip = weighed
+    masks, count = encoded.encoded.masks, len(names)
+    if rule == 'demo':
+      masks = (masks > self.config.region.threshold).astype(jnp.float32)
+    labels, scores = _paint(encoded, masks, weights, count)
+    named = (labels != NO_NAME) & (scores >= threshold)
+    best = np.asarray(jnp.argmax(weights, axis=1))
+    painted = (best < count) & np.asarray(jnp.max(weights, axis=1) > 0)
+    table = ProposalTable(
+      boxes=_original_boxes(encoded),
+      labels=np.where(painted, best, NO_NAME).astype(np.int32),
+      proposer=np.asarray(proposer)[:, :count],
+      clip=np.asarray(by_clip)[:, :count],
+    )
+    return Segmentation(
+      labels=np.where(named, labels, NO_NAME),
+      names=names,
+      scores=np.where(named, scores, np.float32(0)),
+      proposals=_rows(table, np.asarray(encoded.encoded.valid)),
+    )
+
+  def _method(
+    self, classifier: str | None, weight: float | None, rule: str
+  ) -> tuple[str, float]:
+    """Fills in the settings, after a check of what was asked."""
+    lookup({name: name for name in RULES}, rule, 'rule')
+    if rule == 'demo' and (classifier not in (None, 'clip') or weight is not None):
+      raise ValueError(
+        "the rule 'demo' takes CLIP's probabilities alone; leave classifier and weight "
+        "out, or take rule='pixels'"
+      )
     classifier = self.settings.classifier if classifier is None else classifier
     weight = self.settings.weight if weight is None else weight
     _check_method(classifier, weight)
-    classes = names
-    if len(names) == 1 and names[0].lower() != OTHERS:
-      classes = (*names, OTHERS)
-    text = self.embed_names(classes, templates=templates)
-    image = encoded.encoded
-    # The masks play no part here, and without them their size needs no compilation.
-    weights, proposer, by_clip = _weigh(
-      dataclasses.replace(image, masks=image.masks[:, :1, :1]),
-      _pad_rows(text, _bucket(len(text))),
-      jnp.arange(_bucket(len(text))) < len(text),
-      classifier=classifier,
-      weight=float(weight),
-    )
-    labels, scores = self._paint(encoded, weights, len(names))
-    best = np.asarray(jnp.argmax(weights, axis=1))
-    table = ProposalTable(
-      boxes=_original_boxes(encoded),
-      labels=np.where(best < len(names), best, NO_NAME).astype(np.int32),
-      proposer=np.asarray(proposer)[:, : len(names)],
-      clip=np.asarray(by_clip)[:, : len(names)],
-    )
-    return Segmentation(labels, names, scores, _rows(table, np.asarray(image.valid)))
+    return classifier, weight
 
-  def _paint(
-    self, encoded: EncodedImage, weights: Float[Array, 'q k'], count: int
-  ) -> tuple[Int[np.ndarray, 'h w'], Float[np.ndarray, 'h w']]:
-    """Labels and scores of all pixels; labels from `count` on become `NO_NAME`."""
-    masks = encoded.encoded.masks
-    if not bool(encoded.encoded.valid.any()):
-      return np.full(encoded.size, NO_NAME, np.int32), np.zeros(
-        encoded.size, np.float32
-      )
-    row = encoded.size[1] * (weights.shape[1] + 2 * masks.shape[0])
-    block = min(max(_BLOCK_FLOATS // row, 1), 128)
-    labels, scores = label_map(weights, masks, encoded.size, block=block)
-    # Padded classes have weight 0, and so never beat a score above 0.
-    named = (labels < count) & (scores > 0)
-    return np.where(named, labels, NO_NAME), np.where(named, scores, np.float32(0))
+
+def _paint(
+  encoded: EncodedImage,
+  masks: Float[Array, 'q h w'],
+  weights: Float[Array, 'q k'],
+  count: int,
+) -> tuple[Int[np.ndarray, 'H W'], Float[np.ndarray, 'H W']]:
+  """Labels and scores of all pixels; labels from `count` on become `NO_NAME`."""
+  if not bool(encoded.encoded.valid.any()):
+    return np.full(encoded.size, NO_NAME, np.int32), np.zeros(encoded.size, np.float32)
+  row = encoded.size[1] * (weights.shape[1] + 2 * masks.shape[0])
+  block = min(max(_BLOCK_FLOATS // row, 1), 128)
+  labels, scores = label_map(weights, masks, encoded.size, block=block)
+  # Padded classes have weight 0, and so never beat a score above 0.
+  named = (labels < count) & (scores > 0)
+  return np.where(named, labels, NO_NAME), np.where(named, scores, np.float32(0))
 
 
 _encode = functools.partial(jax.jit, static_argnums=0)(ovseg.encode_image)
-
-
-@functools.partial(jax.jit, static_argnames=('classifier', 'weight'))
-def _weigh(
-  encoded: ovseg.Encoded,
-  text: Float[Array, 'k d'],
-  real: Bool[Array, 'k'],
-  *,
-  classifier: str,
-  weight: float,
-) -> tuple[Float[Array, 'q k'], Float[Array, 'q k'], Float[Array, 'q k']]:
-  """Class weights of the proposals, and both classifiers' probabilities.
-
-  Args:
-    encoded: of one image.
-    text: L2-normalised class embeddings, padded with zeros.
-    real: which rows of `text` are not padding; the others get 0 throughout.
-    classifier: see `combine`.
-    weight: see `combine`.
-  """
-  proposer, by_clip = ovseg.classify(encoded, text)
-  with_none = jnp.append(real, True)
-  proposer = jnp.where(with_none[None], proposer, -jnp.inf)
-  by_clip = jnp.where(real[None], by_clip, -jnp.inf)
-  weights = combine(
-    proposer, by_clip, encoded.valid, classifier=classifier, weight=weight
-  )
-  # Invalid proposals count as 1 in CLIP's place, and 0 ** 0 is 1.
-  weights = jnp.where(real[None], weights, 0.0)
-  return (
-    weights,
-    jax.nn.softmax(proposer, axis=1)[:, :-1],
-    jax.nn.softmax(by_clip, axis=1),
-  )
-
-
-def _bucket(count: int) -> int:
-  """Rounds up a number of classes: powers of 2 from 8 to 64, then multiples of 64."""
-  if count > 64:
-    return -(-count // 64) * 64
-  return max(8, 1 << (count - 1).bit_length())
-
-
-def _pad_rows(x: Float[np.ndarray, 'k d'], count: int) -> Float[Array, 'n d']:
-  return jnp.asarray(np.pad(x, ((0, count - len(x)), (0, 0))))
 
 
 def _original_boxes(encoded: EncodedImage) -> Float[np.ndarray, 'q 4']:
@@ -374,3 +344,11 @@ def _check_method(classifier: str, weight: float) -> None:
   lookup({name: name for name in CLASSIFIERS}, classifier, 'classifier')
   if not 0 <= weight <= 1:
     raise ValueError(f'the ensemble weight must lie in 0..1, got {weight}')
+
+
+def _check_threshold(threshold: float) -> None:
+  if not (math.isfinite(threshold) and threshold >= 0):
+    raise ValueError(
+      f'the threshold must be a score of at least 0, got {threshold}; 0 keeps all '
+      'pixels'
+    )

@@ -8,9 +8,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from PIL import Image
-from tiny_ovseg import CONFIG, draw_params
+from tiny_ovseg import CONFIG, draw_params, handmade
 
-from ovs_jax import Segmenter
+from ovs_jax import Segmenter, weighing
 from ovs_jax import segmenter as module
 from ovs_jax.core.images import resize_shortest
 from ovs_jax.models import clip, ovseg
@@ -70,24 +70,8 @@ def spread(monkeypatch, segmenter, names):
   text = np.random.default_rng(2).normal(size=(len(names), 64)).astype(np.float32)
   text /= np.linalg.norm(text, axis=1, keepdims=True)
   for name, row in zip(names, text, strict=True):
-    monkeypatch.setitem(segmenter._text, ('single', name), row)
+    monkeypatch.setitem(segmenter._embedder.rows, ('single', name), row)
   return text
-
-
-def handmade(masks, rows, *, valid=None, size=None):
-  """An encoded image whose region embeddings are given."""
-  masks = jnp.asarray(masks, jnp.float32)
-  q, h, w = masks.shape
-  rows = jnp.asarray(rows, jnp.float32)
-  inner = ovseg.Encoded(
-    embeddings=rows,
-    regions=rows,
-    masks=masks,
-    boxes=jnp.tile(jnp.array([[0, 0, w, h]]), (q, 1)),
-    valid=jnp.ones(q, bool) if valid is None else jnp.asarray(valid),
-    no_object=jnp.eye(1, rows.shape[1]),
-  )
-  return module.EncodedImage(size or (h, w), (h, w), inner)
 
 
 def direct(encoded, text, *, classifier, weight):
@@ -339,16 +323,16 @@ class TestReuse:
 
   def test_names_are_not_compiled_one_by_one(self, segmenter, encoded):
     segmenter.segment(encoded, 'red ball, grass')
-    before = module._weigh._cache_size()
+    before = weighing._weigh._cache_size()
     segmenter.segment(encoded, 'red ball, grass, sky')
     segmenter.segment(encoded, 'sky')
-    assert module._weigh._cache_size() == before
+    assert weighing._weigh._cache_size() == before
 
   @pytest.mark.parametrize(
     ('count', 'bucket'), [(1, 8), (8, 8), (9, 16), (64, 64), (65, 128), (847, 896)]
   )
   def test_buckets(self, count, bucket):
-    assert module._bucket(count) == bucket
+    assert weighing.bucket(count) == bucket
 
 
 class TestOverlay:

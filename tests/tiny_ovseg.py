@@ -4,11 +4,13 @@ import dataclasses
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from ovs_jax.core.tree import flatten, unflatten
 from ovs_jax.models import clip, maskformer, ovseg
 from ovs_jax.ops.regions import RegionConfig
+from ovs_jax.segmenter import EncodedImage
 
 CONFIG = ovseg.OvSegConfig(
   # Few layers, and those in a loop: compiling is most of the time of these tests.
@@ -50,3 +52,21 @@ def draw_params() -> dict[str, Any]:
     return generator.normal(0, fan_in**-0.5, shape).astype(np.float32)
 
   return unflatten({path: draw(path, x.shape) for path, x in flatten(shapes).items()})
+
+
+def handmade(
+  masks: Any, rows: Any, *, valid: Any = None, size: tuple[int, int] | None = None
+) -> EncodedImage:
+  """Returns an encoded image whose masks and embeddings are given."""
+  masks = jnp.asarray(masks, jnp.float32)
+  q, h, w = masks.shape
+  rows = jnp.asarray(rows, jnp.float32)
+  inner = ovseg.Encoded(
+    embeddings=rows,
+    regions=rows,
+    masks=masks,
+    boxes=jnp.tile(jnp.array([[0, 0, w, h]]), (q, 1)),
+    valid=jnp.ones(q, bool) if valid is None else jnp.asarray(valid),
+    no_object=jnp.eye(1, rows.shape[1]),
+  )
+  return EncodedImage(size or (h, w), (h, w), inner)

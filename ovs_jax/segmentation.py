@@ -1,0 +1,93 @@
+"""What segmenting a picture gives: labels, scores, and the proposals' names."""
+
+import dataclasses
+
+import numpy as np
+from PIL import Image
+
+from ovs_jax.core.images import ImageLike, as_rgb
+from ovs_jax.core.types import Float, Int
+from ovs_jax.ops import overlay
+
+NO_NAME = -1  # the label of pixels that no name was given
+
+
+@dataclasses.dataclass(frozen=True)
+class ProposalTable:
+  """The proposals that show anything, one row each.
+
+  Attributes:
+    boxes: x0, y0, x1, y1 in the picture's pixels, exclusive ends.
+    labels: the name each is given, or `NO_NAME` for background and what is not painted.
+    proposer: the proposer's probabilities; a row lacks "no object" to sum to 1.
+    clip: CLIP's probabilities. A row lacks background, and 'others' for a single name.
+  """
+
+  boxes: Float[np.ndarray, 'n 4']
+  labels: Int[np.ndarray, 'n']
+  proposer: Float[np.ndarray, 'n k']
+  clip: Float[np.ndarray, 'n k']
+
+
+@dataclasses.dataclass(frozen=True)
+class Segment:
+  """One name in a picture, with all pixels that it has.
+
+  Attributes:
+    label: index into the names.
+    name: as it was asked for.
+    share: of the picture, 0..1.
+    score: mean of its pixels' scores.
+    box: x0, y0, x1, y1 in pixels, exclusive ends.
+  """
+
+  label: int
+  name: str
+  share: float
+  score: float
+  box: tuple[int, int, int, int]
+
+
+@dataclasses.dataclass(frozen=True)
+class Segmentation:
+  """What is where in a picture.
+
+  Attributes:
+    labels: indices into `names`, in the picture's size; `NO_NAME` where there is none.
+    names: as they were asked for.
+    scores: of the label of each pixel, 0 where there is none. They are sums over
+      proposals and compare pixels of one picture; they are not probabilities.
+    proposals: see `ProposalTable`.
+  """
+
+  labels: Int[np.ndarray, 'h w']
+  names: tuple[str, ...]
+  scores: Float[np.ndarray, 'h w']
+  proposals: ProposalTable
+
+  def shares(self) -> dict[str, float]:
+    """Returns the share of the picture that each name has, 0..1."""
+    areas = overlay.shares(self.labels, len(self.names))
+    return dict(zip(self.names, areas.tolist(), strict=True))
+
+  def segments(self) -> list[Segment]:
+    """Returns the names that occur, largest first."""
+    found = []
+    for label, name in enumerate(self.names):
+      mask = self.labels == label
+      if not mask.any():
+        continue
+      ys, xs = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
+      segment = Segment(
+        label=label,
+        name=name,
+        share=float(mask.mean()),
+        score=float(self.scores[mask].mean(dtype=np.float64)),
+        box=(int(xs[0]), int(ys[0]), int(xs[-1]) + 1, int(ys[-1]) + 1),
+      )
+      found.append(segment)
+    return sorted(found, key=lambda segment: -segment.share)
+
+  def overlay(self, image: ImageLike, *, alpha: float = 0.55) -> Image.Image:
+    """Draws the labels over the picture that was segmented, with a legend."""
+    return overlay.overlay(as_rgb(image), self.labels, self.names, alpha=alpha)

@@ -1,0 +1,105 @@
+"""Class weights of proposals, compiled once for many numbers of names."""
+
+import dataclasses
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from ovs_jax.core.types import Array, Bool, Float, Int
+from ovs_jax.models import ovseg
+from ovs_jax.ops.ensemble import combine
+from ovs_jax.ops.selection import best_per_class
+
+# 'pixels': all proposals add up with their soft masks, and every pixel takes its best
+# class (OVSeg, section 3.1). 'demo': only the best proposal of each class is painted,
+# with its binary mask and CLIP's probabilities alone, and the rest stays blank (the
+# official demo for user-defined names).
+RULES = ('pixels', 'demo')
+
+
+def weigh(
+  encoded: ovseg.Encoded,
+  rows: Float[np.ndarray, 't d'],
+  owner: Int[np.ndarray, 't'],
+  *,
+  choosing: int,
+  rule: str,
+  classifier: str,
+  weight: float,
+) -> tuple[Float[Array, 'q k'], Float[Array, 'q k'], Float[Array, 'q k']]:
+  """Returns the proposals' class weights, and both classifiers' probabilities.
+
+  Args:
+    encoded: of one image.
+    rows: L2-normalised embeddings of words.
+    owner: the class of each row, ascending from 0; the best word of a class counts.
+    choosing: under the rule 'demo', how many classes choose a proposal.
+    rule: one of `RULES`.
+    classifier: see `combine`; 'demo' takes CLIP alone.
+    weight: see `combine`.
+
+  Returns:
+    Columns are padded to `bucket` classes, with zeros.
+  """
+  count = int(owner[-1]) + 1
+  size, width = bucket(len(rows)), bucket(count)
+  several = len(rows) > count
+  padded = np.pad(owner, (0, size - len(rows))).astype(np.int32)
+  # The masks play no part here, and without them their size needs no compilation.
+  return _weigh(
+    dataclasses.replace(encoded, masks=encoded.masks[:, :1, :1]),
+    jnp.asarray(np.pad(rows, ((0, size - len(rows)), (0, 0)))),
+    jnp.arange(size) < len(rows),
+    jnp.asarray(padded) if several else None,
+    jnp.arange(width) < count,
+    jnp.arange(width) < choosing,
+    rule=rule,
+    classifier=classifier,
+    weight=float(weight),
+  )
+
+
+@functools.partial(jax.jit, static_argnames=('rule', 'classifier', 'weight'))
+def _weigh(
+  encoded: ovseg.Encoded,
+  text: Float[Array, 't d'],
+  real_rows: Bool[Array, 't'],
+  owner: Int[Array, 't'] | None,
+  real: Bool[Array, 'k'],
+  choosing: Bool[Array, 'k'],
+  *,
+  rule: str,
+  classifier: str,
+  weight: float,
+) -> tuple[Float[Array, 'q k'], Float[Array, 'q k'], Float[Array, 'q k']]:
+  """See `weigh`; what is not real is padding. No `owner`: one row per class."""
+  proposer, by_clip = ovseg.classify(encoded, text)
+  no_object = proposer[:, -1:]
+  proposer = jnp.where(real_rows[None], proposer[:, :-1], -jnp.inf)
+  by_clip = jnp.where(real_rows[None], by_clip, -jnp.inf)
+  if owner is not None:
+    best = functools.partial(
+      jax.ops.segment_max, segment_ids=owner, num_segments=len(real)
+    )
+    proposer, by_clip = best(proposer.T).T, best(by_clip.T).T
+  proposer = jnp.concatenate([proposer, no_object], axis=1)
+  probabilities = jax.nn.softmax(by_clip, axis=1)
+  if rule == 'demo':
+    painted = best_per_class(probabilities, encoded.valid, choosing)
+    weights = jnp.where(painted[:, None], probabilities, 0.0)
+  else:
+    weights = combine(
+      proposer, by_clip, encoded.valid, classifier=classifier, weight=weight
+    )
+  # Invalid proposals count as 1 in CLIP's place, and 0 ** 0 is 1.
+  weights = jnp.where(real[None], weights, 0.0)
+  return weights, jax.nn.softmax(proposer, axis=1)[:, :-1], probabilities
+
+
+def bucket(count: int) -> int:
+  """Rounds up a number of classes: powers of 2 from 8 to 64, then multiples of 64."""
+  if count > 64:
+    return -(-count // 64) * 64
+  return max(8, 1 << (count - 1).bit_length())
