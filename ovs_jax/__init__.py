@@ -3,13 +3,17 @@
 from typing import Any
 
 __version__ = '0.1.0'
-__all__ = ['Segmenter']
+__all__ = ['Classifier', 'Segmenter']
 
 
 def __getattr__(name: str) -> Any:
-  """Loads `Segmenter` on first use, so that `import ovs_jax` stays light."""
+  """Loads what is asked for on first use, so that `import ovs_jax` stays light."""
   if name == 'Segmenter':
     from ovs_jax.segmenter import Segmenter
 
     return Segmenter
+  if name == 'Classifier':
+    from ovs_jax.classifier import Classifier
+
+    return Classifier
   raise AttributeError(f'module {__name__!r} has no attribute {name!r}')

@@ -1,0 +1,167 @@
+"""Zero-shot classification: which of some names fits a whole picture best.
+
+classifier = Classifier.load('checkpoints/clip')
+for name, share in classifier.classify('photo.jpg', 'cat, dog').items():
+  print(f'{name}: {share:.3f}')
+"""
+
+import functools
+from collections.abc import Sequence
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from PIL import Image
+
+from ovs_jax.core.checkpoint import load_model
+from ovs_jax.core.files import Path
+from ovs_jax.core.images import ImageLike, as_rgb
+from ovs_jax.core.tree import difference
+from ovs_jax.core.types import Array, Float, Params, UInt8
+from ovs_jax.models import clip
+from ovs_jax.models.class_text import NameEmbedder
+from ovs_jax.ops.regions import CLIP_MEAN, CLIP_STD
+from ovs_jax.text.classes import Names, parse_classes
+from ovs_jax.text.templates import sentences
+
+
+class Classifier:
+  """A CLIP, ready to classify. It keeps the embeddings of all names it was asked."""
+
+  def __init__(
+    self,
+    config: clip.ClipConfig,
+    params: Params,
+    *,
+    templates: str | Sequence[str] = 'single',
+    text_cache: Path | None = None,
+  ) -> None:
+    """Puts the parameters on the default device.
+
+    Args:
+      config: of the CLIP whose `params` are given.
+      params: the whole CLIP's parameters.
+      templates: name of a set in `text.templates`, or sentences with a '{}'.
+      text_cache: a directory, 'off', or None; see `text.cache.cache_root`.
+    """
+    sentences(templates)
+    self.config = config
+    self.templates = templates
+    self._params = jax.tree.map(jnp.asarray, dict(params))
+    self._embedder = NameEmbedder(config, self._params, cache=text_cache)
+
+  @classmethod
+  def load(
+    cls,
+    directory: Path,
+    *,
+    templates: str | Sequence[str] | None = None,
+    text_cache: Path | None = None,
+  ) -> 'Classifier':
+    """Reads a CLIP checkpoint, or the CLIP of an OVSeg checkpoint.
+
+    Args:
+      directory: see `core.checkpoint.load_model`.
+      templates: see `__init__`; None takes 'single', "a photo of a {}.".
+      text_cache: see `__init__`.
+
+    Raises:
+      FileNotFoundError: there is no such directory.
+      ValueError: it has no whole CLIP, or the templates are wrong.
+    """
+    params, stored = load_model(directory)
+    kind = stored.get('model')
+    if kind not in ('clip', 'ovseg'):
+      raise ValueError(
+        f'the checkpoint {directory} holds a {kind!r} model; classifying takes a '
+        "'clip' or an 'ovseg' model"
+      )
+    try:
+      config = clip.ClipConfig(**stored['clip'])
+      params = params if kind == 'clip' else params['clip']
+    except (KeyError, TypeError) as error:
+      raise ValueError(
+        f'the checkpoint {directory} does not describe a CLIP ({error!r}); write it '
+        'again with this version'
+      ) from error
+    expected = jax.eval_shape(
+      functools.partial(clip.init_clip, config), jax.random.key(0)
+    )
+    what = f'the CLIP of the checkpoint {directory}'
+    if (problem := difference(expected, params, what=what)) is not None:
+      raise ValueError(problem)
+    templates = 'single' if templates is None else templates
+    return cls(config, params, templates=templates, text_cache=text_cache)
+
+  def classify(
+    self,
+    image: ImageLike,
+    names: Names,
+    *,
+    templates: str | Sequence[str] | None = None,
+    synonyms: str = 'mean',
+  ) -> dict[str, float]:
+    """Returns the probability of each name, most probable first.
+
+    They are the softmax, over these names alone, of the cosines times the model's own
+    `exp(logit_scale)`; mask prompts take no part.
+
+    Args:
+      image: a path, a Pillow image or an array; see `core.images.as_rgb`.
+      names: see `text.classes.parse_classes`.
+      templates: name of a set, or sentences with a '{}'; None takes the classifier's.
+      synonyms: see `Segmenter.segment`.
+
+    Raises:
+      FileNotFoundError: there is no such image.
+      ValueError: the image cannot be read, or an argument is wrong.
+    """
+    classes = parse_classes(names)
+    if len(classes) == 1:
+      raise ValueError(
+        f'the probability of a single name is always 1; give {classes.names[0]!r} '
+        'something to compete with'
+      )
+    templates = self.templates if templates is None else templates
+    rows, owner = self._embedder.classes(classes, templates, synonyms)
+    pixels = preprocess(as_rgb(image), self.config.image_size)
+    picture, scale = _embed(self.config, self._params, pixels)
+    cosines = rows @ np.asarray(picture)
+    logits = np.full(len(classes), -np.inf, np.float32)
+    np.maximum.at(logits, owner, float(scale) * cosines)
+    shares = np.exp(logits - logits.max())
+    shares = (shares / shares.sum()).tolist()
+    order = np.argsort([-share for share in shares], kind='stable')
+    return {classes.names[k]: shares[k] for k in order}
+
+
+def preprocess(
+  image: UInt8[np.ndarray, 'h w 3'], size: int
+) -> Float[np.ndarray, 's s 3']:
+  """Prepares a picture as OpenAI's CLIP does.
+
+  Args:
+    image: RGB, 0..255.
+    size: of the model's input.
+
+  Returns:
+    The central square of the picture, whose shorter side was resized to `size` by
+    Pillow's bicubic interpolation (the longer one rounded down), minus `CLIP_MEAN`,
+    over `CLIP_STD`.
+  """
+  h, w = image.shape[:2]
+  short = min(h, w)
+  h, w = (size if side == short else int(size * side / short) for side in (h, w))
+  resized = Image.fromarray(image).resize((w, h), Image.Resampling.BICUBIC)
+  top, left = round((h - size) / 2), round((w - size) / 2)
+  square = np.asarray(resized)[top : top + size, left : left + size]
+  mean, std = np.float32(CLIP_MEAN), np.float32(CLIP_STD)
+  return (square.astype(np.float32) / 255 - mean[None, None]) / std[None, None]
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _embed(
+  config: clip.ClipConfig, params: Params, pixels: Float[Array, 's s 3']
+) -> tuple[Float[Array, 'd'], Float[Array, '']]:
+  row = clip.Clip(config).apply({'params': params}, pixels[None], method='encode_image')
+  return clip.unit(row)[0], jnp.exp(params['logit_scale'])
