@@ -4,42 +4,57 @@
       --names="red ball, grass"
 
 For each photo it writes `<photo>_labels.png`, an index into the names for every pixel
-(255 where there is none), and `<photo>_overlay.png`, the same to look at; and it prints
-how much of the picture each name has.
+(255 where there is none); `<photo>_overlay.png`, the same to look at;
+`<photo>_segments.json`, where each name is; and with --scores `<photo>_scores.npz`. It
+prints how much of the picture each name has. A photo whose results are there, made with
+the same settings from the same photo, is skipped.
+
+With --classify it prints how probable each name is for the picture as a whole.
 """
 
 import argparse
 import pathlib
 import sys
-from collections.abc import Sequence
+import warnings
+from collections.abc import Iterable, Sequence
 from typing import Any
 
-import numpy as np
-from PIL import Image
 from tqdm import tqdm
 
-from ovs_jax.core.files import atomic_path, check_writable
+from ovs_jax.classifier import Classifier
+from ovs_jax.core.checkpoint import resolve
+from ovs_jax.core.files import check_writable
 from ovs_jax.core.images import read_image
 from ovs_jax.core.runlog import progress
-from ovs_jax.core.types import UInt8
 from ovs_jax.ops.ensemble import CLASSIFIERS
-from ovs_jax.ops.overlay import palette, percent
-from ovs_jax.segmenter import Segmentation, Segmenter
+from ovs_jax.ops.overlay import percent
+from ovs_jax.photos import find_photos
+from ovs_jax.results import describe, is_done, photo_key, plan, report, write
+from ovs_jax.segmenter import Segmenter
+from ovs_jax.text.classes import (
+  SYNONYMS,
+  Classes,
+  parse_background,
+  parse_classes,
+  read_names,
+)
 from ovs_jax.text.templates import TEMPLATES
-from ovs_jax.text.vocabulary import parse_names
+from ovs_jax.weighing import RULES
 
-Outputs = tuple[pathlib.Path, pathlib.Path]
+_TOP = 20  # names that --classify prints
 
 
 def main(argv: Sequence[str] | None = None) -> int:
   """Runs the command; returns 0, or 2 after a mistake, which it explains."""
   arguments = _parser().parse_args(argv)
   sys.stdout.reconfigure(errors='backslashreplace')  # names in any script
-  try:
-    return _predict(arguments)
-  except (ValueError, OSError) as error:
-    _complain(error)
-    return 2
+  with warnings.catch_warnings():
+    warnings.showwarning = _show_warning
+    try:
+      return _classify(arguments) if arguments.classify else _predict(arguments)
+    except (ValueError, OSError) as error:
+      _complain(error)
+      return 2
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -48,155 +63,237 @@ def _parser() -> argparse.ArgumentParser:
     description='Segments photos by the names you give.',
   )
   parser.add_argument(
-    '--checkpoint', required=True, metavar='DIR', help='directory of an OVSeg model'
+    '--checkpoint',
+    required=True,
+    metavar='DIR',
+    help='directory of an OVSeg model; for --classify of a CLIP or OVSeg model',
   )
   parser.add_argument(
     '--image',
     required=True,
     nargs='+',
     action='extend',
-    metavar='FILE',
-    help='photos, such as JPEG or PNG files',
+    metavar='PATH',
+    help='photos, such as JPEG or PNG files; folders; or quoted patterns: '
+    '"photos/**/*.jpg"',
   )
-  parser.add_argument(
+  names = parser.add_mutually_exclusive_group(required=True)
+  names.add_argument(
     '--names',
-    required=True,
     help='what to look for, separated by commas: "red ball, grass"; everything else '
     'goes to the closest of them, so name the background as well',
   )
-  parser.add_argument(
-    '--output',
-    default='predictions',
-    metavar='DIR',
-    help='where results are written (default: %(default)s)',
+  names.add_argument(
+    '--names-file',
+    metavar='FILE',
+    help='a text file with one "name" or "name: synonym, synonym" per line',
   )
   parser.add_argument(
+    '--classify',
+    action='store_true',
+    help='print how probable each name is for the whole picture; no segmentation',
+  )
+  _add_text_options(parser)
+  _add_segment_options(parser)
+  return parser
+
+
+def _add_text_options(parser: argparse.ArgumentParser) -> None:
+  parser.add_argument(
+    '--templates',
+    choices=TEMPLATES,
+    help="sentences that names are put into (default: the checkpoint's; for --classify "
+    'single)',
+  )
+  parser.add_argument(
+    '--synonyms',
+    choices=SYNONYMS,
+    default='mean',
+    help='of a names file: mean of their embeddings, best of them, or all as one '
+    'string (default: %(default)s)',
+  )
+  parser.add_argument(
+    '--text-cache',
+    metavar='DIR',
+    help='where embeddings of names are kept, or "off" (default: $OVS_JAX_TEXT_CACHE, '
+    'or ~/.cache/ovs_jax/text)',
+  )
+
+
+def _add_segment_options(parser: argparse.ArgumentParser) -> None:
+  """Those that --classify does not take; all are None or false by default."""
+  group = parser.add_argument_group('segmentation')
+  group.add_argument(
+    '--background',
+    metavar='NAMES',
+    help='names that compete, but get no label: "wall, floor"',
+  )
+  group.add_argument(
+    '--threshold', type=float, help='pixels with a lower score get no label'
+  )
+  group.add_argument(
+    '--rule',
+    choices=RULES,
+    help="pixels: all proposals add up; demo: the best one of each name (OVSeg's "
+    'demo) (default: pixels)',
+  )
+  group.add_argument(
     '--classifier',
     choices=CLASSIFIERS,
     help="who names the proposals (default: the checkpoint's)",
   )
-  parser.add_argument(
+  group.add_argument(
     '--weight',
     type=float,
     help="of CLIP in the ensemble, 0..1 (default: the checkpoint's)",
   )
-  parser.add_argument(
-    '--templates',
-    choices=TEMPLATES,
-    help="sentences that names are put into (default: the checkpoint's)",
+  group.add_argument(
+    '--output',
+    metavar='DIR',
+    help='where results are written (default: predictions)',
   )
-  return parser
+  group.add_argument(
+    '--scores', action='store_true', help='write scores and proposals as .npz too'
+  )
+  group.add_argument(
+    '--overwrite', action='store_true', help='make results again that are there'
+  )
+
+
+def _names(arguments: argparse.Namespace) -> Classes:
+  if arguments.names_file is not None:
+    return read_names(arguments.names_file)
+  return parse_classes(arguments.names)
 
 
 def _predict(arguments: argparse.Namespace) -> int:
   """Segments all images. One that cannot be read does not stop the others."""
-  names = parse_names(arguments.names)
-  jobs = _plan(arguments.image, pathlib.Path(arguments.output))
+  _check_rule(arguments)
+  classes = _names(arguments)
+  background = parse_background(arguments.background, classes)
+  output = 'predictions' if arguments.output is None else arguments.output
+  jobs = plan(find_photos(arguments.image), output, scores=arguments.scores)
   try:
-    check_writable(arguments.output, megabytes=10)
+    check_writable(output, megabytes=10)
   except OSError as error:
     raise OSError(str(error).replace('--workdir=', '--output=')) from error
-  segmenter = Segmenter.load(
-    arguments.checkpoint,
-    classifier=arguments.classifier,
-    weight=arguments.weight,
-    templates=arguments.templates,
-  )
-  segmenter.embed_names(names)  # complains of names that are too long before the work
-  images = list(jobs)
-  if len(images) > 1 and sys.stderr.isatty():  # a log has the reports instead
-    images = progress(images, total=len(images), title='segment', unit='image')
+  settings = _settings(arguments, classes, background)
+  keys = {path: photo_key(path, settings) for path in jobs}
+  done = [path for path in jobs if is_done(jobs[path], keys[path])]
+  for path in [] if arguments.overwrite else done:
+    print(
+      f'{path}: skipped, its results are in {output} (--overwrite makes them again)'
+    )
+    del jobs[path]
+  if not jobs:
+    return 0
+  segmenter = _load(arguments)
+  asked = {'synonyms': arguments.synonyms}
+  # Complains of names that are too long before the work.
+  segmenter.embed_names(classes + background, **asked)
+  asked |= {
+    'background': background,
+    'threshold': arguments.threshold or 0.0,
+    'rule': arguments.rule or RULES[0],
+  }
   failures = 0
-  for path in images:
+  for path in _progress(list(jobs), 'segment'):
     try:
       image = read_image(path)
     except (ValueError, FileNotFoundError) as error:
       _complain(error)
       failures += 1
       continue
-    segmentation = segmenter.segment(segmenter.encode(image), names)
-    _write(segmentation, image, jobs[path])
-    tqdm.write(_report(path, segmentation, jobs[path]), file=sys.stdout)
+    result = segmenter.segment(segmenter.encode(image), classes, **asked)
+    description = describe(result, path, settings, keys[path])
+    write(result, image, jobs[path], description)
+    tqdm.write(report(path, result, jobs[path]), file=sys.stdout)
   return 2 if failures else 0
 
 
-def _plan(images: Sequence[str], output: pathlib.Path) -> dict[pathlib.Path, Outputs]:
-  """Returns the files to write for each image.
+def _load(arguments: argparse.Namespace) -> Segmenter:
+  return Segmenter.load(
+    arguments.checkpoint,
+    classifier=arguments.classifier,
+    weight=arguments.weight,
+    templates=arguments.templates,
+    text_cache=arguments.text_cache,
+  )
 
-  Raises:
-    ValueError: two images would be written to the same file, or over an image.
-  """
-  jobs: dict[pathlib.Path, Outputs] = {}
-  sources: dict[pathlib.Path, pathlib.Path] = {}
-  for path in dict.fromkeys(pathlib.Path(image) for image in images):
-    jobs[path] = (
-      output / f'{path.stem}_labels.png',
-      output / f'{path.stem}_overlay.png',
+
+def _check_rule(arguments: argparse.Namespace) -> None:
+  """Raises ValueError for flags that `Segmenter.segment` would refuse too late."""
+  threshold = arguments.threshold
+  if threshold is not None and not 0 <= threshold < float('inf'):
+    raise ValueError(f'--threshold must be a score of at least 0, got {threshold}')
+  if arguments.rule == 'demo' and (
+    arguments.classifier not in (None, 'clip') or arguments.weight is not None
+  ):
+    raise ValueError(
+      "--rule=demo takes CLIP's probabilities alone; leave --classifier and --weight "
+      'out, or take --rule=pixels'
     )
-    other = sources.setdefault(jobs[path][0], path)
-    if other != path:
-      raise ValueError(
-        f'{other} and {path} would both be written to {jobs[path][0]}; rename one, or '
-        'run them with different --output= directories'
-      )
-  inputs = {path.resolve() for path in jobs}
-  for path, outputs in jobs.items():
-    for target in outputs:
-      if target.resolve() in inputs:
-        raise ValueError(
-          f'the result of {path} would replace the image {target}; choose another '
-          '--output='
-        )
-  return jobs
 
 
-def _write(
-  segmentation: Segmentation, image: UInt8[np.ndarray, 'h w 3'], outputs: Outputs
-) -> None:
-  """Writes label map and overlay, both or none."""
-  labels = label_image(segmentation)
-  overlay = segmentation.overlay(image)
-  try:
-    with atomic_path(outputs[0]) as first, atomic_path(outputs[1]) as second:
-      labels.save(first)
-      overlay.save(second)
-  except OSError as error:
-    raise OSError(
-      f'cannot write {outputs[0]} and {outputs[1].name} ({error.strerror or error}); '
-      'free some space or choose another --output='
-    ) from error
+def _settings(
+  arguments: argparse.Namespace, classes: Classes, background: Classes
+) -> dict[str, Any]:
+  """Returns all that a result depends on but the photo; None is the checkpoint's."""
+  checkpoint = resolve(arguments.checkpoint)
+  flags = ('templates', 'synonyms', 'threshold', 'rule', 'classifier', 'weight')
+  return {
+    'checkpoint': str(checkpoint),
+    'checkpoint_time': checkpoint.stat().st_mtime_ns,
+    'classes': dict(zip(classes.names, map(list, classes.words), strict=True)),
+    'background': dict(zip(background.names, map(list, background.words), strict=True)),
+    **{flag: getattr(arguments, flag) for flag in flags},
+  }
 
 
-def label_image(segmentation: Segmentation) -> Image.Image:
-  """Returns the labels as an image of 8 bits with colours, in which 255 is no name.
+def _classify(arguments: argparse.Namespace) -> int:
+  """Prints the probabilities for all images, as `_predict` goes on after a bad one."""
+  given = vars(arguments)
+  flags = ('background', 'threshold', 'rule', 'classifier', 'weight', 'output')
+  flags = [f for f in flags if given[f] is not None]
+  flags += [f for f in ('scores', 'overwrite') if given[f]]
+  if flags:
+    raise ValueError(
+      f'--{" --".join(flags)} belong to segmentation and not to --classify; leave them '
+      'out'
+    )
+  classes = _names(arguments)
+  photos = find_photos(arguments.image)
+  classifier = Classifier.load(
+    arguments.checkpoint,
+    templates=arguments.templates,
+    text_cache=arguments.text_cache,
+  )
+  failures = 0
+  for path in _progress(list(photos), 'classify'):
+    try:
+      image = read_image(path)
+    except (ValueError, FileNotFoundError) as error:
+      _complain(error)
+      failures += 1
+      continue
+    shares = classifier.classify(image, classes, synonyms=arguments.synonyms)
+    lines = [str(path)]
+    lines += [f'  {percent(p):>7}  {name}' for name, p in list(shares.items())[:_TOP]]
+    if len(shares) > _TOP:
+      lines += [f'  ... and {len(shares) - _TOP} less probable names']
+    tqdm.write('\n'.join(lines), file=sys.stdout)
+  return 2 if failures else 0
 
-  For more than 255 names it has 16 bits and no colours, and 65535 is no name.
-  """
-  count = len(segmentation.names)
-  if count > 255:
-    labels = np.where(segmentation.labels < 0, 65535, segmentation.labels)
-    return Image.fromarray(labels.astype(np.uint16))
-  labels = np.where(segmentation.labels < 0, 255, segmentation.labels)
-  image = Image.fromarray(labels.astype(np.uint8))
-  colours = np.zeros((256, 3), np.uint8)
-  colours[:count] = palette(count)
-  image.putpalette(colours.tobytes())
-  return image
+
+def _progress(photos: list[pathlib.Path], title: str) -> Iterable[pathlib.Path]:
+  """Shows a bar on a terminal; a log has the reports instead."""
+  if len(photos) > 1 and sys.stderr.isatty():
+    return progress(photos, total=len(photos), title=title, unit='image')
+  return photos
 
 
-def _report(path: pathlib.Path, segmentation: Segmentation, outputs: Outputs) -> str:
-  """Lists label, name and share, largest first."""
-  h, w = segmentation.labels.shape
-  shares = segmentation.shares()
-  rows = [(str(k), name, shares[name]) for k, name in enumerate(segmentation.names)]
-  rows.sort(key=lambda row: -row[2])
-  if (rest := 1 - sum(shares.values())) > 1e-9:
-    rows.append(('-', '(no name)', rest))
-  width = max(4, *(len(name) for _, name, _ in rows))
-  lines = [f'{path} ({w} x {h} pixels)', f'  label  {"name":<{width}}    share']
-  lines += [f'  {k:>5}  {name:<{width}}  {percent(x):>7}' for k, name, x in rows]
-  lines += [f'  labels:  {outputs[0]}', f'  overlay: {outputs[1]}']
-  return '\n'.join(lines)
+def _show_warning(message: Warning | str, *_: Any, **__: Any) -> None:
+  tqdm.write(f'warning: {" ".join(str(message).split())}', file=sys.stderr)
 
 
 def _complain(error: Exception) -> None:

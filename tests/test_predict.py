@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 from tiny_ovseg import STORED, draw_params
 
-from ovs_jax import predict
+from ovs_jax import predict, results
 from ovs_jax import segmenter as segmenter_module
 from ovs_jax.core.checkpoint import save_model
 from ovs_jax.ops.overlay import palette
@@ -93,6 +93,7 @@ def test_writes_label_map_and_overlay(run, photo, checkpoint, tmp_path):
   assert sorted(os.listdir(tmp_path / 'out')) == [
     'photo_labels.png',
     'photo_overlay.png',
+    'photo_segments.json',
   ]
   for name, share in expected.shares().items():
     line = next(line for line in out.splitlines() if f' {name} ' in line)
@@ -114,7 +115,7 @@ def test_several_images(run, photo, tmp_path):
   Image.open(photo).rotate(180).save(tmp_path / 'other.jpg')
   code, out, err = run(image=[photo, tmp_path / 'other.jpg', photo])
   assert code == 0 and 'error' not in err
-  assert len(os.listdir(tmp_path / 'out')) == 4
+  assert len(os.listdir(tmp_path / 'out')) == 6
   assert out.index('photo.png') < out.index('other.jpg')
 
 
@@ -126,7 +127,7 @@ def test_one_bad_image_does_not_stop_the_others(run, photo, tmp_path):
     f'error: {tmp_path / "bad.jpg"} cannot be read as an image (no known image '
     'format); expected a whole JPEG, PNG, WebP, TIFF, GIF or BMP file'
   ]
-  assert len(os.listdir(tmp_path / 'out')) == 2 and 'photo_labels.png' in out
+  assert len(os.listdir(tmp_path / 'out')) == 3 and 'photo_labels.png' in out
 
 
 @pytest.mark.parametrize(
@@ -175,7 +176,8 @@ def test_flags_reach_the_segmenter(run, monkeypatch):
 
   monkeypatch.setattr(Segmenter, 'load', load)
   assert run(classifier='ensemble', weight='0.25', templates='vild')[0] == 0
-  assert seen == {'classifier': 'ensemble', 'weight': 0.25, 'templates': 'vild'}
+  settings = {'classifier': 'ensemble', 'weight': 0.25, 'templates': 'vild'}
+  assert seen == {**settings, 'text_cache': None}
 
 
 @pytest.mark.usefixtures('no_networks')
@@ -196,8 +198,9 @@ class TestMistakes:
   def test_image_is_missing(self, run, tmp_path):
     fails(run(image=tmp_path / 'no.jpg'), 'no.jpg not found', tmp_path)
 
-  def test_image_is_a_directory(self, run, tmp_path):
-    fails(run(image=tmp_path), 'is a directory', tmp_path)
+  def test_folder_without_images(self, run, tmp_path):
+    (tmp_path / 'empty').mkdir()
+    fails(run(image=tmp_path / 'empty'), 'is a directory without image files', tmp_path)
 
   def test_image_is_none(self, run, tmp_path):
     (tmp_path / 'a.jpg').write_text('hello')
@@ -288,7 +291,7 @@ class TestLabelImage:
     )
 
   def test_8_bits(self, tmp_path):
-    predict.label_image(self.segmentation([[0, 254, NO_NAME]], 255)).save(
+    results.label_image(self.segmentation([[0, 254, NO_NAME]], 255)).save(
       tmp_path / 'a.png'
     )
     image = Image.open(tmp_path / 'a.png')
@@ -298,7 +301,7 @@ class TestLabelImage:
     np.testing.assert_array_equal(colours[0, 2], [0, 0, 0])
 
   def test_16_bits(self, tmp_path):
-    predict.label_image(self.segmentation([[0, 255, NO_NAME]], 256)).save(
+    results.label_image(self.segmentation([[0, 255, NO_NAME]], 256)).save(
       tmp_path / 'a.png'
     )
     image = Image.open(tmp_path / 'a.png')
@@ -319,7 +322,7 @@ def test_import_is_light():
 def test_as_a_module(tmp_path):
   command = [sys.executable, '-m', 'ovs_jax.predict', '--checkpoint=no', '--names=a']
   done = subprocess.run(
-    [*command, f'--image={tmp_path}', f'--output={tmp_path}'],
+    [*command, '--image=photo.jpg', f'--output={tmp_path}'],
     cwd=ROOT,
     capture_output=True,
     text=True,

@@ -1,0 +1,51 @@
+"""Which pictures a command is to read: files, folders and patterns."""
+
+import glob
+import pathlib
+from collections.abc import Sequence
+
+# Of the files in folders; a file that is named itself may have any.
+SUFFIXES = ('.jpg', '.jpeg', '.png', '.webp', '.tif', '.tiff', '.gif', '.bmp')
+
+
+def find_photos(given: Sequence[str]) -> dict[pathlib.Path, bool]:
+  """Lists the pictures, each once.
+
+  Args:
+    given: files; folders, of which the image files are taken, but not those of their
+      subfolders; or patterns such as 'photos/*.jpg' and 'photos/**/*.jpg'. A file
+      whose name looks like a pattern is taken as it is.
+
+  Returns:
+    The paths in the order given, those of a folder or pattern sorted; and whether each
+    was named itself.
+
+  Raises:
+    ValueError: a folder has no image file, or nothing matches a pattern.
+  """
+  found: dict[pathlib.Path, bool] = {}
+  for text in given:
+    path = pathlib.Path(text)
+    if path.is_dir():
+      inside = [p for p in sorted(path.iterdir()) if _is_photo(p)]
+      if not inside:
+        raise ValueError(
+          f'{path} is a directory without image files ({", ".join(SUFFIXES)}); give '
+          'images, or a pattern such as "photos/**/*.jpg"'
+        )
+    elif not path.exists() and glob.has_magic(text):
+      files = [pathlib.Path(p) for p in sorted(glob.glob(text, recursive=True))]
+      inside = [p for p in files if _is_photo(p)] or [p for p in files if p.is_file()]
+      if not inside:
+        raise ValueError(f'no file matches {text}; give images, folders or a pattern')
+    else:
+      found[path] = True
+      continue
+    for path in inside:
+      found.setdefault(path, False)
+  return found
+
+
+def _is_photo(path: pathlib.Path) -> bool:
+  hidden = path.name.startswith('.')
+  return path.suffix.lower() in SUFFIXES and not hidden and path.is_file()

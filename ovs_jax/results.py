@@ -1,0 +1,201 @@
+"""The files that hold a segmentation, and when they need not be made again."""
+
+import contextlib
+import dataclasses
+import json
+import pathlib
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from ovs_jax.core.files import Path, atomic_path, fingerprint, read_json
+from ovs_jax.core.types import UInt8
+from ovs_jax.ops.overlay import palette, percent
+from ovs_jax.segmentation import Segmentation
+
+
+@dataclasses.dataclass(frozen=True)
+class Outputs:
+  """Where the results of one photo go.
+
+  Attributes:
+    labels: PNG, see `label_image`.
+    overlay: PNG to look at.
+    segments: JSON, see `describe`; written last, so it marks the others as whole.
+    scores: npz, see `write`; None if it is not wanted.
+  """
+
+  labels: pathlib.Path
+  overlay: pathlib.Path
+  segments: pathlib.Path
+  scores: pathlib.Path | None
+
+  def files(self) -> list[pathlib.Path]:
+    """Returns those that are wanted."""
+    every = (self.labels, self.overlay, self.segments, self.scores)
+    return [path for path in every if path is not None]
+
+
+def plan(
+  photos: Mapping[pathlib.Path, bool], output: Path, *, scores: bool
+) -> dict[pathlib.Path, Outputs]:
+  """Returns the files to write for each photo.
+
+  Args:
+    photos: from `find_photos`. Those found in folders are left out if they are the
+      results of others.
+    output: directory of the results.
+    scores: whether the scores are wanted.
+
+  Raises:
+    ValueError: two photos would be written to the same file, or over a photo.
+  """
+  output = pathlib.Path(output)
+  jobs = {path: _outputs(path, output, scores) for path in photos}
+  every = [_outputs(path, output, True) for path in photos]
+  # Only with their record: a photo of such a name must not be lost.
+  made = {p.resolve() for o in every if o.segments.is_file() for p in o.files()}
+  jobs = {p: o for p, o in jobs.items() if photos[p] or p.resolve() not in made}
+  inputs = {path.resolve() for path in jobs}
+  sources: dict[pathlib.Path, pathlib.Path] = {}
+  for path, outputs in jobs.items():
+    other = sources.setdefault(outputs.labels, path)
+    if other != path:
+      raise ValueError(
+        f'{other} and {path} would both be written to {outputs.labels}; rename one, or '
+        'run them with different --output= directories'
+      )
+    for target in outputs.files():
+      if target.resolve() in inputs:
+        raise ValueError(
+          f'the result of {path} would replace the image {target}; choose another '
+          '--output='
+        )
+  return jobs
+
+
+def _outputs(path: pathlib.Path, output: pathlib.Path, scores: bool) -> Outputs:
+  return Outputs(
+    labels=output / f'{path.stem}_labels.png',
+    overlay=output / f'{path.stem}_overlay.png',
+    segments=output / f'{path.stem}_segments.json',
+    scores=output / f'{path.stem}_scores.npz' if scores else None,
+  )
+
+
+def photo_key(path: pathlib.Path, settings: Mapping[str, Any]) -> str:
+  """Returns what tells results apart: the settings, and the photo's size and date."""
+  try:
+    status = path.stat()
+  except OSError:
+    return 'unreadable'  # reading the photo says why
+  return fingerprint([settings, str(path), status.st_size, status.st_mtime_ns])
+
+
+def is_done(outputs: Outputs, key: str) -> bool:
+  """Returns whether all files are there and were made from what `key` stands for."""
+  if not all(path.is_file() for path in outputs.files()):
+    return False
+  try:
+    stored = read_json(outputs.segments)
+  except (ValueError, OSError):
+    return False
+  return isinstance(stored, dict) and stored.get('key') == key
+
+
+def describe(
+  segmentation: Segmentation,
+  path: pathlib.Path,
+  settings: Mapping[str, Any],
+  key: str,
+) -> dict[str, Any]:
+  """Returns what the JSON file holds.
+
+  `segments` has an entry per name that occurs, largest first: its label, name, share
+  of the picture (0..1), mean score of its pixels, and box (x0, y0, x1, y1 in pixels,
+  exclusive ends).
+  """
+  height, width = segmentation.labels.shape
+  segments = [dataclasses.asdict(s) for s in segmentation.segments()]
+  return {
+    'image': str(path),
+    'height': height,
+    'width': width,
+    'names': list(segmentation.names),
+    'no_name': float((segmentation.labels < 0).mean()),
+    'segments': segments,
+    'settings': dict(settings),
+    'key': key,
+  }
+
+
+def write(
+  segmentation: Segmentation,
+  image: UInt8[np.ndarray, 'h w 3'],
+  outputs: Outputs,
+  description: Mapping[str, Any],
+) -> None:
+  """Writes all files, each whole or not at all; none if one cannot be written.
+
+  The npz has `scores` (h, w), the score of each pixel's label, `names`, and of each
+  proposal `boxes`, `labels`, and both classifiers' probabilities `proposer` and `clip`.
+  """
+  labels = label_image(segmentation)
+  overlay = segmentation.overlay(image)
+  try:
+    with contextlib.ExitStack() as stack:
+      # The last to enter is renamed first: the description comes last.
+      text = stack.enter_context(atomic_path(outputs.segments))
+      text.write_text(json.dumps(description, indent=2) + '\n', encoding='utf-8')
+      if outputs.scores is not None:
+        arrays = {
+          'scores': segmentation.scores,
+          'names': np.array(segmentation.names),
+          **vars(segmentation.proposals),
+        }
+        np.savez_compressed(stack.enter_context(atomic_path(outputs.scores)), **arrays)
+      overlay.save(stack.enter_context(atomic_path(outputs.overlay)))
+      labels.save(stack.enter_context(atomic_path(outputs.labels)))
+  except OSError as error:
+    files = ', '.join(path.name for path in outputs.files())
+    raise OSError(
+      f'cannot write {files} to {outputs.labels.parent} ({error.strerror or error}); '
+      'free some space or choose another --output='
+    ) from error
+
+
+def label_image(segmentation: Segmentation) -> Image.Image:
+  """Returns the labels as an image of 8 bits with colours, in which 255 is no name.
+
+  For more than 255 names it has 16 bits and no colours, and 65535 is no name.
+  """
+  count = len(segmentation.names)
+  if count > 255:
+    labels = np.where(segmentation.labels < 0, 65535, segmentation.labels)
+    return Image.fromarray(labels.astype(np.uint16))
+  labels = np.where(segmentation.labels < 0, 255, segmentation.labels)
+  image = Image.fromarray(labels.astype(np.uint8))
+  colours = np.zeros((256, 3), np.uint8)
+  colours[:count] = palette(count)
+  image.putpalette(colours.tobytes())
+  return image
+
+
+def report(path: pathlib.Path, segmentation: Segmentation, outputs: Outputs) -> str:
+  """Lists label, name and share, largest first, and the files."""
+  h, w = segmentation.labels.shape
+  shares = segmentation.shares()
+  rows = [(str(k), name, shares[name]) for k, name in enumerate(segmentation.names)]
+  rows.sort(key=lambda row: -row[2])
+  if (rest := 1 - sum(shares.values())) > 1e-9:
+    rows.append(('-', '(no name)', rest))
+  width = max(4, *(len(name) for _, name, _ in rows))
+  lines = [f'{path} ({w} x {h} pixels)', f'  label  {"name":<{width}}    share']
+  lines += [f'  {k:>5}  {name:<{width}}  {percent(x):>7}' for k, name, x in rows]
+  lines += [f'  {"labels:":<9} {outputs.labels}', f'  overlay:  {outputs.overlay}']
+  lines += [f'  segments: {outputs.segments}']
+  if outputs.scores is not None:
+    lines += [f'  scores:   {outputs.scores}']
+  return '\n'.join(lines)
