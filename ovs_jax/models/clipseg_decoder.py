@@ -112,6 +112,18 @@ PRESETS: dict[str, DecoderConfig] = {
 }
 
 
+def tiny(preset: str) -> DecoderConfig:
+  """Returns sizes for the tiny CLIP: four blocks, and patches of 8."""
+  return dataclasses.replace(
+    PRESETS[preset],
+    reduce_dim=32,
+    mlp=128,
+    extract=(0, 1, 3),
+    strides=strides_for(8, PRESETS[preset].head),
+    dropout=0.0,
+  )
+
+
 def strides_for(patch: int, head: str) -> tuple[int, ...]:
   """Returns strides whose product is the patch, the first at least the second."""
   if head == 'simple':
