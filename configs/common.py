@@ -10,7 +10,7 @@ import difflib
 
 import ml_collections
 
-from ovs_jax.models import clip, maskformer
+from ovs_jax.models import clip, clipseg_decoder, coseg, maskformer
 from ovs_jax.ops.losses import SET_WEIGHTS
 
 # Parameters that AdamW does not decay: norms, biases, one-dimensional embeddings.
@@ -36,6 +36,15 @@ def base(name: str, mode: str) -> ml_collections.ConfigDict:
   )
   config.clip = _section(**dataclasses.asdict(clip.PRESETS['tiny']))
   config.proposer = _section(**dataclasses.asdict(maskformer.PRESETS['tiny']))
+  config.coseg = _section(**coseg.tiny('prefix').to_dict())  # its CLIP: config.clip
+  del config.coseg['clip']
+  config.slots = _slots()
+  config.clipseg = _section(
+    decoder=dataclasses.asdict(clipseg_decoder.tiny('rd64_refined')),
+    image_size=128,  # pictures are squashed to this side
+    chunk=32,  # prompts decoded at once
+  )
+  config.phrases = _phrases()
   config.region = _section(
     threshold=0.4,  # a pixel is foreground above this probability
     fill='mean',  # background of crops: mean | zero | none
@@ -50,24 +59,14 @@ def base(name: str, mode: str) -> ml_collections.ConfigDict:
     clip='',  # checkpoint to start from, or whose text tower names the classes
     proposer='',  # checkpoint of the proposer
     backbone='',  # checkpoint whose backbone the proposer's training starts from
+    clipseg='',  # CLIPSeg whose decoder to go on with; '' draws one beside init.clip
     pairs='',  # mined data set
   )
   config.train = _train()
   config.optimizer = _optimizer()
   config.mining = _mining()
   config.test = _test()
-  config.eval = _section(
-    checkpoint='',  # an assembled OVSeg
-    split='val',
-    batch_size=8,
-    max_targets=12,  # true masks per image in the oracle analyses
-    pictures=6,  # images of the first batch kept for the report
-    methods=(
-      _section(classifier='proposer', weight=0.0),
-      _section(classifier='clip', weight=0.0),
-      _section(classifier='ensemble', weight=0.7),
-    ),
-  )
+  config.eval = _eval()
   config.report = _section(
     frozen='',  # directory of the evaluation of the un-adapted CLIP
     adapted='',  # and of the adapted one
@@ -99,6 +98,43 @@ def _train() -> ml_collections.ConfigDict:
     log_every=20,
     save_every=250,
     disk_megabytes=500,  # that must be free before training starts
+  )
+
+
+def _slots() -> ml_collections.ConfigDict:
+  return _section(
+    template='a photo of a {}',  # text of a slot's label, and of "unlabeled"
+    flip=False,  # the paper mentions no augmentation
+    matching='area',  # of slots to masks: area (sorted) | hungarian
+    match_costs=(1.0, 1.0, 1.0),  # 1 - cosine, cross entropy, dice in hungarian
+    unmatched=0.1,  # weight of slots that hungarian leaves over
+    language_loss='sequence',  # sequence (among an image's labels) | vocabulary
+    tau=0.08,  # temperature of the language loss; CLIP's own is 0.01
+    duplicates='literal',  # equal labels of an image: literal | dedup | mask_pads
+    direction='pred2gt',  # what is contrasted: pred2gt | gt2pred | both
+    ignore_unlabeled=False,  # pixels without a label are negatives in every mask
+    forced=0.0,  # share of slots decoded from the text of their label
+    weights=_section(  # of the losses; language is the paper's lambda
+      bce=1.0, dice=0.0, focal=0.0, language=0.08, area=0.0
+    ),
+  )
+
+
+def _phrases() -> ml_collections.ConfigDict:
+  return _section(
+    templates=(  # one is drawn for each image and step; CLIPSeg's
+      'a photo of a {}.',
+      'a photograph of a {}.',
+      'an image of a {}.',
+      '{}.',
+      'a cropped photo of a {}.',
+      'a good photo of a {}.',
+      'a photo of one {}.',
+      'a bad photo of a {}.',
+      'a photo of the {}.',
+    ),
+    negative=0.2,  # share of examples whose phrase is not in the image
+    weights=_section(bce=1.0, dice=0.0, focal=0.0),
   )
 
 
@@ -145,6 +181,21 @@ def _test() -> ml_collections.ConfigDict:
   )
 
 
+def _eval() -> ml_collections.ConfigDict:
+  return _section(
+    checkpoint='',  # an assembled OVSeg
+    split='val',
+    batch_size=8,
+    max_targets=12,  # true masks per image in the oracle analyses
+    pictures=6,  # images of the first batch kept for the report
+    methods=(
+      _section(classifier='proposer', weight=0.0),
+      _section(classifier='clip', weight=0.0),
+      _section(classifier='ensemble', weight=0.7),
+    ),
+  )
+
+
 def finish(config: ml_collections.ConfigDict, arg: str) -> ml_collections.ConfigDict:
   """Applies `arg` and locks the keys.
 
@@ -179,6 +230,9 @@ def _smoke(config: ml_collections.ConfigDict) -> None:
   config.optimize_programs = False  # compiling is most of the time
   config.clip.unroll = 1
   config.proposer.layers = 1
+  language = config.coseg.language
+  language.encoder_layers = 1
+  language.decoder_layers = min(language.decoder_layers, 1)
   config.train.steps = 4
   config.train.batch_size = min(8, config.train.batch_size)
   config.train.log_every = 1

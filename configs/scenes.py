@@ -7,6 +7,7 @@ says what was read on `val` before they were final.
 import ml_collections
 
 from configs import common
+from ovs_jax.models import coseg
 
 PROMPT_DEPTH = 3
 # The masks of a proposer that trained for minutes are blurred: where it is unsure
@@ -19,6 +20,10 @@ _NEEDS = {
   'data': (),
   'clip': ('data',),
   'proposer': ('clip',),
+  'clipseg': ('clip',),
+  'clipseg_finetune': ('clipseg',),
+  'coseg_prefix': ('clip',),
+  'coseg_cross': ('clip',),
   'ovseg_frozen': ('proposer',),
   'mine': ('ovseg_frozen',),
   'mpt': ('mine',),
@@ -38,6 +43,10 @@ def stages() -> dict[str, ml_collections.ConfigDict]:
     'data': common.base('scenes', 'prepare'),
     'clip': clip_pretrain(),
     'proposer': proposer_training(clip),
+    'clipseg': clipseg_training(clip),
+    'clipseg_finetune': clipseg_finetuning('{run}/clipseg'),
+    'coseg_prefix': coseg_training(clip, 'prefix'),
+    'coseg_cross': coseg_training(clip, 'cross'),
     'ovseg_frozen': assemble(proposer, clip, prompt_depth=0),
     'mine': mine('{run}/ovseg_frozen/model'),
     'mpt': mask_prompt_tuning(clip, pairs),
@@ -92,7 +101,9 @@ def single(name: str, stage: str, arg: str) -> ml_collections.ConfigDict:
   for section in ('init', 'mining', 'eval'):
     for key, value in config[section].items():
       if isinstance(value, str):
-        value = value.replace('{run}/ft', 'runs/ft_scenes')  # not in the quickstart
+        # Not in the quickstart.
+        value = value.replace('{run}/ft', 'runs/ft_scenes')
+        value = value.replace('{run}/clipseg', 'runs/clipseg_scenes')
         config[section][key] = value.replace('{run}', 'runs/quickstart')
   config.name = name
   return common.finish(config, arg)
@@ -133,6 +144,51 @@ def proposer_training(clip: str) -> ml_collections.ConfigDict:
   optimizer.warmup = 50
   optimizer.weight_decay = 1e-4
   optimizer.gradient_clip = 1.0
+  return config
+
+
+def clipseg_training(clip: str) -> ml_collections.ConfigDict:
+  """A small CLIPSeg on the phrases and masks of the seen classes."""
+  config = common.base('clipseg_scenes', 'train')
+  config.recipe = 'clipseg'
+  config.init.clip = clip
+  config.train.steps = 650
+  config.train.batch_size = 16
+  optimizer = config.optimizer
+  optimizer.warmup = 0
+  optimizer.end = 0.1
+  optimizer.weight_decay = 0.01
+  optimizer.groups = ((r'^clip/', None), (r'.*', 1.0))
+  return config
+
+
+def clipseg_finetuning(clipseg: str) -> ml_collections.ConfigDict:
+  """The decoder of a CLIPSeg goes on with other data, with dice in its loss."""
+  config = clipseg_training('')
+  config.name = 'clipseg_finetune'
+  config.init.clipseg = clipseg
+  config.train.steps = 200
+  config.optimizer.learning_rate = 1e-4
+  config.phrases.weights.dice = 0.5
+  return config
+
+
+def coseg_training(clip: str, language: str) -> ml_collections.ConfigDict:
+  """CoSeg's language model and decoder on the label maps of the seen classes."""
+  config = common.base(f'coseg_{language}_scenes', 'train')
+  config.recipe = 'coseg'
+  config.init.clip = clip
+  for part, value in coseg.tiny(language).to_dict().items():
+    if part != 'clip':
+      config.coseg[part] = value
+  config.train.steps = 1000
+  config.train.batch_size = 16
+  optimizer = config.optimizer
+  # The paper: 1e-4 to 1e-6 over 369,700 steps of 32. Fewer steps like more.
+  optimizer.learning_rate = 5e-4
+  optimizer.end = 0.01
+  optimizer.warmup = 0
+  optimizer.groups = ((r'^clip/', None), (r'.*', 1.0))
   return config
 
 

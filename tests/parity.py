@@ -22,6 +22,7 @@ _HERE = pathlib.Path(__file__).resolve().parent
 sys.path[:0] = [str(_HERE.parent), str(_HERE)]
 
 import parity_backbones  # noqa: E402
+import parity_clipseg  # noqa: E402
 import parity_hf  # noqa: E402
 import parity_models  # noqa: E402
 import parity_ops  # noqa: E402
@@ -31,6 +32,8 @@ from parity_case import Case, Check, table  # noqa: E402
 CASES: dict[str, Callable[[Case], None]] = {
   'clip_mask_prompt': parity_models.clip_mask_prompt,
   'clip_tiny*': parity_hf.clip,
+  'clipseg_tiny*': parity_clipseg.clipseg_tiny,
+  'clipseg_train*': parity_clipseg.clipseg_train,
   'region_crops': parity_ops.region_crops,
   'tokenizer': parity_ops.tokenizer,
   'criterion*': parity_ops.criterion,

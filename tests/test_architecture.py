@@ -131,7 +131,13 @@ def test_every_table_names_what_exists() -> None:
   from ovs_jax.text import vocabulary
   from ovs_jax.train.recipes import RECIPES
 
-  assert set(RECIPES) == {'clip_pretrain', 'clip_regions', 'proposer'}
+  assert set(RECIPES) == {
+    'clip_pretrain',
+    'clip_regions',
+    'clipseg',
+    'coseg',
+    'proposer',
+  }
   assert {'train', 'evaluate', 'mine', 'pipeline'} <= set(MODES)
   for dataset in DATASETS.values():
     assert len(vocabulary.load(dataset.vocabulary)) > 0

@@ -4,7 +4,7 @@
 and one line in `SOURCES`.
 """
 
-from ovs_jax.convert import clip, hf_clip
+from ovs_jax.convert import clip, clipseg, hf_clip
 from ovs_jax.convert.family import Family
 
 SOURCES: dict[str, Family] = {
@@ -12,4 +12,6 @@ SOURCES: dict[str, Family] = {
   'open_clip': clip.OPEN_CLIP,
   'ovseg_clip': clip.OVSEG_CLIP,
   'hf_clip': hf_clip.HF_CLIP,
+  'hf_clipseg': clipseg.HF_CLIPSEG,
+  'clipseg': clipseg.CLIPSEG,
 }

@@ -228,7 +228,9 @@ def with_options(config: ClipConfig, options: Options) -> ClipConfig:
   Raises:
     ValueError: the wishes do not fit the sizes.
   """
+  fields = {field.name for field in dataclasses.fields(config)}
   wishes = {k: v for k, v in dataclasses.asdict(options).items() if v is not None}
+  wishes = {k: v for k, v in wishes.items() if k in fields}
   return dataclasses.replace(config, **wishes)
 
 

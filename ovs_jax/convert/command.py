@@ -74,6 +74,11 @@ def _parser() -> argparse.ArgumentParser:
   )
   add('--vision_heads', type=int, help='attention heads (default: width / 64)')
   add('--text_heads', type=int, help='attention heads (default: width / 64)')
+  add(
+    '--clip',
+    metavar='DIR',
+    help='our CLIP that belongs to a file which holds a decoder alone (clipseg)',
+  )
   add('--list', action='store_true', help='tell which checkpoints are published where')
   add(
     '--download',
@@ -112,6 +117,7 @@ def _convert(arguments: argparse.Namespace, path: str, source: str) -> int:
     image_size=arguments.image_size,
     vision_heads=arguments.vision_heads,
     text_heads=arguments.text_heads,
+    clip=arguments.clip,
   )
   report = exchange.convert(
     path,

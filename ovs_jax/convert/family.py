@@ -21,12 +21,14 @@ class Options:
     image_size: side of the input in pixels; position tables are resized to it.
     vision_heads: attention heads of the vision tower.
     text_heads: attention heads of the text tower.
+    clip: directory of our CLIP that belongs to a file without one.
   """
 
   activation: str | None = None
   image_size: int | None = None
   vision_heads: int | None = None
   text_heads: int | None = None
+  clip: str | None = None
 
 
 @dataclasses.dataclass(frozen=True)

@@ -98,6 +98,8 @@ SAME = Transform(lambda x, shapes: [_check(x, shapes[0])], lambda parts: parts[0
 LINEAR = _permutation((1, 0), (1, 0))
 # PyTorch's (out, in, y, x) to Flax's (y, x, in, out).
 CONV = _permutation((2, 3, 1, 0), (3, 2, 0, 1))
+# A transposed convolution's (in, out, y, x) to our (in, y, x, out).
+UPCONV = _permutation((0, 2, 3, 1), (0, 3, 1, 2))
 # A 1x1 convolution that we write as a dense layer.
 POINT = Transform(_split_point, lambda parts: parts[0].T[:, :, None, None])
 # Packed rows q, k, v to three kernels (in, heads, head size), or biases (heads, ...).
@@ -146,6 +148,24 @@ def norm_rules(source: str, target: str) -> list[Rule]:
   return [
     Rule(rf'{source}\.weight', f'{target}/scale', SAME),
     Rule(rf'{source}\.bias', f'{target}/bias', SAME),
+  ]
+
+
+def below(rules: Sequence[Rule], source: str, target: str) -> list[Rule]:
+  """Returns the rules of a part of a model, for the whole of it.
+
+  Args:
+    rules: the part's.
+    source: pattern that its tensors' names have in front.
+    target: path that its parameters have in front.
+  """
+  return [
+    Rule(
+      f'{source}(?:{rule.pattern})',
+      ' '.join(f'{target}{path}' for path in rule.target.split()),
+      rule.transform,
+    )
+    for rule in rules
   ]
 
 

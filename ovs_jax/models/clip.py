@@ -152,6 +152,16 @@ class Clip(nn.Module):
     """See `ClipVision.__call__`."""
     return self.visual(image, keep)
 
+  def features(
+    self,
+    image: Float[Array, 'b h w 3'],
+    blocks: tuple[int, ...] = (),
+    *,
+    project: str = 'none',
+  ) -> tuple[Float[Array, 'b m d'] | None, tuple[Float[Array, 'b n e'], ...]]:
+    """See `ClipVision.features`."""
+    return self.visual.features(image, blocks, project=project)
+
   def encode_text(self, tokens: Int[Array, 'b t']) -> Float[Array, 'b d']:
     """See `ClipText.__call__`."""
     return self.text(tokens)

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 
 from ovs_jax.core.types import Array, Bool, Float
 from ovs_jax.models.layers import clip_blocks, layer_norm
+from ovs_jax.ops.resize import resize_positions
 
 
 class ClipVision(nn.Module):
@@ -42,7 +43,6 @@ class ClipVision(nn.Module):
   remat: bool
   unroll: int
 
-  @nn.compact
   def __call__(
     self, image: Float[Array, 'b h w 3'], keep: Bool[Array, 'b n'] | None = None
   ) -> Float[Array, 'b d']:
@@ -56,18 +56,71 @@ class ClipVision(nn.Module):
     Returns:
       The class token after the final projection, not L2-normalised, float32.
     """
-    b, h, w, _ = image.shape
+    h, w = image.shape[1:3]
     if (h, w) != (self.image_size, self.image_size):
       raise ValueError(
         f'this CLIP sees {self.image_size}x{self.image_size} pixels, got {h}x{w}'
       )
+    x, _ = self._run(image, keep, (), 'class')
+    return x[:, 0]
+
+  def features(
+    self,
+    image: Float[Array, 'b h w 3'],
+    blocks: tuple[int, ...] = (),
+    *,
+    project: str = 'none',
+  ) -> tuple[Float[Array, 'b m d'] | None, tuple[Float[Array, 'b n e'], ...]]:
+    """Returns what other networks build on; images may have any size.
+
+    The table of positions is resized to the image's grid (bicubic, as PyTorch and
+    Hugging Face do it for CLIPSeg); mask prompts are left out.
+
+    Args:
+      image: RGB, normalised; both sides are multiples of the patch.
+      blocks: 0-based indices of blocks. The residual stream after each of them is
+        returned, class token first, before any norm.
+      project: 'none', or the tokens that go through the last norm and the
+        projection: 'class' or 'all'; 'raw' projects all without the norm. With
+        'none', blocks beyond those asked for are not computed.
+
+    Returns:
+      The projected tokens (one for 'class'), or None; and the activations of `blocks`
+      in their order.
+
+    Raises:
+      ValueError: the image does not consist of whole patches, or there is no such
+        block.
+    """
+    h, w = image.shape[1:3]
+    p = self.patch
+    if min(h, w) < p:
+      raise ValueError(f'the image has {h}x{w} pixels, less than a patch of {p}x{p}')
+    if h % p or w % p:
+      raise ValueError(
+        f'the image has {h}x{w} pixels; both sides must be multiples of the patch, {p}'
+      )
+    absent = [i for i in blocks if not 0 <= i < self.layers]
+    if absent:
+      raise ValueError(f'blocks {absent} of a CLIP of {self.layers} blocks, from 0')
+    return self._run(image, None, tuple(blocks), project)
+
+  @nn.compact
+  def _run(
+    self,
+    image: Float[Array, 'b h w 3'],
+    keep: Bool[Array, 'b n'] | None,
+    wanted: tuple[int, ...],
+    project: str,
+  ) -> tuple[Float[Array, 'b m d'] | None, tuple[Float[Array, 'b t e'], ...]]:
+    b, h, w, _ = image.shape
     grid = self.image_size // self.patch
     normal = nn.initializers.normal(self.width**-0.5)
     sides = (self.patch, self.patch)
     x = nn.Conv(
       self.width, sides, sides, 'VALID', use_bias=False, dtype=self.dtype, name='conv1'
     )(image.astype(self.dtype))
-    x = x.reshape(b, grid * grid, self.width)  # b n d
+    x = x.reshape(b, -1, self.width)  # b n d
     prompts = None
     if self.prompt_depth:
       prompts = self.param(
@@ -84,9 +137,24 @@ class ClipVision(nn.Module):
     position = self.param(
       'positional_embedding', _grid_position, (1 + grid * grid, self.width)
     )
+    position = resize_positions(position, (h // self.patch, w // self.patch))
     x = x + position[None].astype(self.dtype)
     x = layer_norm('ln_pre', self.dtype, self.epsilon)(x)
-    blocks = clip_blocks(
+    blocks = self._blocks(wanted, project)
+    x, every = blocks(x, *self._deep_prompts(prompts), keep, None)
+    taken = tuple(every[i] for i in wanted)
+    if project == 'none':
+      return None, taken
+    x = x[:, 0] if project == 'class' else x
+    if project != 'raw':
+      x = layer_norm('ln_post', jnp.float32, self.epsilon)(x)
+    projection = self.param('proj', normal, (self.width, self.embed_dim))
+    return (x @ projection).reshape(b, -1, self.embed_dim), taken
+
+  def _blocks(self, wanted: tuple[int, ...], project: str) -> nn.Module:
+    """Returns the blocks up to the last one that is needed."""
+    first = max(wanted) + 1 if wanted and project == 'none' else self.layers
+    return clip_blocks(
       layers=self.layers,
       num_heads=self.heads,
       mlp=self.mlp,
@@ -94,12 +162,10 @@ class ClipVision(nn.Module):
       epsilon=self.epsilon,
       dtype=self.dtype,
       remat=self.remat,
-      unroll=self.unroll,
+      unroll=min(self.unroll, first),
+      first=first,
+      collect=bool(wanted),
     )
-    x, _ = blocks(x, *self._deep_prompts(prompts), keep, None)
-    x = layer_norm('ln_post', jnp.float32, self.epsilon)(x[:, 0])  # b d
-    projection = self.param('proj', normal, (self.width, self.embed_dim))
-    return x @ projection
 
   def _deep_prompts(
     self, prompts: Float[Array, 'p n d'] | None

@@ -97,6 +97,7 @@ class Attention(nn.Module):
 
   num_heads: int
   dtype: Any
+  dropout: float = 0.0  # of the attention weights, in training
 
   @nn.compact
   def __call__(
@@ -105,6 +106,8 @@ class Attention(nn.Module):
     key: Float[Array, 'b m d'],
     value: Float[Array, 'b m d'],
     mask: Bool[Array, 'n m'] | None = None,
+    *,
+    train: bool = False,
   ) -> Float[Array, 'b n d']:
     """Attends from `query` to `key`; `mask` is True where that is allowed."""
     width = query.shape[-1]
@@ -119,6 +122,8 @@ class Attention(nn.Module):
     if mask is not None:
       scores = jnp.where(mask[None, None], scores, -jnp.inf)
     weights = jax.nn.softmax(scores, axis=-1).astype(self.dtype)
+    if train and self.dropout:
+      weights = nn.Dropout(self.dropout, deterministic=False)(weights)
     mixed = jnp.einsum(
       'bhnm,bmhd->bnhd', weights, v, preferred_element_type=jnp.float32
     ).astype(self.dtype)
@@ -149,6 +154,7 @@ class ClipBlock(nn.Module):
   activation: str
   epsilon: float
   dtype: Any
+  collect: bool = False  # whether to return the tokens a second time
 
   @nn.compact
   def __call__(
@@ -158,7 +164,7 @@ class ClipBlock(nn.Module):
     replace: Bool[Array, ''] | None,
     keep: Bool[Array, 'b m'] | None,
     mask: Bool[Array, 'n n'] | None,
-  ) -> tuple[Float[Array, 'b n d'], None]:
+  ) -> tuple[Float[Array, 'b n d'], Float[Array, 'b n d'] | None]:
     """Runs the block.
 
     Args:
@@ -178,7 +184,7 @@ class ClipBlock(nn.Module):
       shown = keep[:, :, None] | ~replace
       patches = jnp.where(shown, x[:, 1:], prompt[None].astype(x.dtype))
       x = jnp.concatenate([x[:, :1], patches], axis=1)
-    return x, None
+    return x, x if self.collect else None
 
 
 def clip_blocks(
@@ -191,11 +197,14 @@ def clip_blocks(
   dtype: Any,
   remat: bool,
   unroll: int,
+  first: int | None = None,
+  collect: bool = False,
 ) -> nn.Module:
   """Returns `layers` blocks as one scan; parameters are stacked along axis 0.
 
   A scan compiles once for all layers, and with `remat` inside it stores only the
-  inputs of the blocks.
+  inputs of the blocks. With `first`, only so many of the blocks run. With `collect`,
+  the scan's second result is the tokens after each block, stacked.
   """
   block = nn.remat(ClipBlock, prevent_cse=False) if remat else ClipBlock
   scan = nn.scan(
@@ -203,7 +212,11 @@ def clip_blocks(
     variable_axes={'params': 0},
     split_rngs={'params': True},
     in_axes=(0, 0, nn.broadcast, nn.broadcast),
-    length=layers,
+    length=layers if first is None else first,
     unroll=unroll,
   )
-  return scan(num_heads, mlp, activation, epsilon, dtype, name='blocks')
+  if first is not None and first < layers:
+    scan = nn.map_variables(
+      scan, 'params', trans_in_fn=lambda p: jax.tree.map(lambda leaf: leaf[:first], p)
+    )
+  return scan(num_heads, mlp, activation, epsilon, dtype, collect, name='blocks')

@@ -5,6 +5,8 @@ has a=-0.5, it antialiases when shrinking and renormalises at borders), so the w
 are written out here. Resizing is separable: a matrix over rows, another over columns.
 """
 
+import math
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -103,3 +105,23 @@ def resize_nearest(
   rows = (np.arange(size[0]) * x.shape[-2]) // size[0]
   columns = (np.arange(size[1]) * x.shape[-1]) // size[1]
   return x[..., rows, :][..., columns]
+
+
+def resize_positions(
+  table: Float[Array, 'n d'], grid: tuple[int, int]
+) -> Float[Array, 'm d']:
+  """Resizes a vision transformer's table of positions to another grid of patches.
+
+  Bicubic, as `convert.positions` does it for a fixed size. The first row belongs to
+  the class token and stays; the others are a square grid, row-major.
+  """
+  side = math.isqrt(table.shape[0] - 1)
+  if (side, side) == tuple(grid):
+    return table
+  start, stop = jnp.asarray(0), jnp.asarray(side)
+  rows, columns = (cubic_matrix(start, stop, side, count) for count in grid)
+  square = table[1:].astype(jnp.float32).reshape(side, side, -1)
+  square = jnp.einsum('Yy,yxd->Yxd', rows, square, precision=EXACT)
+  square = jnp.einsum('Xx,yxd->yXd', columns, square, precision=EXACT)
+  patches = square.reshape(grid[0] * grid[1], -1).astype(table.dtype)
+  return jnp.concatenate([table[:1], patches])

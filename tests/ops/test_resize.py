@@ -4,6 +4,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from ovs_jax.convert import positions
 from ovs_jax.ops.resize import (
   cubic_matrix,
   cubic_weights,
@@ -11,6 +12,7 @@ from ovs_jax.ops.resize import (
   nearest_indices,
   resize_bilinear,
   resize_nearest,
+  resize_positions,
 )
 
 
@@ -91,3 +93,18 @@ def test_bilinear_keeps_leading_axes():
   assert y.shape == (2, 3, 7, 6)
   one = resize_bilinear(jnp.asarray(x[1, 2]), (7, 6))
   np.testing.assert_allclose(y[1, 2], one, rtol=1e-5, atol=1e-6)
+
+
+def test_positions_are_resized_as_by_the_converter():
+  table = np.random.default_rng(0).normal(size=(17, 3)).astype(np.float32)
+  for grid in (6, 3):
+    got = resize_positions(jnp.asarray(table), (grid, grid))
+    want = positions.resize_positions(table, grid)
+    np.testing.assert_allclose(got, want, atol=1e-6)
+  assert resize_positions(jnp.asarray(table), (4, 4)).tolist() == table.tolist()
+  # Each axis on its own: what is constant along one stays so.
+  rows = np.repeat(np.arange(4.0, dtype=np.float32), 4)[:, None]
+  rows = jnp.asarray(np.concatenate([[[9.0]], rows]), jnp.float32)
+  wide = resize_positions(rows, (4, 7))
+  assert wide.shape == (29, 1) and wide[0, 0] == 9
+  np.testing.assert_allclose(wide[1:, 0].reshape(4, 7)[2], 2, atol=1e-6)

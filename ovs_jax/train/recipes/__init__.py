@@ -6,6 +6,8 @@ from typing import Any, Protocol, runtime_checkable
 from ovs_jax.core.types import Array, Batch, Metrics, Params
 from ovs_jax.train.recipes.clip_pretrain import ClipPretrain
 from ovs_jax.train.recipes.clip_regions import ClipRegions
+from ovs_jax.train.recipes.clipseg import ClipSegTraining
+from ovs_jax.train.recipes.coseg import CoSegTraining
 from ovs_jax.train.recipes.proposer import Proposer
 
 
@@ -32,5 +34,7 @@ class Recipe(Protocol):
 RECIPES: dict[str, Callable[[Any], Recipe]] = {
   'clip_pretrain': ClipPretrain,
   'clip_regions': ClipRegions,
+  'clipseg': ClipSegTraining,
+  'coseg': CoSegTraining,
   'proposer': Proposer,
 }

@@ -1,0 +1,173 @@
+"""The decoder of CLIPSeg in both layouts: its names, its table, its sizes."""
+
+import dataclasses
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from ovs_jax.convert.family import Tensors, shape_of
+from ovs_jax.convert.rules import (
+  CONV,
+  OUT,
+  PROJECTION,
+  SAME,
+  UPCONV,
+  Rule,
+  attention_rules,
+  below,
+  linear_rules,
+  norm_rules,
+)
+from ovs_jax.models.clipseg_decoder import DecoderConfig
+
+HEADS = 4  # of everything that was released; shapes do not tell
+DROPOUT = 0.1  # PyTorch's default, which trained them
+
+_FILM = ('film_mul.weight', 'film_mul.bias', 'film_add.weight', 'film_add.bias')
+
+
+@dataclasses.dataclass(frozen=True)
+class Layout:
+  """How one of the two calls the tensors of a decoder.
+
+  Attributes:
+    prefix: of all of them.
+    blocks: of the transformer blocks.
+    head: of the transposed convolutions.
+    block: tensors of one block.
+  """
+
+  prefix: str
+  blocks: str
+  head: str
+  block: tuple[str, ...]
+
+
+HF = Layout(
+  'decoder.',
+  'layers',
+  'transposed_convolution',
+  tuple(
+    f'{layer}.{kind}'
+    for layer in (
+      *(f'self_attn.{part}_proj' for part in ('q', 'k', 'v', 'out')),
+      'layer_norm1',
+      'layer_norm2',
+      'mlp.fc1',
+      'mlp.fc2',
+    )
+    for kind in ('weight', 'bias')
+  ),
+)
+ORIGINAL = Layout(
+  '',
+  'blocks',
+  'trans_conv',
+  (
+    'self_attn.in_proj_weight',
+    'self_attn.in_proj_bias',
+    *(
+      f'{layer}.{kind}'
+      for layer in ('self_attn.out_proj', 'linear1', 'linear2', 'norm1', 'norm2')
+      for kind in ('weight', 'bias')
+    ),
+  ),
+)
+
+
+def decoder_rules(layout: Layout, *, head: str) -> list[Rule]:
+  """Returns the table of a decoder with this head; targets are below `decoder`."""
+  block = rf'{layout.blocks}\.(?P<step>\d+)'
+  to = r'block_\g<step>'
+  if layout is HF:
+    attention = rf'{block}\.self_attn\.(?P<part>[qkv])_proj'
+    blocks = [
+      Rule(rf'{attention}\.weight', rf'{to}/attn/\g<part>/kernel', PROJECTION),
+      Rule(rf'{attention}\.bias', rf'{to}/attn/\g<part>/bias', PROJECTION),
+      Rule(rf'{block}\.self_attn\.out_proj\.weight', f'{to}/attn/out/kernel', OUT),
+      Rule(rf'{block}\.self_attn\.out_proj\.bias', f'{to}/attn/out/bias', SAME),
+      *norm_rules(rf'{block}\.layer_norm(?P<i>[12])', rf'{to}/ln_\g<i>'),
+      *linear_rules(rf'{block}\.mlp\.fc1', f'{to}/c_fc'),
+      *linear_rules(rf'{block}\.mlp\.fc2', f'{to}/c_proj'),
+    ]
+  else:
+    blocks = [
+      *attention_rules(rf'{block}\.self_attn', f'{to}/attn'),
+      *norm_rules(rf'{block}\.norm(?P<i>[12])', rf'{to}/ln_\g<i>'),
+      *linear_rules(rf'{block}\.linear1', f'{to}/c_fc'),
+      *linear_rules(rf'{block}\.linear2', f'{to}/c_proj'),
+    ]
+  if head == 'complex':
+    heads = [
+      *linear_rules(rf'{layout.head}\.0', 'head/conv', CONV),
+      *linear_rules(rf'{layout.head}\.2', 'head/up', UPCONV),
+      *linear_rules(rf'{layout.head}\.4', 'head/out', UPCONV),
+    ]
+  else:
+    heads = linear_rules(layout.head, 'head/out', UPCONV)
+  table = [
+    *linear_rules(r'(?P<map>film_mul|film_add)', r'\g<map>'),
+    *linear_rules(r'reduces\.(?P<step>\d+)', r'reduce_\g<step>'),
+    *blocks,
+    *heads,
+  ]
+  return below(table, re.escape(layout.prefix), 'decoder/')
+
+
+def decoder_names(layout: Layout, config: DecoderConfig) -> list[str]:
+  """Returns the names of the tensors of a decoder."""
+  head = ['']
+  if config.head == 'complex':
+    head = ['.0', '.2', '.4']
+  steps = range(len(config.extract))
+  names = [
+    *_FILM,
+    *(f'reduces.{i}.{kind}' for i in steps for kind in ('weight', 'bias')),
+    *(f'{layout.blocks}.{i}.{part}' for i in steps for part in layout.block),
+    *(f'{layout.head}{part}.{kind}' for part in head for kind in ('weight', 'bias')),
+  ]
+  return [f'{layout.prefix}{name}' for name in names]
+
+
+def infer_decoder(
+  source: Tensors, layout: Layout, settings: Mapping[str, Any] | None = None
+) -> DecoderConfig:
+  """Returns the sizes of a decoder: shapes first, then config.json.
+
+  Raises:
+    ValueError: tensors that tell them are missing.
+  """
+  settings = settings or {}
+  hidden = 'mlp.fc1.bias' if layout is HF else 'linear1.bias'
+  complex_head = f'{layout.prefix}{layout.head}.0.weight' in source
+  kernels = ['.2.weight', '.4.weight'] if complex_head else ['.weight']
+  kernels = [f'{layout.prefix}{layout.head}{kernel}' for kernel in kernels]
+  needed = [
+    f'{layout.prefix}reduces.0.weight',
+    f'{layout.prefix}{layout.blocks}.0.{hidden}',
+    *kernels,
+  ]
+  missing = [name for name in needed if name not in source]
+  if missing:
+    raise ValueError(
+      f'not a CLIPSeg: {", ".join(missing)} missing from its {len(source)} tensors'
+    )
+  pattern = re.compile(rf'{re.escape(layout.prefix)}reduces\.(\d+)\.weight')
+  steps = sum(bool(pattern.fullmatch(name)) for name in source)
+  extract = tuple(settings.get('extract_layers', (3, 6, 9)))
+  if len(extract) != steps:
+    raise ValueError(f'{steps} reductions for the activations of blocks {extract}')
+  return DecoderConfig(
+    reduce_dim=shape_of(source, needed[0])[0],
+    heads=settings.get('decoder_num_attention_heads', HEADS),
+    mlp=shape_of(source, needed[1])[0],
+    extract=extract,
+    order='deep_first',
+    film_steps=(settings.get('conditional_layer', 0),),
+    film_position='before',
+    film_shared=True,
+    keep_class=True,
+    head='complex' if complex_head else 'simple',
+    strides=tuple(shape_of(source, kernel)[-1] for kernel in kernels),
+    dropout=DROPOUT,
+  )

@@ -1,0 +1,295 @@
+"""CoSeg: a language model predicts an image's labels, a decoder their masks."""
+
+import dataclasses
+import functools
+import json
+from collections.abc import Mapping
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from ovs_jax.core.lookup import lookup
+from ovs_jax.core.types import Array, Bool, Float, Int, Num, Params
+from ovs_jax.models import clip, clipseg, clipseg_decoder, coseg_slots
+from ovs_jax.models.clip import Clip, ClipConfig, init_clip, unit
+from ovs_jax.models.clipseg_decoder import ClipSegDecoder, DecoderConfig
+from ovs_jax.models.coseg_cross import CrossModel
+from ovs_jax.models.coseg_prefix import PrefixModel
+from ovs_jax.models.coseg_slots import LanguageConfig
+from ovs_jax.models.layers import linear
+from ovs_jax.ops import regions
+from ovs_jax.ops.resize import resize_bilinear
+
+LANGUAGE_MODELS = {'prefix': PrefixModel, 'cross': CrossModel}
+STATISTICS = {'clip': regions.normalise, 'imagenet': clipseg.normalise}
+UNLABELED = 'unlabeled'  # the text of slots without a class
+_CHOICES = {
+  'condition_norm': ('none', 'l2', 'l2_scaled'),
+  'size_embedding': ('none', 'slot', 'area'),
+  'statistics': tuple(STATISTICS),
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class CoSegConfig:
+  """The parts of the model, with the paper's ambiguities as fields.
+
+  Attributes:
+    clip: see `ClipConfig`; frozen.
+    image_size: side of the input in pixels; the paper's is CLIP's own.
+    language: see `LanguageConfig`.
+    decoder: see `DecoderConfig`; all slots share it.
+    statistics: of the pixels: CLIP's, as the language model reads the same activations,
+      or ImageNet's.
+    patch_norm: whether patches go through CLIP's last norm before its projection.
+    condition_norm: what is done to a token before it conditions the decoder: nothing,
+      or scaling to length 1, or to `condition_scale`.
+    condition_scale: see above.
+    language_out: whether a linear layer follows the language model.
+    size_embedding: what tells the decoder about sizes, added to the condition: nothing
+      (the paper), a learned vector per slot, or the predicted logarithm of the area.
+  """
+
+  clip: ClipConfig
+  language: LanguageConfig
+  decoder: DecoderConfig
+  image_size: int
+  statistics: str
+  patch_norm: bool
+  condition_norm: str
+  condition_scale: float
+  language_out: bool
+  size_embedding: str
+
+  def __post_init__(self) -> None:
+    for name, choices in _CHOICES.items():
+      lookup(dict.fromkeys(choices), getattr(self, name), name)
+    if max(self.decoder.extract) >= self.clip.vision_layers:
+      raise ValueError(
+        f'decoder.extract {self.decoder.extract} needs more than the '
+        f'{self.clip.vision_layers} blocks of this CLIP, counted from 0'
+      )
+    if self.image_size < self.clip.patch or self.image_size % self.clip.patch:
+      raise ValueError(
+        f'image_size {self.image_size} is not a multiple of patch {self.clip.patch}'
+      )
+    if self.clip.embed_dim % self.language.heads:
+      raise ValueError(
+        f'clip.embed_dim {self.clip.embed_dim} is not a multiple of '
+        f'{self.language.heads} heads of the language model'
+      )
+
+  @classmethod
+  def from_dict(cls, config: Mapping[str, Any]) -> 'CoSegConfig':
+    """Reads what `to_dict` wrote."""
+    parts = {
+      'clip': ClipConfig(**config['clip']),
+      'language': LanguageConfig(**config['language']),
+      'decoder': DecoderConfig.from_dict(config['decoder']),
+    }
+    return cls(**{**config, **parts})
+
+  def to_dict(self) -> dict[str, Any]:
+    """Returns nested dicts for a checkpoint, as JSON has them."""
+    return json.loads(json.dumps(dataclasses.asdict(self)))
+
+
+def _paper(language: str) -> CoSegConfig:
+  return CoSegConfig(
+    clip=clip.PRESETS['b16'],
+    language=coseg_slots.PRESETS[language],
+    decoder=clipseg_decoder.PRESETS['coseg'],
+    image_size=224,
+    statistics='clip',
+    patch_norm=True,
+    condition_norm='none',
+    condition_scale=1.0,
+    language_out=False,
+    size_embedding='none',
+  )
+
+
+PRESETS: dict[str, CoSegConfig] = {name: _paper(name) for name in LANGUAGE_MODELS}
+
+
+def tiny(language: str) -> CoSegConfig:
+  """Returns sizes for the tiny CLIP; they train on a laptop in minutes."""
+  paper = PRESETS[language]
+  layers = {'prefix': (3, 0), 'cross': (2, 2)}[language]
+  return dataclasses.replace(
+    paper,
+    clip=clip.PRESETS['tiny'],
+    language=dataclasses.replace(
+      paper.language,
+      num_slots=10,
+      encoder_layers=layers[0],
+      decoder_layers=layers[1],
+      mlp=256,
+      dropout=0.0,
+    ),
+    decoder=clipseg_decoder.tiny('coseg'),
+    image_size=128,
+  )
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Prediction:
+  """What CoSeg says of images.
+
+  Attributes:
+    tokens: a label embedding for each slot, not normalised.
+    logits: a mask for each slot.
+    log_areas: logarithm of each mask's share of the image; None unless predicted.
+  """
+
+  tokens: Float[Array, 'b n d']
+  logits: Float[Array, 'b n h w']
+  log_areas: Float[Array, 'b n'] | None
+
+
+class SizeEmbedding(nn.Module):
+  """Adds to conditions what the decoder should know of sizes."""
+
+  kind: str
+
+  @nn.compact
+  def __call__(
+    self, tokens: Float[Array, 'b n d']
+  ) -> tuple[Float[Array, 'b n d'], Float[Array, 'b n'] | None]:
+    """Returns what to add, and the predicted logarithms of areas."""
+    _, count, width = tokens.shape
+    if self.kind == 'slot':
+      table = self.param('slots', nn.initializers.normal(0.02), (count, width))
+      return jnp.broadcast_to(table[None], tokens.shape), None
+    area = linear(1, name='area', dtype=jnp.float32)(tokens)
+    return linear(width, name='embed', dtype=jnp.float32)(area), area[..., 0]
+
+
+class CoSeg(nn.Module):
+  """CLIP, language model and mask decoder. No gradient enters CLIP."""
+
+  config: CoSegConfig
+
+  def setup(self) -> None:
+    """Makes the parts."""
+    c = self.config
+    dtype = jnp.dtype(c.clip.dtype)
+    self.clip = Clip(c.clip)
+    self.language = LANGUAGE_MODELS[c.language.kind](c.language, dtype)
+    self.decoder = ClipSegDecoder(c.decoder, dtype, c.clip.remat)
+    if c.language_out:
+      self.out = linear(c.clip.embed_dim, name='out', dtype=jnp.float32)
+    if c.size_embedding != 'none':
+      self.size = SizeEmbedding(c.size_embedding)
+
+  def __call__(
+    self,
+    image: Num[Array, 'b h w 3'],
+    *,
+    train: bool = False,
+    texts: Float[Array, 'b n d'] | None = None,
+    forced: Bool[Array, 'b n'] | None = None,
+  ) -> Prediction:
+    """Predicts tokens and masks.
+
+    Args:
+      image: RGB, 0..255; any size that is a multiple of the patch.
+      train: whether to drop units out.
+      texts: embeddings that replace tokens as conditions (teacher forcing).
+      forced: slots where they do.
+    """
+    activations, patches = self.encode(image)
+    patch = self.config.clip.patch
+    grid = (image.shape[1] // patch, image.shape[2] // patch)
+    return self.predict(
+      activations, patches, grid, train=train, texts=texts, forced=forced
+    )
+
+  def encode(
+    self, image: Num[Array, 'b h w 3']
+  ) -> tuple[tuple[Float[Array, 'b m e'], ...], Float[Array, 'b l d']]:
+    """Returns what the frozen CLIP gives: activations, and projected patches.
+
+    Both are functions of the image alone and can be stored.
+    """
+    c = self.config
+    found = self.clip.features(
+      STATISTICS[c.statistics](image.astype(jnp.float32)),
+      c.decoder.extract,
+      project='all' if c.patch_norm else 'raw',
+    )
+    tokens, activations = jax.tree.map(jax.lax.stop_gradient, found)
+    return activations, tokens[:, 1:]
+
+  def predict(
+    self,
+    activations: tuple[Float[Array, 'b m e'], ...],
+    patches: Float[Array, 'b l d'],
+    grid: tuple[int, int],
+    *,
+    train: bool = False,
+    texts: Float[Array, 'b n d'] | None = None,
+    forced: Bool[Array, 'b n'] | None = None,
+  ) -> Prediction:
+    """The trained part; see `__call__` and `encode`."""
+    tokens = self.language(patches, train=train)
+    if self.config.language_out:
+      tokens = self.out(tokens)
+    condition = tokens
+    if texts is not None:
+      chosen = jnp.ones(tokens.shape[:2], bool) if forced is None else forced
+      condition = jnp.where(chosen[:, :, None], texts, tokens)
+    logits, areas = self.masks(activations, condition, grid, train=train)
+    return Prediction(tokens=tokens, logits=logits, log_areas=areas)
+
+  def masks(
+    self,
+    activations: tuple[Float[Array, 'b m e'], ...],
+    condition: Float[Array, 'b n d'],
+    grid: tuple[int, int],
+    *,
+    train: bool = False,
+  ) -> tuple[Float[Array, 'b n h w'], Float[Array, 'b n'] | None]:
+    """Decodes one mask per condition; slots do not see each other here."""
+    c = self.config
+    if c.condition_norm != 'none':
+      scale = 1.0 if c.condition_norm == 'l2' else c.condition_scale
+      condition = scale * unit(condition)
+    areas = None
+    if c.size_embedding != 'none':
+      extra, areas = self.size(condition)
+      condition = condition + extra
+    logits = self.decoder(activations, condition, grid, train=train)
+    size = (grid[0] * c.clip.patch, grid[1] * c.clip.patch)
+    return resize_bilinear(logits, size), areas
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def init_coseg(config: CoSegConfig, key: Array) -> Params:
+  """Returns freshly drawn parameters; those of CLIP are under `clip`."""
+  c = config.clip
+  first, second = jax.random.split(key)
+  side = config.image_size // c.patch
+  tokens = tuple(
+    jnp.zeros((1, 1 + side * side, c.vision_width)) for _ in config.decoder.extract
+  )
+  patches = jnp.zeros((1, side * side, c.embed_dim))
+  drawn = CoSeg(config).init(second, tokens, patches, (side, side), method='predict')
+  return {'clip': init_clip(c, first), **drawn['params']}
+
+
+def slot_labels(
+  tokens: Float[Array, 'b n d'], anchors: Float[Array, 'c d']
+) -> tuple[Int[Array, 'b n'], Float[Array, 'b n c']]:
+  """Returns the label of each slot, -1 for "unlabeled", and all cosines.
+
+  Args:
+    tokens: predicted, of any length.
+    anchors: L2-normalised texts of the labels, that of "unlabeled" last.
+  """
+  cosines = unit(tokens) @ anchors.T
+  labels = jnp.argmax(cosines, axis=2).astype(jnp.int32)
+  return jnp.where(labels == anchors.shape[0] - 1, -1, labels), cosines

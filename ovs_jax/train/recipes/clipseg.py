@@ -1,0 +1,124 @@
+"""Training or fine-tuning CLIPSeg's decoder on images, phrases and masks."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from ovs_jax.core.checkpoint import load_model
+from ovs_jax.core.tree import difference
+from ovs_jax.core.types import Array, Batch, Bool, Float, Metrics, Num, Params
+from ovs_jax.data import DATASETS, load_dataset, transforms
+from ovs_jax.data.pipeline import train_batches
+from ovs_jax.models.clipseg import (
+  ClipSeg,
+  ClipSegConfig,
+  embed_texts,
+  init_clipseg,
+  normalise,
+)
+from ovs_jax.ops.coseg import mask_losses
+from ovs_jax.ops.resize import resize_nearest
+from ovs_jax.text import vocabulary
+from ovs_jax.text.templates import fill
+from ovs_jax.text.tokenizer import tokenize
+from ovs_jax.train.state import draw_params
+
+
+class ClipSegTraining:
+  """CLIP is frozen; its embeddings of phrases are computed once."""
+
+  def __init__(self, config: Any) -> None:
+    self.config = config
+    self.model = ClipSegConfig.from_dict(
+      {**config.clipseg.to_dict(), 'clip': config.clip.to_dict()}
+    )
+    self.model_config = {'model': 'clipseg', 'clipseg': self.model.to_dict()}
+    names = vocabulary.load(DATASETS[config.dataset.name].vocabulary)
+    self.seen = [k for k, split in enumerate(names.splits) if split != 'unseen']
+    self._names = [names.names[k] for k in self.seen]
+    self._phrases: Float[Array, 'p d'] | None = None
+
+  def init(self, key: Array) -> Params:
+    """Loads CLIP, and a decoder if there is one to go on with; embeds the phrases."""
+    c = self.config
+    params = dict(draw_params(init_clipseg, self.model, key))
+    if c.init.clipseg:
+      directory, what = c.init.clipseg, 'CLIPSeg checkpoint'
+      loaded, _ = load_model(directory, kind='clipseg', what=what)
+    else:
+      directory, what = c.init.clip, 'CLIP checkpoint'
+      loaded, _ = load_model(directory, kind='clip', what=what)
+      loaded = {'clip': loaded, 'decoder': params['decoder']}
+    problem = difference(params, loaded, what=f'{what} {directory}')
+    if problem:
+      raise ValueError(problem)
+    sentences = fill(tuple(c.phrases.templates), self._names)
+    flat = [sentence for group in sentences for sentence in group]
+    self._phrases = jnp.asarray(
+      embed_texts(self.model.clip, loaded['clip'], flat, tokenize)
+    )
+    return jax.tree.map(jnp.asarray, loaded)
+
+  def batches(self, start: int) -> Iterator[Batch]:
+    """Yields `image` (b, s, s, 3) uint8, `mask` (b, h, w) bool and `phrase` (b,)."""
+    c = self.config
+    _, builder = load_dataset(c.dataset)
+    batches = train_batches(
+      builder,
+      c.train.split,
+      [
+        transforms.squash(self.model.image_size),
+        transforms.keep('image', 'label'),
+      ],
+      batch_size=c.train.batch_size,
+      seed=c.seed,
+      start=start,
+      process_index=jax.process_index(),
+      process_count=jax.process_count(),
+    )
+    for step, batch in enumerate(batches, start):
+      rng = np.random.default_rng([c.seed, step, jax.process_index()])
+      chosen = [self.choose(np.asarray(label), rng) for label in batch['label']]
+      yield {
+        'image': batch['image'],
+        'mask': np.stack([mask for mask, _ in chosen]),
+        'phrase': np.array([phrase for _, phrase in chosen], np.int32),
+      }
+
+  def choose(
+    self, label: Num[np.ndarray, 'h w'], rng: np.random.Generator
+  ) -> tuple[Bool[np.ndarray, 'h w'], int]:
+    """Draws one of an image's classes, or one that is not there, and its phrase.
+
+    Returns:
+      The pixels of the class, none if it is not there, and the row of the phrase.
+    """
+    p = self.config.phrases
+    inside = [row for row, k in enumerate(self.seen) if (label == k).any()]
+    outside = sorted(set(range(len(self.seen))) - set(inside))
+    negative = outside and (not inside or rng.random() < p.negative)
+    row = int(rng.choice(outside if negative else inside))
+    phrase = row * len(p.templates) + int(rng.integers(len(p.templates)))
+    return label == self.seen[row], phrase
+
+  def loss(self, params: Params, batch: Batch, key: Array) -> tuple[Array, Metrics]:
+    """Binary cross entropy over all pixels; dice and focal losses if weighted."""
+    condition = self._phrases[batch['phrase']][:, None]
+    logits = ClipSeg(self.model).apply(
+      {'params': params},
+      normalise(batch['image']),
+      condition,
+      train=True,
+      rngs={'dropout': key},
+    )
+    mask = resize_nearest(batch['mask'][:, None].astype(jnp.uint8), logits.shape[2:])
+    losses = mask_losses(logits, mask > 0)
+    weights = self.config.phrases.weights
+    return sum(weights[name] * value for name, value in losses.items()), losses
+
+  def project(self, params: Params) -> Params:
+    """No bounds."""
+    return params

@@ -1,0 +1,183 @@
+"""Training CoSeg's language model and mask decoder on label maps (section 3.5)."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from ovs_jax.core.checkpoint import load_model
+from ovs_jax.core.lookup import lookup
+from ovs_jax.core.tree import difference
+from ovs_jax.core.types import (
+  VOID,
+  Array,
+  Batch,
+  Bool,
+  Float,
+  Int,
+  Metrics,
+  Num,
+  Params,
+)
+from ovs_jax.data import DATASETS, load_dataset, transforms
+from ovs_jax.data.pipeline import train_batches
+from ovs_jax.models import clip
+from ovs_jax.models.coseg import UNLABELED, CoSeg, CoSegConfig, Prediction, init_coseg
+from ovs_jax.ops import coseg as ops
+from ovs_jax.ops.resize import resize_nearest
+from ovs_jax.text import vocabulary
+from ovs_jax.text.templates import fill
+from ovs_jax.text.tokenizer import tokenize
+from ovs_jax.train.state import draw_params
+
+MATCHING = dict.fromkeys(('area', 'hungarian'))
+LANGUAGE_LOSSES = dict.fromkeys(('sequence', 'vocabulary'))
+
+
+class CoSegTraining:
+  """CLIP is frozen; the rest learns end to end from label maps."""
+
+  def __init__(self, config: Any) -> None:
+    self.config = config
+    self.model = CoSegConfig.from_dict(
+      {**config.coseg.to_dict(), 'clip': config.clip.to_dict()}
+    )
+    lookup(MATCHING, config.slots.matching, 'config.slots.matching')
+    lookup(LANGUAGE_LOSSES, config.slots.language_loss, 'config.slots.language_loss')
+    if config.slots.forced and config.slots.matching != 'area':
+      raise ValueError(
+        'config.slots.forced decodes slots from the texts of their targets, which only '
+        "config.slots.matching='area' knows before decoding; set one of them back"
+      )
+    self.model_config = {
+      'model': 'coseg',
+      'coseg': self.model.to_dict(),
+      'template': config.slots.template,
+    }
+    names = vocabulary.load(DATASETS[config.dataset.name].vocabulary)
+    # Unseen classes have no text here: nothing of them may be learned.
+    self.seen = [k for k, split in enumerate(names.splits) if split != 'unseen']
+    self._names = [names.names[k] for k in self.seen]
+    self._anchors: Float[Array, 'c d'] | None = None
+
+  def init(self, key: Array) -> Params:
+    """Loads CLIP, embeds the names of the classes and draws the rest."""
+    directory = self.config.init.clip
+    loaded, stored = load_model(directory, kind='clip', what='CLIP checkpoint')
+    params = dict(draw_params(init_coseg, self.model, key))
+    visual = {k: v for k, v in loaded['visual'].items() if k != 'mask_prompt'}
+    loaded = {**loaded, 'visual': visual}
+    problem = difference(params['clip'], loaded, what=f'CLIP checkpoint {directory}')
+    if problem:
+      raise ValueError(problem)
+    params['clip'] = jax.tree.map(jnp.asarray, loaded)
+    prompts = fill((self.config.slots.template,), [*self._names, UNLABELED])
+    config = clip.ClipConfig(**stored['clip'])
+    self._anchors = jnp.asarray(clip.encode_prompts(config, loaded, prompts, tokenize))
+    return params
+
+  def batches(self, start: int) -> Iterator[Batch]:
+    """Yields `image` (b, s, s, 3) uint8 and `label` (b, h, w) of train ids.
+
+    The images of a data set must be squares of one size; the label is resized on the
+    device.
+    """
+    c = self.config
+    _, builder = load_dataset(c.dataset)
+    steps = [transforms.random_flip] if c.slots.flip else []
+    yield from train_batches(
+      builder,
+      c.train.split,
+      [
+        *steps,
+        transforms.squash(self.model.image_size),
+        transforms.keep('image', 'label'),
+      ],
+      batch_size=c.train.batch_size,
+      seed=c.seed,
+      start=start,
+      process_index=jax.process_index(),
+      process_count=jax.process_count(),
+    )
+
+  def targets(
+    self, label: Num[Array, 'b h w']
+  ) -> tuple[Int[Array, 'b n'], Bool[Array, 'b n s s'], Bool[Array, 'b s s']]:
+    """Returns label and mask of every slot, and the pixels without a label.
+
+    Ids are rows of the anchors; the last one is "unlabeled".
+    """
+    side = self.model.image_size
+    label = resize_nearest(label.astype(jnp.int32), (side, side))
+    none = len(self.seen)
+    rows = jnp.full(max(VOID, *self.seen) + 1, none, jnp.int32)
+    rows = rows.at[jnp.asarray(self.seen)].set(jnp.arange(none))
+    label = rows[jnp.clip(label, 0, rows.shape[0] - 1)]
+    ids, masks = ops.area_targets(label, self.model.language.num_slots, none)
+    return ids, masks, label == none
+
+  def loss(self, params: Params, batch: Batch, key: Array) -> tuple[Array, Metrics]:
+    """The mask losses plus lambda times the language loss, each with its weight."""
+    s = self.config.slots
+    ids, masks, ignore = self.targets(batch['label'])
+    drop, draw = jax.random.split(key)
+    texts = forced = None
+    if s.forced:
+      texts = self._anchors[ids]
+      forced = jax.random.bernoulli(draw, s.forced, ids.shape)
+    out = CoSeg(self.model).apply(
+      {'params': params},
+      batch['image'],
+      train=True,
+      texts=texts,
+      forced=forced,
+      rngs={'dropout': drop},
+    )
+    weights = None
+    if s.matching == 'hungarian':
+      ids, masks = ops.match_slots(
+        out.tokens, out.logits, ids, masks, self._anchors, weights=tuple(s.match_costs)
+      )
+      weights = jnp.where(ids == len(self.seen), s.unmatched, 1.0)
+    losses = ops.mask_losses(
+      out.logits,
+      masks,
+      ignore=ignore if s.ignore_unlabeled else None,
+      empty_weight=s.unmatched if s.matching == 'hungarian' else 1.0,
+    )
+    losses['language'] = self._language_loss(out, ids, weights)
+    if out.log_areas is not None:
+      filled = jnp.any(masks, axis=(2, 3))
+      error = jnp.abs(out.log_areas - ops.log_areas(masks))
+      losses['area'] = jnp.sum(error * filled) / jnp.maximum(jnp.sum(filled), 1)
+    total = sum(s.weights[name] * value for name, value in losses.items())
+    return total, {**losses, 'right_labels': self._accuracy(out, ids)}
+
+  def _language_loss(
+    self, out: Prediction, ids: Int[Array, 'b n'], weights: Float[Array, 'b n'] | None
+  ) -> Float[Array, '']:
+    s = self.config.slots
+    if s.language_loss == 'vocabulary':
+      return ops.vocabulary_loss(
+        out.tokens, ids, self._anchors, tau=s.tau, weights=weights
+      )
+    return ops.language_loss(
+      out.tokens,
+      ids,
+      self._anchors,
+      tau=s.tau,
+      duplicates=s.duplicates,
+      direction=s.direction,
+      weights=weights,
+    )
+
+  def _accuracy(self, out: Prediction, ids: Int[Array, 'b n']) -> Float[Array, '']:
+    """The share of slots with a class whose nearest text is that class's."""
+    real = ids != len(self.seen)
+    right = jnp.argmax(clip.unit(out.tokens) @ self._anchors.T, axis=2) == ids
+    return jnp.sum(right & real) / jnp.maximum(jnp.sum(real), 1)
+
+  def project(self, params: Params) -> Params:
+    """No bounds."""
+    return params

@@ -1,0 +1,123 @@
+"""CoSeg and CLIPSeg through the loop: targets, phrases, and what is trained."""
+
+import pathlib
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import ml_collections
+import numpy as np
+import pytest
+import tiny_configs
+
+from configs import scenes
+from ovs_jax.core.checkpoint import load_model
+from ovs_jax.core.tree import flatten
+from ovs_jax.core.types import VOID
+from ovs_jax.models.coseg import CoSegConfig
+from ovs_jax.train import loop
+from ovs_jax.train.recipes.clipseg import ClipSegTraining
+from ovs_jax.train.recipes.coseg import CoSegTraining
+
+DECODER = {'reduce_dim': 8, 'mlp': 8, 'extract': (0, 1), 'strides': (4, 2)}
+
+
+def coseg(data_dir: str, clip: str) -> ml_collections.ConfigDict:
+  """CoSeg with options that the paper only suggests."""
+  config = tiny_configs.shrink(scenes.coseg_training(clip, 'prefix'), data_dir, steps=2)
+  config.coseg.decoder.update({**DECODER, 'film_steps': (0, 1)})
+  config.coseg.language.update(num_slots=6, encoder_layers=1, heads=2, mlp=8)
+  config.coseg.update(image_size=16, size_embedding='area')
+  config.slots.update(
+    matching='hungarian', language_loss='vocabulary', ignore_unlabeled=True
+  )
+  config.slots.weights.update(dice=1.0, focal=1.0, area=0.1)
+  return config
+
+
+def clipseg(data_dir: str, clip: str) -> ml_collections.ConfigDict:
+  config = tiny_configs.shrink(scenes.clipseg_training(clip), data_dir)
+  config.clipseg.decoder.update(DECODER)
+  config.clipseg.image_size = 16
+  return config
+
+
+@pytest.fixture(scope='module')
+def run(
+  data_dir: str, clip_run: pathlib.Path, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Any, pathlib.Path, dict[str, Any]]:
+  directory = tmp_path_factory.mktemp('coseg')
+  config = coseg(data_dir, str(clip_run))
+  return config, directory, loop.train(config, directory)
+
+
+def test_clip_stays_and_everything_else_moves(
+  run: tuple[Any, pathlib.Path, dict[str, Any]], clip_run: pathlib.Path
+) -> None:
+  config, directory, result = run
+  params, stored = load_model(directory, kind='coseg')
+  assert CoSegConfig.from_dict(stored['coseg']).language.num_slots == 6
+  recipe = CoSegTraining(config)
+  before = flatten(recipe.init(jax.random.key(config.seed)))
+  after = flatten(params)
+  moved = {path for path in before if np.any(before[path] != after[path])}
+  wanted = {path for path in before if not path.startswith('clip/')}
+  assert moved <= wanted
+  # Zero in theory: a key's bias.
+  assert {path for path in wanted - moved if not path.endswith('k/bias')} == set()
+  given = flatten({'clip': load_model(clip_run)[0]})
+  for path, value in given.items():
+    np.testing.assert_array_equal(after[path], value, err_msg=path)
+  assert set(result) >= {'bce', 'dice', 'focal', 'language', 'area', 'right_labels'}
+  assert all(np.isfinite(result[name]) for name in ('bce', 'dice', 'language', 'area'))
+  assert recipe._anchors.shape == (len(recipe.seen) + 1, 16)
+
+
+def test_targets_know_the_seen_classes_only(data_dir: str) -> None:
+  recipe = CoSegTraining(coseg(data_dir, ''))
+  first, second = recipe.seen[0], recipe.seen[3]
+  unseen = next(k for k in range(100) if k not in recipe.seen)
+  label = np.full((1, 16, 16), VOID, np.uint8)
+  label[0, :4], label[0, 4:6], label[0, 6:9] = first, second, unseen
+  ids, masks, ignore = recipe.targets(jnp.asarray(label))
+  none = len(recipe.seen)
+  assert ids.tolist() == [[0, 3, none, none, none, none]]
+  assert masks.sum(axis=(2, 3)).tolist() == [[64, 32, 0, 0, 0, 0]]
+  assert ignore.sum() == 160
+
+
+def test_phrases_are_of_classes_that_are_there_or_not(data_dir: str) -> None:
+  config = clipseg(data_dir, '')
+  recipe = ClipSegTraining(config)
+  label = np.full((4, 4), VOID, np.uint8)
+  label[:2] = recipe.seen[5]
+  rng = np.random.default_rng(0)
+  drawn = [recipe.choose(label, rng) for _ in range(200)]
+  count = len(config.phrases.templates)
+  empty = [not mask.any() for mask, _ in drawn]
+  assert 20 < sum(empty) < 60  # a fifth
+  for mask, phrase in drawn:
+    assert mask.any() == (phrase // count == 5)
+    assert not mask.any() or (mask == (label == recipe.seen[5])).all()
+  assert {phrase % count for _, phrase in drawn} == set(range(count))
+  mask, _ = recipe.choose(np.full((4, 4), VOID), rng)
+  assert not mask.any()
+
+
+def test_unknown_choices_are_refused(data_dir: str) -> None:
+  config = coseg(data_dir, '')
+  config.slots.matching = 'hungary'
+  with pytest.raises(ValueError, match="Did you mean 'hungarian'"):
+    CoSegTraining(config)
+  config.slots.update(matching='hungarian', forced=0.5)
+  with pytest.raises(ValueError, match='knows before decoding'):
+    CoSegTraining(config)
+
+
+def test_a_decoder_goes_on_only_with_its_own_clip(
+  data_dir: str, clip_run: pathlib.Path
+) -> None:
+  config = clipseg(data_dir, str(clip_run))
+  config.init.clipseg = str(clip_run)
+  with pytest.raises(ValueError, match="a 'clipseg' model was expected"):
+    ClipSegTraining(config).init(jax.random.key(0))
