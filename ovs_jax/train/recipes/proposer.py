@@ -9,14 +9,13 @@ import numpy as np
 
 from ovs_jax.core.checkpoint import load_model
 from ovs_jax.core.types import Array, Batch, Float, Metrics, Params
-from ovs_jax.data import DATASETS, load_dataset, transforms
+from ovs_jax.data import load_dataset, load_names, transforms
 from ovs_jax.data.pipeline import train_batches
 from ovs_jax.models import clip
 from ovs_jax.models.maskformer import MaskFormer, MaskFormerConfig, init_maskformer
 from ovs_jax.ops.ensemble import class_logits
 from ovs_jax.ops.losses import set_losses
 from ovs_jax.ops.matching import match
-from ovs_jax.text import vocabulary
 from ovs_jax.text.templates import fill
 from ovs_jax.text.tokenizer import tokenize
 from ovs_jax.train.state import draw_params
@@ -29,7 +28,7 @@ class Proposer:
     self.config = config
     self.model = MaskFormerConfig(**config.proposer)
     self.model_config = {'model': 'proposer', 'proposer': config.proposer.to_dict()}
-    names = vocabulary.load(DATASETS[config.dataset.name].vocabulary)
+    names = load_names(config.dataset)
     self.seen = [k for k, split in enumerate(names.splits) if split != 'unseen']
     self._names = [names.names[k] for k in self.seen]
     # From train ids to rows of the text matrix; unseen classes are never targets.
