@@ -40,8 +40,6 @@ class Settings:
   MOCK_OUT_FORBIDDEN_OS_FUNCTIONS = False  # sources are local
   BUILDER_CONFIG_NAMES_TO_TEST: Any = ['partial']
 
-  test_session = None  # of tf.test; would only be skipped
-
   @classmethod
   def setUpClass(cls) -> None:
     cls.root = pathlib.Path(tempfile.mkdtemp())
