@@ -24,8 +24,9 @@ from ovs_jax.text import vocabulary
 from ovs_jax.text.templates import fill
 from ovs_jax.text.tokenizer import tokenize
 
-# Void in every data set; 255 is a class of the large ones.
-_NO_CLASS = -1
+# Void in every data set: above all classes, as the oracles need it; 255 is a class of
+# the large ones.
+_NO_CLASS = 2**16 - 1
 Scores = dict[str, Any]
 
 
