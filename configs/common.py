@@ -31,7 +31,7 @@ def base(name: str, mode: str) -> ml_collections.ConfigDict:
   )
   config.dataset = _section(
     name='scenes',  # see ovs_jax.data.DATASETS
-    variant='default',  # its TFDS configuration
+    variant='default',  # its TFDS configuration; of 'folder', the directory
     data_dir='~/.cache/ovs_jax/data',  # where TFDS keeps it
   )
   config.clip = _section(**dataclasses.asdict(clip.PRESETS['tiny']))
@@ -186,6 +186,7 @@ def _eval() -> ml_collections.ConfigDict:
     checkpoint='',  # an assembled OVSeg
     split='val',
     batch_size=8,
+    bucket=1,  # heights and widths are padded to multiples; see docs/datasets.md
     max_targets=12,  # true masks per image in the oracle analyses
     pictures=6,  # images of the first batch kept for the report
     methods=(

@@ -139,5 +139,6 @@ def test_every_table_names_what_exists() -> None:
     'proposer',
   }
   assert {'train', 'evaluate', 'mine', 'pipeline'} <= set(MODES)
-  for dataset in DATASETS.values():
-    assert len(vocabulary.load(dataset.vocabulary)) > 0
+  for name, dataset in DATASETS.items():
+    if name != 'folder':  # brings its own class list
+      assert len(vocabulary.load(dataset.vocabulary)) > 0

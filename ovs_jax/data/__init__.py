@@ -10,14 +10,19 @@ os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '3')
 os.environ.setdefault('TF_ENABLE_ONEDNN_OPTS', '0')
 
 import dataclasses  # noqa: E402
+import functools  # noqa: E402
 from collections.abc import Callable  # noqa: E402
 
 import tensorflow as tf  # noqa: E402
 
 from ovs_jax.core.lookup import lookup  # noqa: E402
-from ovs_jax.data import scenes  # noqa: E402
+from ovs_jax.core.types import VOID  # noqa: E402
+from ovs_jax.data import benchmarks, folder, scenes  # noqa: E402
+from ovs_jax.text import vocabulary as names  # noqa: E402
 
 tf.config.set_visible_devices([], 'GPU')  # accelerators belong to JAX
+
+_VOID_16 = 2**16 - 1  # of labels that need 16 bits
 
 
 @dataclasses.dataclass(frozen=True)
@@ -26,15 +31,35 @@ class Dataset:
 
   Attributes:
     prepare: from (data_dir, configuration) to a prepared TFDS builder.
-    vocabulary: the class list in `text/names` that its labels index.
+    vocabulary: the class list in `text/names` that its labels index; empty if the data
+      set brings its own.
+    void: the label of pixels without a class.
   """
 
   prepare: Callable[[str, Any], Any]
   vocabulary: str
+  void: int = VOID
+
+
+def _benchmark(name: str, void: int = VOID) -> Dataset:
+  vocabulary = benchmarks.LAYOUTS[name].vocabulary
+  return Dataset(functools.partial(benchmarks.load, name), vocabulary, void)
 
 
 DATASETS: dict[str, Dataset] = {
   'scenes': Dataset(scenes.prepare, 'scenes'),
+  'folder': Dataset(folder.prepare, ''),
+  'coco_stuff_171': _benchmark('coco_stuff_171'),
+  'coco_stuff_156_15': _benchmark('coco_stuff_156_15'),
+  'coco_80': _benchmark('coco_80'),
+  'coco_captions_2017': _benchmark('coco_captions_2017'),
+  'ade20k_150': _benchmark('ade20k_150'),
+  'ade20k_847': _benchmark('ade20k_847', _VOID_16),
+  'pascal_context_59': _benchmark('pascal_context_59'),
+  'pascal_context_459': _benchmark('pascal_context_459', _VOID_16),
+  'voc_20': _benchmark('voc_20'),
+  'voc_20b': _benchmark('voc_20b'),
+  'voc_21': _benchmark('voc_21'),
 }
 
 
@@ -42,7 +67,20 @@ def load_dataset(config: Any) -> tuple[Dataset, Any]:
   """Returns the data set of `config.dataset` and its builder, prepared if needed.
 
   Args:
-    config: with `name`, `variant` (a TFDS configuration) and `data_dir`.
+    config: with `name`, `variant` (a TFDS configuration; of `folder`, a directory) and
+      `data_dir`.
   """
   dataset = lookup(DATASETS, config.name, 'data set')
   return dataset, dataset.prepare(os.path.expanduser(config.data_dir), config.variant)
+
+
+def load_names(config: Any) -> names.Vocabulary:
+  """Returns the class list of `config.dataset`.
+
+  Args:
+    config: as for `load_dataset`; a folder, which brings its own list, is prepared.
+  """
+  dataset = lookup(DATASETS, config.name, 'data set')
+  if dataset.vocabulary:
+    return names.load(dataset.vocabulary)
+  return folder.vocabulary_of(load_dataset(config)[1])

@@ -6,6 +6,7 @@ skips records before they are decoded. So the state of the input is one integer,
 is the step that the checkpoint holds anyway.
 """
 
+import itertools
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -13,11 +14,15 @@ import numpy as np
 import tensorflow as tf
 import tensorflow_datasets as tfds
 
-from ovs_jax.data.transforms import Transform, chain, decode
+from ovs_jax.core.types import Num
+from ovs_jax.data.transforms import Example, Transform, chain, decode
+from ovs_jax.ops.regions import CLIP_MEAN
 
 # Encoded records held for shuffling; TFDS has shuffled them on disk by their hash.
 _SHUFFLE = 4096
 Arrays = dict[str, np.ndarray]
+# What fills images up to a common size: an even grey, as far as a network can tell.
+_GREY = np.round(255 * np.asarray(CLIP_MEAN)).astype(np.uint8)
 
 
 def _records(builder: Any, split: str, *, index: int, count: int) -> tf.data.Dataset:
@@ -31,6 +36,34 @@ def _records(builder: Any, split: str, *, index: int, count: int) -> tf.data.Dat
     read_config=tfds.ReadConfig(try_autocache=False),
   )
   return records.shard(count, index)
+
+
+def _decoder(builder: Any) -> Transform:
+  """Decodes what `decode` would not decode exactly, before it comes.
+
+  JPEGs become the pixels that Pillow gives, which the models were trained on; with
+  TensorFlow's default they are up to 20 levels off. Labels of 16 bits keep them all.
+  """
+  features = builder.info.features
+  images = {n: x for n, x in features.items() if isinstance(x, tfds.features.Image)}
+
+  def apply(example: Example) -> Example:
+    decoded = dict(example)
+    for name, feature in images.items():
+      if feature.shape[-1] == 3:
+        decoded[name] = tf.io.decode_jpeg(  # and PNG
+          example[name], 3, dct_method='INTEGER_ACCURATE'
+        )
+      elif feature.np_dtype == np.uint16:
+        decoded[name] = tf.io.decode_png(example[name], 1, tf.uint16)[..., 0]
+    return decoded
+
+  return apply
+
+
+def void_label(builder: Any) -> int:
+  """Returns the label of pixels without a class: the largest number of their type."""
+  return int(np.iinfo(builder.info.features['label'].np_dtype).max)
 
 
 def train_batches(
@@ -67,7 +100,7 @@ def train_batches(
       f'split {split!r} of {builder.info.name} has {total} examples, fewer than one '
       f'batch of {batch_size}; lower config.train.batch_size or use more data'
     )
-  apply = chain([decode, *transforms])
+  apply = chain([_decoder(builder), decode, *transforms])
   epoch, first = divmod(start, per_epoch)
   while True:
     key = np.int64(seed) * 1_000_003 + epoch
@@ -90,31 +123,80 @@ def eval_batches(
   transforms: Sequence[Transform],
   *,
   batch_size: int,
+  bucket: int = 1,
   process_index: int = 0,
   process_count: int = 1,
 ) -> Iterator[Arrays]:
   """Yields every example of this process once, with `example_valid` (b,) bool.
 
-  The last batch is filled up by repeating its last example, marked invalid.
+  Every process yields the same number of batches, so that they can compute together.
+  What is missing in the last ones is filled up with an example marked invalid.
+
+  Images of different sizes are put into the upper left corner of a common one: `image`
+  gets grey around it, `label` void. `size` (b, 2) int32 tells their height and width.
+
+  Args:
+    builder: a prepared TFDS builder.
+    split: its split.
+    transforms: applied in order to decoded examples.
+    batch_size: of this process.
+    bucket: heights and widths of batches are multiples of it. Larger ones mean fewer
+      shapes to compile for; 1 with a batch of one leaves images as they are.
+    process_index: of this process.
+    process_count: of processes; each sees every process_count-th example.
   """
-  data = _records(builder, split, index=process_index, count=process_count)
-  data = data.map(
-    chain([decode, *transforms]),
-    num_parallel_calls=tf.data.AUTOTUNE,
-    deterministic=True,
-  )
-  for batch in data.batch(batch_size).prefetch(2).as_numpy_iterator():
-    count = len(next(iter(batch.values())))
-    missing = batch_size - count
-    filled = {
-      name: np.concatenate([x, np.repeat(x[-1:], missing, axis=0)])
-      for name, x in batch.items()
-    }
-    yield {**filled, 'example_valid': np.arange(batch_size) < count}
+  features = builder.info.features
+  void = void_label(builder) if 'label' in features else 0
+  total = builder.info.splits[split].num_examples
+  apply = chain([_decoder(builder), decode, *transforms])
+
+  def examples_of(index: int, count: int) -> Iterator[dict[str, Any]]:
+    data = _records(builder, split, index=index, count=count)
+    data = data.map(apply, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
+    return data.prefetch(2 * batch_size).as_numpy_iterator()
+
+  stream = examples_of(process_index, process_count)
+  last: list[dict[str, Any]] = []
+  for _ in range(-(-total // (batch_size * process_count))):
+    found = list(itertools.islice(stream, batch_size))
+    # A process without any example of its own borrows one to fill its batch.
+    last = found[-1:] or last or [next(examples_of(0, 1))]
+    filled = found + last * (batch_size - len(found))
+    batch = _stack(filled, bucket=bucket, void=void)
+    yield {**batch, 'example_valid': np.arange(batch_size) < len(found)}
+
+
+def _stack(examples: Sequence[dict[str, Any]], *, bucket: int, void: int) -> Arrays:
+  """Stacks examples, after making their images and labels equally large."""
+  columns = {name: [e[name] for e in examples] for name in examples[0]}
+  maps = [name for name in ('image', 'label', 'mask') if name in columns]
+  if maps:
+    sizes = np.array([x.shape[:2] for x in columns[maps[0]]], np.int32)
+    height, width = (-(-int(side) // bucket) * bucket for side in sizes.max(axis=0))
+    for name in maps:
+      fill = {'image': _GREY, 'label': void, 'mask': 0}[name]
+      columns[name] = [_pad(x, height, width, fill) for x in columns[name]]
+    columns['size'] = list(sizes)
+  return {
+    # Texts come as bytes, which NumPy would cut to a common length.
+    name: np.array(x, object) if isinstance(x[0], bytes) else np.stack(x)
+    for name, x in columns.items()
+  }
+
+
+def _pad(
+  array: Num[np.ndarray, 'h w ...'], height: int, width: int, fill: Any
+) -> Num[np.ndarray, 'H W ...']:
+  h, w = array.shape[:2]
+  if (h, w) == (height, width):
+    return array
+  padded = np.empty((height, width, *array.shape[2:]), array.dtype)
+  padded[...] = fill
+  padded[:h, :w] = array
+  return padded
 
 
 def examples(builder: Any, split: str) -> Iterator[dict[str, Any]]:
   """Yields every example once, decoded, with lists of captions as they are."""
-  yield from (
-    _records(builder, split, index=0, count=1).map(decode).as_numpy_iterator()
-  )
+  data = _records(builder, split, index=0, count=1)
+  yield from data.map(chain([_decoder(builder), decode])).as_numpy_iterator()

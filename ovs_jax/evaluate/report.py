@@ -9,8 +9,8 @@ import numpy as np
 from PIL import Image
 
 from ovs_jax.core.files import atomic_path, check_writable, read_json, write_text
-from ovs_jax.core.types import VOID, Num, UInt8
-from ovs_jax.data import DATASETS
+from ovs_jax.core.types import Num, UInt8
+from ovs_jax.data import load_names
 from ovs_jax.ops.overlay import blend, legend, palette, shares
 from ovs_jax.text import vocabulary
 
@@ -31,7 +31,7 @@ def report(config: Any, workdir: pathlib.Path) -> dict[str, Any]:
   rows = table_rows(scores['frozen'], scores['mpt'])
   stages = stage_seconds(run)
   mined = _optional(run / 'mine' / 'done.json').get('result', {})
-  names = vocabulary.load(DATASETS[config.dataset.name].vocabulary)
+  names = load_names(config.dataset)
   pictures = draw(pathlib.Path(adapted), config.report.method, names)
   for i, picture in enumerate(pictures):
     with atomic_path(run / f'picture_{i}.png') as temporary:
@@ -172,7 +172,8 @@ def strip(
   names: vocabulary.Vocabulary,
 ) -> Image.Image:
   """Returns the image beside its label maps, above a legend of their classes."""
-  classes = sorted({int(k) for labels in maps for k in np.unique(labels)} - {VOID})
+  present = {int(k) for labels in maps for k in np.unique(labels)}
+  classes = sorted(present & set(range(len(names))))  # the others are void
   colours = palette(len(classes))
   image = np.repeat(np.repeat(image, _SCALE, 0), _SCALE, 1)
   panels, areas = [image], np.zeros(len(classes))

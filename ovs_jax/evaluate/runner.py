@@ -13,8 +13,8 @@ import numpy as np
 from ovs_jax.core.checkpoint import load_model
 from ovs_jax.core.files import atomic_path, check_writable, write_json, write_text
 from ovs_jax.core.runlog import progress
-from ovs_jax.core.types import VOID, Array, Float, Int, Params
-from ovs_jax.data import load_dataset, transforms
+from ovs_jax.core.types import Array, Float, Int, Params
+from ovs_jax.data import load_dataset, load_names, transforms
 from ovs_jax.data.pipeline import eval_batches
 from ovs_jax.evaluate import oracle
 from ovs_jax.models import ovseg
@@ -23,6 +23,9 @@ from ovs_jax.ops.confusion import confusion_matrix, segmentation_scores
 from ovs_jax.ops.ensemble import combine, fuse
 from ovs_jax.text import vocabulary
 
+# Void in every data set: above all classes, as the oracles need it; 255 is a class of
+# the large ones.
+_NO_CLASS = 2**16 - 1
 Scores = dict[str, Any]
 
 
@@ -38,8 +41,8 @@ def evaluate(config: Any, workdir: pathlib.Path) -> Scores:
   """
   began = time.time()
   workdir = check_writable(workdir, megabytes=10)
-  dataset, builder = load_dataset(config.dataset)
-  names = vocabulary.load(dataset.vocabulary)
+  _, builder = load_dataset(config.dataset)
+  names = load_names(config.dataset)
   params, stored = load_model(config.eval.checkpoint, kind='ovseg')
   model = ovseg.OvSegConfig.from_dict(stored)
   text = embed_names(model.clip, params['clip'], names.names, config.text.templates)
@@ -108,7 +111,7 @@ def _count(
       ('crop_true_mask', on_truth, valid),
       ('crop_proposal', on_proposals, found),
     ):
-      truth = jnp.where(use, classes, VOID)
+      truth = jnp.where(use, classes, _NO_CLASS)
       counts[name] = confusion_matrix(guess, truth, num_classes)
     return counts, predictions
 
@@ -132,6 +135,7 @@ def _accumulate(
     config.eval.split,
     [transforms.keep('image', 'label')],
     batch_size=config.eval.batch_size,
+    bucket=config.eval.bucket,
     process_index=jax.process_index(),
     process_count=jax.process_count(),
   )
@@ -141,7 +145,7 @@ def _accumulate(
   images = 0
   for batch in progress(batches, total=steps, title=f'{config.name}: evaluate'):
     labels = batch['label'].astype(np.int32)
-    labels = np.where(batch['example_valid'][:, None, None], labels, VOID)
+    labels = np.where(batch['example_valid'][:, None, None], labels, _NO_CLASS)
     counts, predictions = _count(
       model,
       params,

@@ -14,7 +14,7 @@ from ovs_jax.core.types import VOID
 from ovs_jax.evaluate import report
 from ovs_jax.text import vocabulary
 
-METHODS = ('proposer', 'clip', 'ensemble_0.70', 'oracle_masks', 'oracle_classes')
+METHODS = ('proposer', 'clip', 'ensemble_0.50', 'oracle_masks', 'oracle_classes')
 KEYS = ('miou', 'miou_seen', 'miou_unseen', 'miou_predicted_too', 'pixel_accuracy')
 
 
@@ -42,7 +42,7 @@ def evaluation(directory: pathlib.Path, first: float) -> None:
     directory / 'pictures.npz',
     image=np.zeros((2, 8, 10, 3), np.uint8),
     label=label,
-    **{'ensemble_0.70': np.full((2, 8, 10), 5, np.int16)},
+    **{'ensemble_0.50': np.full((2, 8, 10), 5, np.int16)},
   )
 
 
@@ -75,7 +75,7 @@ def test_every_number_has_its_row() -> None:
   used = {row[key] for row in rows for key in KEYS}
   for source, names in (
     (frozen, METHODS),
-    (adapted, ('clip', 'ensemble_0.70', 'oracle_masks')),
+    (adapted, ('clip', 'ensemble_0.50', 'oracle_masks')),
   ):
     for name in names:
       assert set(source['methods'][name].values()) <= used, name
@@ -106,5 +106,5 @@ def test_a_missing_evaluation_is_named(run: pathlib.Path) -> None:
 
 def test_pictures_of_another_method_are_refused(run: pathlib.Path) -> None:
   names = vocabulary.load('scenes')
-  with pytest.raises(ValueError, match=r"no label maps of 'clip'; .*ensemble_0\.70"):
+  with pytest.raises(ValueError, match=r"no label maps of 'clip'; .*ensemble_0\.50"):
     report.draw(run / 'evaluate_mpt', 'clip', names)

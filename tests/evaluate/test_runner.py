@@ -19,7 +19,7 @@ from ovs_jax.evaluate import runner
 from ovs_jax.models import ovseg
 from ovs_jax.text import vocabulary
 
-METHODS = {'proposer', 'clip', 'ensemble_0.70', 'oracle_masks', 'oracle_classes'}
+METHODS = {'proposer', 'clip', 'ensemble_0.50', 'oracle_masks', 'oracle_classes'}
 CLASSES = 72
 
 
@@ -35,7 +35,7 @@ def test_crop_accuracy_is_balanced_over_classes() -> None:
 
 
 def test_method_names() -> None:
-  assert runner.method_name('ensemble', 0.7) == 'ensemble_0.70'
+  assert runner.method_name('ensemble', 0.5) == 'ensemble_0.50'
   assert runner.method_name('clip', 0.0) == 'clip'
 
 

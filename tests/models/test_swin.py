@@ -99,7 +99,7 @@ def test_remat_gives_the_same_gradients(golden, model):
     # Of the keys' biases they are 0 but for rounding.
     scale = max(float(np.abs(gradient).max()), 1e-2)
     np.testing.assert_allclose(
-      flatten(again)[path], gradient, atol=1e-5 * scale, err_msg=path
+      flatten(again)[path], gradient, atol=1e-4 * scale, err_msg=path
     )
 
 

@@ -10,7 +10,7 @@ import numpy as np
 from ovs_jax.core.checkpoint import load_model
 from ovs_jax.core.tree import difference
 from ovs_jax.core.types import Array, Batch, Float, Metrics, Params
-from ovs_jax.data import DATASETS, augment, load_dataset, transforms
+from ovs_jax.data import augment, load_dataset, load_names, transforms
 from ovs_jax.data.pipeline import train_batches
 from ovs_jax.models import backbones
 from ovs_jax.models.class_text import embed_names
@@ -19,7 +19,6 @@ from ovs_jax.models.maskformer import MaskFormer, MaskFormerConfig, init_maskfor
 from ovs_jax.ops.ensemble import class_logits
 from ovs_jax.ops.losses import set_losses
 from ovs_jax.ops.matching import match
-from ovs_jax.text import vocabulary
 from ovs_jax.train.state import draw_params
 
 
@@ -30,7 +29,7 @@ class Proposer:
     self.config = config
     self.model = MaskFormerConfig(**config.proposer)
     self.model_config = {'model': 'proposer', 'proposer': config.proposer.to_dict()}
-    names = vocabulary.load(DATASETS[config.dataset.name].vocabulary)
+    names = load_names(config.dataset)
     held_out = {'seen': 'unseen', 'all': None}[config.train.classes]
     self.seen = [k for k, split in enumerate(names.splits) if split != held_out]
     self._names = [names.names[k] for k in self.seen]

@@ -1,0 +1,108 @@
+"""Building a TFDS data set from files: whole or not at all, one process at a time.
+
+A killed build leaves folders that the next one sweeps away; a build with problems
+leaves nothing but the list of them.
+"""
+
+import contextlib
+import fcntl
+import functools
+import io
+import pathlib
+import shutil
+from collections.abc import Iterator
+
+import tensorflow_datasets as tfds
+from tqdm import tqdm
+
+from ovs_jax.core.files import write_text
+from ovs_jax.data.sources import Problem, SourceError
+
+PROBLEMS = 'problems.txt'
+_SPACE = 2.2  # TFDS sorts the examples on disk before it writes them
+
+
+class Builder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
+  """What `build` needs of a TFDS builder: it finds out all problems as it generates."""
+
+  url_infos = {}  # nothing is downloaded: no checksum file to look for
+  progress: tqdm | None = None  # advanced by one per example, if given
+
+  @functools.cached_property
+  def problems(self) -> list[Problem]:
+    """What is wrong with the source, as far as it has been read."""
+    return []
+
+  def total(self, source: pathlib.Path) -> tuple[int, int]:
+    """Returns how many examples there will be at most, and their images' bytes."""
+    raise NotImplementedError
+
+
+@contextlib.contextmanager
+def locked(folder: pathlib.Path) -> Iterator[None]:
+  """Lets one process at a time build below `folder`; the lock dies with it."""
+  folder.mkdir(parents=True, exist_ok=True)
+  with open(folder / '.prepare.lock', 'w') as file:
+    fcntl.flock(file, fcntl.LOCK_EX)
+    yield
+
+
+@contextlib.contextmanager
+def quiet_tfds() -> Iterator[None]:
+  """Silences the bars and messages of TFDS, which would bury our one line."""
+  tqdm_utils = tfds.core.utils.tqdm_utils
+  before = tqdm_utils._active
+  tqdm_utils.display_progress_bar(False)
+  try:
+    with contextlib.redirect_stdout(io.StringIO()):
+      yield
+  finally:
+    tqdm_utils.display_progress_bar(before)
+
+
+def is_prepared(builder: tfds.core.DatasetBuilder) -> bool:
+  """Whether the data are there; TFDS renames a folder into place when it is done."""
+  return (pathlib.Path(builder.data_dir) / 'dataset_info.json').exists()
+
+
+def build(builder: Builder, source: pathlib.Path) -> None:
+  """Reads everything below `source` and writes it, after sweeping away what was killed.
+
+  Raises:
+    SourceError: with all problems; they are also in problems.txt beside the data.
+    OSError: the disk is full or cannot be written.
+  """
+  target = pathlib.Path(builder.data_dir)
+  target.parent.mkdir(parents=True, exist_ok=True)
+  report = target.parent / PROBLEMS
+  report.unlink(missing_ok=True)
+  for stale in target.parent.glob(f'{tfds.core.constants.INCOMPLETE_PREFIX}*'):
+    shutil.rmtree(stale)
+  remove(target)
+  total, size = builder.total(source)
+  free = shutil.disk_usage(target.parent).free
+  if free < _SPACE * size:
+    raise OSError(
+      f'{target.parent} has {free / 1e9:.1f} GB free, building {builder.name} takes '
+      f'about {_SPACE * size / 1e9:.1f} GB; choose another --data_dir'
+    )
+  config = tfds.download.DownloadConfig(manual_dir=source)
+  label = f'{builder.name}/{builder.builder_config.name}'
+  try:
+    with tqdm(total=total, desc=label, unit=' images') as progress, quiet_tfds():
+      builder.progress = progress
+      builder.download_and_prepare(download_config=config)
+  except Exception as error:
+    if not builder.problems:
+      raise
+    # Also when TFDS stumbled first, over a split that the problems left empty.
+    failure = SourceError(f'{builder.name} cannot be built', builder.problems)
+    write_text(report, failure.listing())
+    failure.add_note(f'All of them are in {report}.')
+    raise failure from error
+
+
+def remove(path: pathlib.Path) -> None:
+  """Removes a directory, if it is there."""
+  if path.exists():
+    shutil.rmtree(path)

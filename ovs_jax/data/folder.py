@@ -1,0 +1,318 @@
+"""A user's own images as a data set, without a line of code.
+
+    DIR/images/NAME.jpg          or images/train/NAME.jpg, images/val/NAME.jpg, ...
+    DIR/masks/NAME.png           the same folders; pixel values are classes
+    DIR/names.txt                a class name per line: the first is value 0, or with
+                                 values of your own: 7<TAB>red ball
+    DIR/captions.jsonl           optional: {"image": "NAME.jpg", "captions": ["..."]}
+
+`masks` may be absent where there are captions. 255 in a mask of 8 bits, and 65535 in
+one of 16, means void.
+"""
+
+import dataclasses
+import functools
+import hashlib
+import json
+import pathlib
+import re
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import tensorflow_datasets as tfds
+
+from ovs_jax.core.files import fingerprint
+from ovs_jax.data import build, sources
+from ovs_jax.data.sources import Pair, Problem, Reader, SourceError, class_table
+from ovs_jax.text.vocabulary import Vocabulary
+
+_IMAGES = ('.jpg', '.jpeg', '.png', '.webp', '.bmp', '.tif', '.tiff')
+_SINGLE = 'val'  # the split of images that lie in no folder of their own
+
+
+@dataclasses.dataclass(frozen=True)
+class Source:
+  """What a folder holds, as far as its listing and its text files tell.
+
+  Attributes:
+    names: of the classes; empty without masks.
+    values: of the classes in masks.
+    splits: pairs by split.
+    captioned: whether there is a captions.jsonl.
+    state: changes when any file does.
+  """
+
+  names: tuple[str, ...]
+  values: tuple[int, ...]
+  splits: Mapping[str, list[Pair]]
+  captioned: bool
+  state: str
+
+
+@dataclasses.dataclass(eq=False, kw_only=True)
+class FolderConfig(tfds.core.BuilderConfig):
+  """One folder, listed."""
+
+  source: Source
+
+
+class Folder(build.Builder):
+  """Images, masks, names and captions of a user."""
+
+  name = 'folder'
+  VERSION = tfds.core.Version('1.0.0')
+  RELEASE_NOTES = {'1.0.0': 'First version.'}
+  MANUAL_DOWNLOAD_INSTRUCTIONS = __doc__
+
+  @functools.cached_property
+  def table(self) -> sources.ClassTable | None:
+    """From values in masks to train ids; None without masks."""
+    source = self.builder_config.source
+    if not source.names:
+      return None
+    # Masks of 16 bits may have few classes; 255 is one of them only where they need it.
+    void = (255, 2**16 - 1) if max(source.values) < 255 else (2**16 - 1,)
+    return class_table(source.values, void)
+
+  def _info(self) -> tfds.core.DatasetInfo:
+    source = self.builder_config.source
+    features: dict[str, Any] = {
+      'image': tfds.features.Image(shape=(None, None, 3)),
+      'image_id': tfds.features.Text(),
+    }
+    if self.table:
+      features['label'] = tfds.features.Image(
+        shape=(None, None, 1), dtype=self.table.train_ids.dtype, encoding_format='png'
+      )
+    if source.captioned:
+      features['captions'] = tfds.features.Sequence(tfds.features.Text())
+    metadata = {
+      'names': list(source.names),
+      'values': list(source.values),
+      'state': source.state,
+    }
+    return self.dataset_info_from_configs(
+      description=self.builder_config.description,
+      features=tfds.features.FeaturesDict(features),
+      metadata=tfds.core.MetadataDict(metadata),
+    )
+
+  def total(self, source: pathlib.Path) -> tuple[int, int]:
+    """Returns the number of examples and the bytes of their images."""
+    del source
+    pairs = [p for found in self.builder_config.source.splits.values() for p in found]
+    return len(pairs), sum(pair.image.stat().st_size for pair in pairs)
+
+  def _split_generators(
+    self, dl_manager: tfds.download.DownloadManager
+  ) -> dict[str, Iterator[tuple[str, dict[str, Any]]]]:
+    splits = self.builder_config.source.splits
+    directory = pathlib.Path(dl_manager.manual_dir)
+    last = list(splits)[-1]
+    return {
+      name: self._generate_examples(pairs, directory, name == last)
+      for name, pairs in splits.items()
+    }
+
+  def _generate_examples(
+    self, pairs: list[Pair], source: pathlib.Path, last: bool
+  ) -> Iterator[tuple[str, dict[str, Any]]]:
+    reader = Reader(source, sources.read_values, self.table, turn=True)
+    for example, problems in sources.ordered_map(reader, pairs):
+      self.problems.extend(problems)
+      if self.progress is not None:
+        self.progress.update()
+      if example is not None:
+        kept = {name: example[name] for name in self.info.features}
+        if 'label' in kept:
+          kept['label'] = sources.encode_png(kept['label'])
+        yield example['image_id'], kept
+    if last and self.problems:
+      raise ValueError('the source has problems')  # `build` tells which
+
+
+def survey(directory: pathlib.Path) -> Source:
+  """Lists a folder and reads its text files.
+
+  Raises:
+    SourceError: with everything that is missing or wrong.
+  """
+  problems: list[Problem] = []
+  images = directory / 'images'
+  paths = sorted(p for p in images.rglob('*') if p.suffix.lower() in _IMAGES)
+  if not paths:
+    problems.append(Problem('missing', f'no images in {images}'))
+  names, values = _names(directory, problems)
+  captions = _captions(directory, problems)
+  if not names and not captions and not problems:
+    what = 'neither masks/ with names.txt nor captions.jsonl'
+    problems.append(Problem('missing', what))
+  splits: dict[str, list[Pair]] = {}
+  pairs: dict[str, Pair] = {}
+  for path in paths:
+    inside = path.relative_to(images)
+    key = inside.with_suffix('').as_posix()
+    if key in pairs:
+      what = f'images/{inside.as_posix()} and {pairs[key].image.name} share one mask'
+      problems.append(Problem('unreadable', what))
+    label = directory / 'masks' / inside.with_suffix('.png') if names else None
+    pairs[key] = Pair(key, path, label, captions.pop(inside.as_posix(), ()))
+    if label is not None and not label.is_file():
+      problems.append(Problem('missing', label.relative_to(directory).as_posix()))
+    split = inside.parts[0] if len(inside.parts) > 1 else _SINGLE
+    splits.setdefault(split, []).append(pairs[key])
+  problems += [
+    Problem('wrong text', f'captions.jsonl names {name}, which is not in images/')
+    for name in captions
+  ]
+  if problems:
+    raise SourceError(f'{directory} is no folder data set', problems)
+  return Source(
+    names=names,
+    values=values,
+    splits=splits,
+    captioned=(directory / 'captions.jsonl').is_file(),
+    state=_state(directory, paths),
+  )
+
+
+def _names(
+  directory: pathlib.Path, problems: list[Problem]
+) -> tuple[tuple[str, ...], tuple[int, ...]]:
+  """Class names and their values, from names.txt."""
+  path = directory / 'names.txt'
+  if not (directory / 'masks').is_dir():
+    return (), ()
+  try:
+    lines = path.read_text(encoding='utf-8-sig').splitlines()
+  except (FileNotFoundError, UnicodeDecodeError) as error:
+    missing = isinstance(error, FileNotFoundError)
+    what = 'names.txt' if missing else f'names.txt ({error})'
+    problems.append(Problem('missing' if missing else 'unreadable', what))
+    return (), ()
+  while lines and not lines[-1].strip():
+    lines.pop()
+  names, values = [], []
+  for i, line in enumerate(lines):
+    value, _, name = line.partition('\t') if '\t' in line else (str(i), '', line)
+    names.append(' '.join(name.split()))
+    values.append(int(value) if value.strip().isdecimal() else -1)
+  for found, what in ((names, 'name'), (values, 'value')):
+    for i, x in enumerate(found):
+      if x in found[:i]:
+        where = f'line {found.index(x) + 1} and line {i + 1}'
+        problems.append(
+          Problem('wrong text', f'names.txt: {where} have the {what} {x}')
+        )
+  for i, (name, value) in enumerate(zip(names, values, strict=True)):
+    if not name or not 0 <= value < 2**16 - 1:
+      what = f'names.txt: line {i + 1} is {lines[i]!r}, expected NAME or VALUE<TAB>NAME'
+      problems.append(Problem('wrong text', what))
+  if not names:
+    problems.append(Problem('wrong text', 'names.txt has no lines'))
+  return tuple(names), tuple(values)
+
+
+def _captions(
+  directory: pathlib.Path, problems: list[Problem]
+) -> dict[str, tuple[str, ...]]:
+  """Captions by path below images/, from captions.jsonl."""
+  path = directory / 'captions.jsonl'
+  if not path.is_file():
+    return {}
+  found: dict[str, tuple[str, ...]] = {}
+  for i, line in enumerate(path.read_text(encoding='utf-8-sig').splitlines()):
+    if not line.strip():
+      continue
+    try:
+      entry = json.loads(line)
+      captions = entry['captions']
+      if isinstance(captions, str) or not all(isinstance(c, str) for c in captions):
+        raise TypeError('captions is no list of strings')
+      name = str(entry['image'])
+      found[name] = found.get(name, ()) + tuple(captions)
+    except (ValueError, KeyError, TypeError) as error:
+      what = f'captions.jsonl: line {i + 1} ({type(error).__name__}: {error})'
+      problems.append(Problem('wrong text', what))
+  return found
+
+
+def _state(directory: pathlib.Path, images: list[pathlib.Path]) -> str:
+  """A hash of the names, sizes and times of all files."""
+  texts = [directory / 'names.txt', directory / 'captions.jsonl']
+  masks = sorted((directory / 'masks').rglob('*.png'))
+  files = [p for p in (*images, *masks, *texts) if p.is_file()]
+  stats = [(p.relative_to(directory).as_posix(), p.stat()) for p in files]
+  return fingerprint([(name, s.st_size, s.st_mtime_ns) for name, s in stats])
+
+
+def variant_of(directory: pathlib.Path) -> str:
+  """Returns the name a folder is prepared under: its own and a hash of its path."""
+  path = directory.expanduser().resolve()
+  digest = hashlib.sha256(str(path).encode()).hexdigest()[:8]
+  return f'{re.sub(r"[^A-Za-z0-9]+", "_", path.name).strip("_") or "root"}_{digest}'
+
+
+def prepare(data_dir: Any, directory: Any) -> Any:
+  """Returns the builder of a folder, built anew if the folder changed.
+
+  Args:
+    data_dir: where TFDS keeps its data sets.
+    directory: the folder; `config.dataset.variant` of the data set `folder`.
+
+  Raises:
+    FileNotFoundError: there is no such folder.
+    SourceError: with everything that is wrong with it.
+  """
+  directory = pathlib.Path(directory).expanduser().resolve()
+  data_dir = pathlib.Path(data_dir).expanduser()
+  if not directory.is_dir():
+    raise FileNotFoundError(
+      f'folder {directory} not found; set config.dataset.variant to a directory with '
+      'images/, masks/ and names.txt (see docs/datasets.md)'
+    )
+  variant, source = variant_of(directory), survey(directory)
+
+  def make() -> Folder:
+    description = f'Images of {directory.name}.'
+    config = FolderConfig(name=variant, description=description, source=source)
+    return Folder(data_dir=data_dir, config=config)
+
+  folder = data_dir / 'folder' / variant
+  with build.locked(folder):
+    stored = _stored(folder)
+    if stored is None or stored.info.metadata['state'] != source.state:
+      # A folder prepared earlier has other features: TFDS must not find it.
+      build.remove(folder / '1.0.0')
+      build.build(make(), directory)
+  return _stored(folder)
+
+
+def _stored(folder: pathlib.Path) -> Any | None:
+  path = folder / '1.0.0'
+  if not (path / 'dataset_info.json').exists():
+    return None
+  return tfds.builder_from_directory(str(path))
+
+
+def vocabulary_of(builder: Any) -> Vocabulary:
+  """Returns the class list of a prepared folder.
+
+  Raises:
+    ValueError: it has no masks, and so no classes.
+  """
+  metadata = builder.info.metadata
+  names, values = tuple(metadata['names']), tuple(metadata['values'])
+  if not names:
+    raise ValueError(
+      f'{builder.info.full_name} has no classes; add masks/ and names.txt to the folder'
+    )
+  blank = ('',) * len(names)
+  return Vocabulary(
+    name='folder',
+    names=names,
+    source_values=values,
+    kinds=blank,
+    splits=blank,
+    synonyms=((),) * len(names),
+  )

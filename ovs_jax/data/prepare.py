@@ -1,0 +1,147 @@
+"""Builds a data set from the files that its authors publish, or from your own folder.
+
+python -m ovs_jax.data.prepare --list
+python -m ovs_jax.data.prepare --dataset=voc_20 --source=DIR
+python -m ovs_jax.data.prepare --dataset=folder --source=DIR
+"""
+
+import argparse
+import pathlib
+import sys
+import textwrap
+from collections.abc import Sequence
+from typing import Any
+
+from ovs_jax.core.lookup import lookup
+from ovs_jax.data import benchmarks, build, folder
+from ovs_jax.data.layouts import LAYOUTS
+from ovs_jax.text import vocabulary
+
+DATA_DIR = '~/.cache/ovs_jax/data'
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+  """Runs the command; returns 0, or 2 after a mistake, which it explains."""
+  parser = _parser()
+  arguments = parser.parse_args(argv)
+  try:
+    if arguments.list:
+      print(listing())
+      return 0
+    if not arguments.dataset or not arguments.source:
+      parser.error('--dataset and --source are needed, or --list')
+    _run(arguments)
+    return 0
+  except (ValueError, OSError) as error:
+    lines = [f'error: {error}', *getattr(error, '__notes__', ())]
+    print('\n'.join(lines), file=sys.stderr)
+    return 2
+  except KeyboardInterrupt:
+    print('stopped; the same command starts this data set again', file=sys.stderr)
+    return 130
+
+
+def _parser() -> argparse.ArgumentParser:
+  parser = argparse.ArgumentParser(
+    prog='python -m ovs_jax.data.prepare',
+    description='Builds a data set, once, checking every file of it.',
+    allow_abbrev=False,
+  )
+  add = parser.add_argument
+  add('--dataset', metavar='NAME', help='one of --list, or "folder" for your own')
+  add('--source', metavar='DIR', help='where the published files are; see --list')
+  add('--data_dir', default=DATA_DIR, help=f'where to keep it (default: {DATA_DIR})')
+  add('--variant', default='', help='another form of it; see --list')
+  add(
+    '--allow_partial',
+    action='store_true',
+    help='take what there is of a sample; it becomes the variant "partial"',
+  )
+  add('--list', action='store_true', help='tell what is known, its source and licence')
+  return parser
+
+
+def listing() -> str:
+  """Returns what is known about every data set."""
+  blocks = []
+  for name, layout in LAYOUTS.items():
+    names = vocabulary.load(layout.vocabulary)
+    splits = ', '.join(f'{k} {s.count:,}' for k, s in layout.splits.items())
+    variants = ', '.join(c.name for c in benchmarks.BENCHMARKS[name].BUILDER_CONFIGS)
+    rows = {
+      'images': splits,
+      'classes': f'{len(names)}, sha256 {names.sha256[:16]}',
+      'files': layout.files,
+      'where': layout.where,
+      'licence': layout.licence,
+      'variants': variants,
+    }
+    lines = [f'{name}: {layout.title}']
+    lines += [f'  {key:<9} {value}' for key, value in rows.items()]
+    blocks.append('\n'.join(lines))
+  blocks.append(
+    textwrap.dedent("""\
+    folder: your own images
+      files     images/*, masks/*.png with names.txt, captions.jsonl
+      see       docs/datasets.md""")
+  )
+  return '\n\n'.join(blocks)
+
+
+def _run(arguments: Any) -> None:
+  source = pathlib.Path(arguments.source).expanduser().resolve()
+  if not source.is_dir():
+    raise FileNotFoundError(
+      f'source directory {source} not found; name an existing one'
+    )
+  data_dir = pathlib.Path(arguments.data_dir).expanduser()
+  if arguments.dataset == 'folder':
+    if arguments.allow_partial or arguments.variant:
+      raise ValueError('a folder has no variants; it is taken as it is')
+    builder = folder.prepare(data_dir, source)
+    names, variant = builder.info.metadata['names'], str(source)
+    print(_summary('folder', variant, builder, len(names), data_dir))
+    return
+  lookup({**LAYOUTS, 'folder': None}, arguments.dataset, 'data set')
+  variant = arguments.variant or 'default'
+  if arguments.allow_partial and not variant.startswith('partial'):
+    variant = 'partial' if variant == 'default' else f'partial_{variant}'
+  builder = prepare(arguments.dataset, source, data_dir, variant)
+  names = vocabulary.load(builder.layout.vocabulary)
+  print(_summary(arguments.dataset, variant, builder, len(names), data_dir))
+  print(f'class list {names.name}, sha256 {names.sha256}')
+
+
+def prepare(
+  name: str, source: pathlib.Path, data_dir: pathlib.Path, variant: str = 'default'
+) -> benchmarks.Benchmark:
+  """Returns the builder of a benchmark, built from `source` unless it is there already.
+
+  Raises:
+    SourceError: with everything that is missing or wrong below `source`.
+    ValueError: unknown name or variant, or prepared with another class list.
+    OSError: the disk is full or cannot be written.
+  """
+  builder = benchmarks.make(name, data_dir, variant)
+  with build.locked(pathlib.Path(builder.data_dir).parent):
+    builder = benchmarks.make(name, data_dir, variant)  # may be there by now
+    if not build.is_prepared(builder):
+      build.build(builder, source)
+  return benchmarks.load(name, data_dir, variant)
+
+
+def _summary(
+  name: str, variant: str, builder: Any, classes: int, data_dir: pathlib.Path
+) -> str:
+  splits = ', '.join(
+    f'{split} {info.num_examples:,}' for split, info in builder.info.splits.items()
+  )
+  return (
+    f'{name}: {splits} images, {classes} classes\n'
+    f'use it with --config.dataset.name={name} --config.dataset.variant={variant} '
+    f'--config.dataset.data_dir={data_dir}'
+  )
+
+
+if __name__ == '__main__':
+  sys.exit(main())

@@ -1,0 +1,313 @@
+"""Reading images and label files as published, and naming what is wrong.
+
+Nothing here stops at the first bad file: problems are returned beside the result, so
+that one run can list them all.
+"""
+
+import collections
+import dataclasses
+import io
+import os
+import pathlib
+import struct
+import zlib
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent import futures
+from typing import Any, TypeVar
+
+import numpy as np
+from PIL import Image, ImageOps
+
+from ovs_jax.core.types import Bool, Num, UInt8
+
+Labels = Num[np.ndarray, 'h w']
+T, R = TypeVar('T'), TypeVar('R')
+
+_ORIENTATION = 0x0112  # EXIF: how the camera was held
+_SHOWN = 8  # problems per kind in a message
+# What Pillow and SciPy raise for files that are damaged or of another kind.
+_UNREADABLE = (
+  OSError,
+  SyntaxError,
+  ValueError,
+  EOFError,
+  LookupError,
+  TypeError,
+  OverflowError,
+  NotImplementedError,
+  struct.error,
+  zlib.error,
+  Image.DecompressionBombError,
+)
+
+
+@dataclasses.dataclass(frozen=True, order=True)
+class Problem:
+  """Something wrong with a source directory.
+
+  Attributes:
+    kind: 'missing', 'unreadable', 'wrong size', 'unknown label value', 'wrong count' or
+      'wrong text'.
+    what: the file, relative to the source, and what was found in it.
+  """
+
+  kind: str
+  what: str
+
+
+class SourceError(ValueError):
+  """A source directory that cannot be used, with everything that is wrong with it."""
+
+  def __init__(self, title: str, problems: Iterable[Problem]) -> None:
+    """Takes what was being done and all problems, in any order."""
+    self.problems = tuple(sorted(set(problems)))
+    super().__init__(f'{title}: {_summary(self.problems)}')
+
+  def listing(self) -> str:
+    """Returns all problems, a line each, uncut."""
+    return ''.join(f'{p.kind}: {p.what}\n' for p in self.problems)
+
+
+def _summary(problems: Sequence[Problem]) -> str:
+  counts = collections.Counter(problem.kind for problem in problems)
+  plural = '' if len(problems) == 1 else 's'
+  lines = [
+    f'{len(problems)} problem{plural} '
+    f'({", ".join(f"{n} {kind}" for kind, n in counts.items())})'
+  ]
+  for kind, number in counts.items():
+    found = [problem.what for problem in problems if problem.kind == kind]
+    lines += [f'{kind}: {what}' for what in found[:_SHOWN]]
+    if number > _SHOWN:
+      lines.append(f'{kind}: ... and {number - _SHOWN} more, {number} in total')
+  return '\n  '.join(lines)
+
+
+@dataclasses.dataclass(frozen=True)
+class Pair:
+  """The files of one example.
+
+  Attributes:
+    image_id: name of the example, unique in its split.
+    image: the photograph.
+    label: its label map, or None if the data set has none.
+    captions: sentences about the image.
+  """
+
+  image_id: str
+  image: pathlib.Path
+  label: pathlib.Path | None = None
+  captions: tuple[str, ...] = ()
+
+  def missing(self) -> list[pathlib.Path]:
+    """Returns the files that are not there."""
+    files = [self.image] if self.label is None else [self.image, self.label]
+    return [path for path in files if not path.is_file()]
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class ClassTable:
+  """From the values in label files to train ids.
+
+  Attributes:
+    train_ids: by value; `void` where the value is no class. uint8, or uint16 where
+      there are more than 255 classes.
+    known: by value; whether it may occur.
+  """
+
+  train_ids: Num[np.ndarray, 'v']
+  known: Bool[np.ndarray, 'v']
+
+  @property
+  def void(self) -> int:
+    """The train id of pixels without a class: the largest number of the type."""
+    return int(np.iinfo(self.train_ids.dtype).max)
+
+  def hide(self, train_ids: Sequence[int]) -> 'ClassTable':
+    """Returns a table that makes these classes void."""
+    hidden = self.train_ids.copy()
+    hidden[np.isin(hidden, train_ids)] = self.void
+    return ClassTable(hidden, self.known)
+
+  def apply(self, values: Labels) -> tuple[Labels, list[int]]:
+    """Returns train ids, and the values that may not occur."""
+    counts = np.bincount(values.reshape(-1), minlength=len(self.known))
+    unknown = np.flatnonzero(counts[: len(self.known)].astype(bool) & ~self.known)
+    beyond = len(self.known) + np.flatnonzero(counts[len(self.known) :])
+    if len(unknown) or len(beyond):
+      return values, [int(v) for v in (*unknown, *beyond)]
+    return self.train_ids[values], []
+
+
+def class_table(source_values: Sequence[int], ignored: Iterable[int]) -> ClassTable:
+  """Makes the table of a class list.
+
+  Args:
+    source_values: by train id; the class's value in label files.
+    ignored: further values that occur and are no class.
+  """
+  dtype = np.uint8 if len(source_values) <= 255 else np.uint16
+  allowed = {*source_values, *ignored}
+  known = np.zeros(max(allowed) + 1, bool)
+  known[list(allowed)] = True
+  train_ids = np.full(len(known), np.iinfo(dtype).max, dtype)
+  train_ids[list(source_values)] = np.arange(len(source_values))
+  return ClassTable(train_ids, known)
+
+
+def read_image(path: pathlib.Path, *, turn: bool = False) -> tuple[bytes, int, int]:
+  """Reads and checks an image: its bytes as they are to be stored, height and width.
+
+  Whole 8-bit RGB and grey JPEGs and PNGs are stored as they are; others become PNGs.
+
+  Args:
+    path: the file.
+    turn: apply the orientation that a camera noted. The benchmarks' label maps lie on
+      the pixels as they are stored.
+  """
+  content = path.read_bytes()
+  with Image.open(io.BytesIO(content)) as image:
+    image.load()  # all of it: a file that is cut off must not pass
+    turned = turn and image.getexif().get(_ORIENTATION, 1) != 1
+    plain = image.mode in ('RGB', 'L') and 'transparency' not in image.info
+    if image.format in ('JPEG', 'PNG') and plain and not turned:
+      return content, image.height, image.width
+    upright = ImageOps.exif_transpose(image) if turned else image
+    array = np.asarray(upright.convert('RGB'))
+  return encode_png(array), array.shape[0], array.shape[1]
+
+
+def read_values(path: pathlib.Path) -> Labels:
+  """Reads the pixel values of a grey or palette PNG (or other lossless image)."""
+  with Image.open(path) as image:
+    if image.format == 'JPEG':
+      raise ValueError('is a JPEG, which blurs labels; expected a PNG')
+    if image.mode not in ('L', 'P', 'I;16', 'I'):
+      raise ValueError(f'has mode {image.mode}; expected one grey or palette channel')
+    values = np.asarray(image)
+  if values.min() < 0 or values.max() >= 2**16:
+    raise ValueError(f'holds {values.min()}..{values.max()}; expected 8 or 16 bits')
+  return values
+
+
+def read_ade_full(path: pathlib.Path) -> Labels:
+  """Reads object ids from red and green of an ADE20K `_seg.png`."""
+  with Image.open(path) as image:
+    if image.mode != 'RGB':
+      raise ValueError(f'has mode {image.mode}; expected RGB')
+    colours = np.asarray(image)
+  return colours[..., 0].astype(np.uint16) // 10 * 256 + colours[..., 1]
+
+
+def read_context(path: pathlib.Path) -> Labels:
+  """Reads `LabelMap` of a Pascal Context .mat file."""
+  import scipy.io  # slow to import; comes with JAX
+
+  content = scipy.io.loadmat(path, variable_names=['LabelMap'])
+  if 'LabelMap' not in content:
+    raise ValueError('has no variable LabelMap')
+  values = np.asarray(content['LabelMap'])
+  if values.ndim != 2 or values.dtype.kind not in 'ui':
+    raise ValueError(f'has a LabelMap of shape {values.shape} and type {values.dtype}')
+  return values
+
+
+def encode_png(array: Num[np.ndarray, 'h w ...']) -> bytes:
+  """Returns a PNG of RGB (uint8) or labels (uint8 or uint16)."""
+  buffer = io.BytesIO()
+  Image.fromarray(array).save(buffer, 'png')
+  return buffer.getvalue()
+
+
+def encode_jpeg(array: UInt8[np.ndarray, 'h w 3']) -> bytes:
+  """Returns a JPEG of Pillow's default quality, as the reference preparation writes."""
+  buffer = io.BytesIO()
+  Image.fromarray(array).save(buffer, 'jpeg')
+  return buffer.getvalue()
+
+
+@dataclasses.dataclass(frozen=True)
+class Reader:
+  """Reads pairs into examples.
+
+  Attributes:
+    source: directory that problems are named relative to.
+    read_label: from a label file to its values.
+    table: from values to train ids.
+    turn: see `read_image`.
+    shrink: from encoded image and labels to smaller ones, or None to leave them.
+  """
+
+  source: pathlib.Path
+  read_label: Callable[[pathlib.Path], Labels] | None
+  table: ClassTable | None
+  turn: bool = False
+  shrink: Callable[[bytes, Labels], tuple[bytes, Labels]] | None = None
+
+  def __call__(self, pair: Pair) -> tuple[dict[str, Any] | None, list[Problem]]:
+    """Returns the example, or None and what is wrong with its files."""
+    problems: list[Problem] = []
+    image = self._attempt(lambda p: read_image(p, turn=self.turn), pair.image, problems)
+    example = {'image_id': pair.image_id, 'captions': list(pair.captions)}
+    if image is not None:
+      example['image'] = image[0]
+    if pair.label is not None and self.read_label and self.table:
+      label = self._label(pair, image[1:] if image else None, problems)
+      if self.shrink and image is not None and label is not None and not problems:
+        example['image'], label = self.shrink(image[0], label)
+      example['label'] = label
+    return (None if problems else example), problems
+
+  def _label(
+    self, pair: Pair, size: tuple[int, int] | None, problems: list[Problem]
+  ) -> Labels | None:
+    values = self._attempt(self.read_label, pair.label, problems)
+    if values is None:
+      return None
+    name = self.name(pair.label)
+    if size is not None and values.shape != size:
+      (h, w), (height, width) = values.shape, size
+      what = f'{name} is {w}x{h}, its image {width}x{height}'
+      problems.append(Problem('wrong size', what))
+    train_ids, unknown = self.table.apply(values)
+    if unknown:
+      shown = ', '.join(str(v) for v in unknown[:_SHOWN])
+      more = f' and {len(unknown) - _SHOWN} more' if len(unknown) > _SHOWN else ''
+      problems.append(Problem('unknown label value', f'{name} holds {shown}{more}'))
+    return train_ids
+
+  def _attempt(
+    self,
+    read: Callable[[pathlib.Path], R],
+    path: pathlib.Path,
+    problems: list[Problem],
+  ) -> R | None:
+    try:
+      return read(path)
+    except FileNotFoundError:
+      problems.append(Problem('missing', self.name(path)))
+    except _UNREADABLE as error:
+      reason = (str(error).splitlines() or [type(error).__name__])[0]
+      if isinstance(error, Image.UnidentifiedImageError):
+        reason = 'no known image format'
+      if not path.stat().st_size:
+        reason = 'the file is empty'
+      problems.append(Problem('unreadable', f'{self.name(path)} ({reason})'))
+    return None
+
+  def name(self, path: pathlib.Path) -> str:
+    """Returns a path as messages show it."""
+    return path.relative_to(self.source).as_posix()
+
+
+def ordered_map(function: Callable[[T], R], items: Iterable[T]) -> Iterator[R]:
+  """Maps in threads (Pillow and zlib run in parallel), results in order."""
+  workers = os.cpu_count() or 1
+  waiting: collections.deque[futures.Future[R]] = collections.deque()
+  with futures.ThreadPoolExecutor(workers) as pool:
+    for item in items:
+      waiting.append(pool.submit(function, item))
+      if len(waiting) > 4 * workers:
+        yield waiting.popleft().result()
+    while waiting:
+      yield waiting.popleft().result()

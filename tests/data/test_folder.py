@@ -1,0 +1,141 @@
+"""A user's folder: used from a config as it is, rebuilt when it changes."""
+
+import json
+import os
+import pathlib
+from typing import Any
+
+import numpy as np
+import pytest
+import tiny_layouts
+from PIL import Image
+
+from ovs_jax.data import folder, load_dataset, load_names, pipeline, prepare
+from ovs_jax.data.sources import SourceError
+
+
+@pytest.fixture
+def mine(tmp_path: pathlib.Path) -> pathlib.Path:
+  """Returns a folder with two images, masks, names and captions of one."""
+  root = tmp_path / 'my photos'
+  for name, numbers in {'a': [0, 1, 255], 'b': [1]}.items():
+    tiny_layouts.photo(root / f'images/{name}.jpg')
+    tiny_layouts.grey(root / f'masks/{name}.png', tiny_layouts.values(numbers))
+  (root / 'names.txt').write_text('cat\nred  ball\n\n')
+  line = json.dumps({'image': 'a.jpg', 'captions': ['a cat', 'a ball']})
+  (root / 'captions.jsonl').write_text(line + '\n\n')
+  return root
+
+
+def config(root: pathlib.Path, data_dir: pathlib.Path) -> Any:
+  """Returns what `config.dataset` would be."""
+  names = {'name': 'folder', 'variant': str(root), 'data_dir': str(data_dir)}
+  return type('Config', (), names)
+
+
+def examples(builder: Any, split: str) -> dict[str, Any]:
+  return {e['image_id'].decode(): e for e in pipeline.examples(builder, split)}
+
+
+def test_from_a_config(mine: pathlib.Path, tmp_path: pathlib.Path) -> None:
+  settings = config(mine, tmp_path / 'data')
+  names = load_names(settings)
+  assert names.names == ('cat', 'red ball') and names.source_values == (0, 1)
+  _, builder = load_dataset(settings)
+  found = examples(builder, 'val')
+  assert set(found) == {'a', 'b'}
+  np.testing.assert_array_equal(found['a']['label'], tiny_layouts.values([0, 1, 255]))
+  with Image.open(mine / 'images/a.jpg') as image:
+    np.testing.assert_array_equal(found['a']['image'], np.asarray(image))
+  assert found['a']['captions'].tolist() == [b'a cat', b'a ball']
+  assert found['b']['captions'].tolist() == []
+
+
+def test_changes_are_noticed(mine: pathlib.Path, tmp_path: pathlib.Path) -> None:
+  data = tmp_path / 'data'
+  first = folder.prepare(data, mine)
+  info = pathlib.Path(first.data_dir) / 'dataset_info.json'
+  before = info.stat().st_mtime_ns
+  assert folder.prepare(data, mine).info.splits['val'].num_examples == 2
+  assert info.stat().st_mtime_ns == before  # not built again
+  tiny_layouts.photo(mine / 'images/c.jpg')
+  tiny_layouts.grey(mine / 'masks/c.png', tiny_layouts.values([0]))
+  assert folder.prepare(data, mine).info.splits['val'].num_examples == 3
+
+
+def test_splits_values_and_orientation(tmp_path: pathlib.Path) -> None:
+  """Folders are splits; 16 bits; a photo that the camera was turned for."""
+  root = tmp_path / 'own'
+  tiny_layouts.photo(root / 'images/train/x.jpg')
+  label = tiny_layouts.values([700, 3, 65535], np.uint16)
+  tiny_layouts.grey(root / 'masks/train/x.png', label)
+  turned = Image.fromarray(np.zeros((8, 6, 3), np.uint8))
+  exif = turned.getexif()
+  exif[0x0112] = 6  # turned by a quarter
+  (root / 'images/val').mkdir()
+  turned.save(root / 'images/val/y.JPG', exif=exif)
+  tiny_layouts.grey(root / 'masks/val/y.png', tiny_layouts.values([3], np.uint16))
+  (root / 'names.txt').write_text('700\troof\n3\ttree, bush\n')
+  builder = folder.prepare(tmp_path / 'data', root)
+  names = folder.vocabulary_of(builder)
+  assert names.names == ('roof', 'tree, bush') and names.source_values == (700, 3)
+  assert set(builder.info.splits) == {'train', 'val'}
+  train = examples(builder, 'train')['train/x']
+  np.testing.assert_array_equal(
+    train['label'], tiny_layouts.values([0, 1, pipeline.void_label(builder)])
+  )
+  assert examples(builder, 'val')['val/y']['image'].shape == (6, 8, 3)
+
+
+def test_captions_alone(mine: pathlib.Path, tmp_path: pathlib.Path) -> None:
+  for path in (mine / 'masks').iterdir():
+    path.unlink()
+  (mine / 'masks').rmdir()
+  builder = folder.prepare(tmp_path / 'data', mine)
+  assert set(builder.info.features) == {'image', 'image_id', 'captions'}
+  with pytest.raises(ValueError, match='has no classes; add masks/ and names.txt'):
+    folder.vocabulary_of(builder)
+
+
+def test_all_mistakes_in_one_list(mine: pathlib.Path, tmp_path: pathlib.Path) -> None:
+  (mine / 'masks/b.png').unlink()
+  (mine / 'names.txt').write_text('cat\ndog\ncat\n\nbird')
+  (mine / 'captions.jsonl').write_text(
+    '{"image": "z.jpg", "captions": ["z"]}\nnonsense\n{"image": "a.jpg"}\n'
+  )
+  with pytest.raises(SourceError) as caught:
+    folder.prepare(tmp_path / 'data', mine)
+  assert [(p.kind, p.what.split(' (')[0]) for p in caught.value.problems] == [
+    ('missing', 'masks/b.png'),
+    ('wrong text', 'captions.jsonl names z.jpg, which is not in images/'),
+    ('wrong text', 'captions.jsonl: line 2'),
+    ('wrong text', 'captions.jsonl: line 3'),
+    ('wrong text', 'names.txt: line 1 and line 3 have the name cat'),
+    ('wrong text', "names.txt: line 4 is '', expected NAME or VALUE<TAB>NAME"),
+  ]
+
+
+def test_wrong_masks(
+  mine: pathlib.Path, tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+  tiny_layouts.grey(mine / 'masks/a.png', tiny_layouts.values([0, 2]))
+  tiny_layouts.photo(mine / 'masks/b.jpg')
+  os.replace(mine / 'masks/b.jpg', mine / 'masks/b.png')
+  arguments = ['--dataset=folder', f'--source={mine}', f'--data_dir={tmp_path / "d"}']
+  assert prepare.main(arguments) == 2
+  said = ''.join(capsys.readouterr())
+  assert 'unknown label value: masks/a.png holds 2' in said
+  assert 'unreadable: masks/b.png (is a JPEG, which blurs labels' in said
+  tiny_layouts.grey(mine / 'masks/a.png', tiny_layouts.values([0]))
+  tiny_layouts.grey(mine / 'masks/b.png', tiny_layouts.values([1]))
+  assert prepare.main(arguments) == 0
+  said = ''.join(capsys.readouterr())
+  assert 'folder: val 2 images, 2 classes' in said
+  assert '--config.dataset.name=folder --config.dataset.variant=' in said
+
+
+def test_no_such_folder(tmp_path: pathlib.Path) -> None:
+  with pytest.raises(FileNotFoundError, match='smoke not found; set config.dataset'):
+    folder.prepare(tmp_path, tmp_path / 'smoke')
+  with pytest.raises(SourceError, match='no images in'):
+    folder.prepare(tmp_path / 'data', tmp_path)
