@@ -4,13 +4,14 @@
 and one line in `SOURCES`.
 """
 
-from ovs_jax.convert import clip, clipseg, hf_clip
+from ovs_jax.convert import clip, clipseg, hf_clip, ovseg
 from ovs_jax.convert.family import Family
 
 SOURCES: dict[str, Family] = {
   'openai': clip.OPENAI,
   'open_clip': clip.OPEN_CLIP,
   'ovseg_clip': clip.OVSEG_CLIP,
+  'ovseg': ovseg.OVSEG,
   'hf_clip': hf_clip.HF_CLIP,
   'hf_clipseg': clipseg.HF_CLIPSEG,
   'clipseg': clipseg.CLIPSEG,

@@ -152,8 +152,13 @@ def _export(arguments: argparse.Namespace) -> int:
 def _summary(report: exchange.Report) -> str:
   """Tells what was found, so that a wrong guess is seen."""
   record: dict[str, Any] = report.model['source']
-  sizes = report.model[report.model['model']].items()
-  shown = [f'{k} {v}' for k, v in sizes if k not in _COMPUTATION]
+  kind = report.model['model']
+  shown = [
+    f'{key} {value}'
+    for part in (('proposer', 'clip') if kind == 'ovseg' else (kind,))
+    for key, value in report.model[part].items()
+    if key not in _COMPUTATION
+  ]
   lines = [
     f'{report.family}: {report.tensors} tensors, {report.values:,} numbers',
     f'  {", ".join(shown)}',

@@ -1,6 +1,7 @@
 """Whole checkpoints: from files to our directories, the comparison, and back."""
 
 import dataclasses
+import json
 import pathlib
 import re
 from collections.abc import Mapping
@@ -130,7 +131,8 @@ def check(path: Path, output: Path) -> Report:
   conversion = family.convert(
     checkpoint.tensors, checkpoint.config, Options(**record['options'])
   )
-  tensors, wanted = conversion.tensors, conversion.model
+  tensors = conversion.tensors
+  wanted = json.loads(json.dumps(conversion.model))  # tuples are stored as lists
   del conversion  # its parameters; both need not be in memory
   params, _ = load_model(output)
   differences = [

@@ -137,7 +137,8 @@ class ClipVision(nn.Module):
     position = self.param(
       'positional_embedding', _grid_position, (1 + grid * grid, self.width)
     )
-    position = resize_positions(position, (h // self.patch, w // self.patch))
+    size = (h // self.patch, w // self.patch)
+    position = resize_positions(jnp.asarray(position), size)
     x = x + position[None].astype(self.dtype)
     x = layer_norm('ln_pre', self.dtype, self.epsilon)(x)
     blocks = self._blocks(wanted, project)
