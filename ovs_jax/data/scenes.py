@@ -10,9 +10,7 @@ Splits, each drawn from its own random stream:
   val: whole scenes, captions, masks of all classes.
 """
 
-import contextlib
 import dataclasses
-import fcntl
 import functools
 import io
 import os
@@ -28,6 +26,7 @@ from PIL import Image
 from tqdm import tqdm
 
 from ovs_jax.data import scenes_captions, scenes_draw
+from ovs_jax.data.build import locked, quiet_tfds
 from ovs_jax.data.scenes_draw import NUM_THINGS, UNSEEN, VOID, Region, Scene
 
 SPLITS = ('clip', 'train', 'val')
@@ -228,27 +227,6 @@ class Scenes(tfds.core.GeneratorBasedBuilder):
         self.progress.update()
 
 
-@contextlib.contextmanager
-def _locked(folder: pathlib.Path) -> Iterator[None]:
-  """Lets one process at a time prepare below `folder`; the lock dies with it."""
-  with open(folder / '.prepare.lock', 'w') as file:
-    fcntl.flock(file, fcntl.LOCK_EX)
-    yield
-
-
-@contextlib.contextmanager
-def _quiet_tfds() -> Iterator[None]:
-  """Silences the bars and messages of TFDS, which would bury our one line."""
-  tqdm_utils = tfds.core.utils.tqdm_utils
-  before = tqdm_utils._active
-  tqdm_utils.display_progress_bar(False)
-  try:
-    with contextlib.redirect_stdout(io.StringIO()):
-      yield
-  finally:
-    tqdm_utils.display_progress_bar(before)
-
-
 def _is_prepared(builder: Scenes) -> bool:
   """Whether the data are there; TFDS renames a folder into place when it is done.
 
@@ -278,7 +256,7 @@ def _generate(builder: Scenes) -> None:
   if free < needed:
     raise OSError(f'{free / 1e6:.0f} MB free, {needed / 1e6:.0f} MB needed')
   label = f'drawing scenes/{config.name}'
-  with tqdm(total=total, desc=label, unit=' pictures') as progress, _quiet_tfds():
+  with tqdm(total=total, desc=label, unit=' pictures') as progress, quiet_tfds():
     builder.progress = progress
     builder.download_and_prepare()
 
@@ -312,7 +290,7 @@ def prepare(
   folder = pathlib.Path(builder.data_dir).parent
   try:
     folder.mkdir(parents=True, exist_ok=True)
-    with _locked(folder):
+    with locked(folder):
       builder = Scenes(data_dir=data_dir, config=config)  # may be there by now
       if not _is_prepared(builder):
         _generate(builder)
