@@ -1,0 +1,178 @@
+"""Measures named workloads: rates, latencies, memory and utilisation.
+
+    python -m ovs_jax.bench --workload=clip_crops --set=preset=b16 --set=batch=8
+
+Every workload runs what the package does beside its alternatives, in turns in one
+process, and reports their ratio. `--output=FILE.json` keeps the report, and
+`--compare=FILE.json` shows the ratios to an earlier one.
+"""
+
+import argparse
+import dataclasses
+import importlib
+import pathlib
+import platform
+import sys
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+
+from ovs_jax.bench import WORKLOADS
+from ovs_jax.bench.measure import Workload, matmul_peak, measure, peak_memory
+from ovs_jax.core.files import read_json, write_json
+from ovs_jax.core.lookup import lookup
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+  """Runs the command; returns 0, or 2 after a mistake, which it explains."""
+  arguments = _parser().parse_args(argv)
+  try:
+    report = run(arguments)
+    if arguments.output is not None:
+      write_json(arguments.output, report)
+    print(table(report))
+    if arguments.compare is not None:
+      print(compare(report, read_json(arguments.compare)))
+  except (ValueError, OSError) as error:
+    print(f'error: {error}', file=sys.stderr)
+    return 2
+  return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+  parser = argparse.ArgumentParser(
+    prog='python -m ovs_jax.bench', description=__doc__.split('\n')[0]
+  )
+  parser.add_argument('--workload', required=True, help=', '.join(WORKLOADS))
+  parser.add_argument(
+    '--set', action='append', default=[], metavar='KEY=VALUE', help='an option of it'
+  )
+  parser.add_argument('--variants', help='only these, separated by commas')
+  parser.add_argument('--warmup', type=int, default=1, help='untimed runs of each')
+  parser.add_argument('--repeats', type=int, default=5, help='timed runs of each')
+  parser.add_argument('--output', type=pathlib.Path, help='JSON file for the report')
+  parser.add_argument('--compare', type=pathlib.Path, help='an earlier JSON file')
+  return parser
+
+
+def run(arguments: argparse.Namespace) -> dict[str, Any]:
+  """Builds and measures a workload; returns the report.
+
+  Raises:
+    ValueError: an unknown workload, option or variant, or an unfit value.
+  """
+  name = lookup(WORKLOADS, arguments.workload, 'workload')
+  module = importlib.import_module(name)
+  options = parse_options(module.Options, arguments.set)
+  workload: Workload = module.build(options)
+  if arguments.variants:
+    workload = _choose(workload, arguments.variants.split(','))
+  dtype = getattr(options, 'dtype', 'float32')
+  peak = matmul_peak(dtype)
+  rows = measure(
+    workload, warmup=arguments.warmup, repeats=arguments.repeats, peak=peak
+  )
+  return {
+    'workload': arguments.workload,
+    'options': dataclasses.asdict(options),
+    'unit': workload.unit,
+    'items': workload.items,
+    'facts': workload.facts,
+    'variants': rows,
+    'matmul_flops_per_second': peak,
+    'peak_memory_bytes': peak_memory(),
+    'device': jax.devices()[0].device_kind,
+    'devices': jax.device_count(),
+    'jax': jax.__version__,
+    'python': platform.python_version(),
+    'date': time.strftime('%Y-%m-%d'),
+  }
+
+
+def _choose(workload: Workload, names: Sequence[str]) -> Workload:
+  known = {variant.name: variant for variant in workload.variants}
+  chosen = [lookup(known, name.strip(), 'variant') for name in names]
+  return dataclasses.replace(workload, variants=chosen)
+
+
+def parse_options(options: type, settings: Sequence[str]) -> Any:
+  """Returns an `Options` with the settings, each `key=value`, in place of defaults.
+
+  Raises:
+    ValueError: a setting of another form, an unknown key, or a value of another type.
+  """
+  fields = {field.name: field for field in dataclasses.fields(options)}
+  changed = {}
+  for setting in settings:
+    key, equals, value = setting.partition('=')
+    if not equals:
+      raise ValueError(f'--set={setting} has no value; expected --set=KEY=VALUE')
+    kind = type(lookup(fields, key, 'option').default)
+    if kind is bool:
+      kind = {'true': True, 'false': False}.__getitem__
+    try:
+      changed[key] = kind(value)
+    except (ValueError, KeyError):
+      expected = type(fields[key].default).__name__
+      raise ValueError(f'option {key}={value!r} is not of type {expected}') from None
+  return options(**changed)
+
+
+def table(report: dict[str, Any]) -> str:
+  """Returns the report for people, as a Markdown table with its facts below."""
+  unit = report['unit']
+  lines = [
+    f'| variant | {unit}/s | median, s | p95, s | times the first | MB | utilisation |',
+    '|---|---|---|---|---|---|---|',
+  ]
+  for row in report['variants']:
+    size, used = row['program_bytes'], row['utilisation']
+    cells = [
+      row['variant'],
+      f'{row["items_per_second"]:.4g}',
+      f'{row["seconds"]:.4g}',
+      f'{row["p95_seconds"]:.4g}',
+      f'{row["ratio"]:.2f}',
+      '-' if size is None else f'{size / 1e6:.0f}',
+      '-' if used is None else f'{used:.0%}',
+    ]
+    lines.append('| ' + ' | '.join(cells) + ' |')
+  lines += [f'{key}: {value}' for key, value in report['facts'].items()]
+  memory = ', '.join(
+    f'{place} {size / 1e6:.0f} MB'
+    for place, size in report['peak_memory_bytes'].items()
+  )
+  lines.append(f'peak memory: {memory}')
+  return '\n'.join(lines)
+
+
+def compare(report: dict[str, Any], earlier: dict[str, Any]) -> str:
+  """Returns how many times as fast each variant is as in an earlier report.
+
+  Raises:
+    ValueError: the reports are of different workloads.
+  """
+  if report['workload'] != earlier.get('workload'):
+    raise ValueError(
+      f'the earlier report is of {earlier.get("workload")!r}, this one of '
+      f'{report["workload"]!r}; compare reports of the same workload'
+    )
+  before = {row['variant']: row for row in earlier['variants']}
+  lines = []
+  for row in report['variants']:
+    if row['variant'] in before:
+      rate = row['items_per_second'] / before[row['variant']]['items_per_second']
+      lines.append(f'{row["variant"]}: {rate:.2f} times the rate of {earlier["date"]}')
+  changed = {
+    key: (value, report['options'].get(key))
+    for key, value in earlier['options'].items()
+    if report['options'].get(key) != value
+  }
+  lines += [f'{key} was {old}, is {new}' for key, (old, new) in changed.items()]
+  return '\n'.join(lines)
+
+
+if __name__ == '__main__':
+  sys.exit(main())

@@ -1,0 +1,158 @@
+"""Rates, ratios and reports of `python -m ovs_jax.bench`."""
+
+import dataclasses
+import json
+import pathlib
+
+import jax
+import jax.numpy as jnp
+import pytest
+
+from ovs_jax.bench import WORKLOADS, __main__, measure
+from ovs_jax.bench.measure import Variant, Workload
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+  """A clock that tells what is in the list's only element."""
+  now = [0.0]
+  monkeypatch.setattr(measure.time, 'perf_counter', lambda: now[0])
+  return now
+
+
+def taking(clock: list[float], name: str, seconds: list[float]) -> Variant:
+  """A variant whose runs take these seconds."""
+  left = iter(seconds)
+
+  def run() -> None:
+    clock[0] += next(left)
+
+  return Variant(name, run, flops=300.0)
+
+
+def test_rows_have_medians_rates_and_ratios(clock: list[float]) -> None:
+  variants = [
+    taking(clock, 'package', [9.0, 1.0, 3.0, 2.0]),
+    taking(clock, 'slow', [9.0, 6.0, 6.0, 7.0]),
+  ]
+  fast, slow = measure.measure(Workload('crops', 8, variants), repeats=3, peak=600.0)
+  assert (fast['seconds'], slow['seconds']) == (2.0, 6.0)
+  assert (fast['items_per_second'], slow['items_per_second']) == (4.0, 8 / 6)
+  assert (fast['ratio'], slow['ratio']) == (1.0, 3.0)
+  assert (fast['spread_seconds'], slow['spread_seconds']) == (2.0, 1.0)
+  assert fast['p95_seconds'] == pytest.approx(2.9)
+  assert (fast['flops_per_second'], fast['utilisation']) == (150.0, 0.25)
+
+
+def test_variants_run_in_turns() -> None:
+  order: list[str] = []
+  variants = [Variant(name, lambda n=name: order.append(n)) for name in 'ab']
+  measure.measure(Workload('runs', 1, variants), warmup=2, repeats=2)
+  assert ''.join(order) == 'aabb' + 'abab'
+
+
+@pytest.mark.parametrize(('warmup', 'repeats'), [(1, 0), (-1, 1)])
+def test_nothing_to_time_is_refused(warmup: int, repeats: int) -> None:
+  with pytest.raises(ValueError, match='at least 1 and 0'):
+    measure.measure(Workload('runs', 1, []), warmup=warmup, repeats=repeats)
+
+
+def test_xla_counts_a_product() -> None:
+  x = jnp.ones((32, 64))
+  program = jax.jit(lambda x: x @ x.T).lower(x).compile()
+  variant = Variant('product', lambda: program(x), program=program)
+  (row,) = measure.measure(Workload('products', 1, [variant]), repeats=1)
+  assert row['flops_by_xla'] == pytest.approx(2 * 32 * 64 * 32, rel=0.05)
+  assert row['program_bytes'] >= 4 * (32 * 64 + 32 * 32)
+  assert row['flops'] is None and row['utilisation'] is None
+
+
+def test_peaks_are_plausible() -> None:
+  assert 1e8 < measure.matmul_peak(side=256) < 1e16
+  assert measure.peak_memory()['process'] > 50e6
+
+
+@dataclasses.dataclass(frozen=True)
+class Options:
+  """Options of each type."""
+
+  preset: str = 'tiny'
+  batch: int = 2
+  share: float = 0.5
+  exact: bool = True
+
+
+def test_settings_take_the_type_of_the_default() -> None:
+  settings = ['preset=b16', 'batch=3', 'share=1', 'exact=false']
+  assert __main__.parse_options(Options, settings) == Options('b16', 3, 1.0, False)
+  assert __main__.parse_options(Options, []) == Options()
+
+
+@pytest.mark.parametrize(
+  ('setting', 'message'),
+  [
+    ('batch', 'expected --set=KEY=VALUE'),
+    ('bach=3', "Did you mean 'batch'"),
+    ('batch=many', "batch='many' is not of type int"),
+    ('exact=yes', "exact='yes' is not of type bool"),
+  ],
+)
+def test_unfit_settings_are_explained(setting: str, message: str) -> None:
+  with pytest.raises(ValueError, match=message):
+    __main__.parse_options(Options, [setting])
+
+
+def test_command_measures_keeps_and_compares(
+  tmp_path: pathlib.Path, capsys: pytest.CaptureFixture
+) -> None:
+  output = tmp_path / 'report.json'
+  arguments = ['--workload=clip_crops', '--set=preset=tiny', '--repeats=1']
+  assert __main__.main([*arguments, f'--output={output}']) == 0
+  report = json.loads(output.read_text())
+  assert report['options']['preset'] == 'tiny' and report['unit'] == 'crops'
+  assert '| package |' in capsys.readouterr().out
+  assert __main__.main([*arguments, f'--compare={output}']) == 0
+  assert f'times the rate of {report["date"]}' in capsys.readouterr().out
+
+
+def test_reports_of_the_same_workload_are_compared() -> None:
+  row = {'variant': 'package', 'items_per_second': 6.0}
+  earlier = {
+    'workload': 'fusion',
+    'options': {'batch': 1},
+    'variants': [row | {'items_per_second': 4.0}],
+    'date': '2026-01-01',
+  }
+  report = {'workload': 'fusion', 'options': {'batch': 2}, 'variants': [row]}
+  assert __main__.compare(report, earlier).splitlines() == [
+    'package: 1.50 times the rate of 2026-01-01',
+    'batch was 1, is 2',
+  ]
+  with pytest.raises(ValueError, match='of the same workload'):
+    __main__.compare(report | {'workload': 'clip_crops'}, earlier)
+
+
+@pytest.mark.parametrize(
+  ('arguments', 'message'),
+  [
+    (['--workload=clip_crop'], "Did you mean 'clip_crops'"),
+    (['--workload=clip_crops', '--set=preset=b61'], "Did you mean 'b16'"),
+    (
+      ['--workload=clip_crops', '--set=preset=tiny', '--variants=pakage'],
+      "Did you mean 'package'",
+    ),
+  ],
+)
+def test_mistakes_are_one_line(
+  arguments: list[str], message: str, capsys: pytest.CaptureFixture
+) -> None:
+  assert __main__.main(arguments) == 2
+  error = capsys.readouterr().err
+  assert message in error and error.count('\n') == 1
+
+
+def test_every_workload_has_options_with_defaults() -> None:
+  for name in WORKLOADS.values():
+    module = __import__(name, fromlist=['build'])
+    assert module.Options() == module.Options()
+    assert module.build.__doc__ and module.__doc__
