@@ -74,7 +74,7 @@ class Job:
   """
 
   name: str
-  flops: float
+  flops: int
   reduced: int
   gathered: int
   batch: int

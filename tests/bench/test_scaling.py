@@ -17,7 +17,7 @@ def test_a_ring_sends_almost_everything_twice() -> None:
 
 
 def test_efficiency_is_the_share_of_computing() -> None:
-  job = Job('a', flops=50.0, reduced=80, gathered=0, batch=6)
+  job = Job('a', flops=50, reduced=80, gathered=0, batch=6)
   # 300 operations at 50 a second, then 12 seconds of sending.
   assert scaling.efficiency(job, 4, CHIP) == pytest.approx(6 / (6 + 12))
   assert scaling.efficiency(job, 1, CHIP) == 1
