@@ -3,11 +3,11 @@
 import dataclasses
 import pathlib
 from collections.abc import Mapping, Sequence
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 
-from ovs_jax.core.types import Bool, Float, Int, UInt8
+from ovs_jax.core.types import Array, Bool, Float, Int, UInt8
 from ovs_jax.evaluate.distractors import distractors
 from ovs_jax.evaluate.network import OTHERS, Network, Picture, Setting
 from ovs_jax.evaluate.oracle import split_errors
@@ -40,6 +40,7 @@ class Sample:
   position: int
 
 
+@runtime_checkable
 class Judge(Protocol):
   """One data set's worth of counts, for a model or for saved label maps."""
 
@@ -179,7 +180,7 @@ class ModelJudge:
     self,
     sample: Sample,
     picture: Picture,
-    logits: tuple[Float[np.ndarray, 'q k1'], Float[np.ndarray, 'q k']],
+    logits: tuple[Float[Array, 'q k1'], Float[Array, 'q k']],
     classes: Int[np.ndarray, 't'],
   ) -> dict[str, Int[np.ndarray, 'h w']]:
     names = (TRUE_VOCABULARY, TRUE_MASKS, TRUE_CLASSES)

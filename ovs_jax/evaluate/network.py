@@ -97,7 +97,9 @@ class Network:
     self, picture: Picture, text: Float[np.ndarray, 'k d']
   ) -> tuple[Float[Array, 'q k1'], Float[Array, 'q k']]:
     """Returns those of the proposer, "no object" last, and those of CLIP."""
-    encoded = dataclasses.replace(picture.encoded, masks=jnp.zeros((1, 1, 1)))
+    # The masks play no part here, and without them their size needs no compilation.
+    masks = picture.encoded.masks[:, :1, :1]
+    encoded = dataclasses.replace(picture.encoded, masks=masks)
     return _classify(encoded, jnp.asarray(text))
 
   def labels(

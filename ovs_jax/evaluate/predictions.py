@@ -126,6 +126,7 @@ def check_problems(
     return
   lines = []
   for kind, found in problems.items():
+    found = sorted(found)
     more = f', and {len(found) - _SHOWN:,} more' if len(found) > _SHOWN else ''
     lines.append(f'  {len(found):,} {kind}: {", ".join(found[:_SHOWN])}{more}')
   raise ValueError(

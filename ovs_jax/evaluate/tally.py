@@ -44,7 +44,7 @@ class Tally:
     self,
     image_id: str,
     prediction: Int[np.ndarray, 'h w'],
-    label: Int[np.ndarray, 'h w'],
+    label: Int[np.ndarray, 'H W'],
     *,
     boundary: bool = True,
   ) -> None:

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 import jax.numpy as jnp
 import numpy as np
 
-from ovs_jax.core.types import Array, Float, Int
+from ovs_jax.core.types import Array, Float, Int, Num
 
 # From this share of neighbours with other labels on, counting runs does not pay.
 _BUSY = 8
@@ -38,9 +38,9 @@ def confusion_matrix(
 
 
 def count_pixels(
-  prediction: Int[np.ndarray, '*b'], label: Int[np.ndarray, '*b'], num_classes: int
+  prediction: Num[np.ndarray, '*b'], label: Num[np.ndarray, '*b'], num_classes: int
 ) -> Int[np.ndarray, 'k1 k1']:
-  """Returns what `confusion_matrix` does, in 64 bits, from arrays of the host.
+  """Returns what `confusion_matrix` does, in 64 bits, from integers on the host.
 
   Label maps consist of runs of equal labels; counting those instead of pixels is what
   makes it fast.
