@@ -83,8 +83,7 @@ PIPELINES: dict[str, Pipeline] = {
     640,
     lambda size: (
       augment.only_classes(range(_CLASSES)),
-      augment.scale_jitter(_sides(size), 4 * size),
-      augment.fixed_crop(size),
+      augment.jittered_crop(_sides(size), 4 * size, size),
       augment.colour_jitter,
       transforms.random_flip,
       augment.pad_square(size),

@@ -3,6 +3,8 @@
 import csv
 import json
 import pathlib
+import subprocess
+import sys
 from typing import Any
 
 import numpy as np
@@ -17,6 +19,7 @@ from ovs_jax.evaluate.judges import SAVED, SavedJudge
 from ovs_jax.evaluate.suite import Target
 from ovs_jax.text import vocabulary
 
+ROOT = pathlib.Path(__file__).parents[2]
 NAMES = vocabulary.load('scenes')
 IMAGES = 16
 
@@ -277,3 +280,22 @@ def test_pictures_are_the_best_the_middle_and_the_worst() -> None:
   assert titles == ['best: 0, 100.0', 'median: 3, 70.0', 'worst: 6, 40.0']
   assert [i for _, i, _ in suite_files.choose(counts, 4)] == list('0123456')
   assert suite_files.choose(tally.Tally(2), 3) == []
+
+
+def test_the_command_knows_both_flags(data_dir: str, tmp_path: pathlib.Path) -> None:
+  line = [
+    sys.executable,
+    '-m',
+    'ovs_jax.main',
+    '--config=configs/eval_ovseg.py',
+    "--config.suite.datasets=('scenes/smoke:val',)",
+    '--config.suite.search=(0.5,)',
+    f'--config.dataset.data_dir={data_dir}',
+    f'--predictions={tmp_path / "none"}',
+    f'--workdir={tmp_path / "out"}',
+    '--i-know',  # without it the search is refused
+  ]
+  done = subprocess.run(line, cwd=ROOT, capture_output=True, text=True, timeout=300)
+  assert done.returncode == 2
+  expected = f'error: {tmp_path}/none not found; --predictions= is the directory'
+  assert done.stderr.splitlines()[-1].startswith(expected)
