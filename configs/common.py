@@ -24,6 +24,7 @@ def base(name: str, mode: str) -> ml_collections.ConfigDict:
   config.mode = mode  # a job of ovs_jax.main
   config.recipe = ''  # what `train` trains; see ovs_jax.train.recipes
   config.seed = 0  # of parameters, shuffling and augmentation
+  config.checkpoint = ''  # to evaluate; another name of eval.checkpoint
   config.optimize_programs = True  # False compiles sooner and runs slower
   config.mesh = _section(
     data=-1,  # devices along the batch; -1: all
@@ -67,6 +68,7 @@ def base(name: str, mode: str) -> ml_collections.ConfigDict:
   config.mining = _mining()
   config.test = _test()
   config.eval = _eval()
+  config.eval.checkpoint = config.get_ref('checkpoint')
   config.suite = _suite()
   config.report = _section(
     frozen='',  # directory of the evaluation of the un-adapted CLIP

@@ -6,7 +6,7 @@ report.json; per data set per_class.csv, per_image.csv, confusion.npz and sheet.
 Expected: the released Swin-B is published with 9.0, 12.4, 29.6, 55.7 and 94.5 mIoU
 (detectron2 0.6) in the order below; here not measured. Data: see docs/datasets.md.
 Hardware: one GPU with 16 GB; time not measured. As smoke: 2 CPU cores.
-Command: launch/run.sh --config=configs/eval_ovseg.py --config.eval.checkpoint=DIR
+Command: launch/run.sh --config=configs/eval_ovseg.py --config.checkpoint=DIR
 """
 
 import ml_collections

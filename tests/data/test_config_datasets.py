@@ -48,3 +48,11 @@ def test_the_papers_lambdas() -> None:
   }
   assert config.suite.search == () and not config.suite.i_know
   assert common.base('x', 'benchmark').suite.predictions == ''
+
+
+def test_both_names_of_the_checkpoint_are_one() -> None:
+  for section in ('', 'eval'):
+    config = eval_ovseg.get_config()
+    (config[section] if section else config).checkpoint = 'some/where'
+    assert config.checkpoint == config.eval.checkpoint == 'some/where'
+    assert config.to_dict()['eval']['checkpoint'] == 'some/where'
