@@ -14,20 +14,12 @@ from collections.abc import Sequence
 from ovs_jax.evaluate.similarity import plain_names
 from ovs_jax.text import vocabulary
 
-_AGES = ('old', 'new', 'broken', 'dirty', 'clean', 'empty', 'heavy', 'cheap')
-_MADE_OF = (
-  'wooden',
-  'plastic',
-  'metal',
-  'glass',
-  'paper',
-  'stone',
-  'leather',
-  'rubber',
-  'golden',
-  'woollen',
-  'concrete',
-  'ceramic',
+_AGES = tuple(
+  'old new broken dirty clean empty heavy cheap dusty rusty shiny ugly'.split()
+)
+_MADE_OF = tuple(
+  'wooden plastic metal glass paper stone leather rubber golden woollen concrete '
+  'ceramic velvet bamboo copper marble cotton porcelain'.split()
 )
 _ADJECTIVES = (
   tuple((x,) for x in _AGES + _MADE_OF),

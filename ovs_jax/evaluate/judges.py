@@ -129,19 +129,22 @@ class ModelJudge:
     return (0, *self.plan.distractors) if self.plan.distractors else ()
 
   def _distractors(self) -> Float[np.ndarray, 'n d']:
-    """Embeddings of names that share no word with a class and are like none."""
+    """Embeddings of names that share no word with a class and are like none.
+
+    Where half of the candidates are too much like a class, as to a text tower that
+    tells nothing apart, the least alike of them fill up the rest.
+    """
     wanted = max(self.plan.distractors, default=0)
     if not wanted:
       return self.text[:0]
     taken = [w for words in self._names.synonyms for w in words]
     taken += self._names.names
-    asked = wanted
-    while True:
-      rows = self.network.embed(distractors(taken, asked))
-      rows = rows[(rows @ self.text.T).max(axis=1) < self.plan.near]
-      if len(rows) >= wanted:
-        return rows[:wanted]
-      asked += max(wanted - len(rows), 64)
+    rows = self.network.embed(distractors(taken, 2 * wanted))
+    alike = (rows @ self.text.T).max(axis=1)
+    clear = np.flatnonzero(alike < self.plan.near)
+    rest = np.flatnonzero(alike >= self.plan.near)
+    rest = rest[np.argsort(alike[rest], kind='stable')]
+    return rows[np.concatenate([clear, rest])[:wanted]]
 
   def count(self, sample: Sample) -> Int[np.ndarray, 'h w'] | None:
     """Counts an image in all ways; returns the headline's label map."""

@@ -163,3 +163,17 @@ def test_names_too_close_are_no_distractors() -> None:
   judge = ModelJudge(Close(), NAMES, plan)
   more = judge._texts[60][3:]
   assert len(more) == 60 and (more @ judge.text.T).max() < 0.9
+
+
+def test_a_text_tower_that_tells_nothing_apart() -> None:
+  class Blind(Truthful):
+    def embed(self, names: tuple[str, ...]) -> np.ndarray:
+      rows = np.zeros((len(names), WIDTH))
+      rows[:, 0], rows[:, 1] = 1, np.arange(len(names)) % 7 / 100
+      return rows / np.linalg.norm(rows, axis=1, keepdims=True)
+
+  plan = Plan((), (14,), 0, near=0.9, single_concepts=False)
+  more = ModelJudge(Blind(), NAMES, plan)._texts[14][3:]
+  # Nothing is clear of the classes; of 28 candidates the least alike are taken.
+  assert more.shape == (14, WIDTH)
+  assert more[:4, 1].min() > more[4:, 1].max()
