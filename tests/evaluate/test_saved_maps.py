@@ -65,7 +65,7 @@ def test_all_problems_come_in_one_message(tmp_path: pathlib.Path) -> None:
     'values 0 to 2',
     '1 of the wrong size: size.npy (2 x 3, its label map 3 x 2)',
     '1 with labels outside the vocabulary: label.npy (7)',
-    '2 not one channel of integers: float.npy (float64, 2 x 3), colour.npy',
+    '2 not one channel of integers: colour.npy (int64, 2 x 3 x 3), float.npy (float64',
     '1 unreadable: broken.png',
     '7 missing: m0, m1, m2, m3, m4, and 2 more',
   ):
