@@ -59,7 +59,17 @@ class Judge(Protocol):
 class SavedJudge:
   """Scores label maps that another program saved."""
 
-  def __init__(self, directory: pathlib.Path, names: Vocabulary) -> None:
+  def __init__(
+    self, directory: pathlib.Path, names: Vocabulary, *, names_checked: bool
+  ) -> None:
+    """Reads nothing yet.
+
+    Args:
+      directory: of the label maps.
+      names: the class list.
+      names_checked: whether the label maps came with this very list.
+    """
+    self.names_checked = names_checked
     self.headline = SAVED
     self.tallies = {SAVED: Tally(len(names))}
     self.sums: Arrays = {}

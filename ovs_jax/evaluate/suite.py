@@ -217,6 +217,8 @@ def _evaluate(
     training,
   )
   summary['dataset'] = str(source.target)
+  unproven = isinstance(judge, SavedJudge) and not judge.names_checked
+  summary['names_checked'] = not unproven
   summary['seconds'] = round(time.time() - began, 1)
   if jax.process_index() == 0:
     suite_files.write_tables(directory, source.names, summary, tallies, sums)
@@ -232,8 +234,8 @@ def _evaluate(
 def _judge(config: Any, source: Source, network: Network | None) -> Judge:
   if network is None:
     root = predictions.find_directory(config.suite.predictions, source.target.name)
-    predictions.check_names(root, source.names.names)
-    return SavedJudge(root, source.names)
+    checked = predictions.check_names(root, source.names.names)
+    return SavedJudge(root, source.names, names_checked=checked)
   suite = config.suite
   further = [Setting(m.classifier, float(m.weight)) for m in config.eval.methods]
   further += [Setting('ensemble', float(w)) for w in suite.search]

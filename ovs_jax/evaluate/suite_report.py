@@ -66,6 +66,13 @@ def markdown(what: Mapping[str, Any], summaries: Summaries) -> str:
       'says nothing about other images.**',
       '',
     ]
+  unproven = [name for name, s in summaries.items() if not s['names_checked']]
+  if unproven:
+    lines += [
+      f'No names.txt came with the label maps of {", ".join(unproven)}: that their '
+      'numbers mean the classes of the data set was not checked.',
+      '',
+    ]
   lines += _headline(summaries)
   lines += _other_settings(summaries)
   lines += _groups(summaries)

@@ -9,7 +9,7 @@ import math
 
 import numpy as np
 
-from ovs_jax.core.types import Bool, Int
+from ovs_jax.core.types import Bool, Int, Num
 
 RATIO = 0.02  # of the diagonal; the paper's value
 
@@ -22,15 +22,16 @@ def band_width(size: tuple[int, int], ratio: float = RATIO) -> int:
 def boundary_band(
   labels: Int[np.ndarray, 'h w'], distance: int
 ) -> Bool[np.ndarray, 'h w']:
-  """Marks pixels with another label, or the image's end, within `distance`.
+  """Marks pixels with another label (0 or more), or the image's end, in `distance`.
 
   The distance is that of `distance` erosions with a square of 3x3, as in the authors'
   code: the larger one of those along rows and columns.
   """
-  labels = np.ascontiguousarray(labels)
   # A frame of a value that no label has, so that the image's end is a border too.
-  outside = labels.max(initial=0).astype(np.int64) + 1
-  padded = np.pad(labels.astype(np.int32), distance, constant_values=outside)
+  outside = int(labels.max(initial=0)) + 1
+  # The smallest type: memory is all that limits the speed.
+  small = labels.astype(np.min_scalar_type(outside))
+  padded = np.pad(small, distance, constant_values=outside)
   low, high = padded, padded
   for axis in (0, 1):
     low = _window(low, distance, axis, np.minimum)
@@ -39,8 +40,8 @@ def boundary_band(
 
 
 def _window(
-  x: Int[np.ndarray, 'h w'], distance: int, axis: int, least: np.ufunc
-) -> Int[np.ndarray, 'H W']:
+  x: Num[np.ndarray, 'h w'], distance: int, axis: int, least: np.ufunc
+) -> Num[np.ndarray, 'H W']:
   """The least of every window of 2 * distance + 1, which doubles from 1."""
   window, covered = 2 * distance + 1, 1
   x = np.moveaxis(x, axis, 0)

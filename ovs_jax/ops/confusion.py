@@ -46,22 +46,32 @@ def count_pixels(
   makes it fast.
   """
   k = num_classes + 1
-  # Only numbers below 0 are larger as unsigned ones, and there are fewer classes.
-  inside = [
-    np.minimum(x.astype(np.int32).view(np.uint32), num_classes).reshape(-1)
-    for x in (prediction, label)
-  ]
-  index = inside[0] * np.uint32(k) + inside[1]
-  if not index.size:
+  guess, truth = (np.ascontiguousarray(x).reshape(-1) for x in (prediction, label))
+  if not guess.size:
     return np.zeros((k, k), np.int64)
-  starts = np.flatnonzero(index[1:] != index[:-1]) + 1
-  if len(starts) * _BUSY > index.size:
+  changes = (guess[1:] != guess[:-1]) | (truth[1:] != truth[:-1])
+  starts = np.flatnonzero(changes) + 1
+  if len(starts) * _BUSY > guess.size:
+    index = _index(guess, truth, num_classes)
     return np.bincount(index, minlength=k * k).reshape(k, k)
   starts = np.concatenate([[0], starts])
-  lengths = np.diff(starts, append=index.size)
+  lengths = np.diff(starts, append=guess.size)
+  index = _index(guess[starts], truth[starts], num_classes)
   # Sums of integers below 2**53 are exact in float64.
-  counts = np.bincount(index[starts], weights=lengths, minlength=k * k)
+  counts = np.bincount(index, weights=lengths, minlength=k * k)
   return counts.astype(np.int64).reshape(k, k)
+
+
+def _index(
+  prediction: Num[np.ndarray, 'n'], label: Num[np.ndarray, 'n'], num_classes: int
+) -> Num[np.ndarray, 'n']:
+  """The place of each pixel in the matrix, row by row."""
+  # Only numbers below 0 are larger as unsigned ones, and there are fewer classes.
+  rows, columns = (
+    np.minimum(x.astype(np.int32).view(np.uint32), num_classes)
+    for x in (prediction, label)
+  )
+  return rows * np.uint32(num_classes + 1) + columns
 
 
 def segmentation_scores(

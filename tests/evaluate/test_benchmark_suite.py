@@ -149,7 +149,7 @@ def test_hosts_share_the_images(
   (source,) = suite.load_sources(config, [Target.parse('scenes/smoke:val')])
   parts, seen = [], []
   for index in range(hosts):  # 16 images: with 3 hosts the last batch is ragged
-    judge = SavedJudge(maps, NAMES)
+    judge = SavedJudge(maps, NAMES, names_checked=True)
     suite.count_images(
       judge, source, title='', process_index=index, process_count=hosts
     )
@@ -159,7 +159,7 @@ def test_hosts_share_the_images(
   merged = tally.unpack(parts)[0][SAVED]
   expected = tally.Tally(72)
   for image_id in truth:
-    guess = SavedJudge(maps, NAMES).predict(
+    guess = SavedJudge(maps, NAMES, names_checked=True).predict(
       suite.Sample(image_id, np.zeros((128, 128, 3), np.uint8), truth[image_id], 0)
     )
     expected.add(image_id, guess, truth[image_id])
@@ -194,6 +194,17 @@ def test_finished_data_sets_are_not_evaluated_again(
   config.suite.bootstrap = 7
   with pytest.raises(ValueError, match='made with another configuration or class list'):
     suite.benchmark(config, tmp_path / 'out')
+
+
+def test_a_missing_class_list_is_stated(
+  config: Any, maps: Any, tmp_path: pathlib.Path
+) -> None:
+  said = 'No names.txt came with the label maps of scenes/smoke:val'
+  suite.benchmark(config, tmp_path / 'with')
+  assert said not in (tmp_path / 'with' / 'report.md').read_text()
+  (maps / 'names.txt').unlink()
+  suite.benchmark(config, tmp_path / 'without')
+  assert said in (tmp_path / 'without' / 'report.md').read_text()
 
 
 def test_what_is_kept_can_be_scored(
