@@ -20,6 +20,16 @@ def _uniform(example: Example, stream: int, count: int) -> tf.Tensor:
   return tf.random.stateless_uniform((count,), seed)
 
 
+def scale_jitter(shortest: Sequence[int], longest: int) -> Transform:
+  """`jittered_crop` without a crop; with one side there is nothing to draw."""
+  return jittered_crop(shortest, longest, 0)
+
+
+def fixed_crop(size: int) -> Transform:
+  """`jittered_crop` without a change of scale."""
+  return jittered_crop((), 0, size)
+
+
 def jittered_crop(shortest: Sequence[int], longest: int, size: int) -> Transform:
   """Resizes to a shorter side drawn from `shortest`, then cuts out a random square.
 
@@ -37,15 +47,20 @@ def jittered_crop(shortest: Sequence[int], longest: int, size: int) -> Transform
     shape = tf.shape(example['image'])[:2]
     full = shape
     if shortest:
-      index = tf.cast(_uniform(example, 3, 1)[0] * len(shortest), tf.int32)
-      side = tf.gather(tf.constant(tuple(shortest), tf.float64), index)
+      side = tf.constant(shortest[0], tf.float64)
+      if len(shortest) > 1:
+        index = tf.cast(_uniform(example, 3, 1)[0] * len(shortest), tf.int32)
+        side = tf.gather(tf.constant(tuple(shortest), tf.float64), index)
       sides = tf.cast(shape, tf.float64)
       scale = side / tf.reduce_min(sides)
       scale = tf.minimum(scale, longest / tf.reduce_max(sides))
       full = tf.maximum(tf.cast(sides * scale + 0.5, tf.int32), 1)
-    cut = tf.minimum(full, size) if size else full
-    free = tf.cast(full - cut + 1, tf.float32)
-    start = tf.minimum(tf.cast(_uniform(example, 4, 2) * free, tf.int32), full - cut)
+    start, cut = tf.zeros_like(full), full
+    if size:
+      cut = tf.minimum(full, size)
+      free = tf.cast(full - cut + 1, tf.float32)
+      start = tf.cast(_uniform(example, 4, 2) * free, tf.int32)
+      start = tf.minimum(start, full - cut)
     image = _resized_part(example['image'], full, start, cut)
     rows, columns = (
       (start[i] + tf.range(cut[i])) * shape[i] // full[i] for i in range(2)
