@@ -24,6 +24,7 @@ def base(name: str, mode: str) -> ml_collections.ConfigDict:
   config.mode = mode  # a job of ovs_jax.main
   config.recipe = ''  # what `train` trains; see ovs_jax.train.recipes
   config.seed = 0  # of parameters, shuffling and augmentation
+  config.checkpoint = ''  # to evaluate; another name of eval.checkpoint
   config.optimize_programs = True  # False compiles sooner and runs slower
   config.mesh = _section(
     data=-1,  # devices along the batch; -1: all
@@ -69,6 +70,8 @@ def base(name: str, mode: str) -> ml_collections.ConfigDict:
   config.mining = _mining()
   config.test = _test()
   config.eval = _eval()
+  config.eval.checkpoint = config.get_ref('checkpoint')
+  config.suite = _suite()
   config.report = _section(
     frozen='',  # directory of the evaluation of the un-adapted CLIP
     adapted='',  # and of the adapted one
@@ -198,6 +201,24 @@ def _eval() -> ml_collections.ConfigDict:
       _section(classifier='clip', weight=0.0),
       _section(classifier='ensemble', weight=0.7),
     ),
+  )
+
+
+def _suite() -> ml_collections.ConfigDict:
+  return _section(
+    datasets=('scenes',),  # each NAME, NAME/VARIANT or NAME/VARIANT:SPLIT
+    tuned=(),  # (data set, lambda): a second column, labelled so
+    search=(),  # lambdas to choose from on the data themselves; refused on test splits
+    i_know=False,  # search on test splits all the same; --i-know
+    predictions='',  # directory of another system's label maps; --predictions=DIR
+    save_predictions=False,  # keep the headline's label maps
+    training='coco_stuff_171',  # class list of training, where a list does not say
+    near=0.9,  # cosine of names from which on an unseen class is a near one
+    distractors=(100, 1_000, 10_000),  # irrelevant names that are added
+    distractor_images=100,  # the first images, on which they are; 0: all
+    single_concepts=True,  # also ask for one name at a time
+    bootstrap=1000,  # resampled data sets for the intervals; 0: none
+    sheet=3,  # pictures each of the best, median and worst images
   )
 
 

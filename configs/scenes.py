@@ -33,6 +33,7 @@ _NEEDS = {
   'evaluate_frozen': ('ovseg_frozen',),
   'evaluate_mpt': ('ovseg_mpt',),
   'report': ('evaluate_frozen', 'evaluate_mpt'),
+  'eval_ovseg': ('ovseg_mpt',),
 }
 
 
@@ -56,6 +57,7 @@ def stages() -> dict[str, ml_collections.ConfigDict]:
     'evaluate_frozen': evaluate('{run}/ovseg_frozen/model'),
     'evaluate_mpt': evaluate('{run}/ovseg_mpt/model'),
     'report': report('{run}'),
+    'eval_ovseg': benchmark('{run}/ovseg_mpt/model'),
   }
 
 
@@ -256,6 +258,14 @@ def evaluate(checkpoint: str) -> ml_collections.ConfigDict:
     ml_collections.ConfigDict({'classifier': name, 'weight': weight})
     for name, weight in (('proposer', 0.0), ('clip', 0.0), ('ensemble', _CLIP_WEIGHT))
   )
+  return config
+
+
+def benchmark(checkpoint: str) -> ml_collections.ConfigDict:
+  """The evaluation of the benchmarks, on scenes instead of them."""
+  config = common.base('eval_ovseg', 'benchmark')
+  config.eval.checkpoint = checkpoint
+  config.suite.training = 'scenes'
   return config
 
 

@@ -27,6 +27,12 @@ from ovs_jax.pipeline import check_owner, run_pipeline
 
 _CONFIG = config_flags.DEFINE_config_file('config', None, 'Configuration file.')
 _WORKDIR = flags.DEFINE_string('workdir', None, 'Where results go.')
+_PREDICTIONS = flags.DEFINE_string(
+  'predictions', None, 'Saved label maps to score; config.suite.predictions.'
+)
+_I_KNOW = flags.DEFINE_bool(
+  'i-know', False, 'Search settings on test splits; config.suite.i_know.'
+)
 _MULTIHOST = flags.DEFINE_bool('multihost', False, 'Join the other hosts of a job.')
 
 _VERSIONS = f'jax {jax.__version__}, ovs_jax {ovs_jax.__version__}'
@@ -42,6 +48,12 @@ def _evaluate(config: Any, workdir: pathlib.Path) -> dict[str, Any]:
   from ovs_jax.evaluate.runner import evaluate
 
   return evaluate(config, workdir)
+
+
+def _benchmark(config: Any, workdir: pathlib.Path) -> dict[str, Any]:
+  from ovs_jax.evaluate.suite import benchmark
+
+  return benchmark(config, workdir)
 
 
 def _mine(config: Any, workdir: pathlib.Path) -> dict[str, Any]:
@@ -77,6 +89,7 @@ def _pipeline(config: Any, workdir: pathlib.Path) -> dict[str, Any]:
 MODES = {
   'train': _train,
   'evaluate': _evaluate,
+  'benchmark': _benchmark,
   'mine': _mine,
   'assemble': _assemble,
   'prepare': _prepare,
@@ -126,6 +139,10 @@ def main(argv: list[str]) -> None:
     raise app.UsageError(f'unknown arguments {argv[1:]}; flags start with --')
   logging.set_verbosity(logging.WARNING)
   config = _CONFIG.value
+  if _PREDICTIONS.value is not None:
+    config.suite.predictions = _PREDICTIONS.value
+  if _I_KNOW.value:
+    config.suite.i_know = True
   workdir = pathlib.Path(_WORKDIR.value or f'runs/{config.name}')
   _cache_programs()
   try:
