@@ -61,8 +61,13 @@ def base(name: str, mode: str) -> ml_collections.ConfigDict:
     backbone='',  # checkpoint whose backbone the proposer's training starts from
     clipseg='',  # CLIPSeg whose decoder to go on with; '' draws one beside init.clip
     pairs='',  # mined data set
+    more_pairs=(),  # others to mix in: (directory, weight of a pair; 1: once an epoch)
+    labelled='',  # pairs of true masks and class names, classified during training
+    prompts='',  # directory of mask prompts for the CLIP in `clip` or `eval.checkpoint`
   )
+  config.needs = ()  # what must be there first: (key, what it is, command to make it)
   config.train = _train()
+  config.adapt = _adapt()
   config.optimizer = _optimizer()
   config.mining = _mining()
   config.test = _test()
@@ -98,6 +103,22 @@ def _train() -> ml_collections.ConfigDict:
     log_every=20,
     save_every=250,
     disk_megabytes=500,  # that must be free before training starts
+  )
+
+
+def _adapt() -> ml_collections.ConfigDict:
+  return _section(
+    prior='mask',  # how crops are cut: mask (background filled) | box (as they are)
+    crop_area=(),  # least and most area of random crops; (): train.min_crop decides
+    crop_ratio=(0.75, 1.3333333333333333),  # and of their width to height
+    uint8=False,  # crops become bytes on the host: a quarter of the transfer
+    cache_text=False,  # embed all nouns before training; the text tower must be frozen
+    balance=0.0,  # nouns are drawn by frequency (0), its root (0.5) or alike (1)
+    duplicates='negatives',  # crops of a noun: negatives | ignored | positives
+    loss_chunk=0,  # columns of logits at once; 0: all
+    store='all',  # in checkpoints: all | prompts (and the temperature, if trained)
+    evaluate_every=0,  # steps between classifications of init.labelled; 0: never
+    evaluate_batch=64,
   )
 
 

@@ -16,6 +16,7 @@ from ovs_jax.core.lookup import lookup
 from ovs_jax.core.runlog import RunLog
 from ovs_jax.core.tree import count_parameters, difference
 from ovs_jax.core.types import Array, Batch, Metrics
+from ovs_jax.train.keeping import Keeping
 from ovs_jax.train.optimizer import build_optimizer, learning_rate_scales
 from ovs_jax.train.recipes import RECIPES, Recipe
 from ovs_jax.train.state import TrainState, merge_params, split_params
@@ -96,8 +97,10 @@ def train(config: Any, workdir: pathlib.Path) -> dict[str, Any]:
   saved = RunCheckpoints(
     workdir / 'checkpoints', keep=config.train.keep, config=recipe.model_config
   )
-  state = _restore(saved, state)
+  keeping = Keeping(recipe, config, workdir)
+  state = _restore(saved, state, keeping)
   start = int(state.step)
+  keeping.start(start, state.params)
   # The state keeps its placement, so that the second step needs no second program.
   placed = jax.tree.map(lambda x: x.sharding, state)
   run = jax.jit(step_function, donate_argnums=0, out_shardings=(placed, None))
@@ -118,7 +121,8 @@ def train(config: Any, workdir: pathlib.Path) -> dict[str, Any]:
         metrics = {name: float(x) for name, x in values.items()}
         log.write(step, metrics)
       if step % config.train.save_every == 0 or step == config.train.steps:
-        saved.save(step, state.params, state.optimizer)
+        saved.save(step, keeping.part(state.params), state.optimizer)
+      keeping.evaluate(step, state.params)
   finally:
     log.close()
     saved.close()
@@ -130,13 +134,15 @@ def train(config: Any, workdir: pathlib.Path) -> dict[str, Any]:
   }
 
 
-def _restore(saved: RunCheckpoints, state: TrainState) -> TrainState:
+def _restore(saved: RunCheckpoints, state: TrainState, keeping: Keeping) -> TrainState:
   latest = saved.latest()
   if latest is None:
     return state
-  params, optimizer = saved.restore(latest, state.params, state.optimizer)
-  problem = difference(state.params, params, what=f'checkpoint of step {latest}')
+  expected = keeping.part(state.params)
+  part, optimizer = saved.restore(latest, expected, state.optimizer)
+  problem = difference(expected, part, what=f'checkpoint of step {latest}')
   if problem:
     raise ValueError(problem)
+  params = keeping.whole(part, state.params)
   step = jax.device_put(jnp.int32(latest), state.step.sharding)
   return TrainState(step, params, optimizer)
