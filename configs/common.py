@@ -28,6 +28,8 @@ def base(name: str, mode: str) -> ml_collections.ConfigDict:
   config.mesh = _section(
     data=-1,  # devices along the batch; -1: all
     model=1,  # devices along heads and hidden units
+    fsdp=False,  # whether large parameters are split along the batch's devices, too
+    rules=(),  # (path pattern, axes of its last dimensions), before the package's own
   )
   config.dataset = _section(
     name='scenes',  # see ovs_jax.data.DATASETS
@@ -89,6 +91,7 @@ def _train() -> ml_collections.ConfigDict:
   return _section(
     steps=1000,
     batch_size=64,  # of all devices and hosts together
+    accumulate=1,  # turns in which a batch is computed, each with its own loss
     split='train',
     min_crop=0.9,  # random crops keep at least this share of each side
     text_length=24,  # tokens per caption; longer ones are cut
@@ -103,6 +106,7 @@ def _train() -> ml_collections.ConfigDict:
     log_every=20,
     save_every=250,
     disk_megabytes=500,  # that must be free before training starts
+    profile=0,  # steps to trace into <workdir>/profile, for Perfetto or TensorBoard
   )
 
 

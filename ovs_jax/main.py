@@ -8,6 +8,7 @@ results go (default: runs/<name of the config>).
 import json
 import os
 import pathlib
+import platform
 import sys
 import traceback
 from typing import Any
@@ -16,15 +17,20 @@ import jax
 from absl import app, flags, logging
 from ml_collections import config_flags
 
+import ovs_jax
+from ovs_jax.core import hosts
 from ovs_jax.core.checkpoint import skip_noise
-from ovs_jax.core.files import check_writable
+from ovs_jax.core.files import check_writable, fingerprint
 from ovs_jax.core.lookup import lookup
+from ovs_jax.core.preemption import STOPPED_STATUS, Stopped
 from ovs_jax.needs import check_needs
 from ovs_jax.pipeline import check_owner, run_pipeline
 
 _CONFIG = config_flags.DEFINE_config_file('config', None, 'Configuration file.')
 _WORKDIR = flags.DEFINE_string('workdir', None, 'Where results go.')
 _MULTIHOST = flags.DEFINE_bool('multihost', False, 'Join the other hosts of a job.')
+
+_VERSIONS = f'jax {jax.__version__}, ovs_jax {ovs_jax.__version__}'
 
 
 def _train(config: Any, workdir: pathlib.Path) -> dict[str, Any]:
@@ -89,9 +95,14 @@ def run(mode: str, config: Any, workdir: pathlib.Path) -> dict[str, Any]:
   job = lookup(MODES, mode, 'mode')
   check_needs(config)
   workdir = check_writable(workdir, megabytes=10)
-  check_owner(json.loads(json.dumps(config.to_dict(), default=str)), workdir)
+  check_owner(_plain(config), workdir)
   jax.config.update('jax_disable_most_optimizations', not config.optimize_programs)
   return job(config, workdir)
+
+
+def _plain(config: Any) -> dict[str, Any]:
+  """The configuration as JSON has it."""
+  return json.loads(json.dumps(config.to_dict(), default=str))
 
 
 def _cache_programs() -> None:
@@ -119,10 +130,15 @@ def main(argv: list[str]) -> None:
   config = _CONFIG.value
   workdir = pathlib.Path(_WORKDIR.value or f'runs/{config.name}')
   _cache_programs()
-  if _MULTIHOST.value:
-    jax.distributed.initialize()
   try:
+    if _MULTIHOST.value:
+      hosts.join()
+      hosts.check_same('versions', f'Python {platform.python_version()}, {_VERSIONS}')
+      hosts.check_same('configuration', fingerprint(_plain(config)))
     run(config.mode, config, workdir)
+  except Stopped as stopped:
+    print(f'{stopped}; run the same command to go on', file=sys.stderr)
+    sys.exit(STOPPED_STATUS)
   except (ValueError, OSError, FloatingPointError) as error:
     if not _is_ours(error):
       raise

@@ -9,11 +9,14 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from ovs_jax.core import hosts
 from ovs_jax.core.files import fingerprint, read_json, write_json
 from ovs_jax.core.tree import flatten
 
 Run = Callable[[str, Any, pathlib.Path], dict[str, Any]]
 _DONE = 'done.json'
+# Modes in which all processes work; in others one does, and the others wait.
+TOGETHER = ('train', 'evaluate', 'mine')
 
 
 def run_pipeline(config: Any, workdir: pathlib.Path, run: Run) -> dict[str, Any]:
@@ -50,12 +53,16 @@ def run_pipeline(config: Any, workdir: pathlib.Path, run: Run) -> dict[str, Any]
       continue
     print(f'{title} ({stage.mode})', flush=True)
     began = time.time()
-    result = run(stage.mode, stage, workdir / name)
-    seconds = round(time.time() - began, 1)
-    # A resumed stage counts the time of its last run only, and says so by itself.
-    results[name] = {'result': result, 'seconds': seconds, 'identity': identity}
-    write_json(done, results[name])
-    print(f'{title}: {seconds:.0f} s', flush=True)
+    hosts.barrier(f'before {name}')  # or a slow process would find it finished
+    if hosts.primary() or stage.mode in TOGETHER:
+      result = run(stage.mode, stage, workdir / name)
+    if hosts.primary():
+      # A resumed stage counts the time of its last run only, and says so by itself.
+      seconds = round(time.time() - began, 1)
+      write_json(done, {'result': result, 'seconds': seconds, 'identity': identity})
+    hosts.barrier(f'after {name}')
+    results[name] = read_json(done)
+    print(f'{title}: {results[name]["seconds"]:.0f} s', flush=True)
   return results
 
 

@@ -20,7 +20,8 @@ from typing import Any
 import jax
 
 from ovs_jax.bench import WORKLOADS
-from ovs_jax.bench.measure import Workload, matmul_peak, measure, peak_memory
+from ovs_jax.bench.measure import Workload, measure
+from ovs_jax.core.devices import matmul_peak, peak_memory
 from ovs_jax.core.files import read_json, write_json
 from ovs_jax.core.lookup import lookup
 

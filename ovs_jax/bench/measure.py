@@ -2,15 +2,12 @@
 
 import dataclasses
 import math
-import resource
 import statistics
-import sys
 import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 
@@ -127,33 +124,3 @@ def _program_facts(
       + memory.temp_size_in_bytes
     )
   return (float(flops) if flops > 0 else None), size
-
-
-def matmul_peak(dtype: str = 'float32', *, side: int | None = None) -> float:
-  """Returns the floating-point operations per second of square products, measured.
-
-  Args:
-    dtype: of the factors.
-    side: of the square; None: 2048 on CPUs, 8192 on accelerators.
-  """
-  side = side or (2048 if jax.default_backend() == 'cpu' else 8192)
-  x = jnp.full((side, side), 1e-3, dtype)
-  product = jax.jit(jnp.matmul)
-  jax.block_until_ready(product(x, x))
-  best = math.inf
-  for _ in range(5):
-    began = time.perf_counter()
-    jax.block_until_ready(product(x, x))
-    best = min(best, time.perf_counter() - began)
-  return 2 * side**3 / best
-
-
-def peak_memory() -> dict[str, int]:
-  """Returns the most bytes that this process, and each device, held so far."""
-  unit = 1 if sys.platform == 'darwin' else 1024
-  found = {'process': resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit}
-  for device in jax.local_devices():
-    stats = device.memory_stats()
-    if stats and 'peak_bytes_in_use' in stats:
-      found[str(device)] = stats['peak_bytes_in_use']
-  return found

@@ -1,16 +1,20 @@
 """What a run says while it works: a progress bar, JSONL metrics, TensorBoard."""
 
+import contextlib
 import importlib.util
 import json
 import math
+import os
 import pathlib
 import sys
 import time
 from collections.abc import Iterable, Iterator
 from typing import Any, TypeVar
 
+import jax
 from tqdm import tqdm
 
+from ovs_jax.core.devices import peak_memory
 from ovs_jax.core.files import write_text
 
 T = TypeVar('T')
@@ -26,7 +30,15 @@ def progress(
   return iter(_bar(total=total, title=title, unit=unit, start=start, items=items))
 
 
-def _bar(*, total: int | None, title: str, unit: str, start: int, items: Any) -> tqdm:
+def _bar(
+  *,
+  total: int | None,
+  title: str,
+  unit: str,
+  start: int,
+  items: Any,
+  disable: bool = False,
+) -> tqdm:
   terminal = sys.stderr.isatty()
   return tqdm(
     items,
@@ -37,6 +49,7 @@ def _bar(*, total: int | None, title: str, unit: str, start: int, items: Any) ->
     dynamic_ncols=terminal,
     mininterval=0.2 if terminal else 20,
     ascii=not terminal,
+    disable=disable,
   )
 
 
@@ -44,16 +57,40 @@ class RunLog:
   """Metrics of one training run."""
 
   def __init__(
-    self, workdir: pathlib.Path, *, title: str, start: int, steps: int, batch_size: int
+    self,
+    workdir: pathlib.Path,
+    *,
+    title: str,
+    start: int,
+    steps: int,
+    batch_size: int,
+    flops: float = 0.0,
+    silent: bool = False,
   ) -> None:
-    """Opens the log at step `start`; later lines of a killed run are dropped."""
-    self._path = workdir / 'metrics.jsonl'
+    """Opens the log at step `start`; later lines of a killed run are dropped.
+
+    Args:
+      workdir: where metrics.jsonl and TensorBoard's events go.
+      title: of the bar.
+      start: finished steps.
+      steps: how many there will be.
+      batch_size: images of a step.
+      flops: of a step, as a share of what the devices can do in a second.
+      silent: writes and shows nothing, for all processes but one.
+    """
+    self._path = pathlib.Path(os.devnull) if silent else workdir / 'metrics.jsonl'
     self._batch_size = batch_size
+    self._flops = flops
     self._began, self._first = time.time(), start
-    self._keep_until(start)
+    if not silent:
+      self._keep_until(start)
     self._file = self._path.open('a', encoding='utf-8')
-    self._bar = _bar(total=steps, title=title, unit='step', start=start, items=None)
-    self._board = _tensorboard(workdir)
+    self._bar = _bar(
+      total=steps, title=title, unit='step', start=start, items=None, disable=silent
+    )
+    self._board = None if silent else _tensorboard(workdir)
+    self._line, self._line_step = self._began, start
+    self._spent: dict[str, float] = {}
 
   def _keep_until(self, step: int) -> None:
     if not self._path.exists():
@@ -72,6 +109,25 @@ class RunLog:
     """Moves the bar to `step`, the number of finished steps."""
     self._bar.update(step - self._bar.n)
 
+  @contextlib.contextmanager
+  def timing(self, what: str) -> Iterator[None]:
+    """Adds the time of its block to the share `<what>_share` of the next line."""
+    began = time.time()
+    try:
+      yield
+    finally:
+      self._spent[what] = self._spent.get(what, 0.0) + time.time() - began
+
+  def _times(self, step: int) -> dict[str, float]:
+    """Where the time since the last line went; starts the next line's."""
+    elapsed = max(time.time() - self._line, 1e-9)
+    times = {f'{k}_share': round(v / elapsed, 4) for k, v in self._spent.items()}
+    if self._flops:
+      done = self._flops * (step - self._line_step)
+      times['utilisation'] = round(done / elapsed, 4)
+    self._line, self._line_step, self._spent = time.time(), step, {}
+    return times
+
   def write(self, step: int, metrics: dict[str, float]) -> None:
     """Records the metrics of the step that was just finished.
 
@@ -82,7 +138,9 @@ class RunLog:
       self._batch_size * (step - self._first) / max(time.time() - self._began, 1e-9)
     )
     line = {'step': step, **{k: round(float(v), 6) for k, v in metrics.items()}}
-    self._file.write(json.dumps({**line, 'images_per_second': round(rate, 1)}) + '\n')
+    line['images_per_second'] = round(rate, 1)
+    line['memory_bytes'] = max(peak_memory().values())
+    self._file.write(json.dumps({**line, **self._times(step)}) + '\n')
     self._file.flush()
     if self._board is not None:
       self._board(step, metrics)
@@ -118,3 +176,32 @@ def _tensorboard(workdir: pathlib.Path) -> Any:
     writer.flush()
 
   return write
+
+
+class Trace:
+  """Traces a few steps of a run; a context that ends the tracing."""
+
+  def __init__(self, directory: pathlib.Path, *, first: int, steps: int) -> None:
+    """Plans to trace `steps` steps from step `first` on; 0 traces nothing."""
+    self._directory = directory
+    self._first, self._end = first, first + steps
+    self._running = False
+
+  def __enter__(self) -> 'Trace':
+    return self
+
+  def __exit__(self, *error: object) -> None:
+    self._stop()
+
+  def before(self, step: int) -> None:
+    """Starts or stops, as the coming step asks for."""
+    if self._first <= step < self._end and not self._running:
+      jax.profiler.start_trace(str(self._directory), create_perfetto_trace=True)
+      self._running = True
+    elif step >= self._end:
+      self._stop()
+
+  def _stop(self) -> None:
+    if self._running:
+      jax.profiler.stop_trace()
+      self._running = False

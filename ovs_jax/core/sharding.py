@@ -1,5 +1,7 @@
 """Meshes and shardings: where parameters and batches live."""
 
+import math
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -7,18 +9,30 @@ import jax
 import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
+from ovs_jax.core.lookup import lookup
 from ovs_jax.core.tree import flatten, match_rules, unflatten
 
+Axes = tuple[str | None, ...]
+
 # Ordered (pattern, axes) over parameter paths of every model; first match wins. The
-# stacked layers of scanned blocks are axis 0 of `blocks/...`.
-SHARDING_RULES: tuple[tuple[str, tuple[str | None, ...]], ...] = (
-  (r'blocks/attn/[qkv]/kernel$', (None, None, 'model', None)),
-  (r'blocks/attn/out/kernel$', (None, 'model', None, None)),
-  (r'blocks/c_fc/kernel$', (None, None, 'model')),
-  (r'blocks/c_proj/kernel$', (None, 'model', None)),
+# axes are those of the last dimensions: scanned blocks have one more in front. What
+# splits heads or hidden units comes first, then what every device holds whole.
+SHARDING_RULES: tuple[tuple[str, Axes], ...] = (
+  (r'attn/[qkv]/kernel$', (None, 'model', None)),
+  (r'attn/[qkv]/bias$', ('model', None)),
+  (r'attn/out/kernel$', ('model', None, None)),
+  (r'attn/relative_position_bias$', (None, 'model')),
+  (r'(c_fc|fc1|linear1)/kernel$', (None, 'model')),
+  (r'(c_fc|fc1|linear1)/bias$', ('model',)),
+  (r'(c_proj|fc2|linear2)/kernel$', ('model', None)),
   (r'token_embedding/embedding$', (None, 'model')),
-  (r'.*', ()),
+  (r'/(bias|scale|mean|var)$', ()),
+  (r'_?(embedding|embed|projection|proj|scale|tokens|prompt|object)$', ()),
+  (r'/(conv\d?|shortcut|patch_embed|reduction|adapter_\d|layer_\d)/kernel$', ()),
+  (r'/(mask_features|input_proj|film_\w+|reduce_\d|head/\w+)/kernel$', ()),
 )
+# Smaller parameters are not worth an all-gather each.
+_FSDP_ELEMENTS = 2**16
 
 
 def make_mesh(data: int, model: int) -> Mesh:
@@ -43,27 +57,73 @@ def make_mesh(data: int, model: int) -> Mesh:
   return jax.make_mesh((data, model), ('data', 'model'), axis_types=axes)
 
 
-def parameter_shardings(mesh: Mesh, params: Mapping[str, Any]) -> dict[str, Any]:
-  """Returns the sharding of every parameter by `SHARDING_RULES`.
+def parameter_shardings(
+  mesh: Mesh,
+  params: Mapping[str, Any],
+  *,
+  rules: Sequence[tuple[str, Axes]] = (),
+  fsdp: bool = False,
+) -> dict[str, Any]:
+  """Returns the sharding of every parameter.
+
+  Args:
+    mesh: of axes `data` and `model`.
+    params: arrays or their shapes.
+    rules: `(pattern, axes of the last dimensions)` that come before `SHARDING_RULES`.
+    fsdp: whether the largest free dimension of large parameters is split over `data`,
+      too; they are gathered where they are used.
 
   Raises:
-    ValueError: a dimension is not divisible by its mesh axis; names them all.
+    ValueError: a parameter without a rule, a rule of `rules` without a parameter, or
+      dimensions that are not divisible by their mesh axis; names them all.
   """
   leaves = flatten(params)
-  rules = match_rules(leaves, SHARDING_RULES, what='sharding', allow_unused=True)
-  problems = []
-  for path, axes in rules.items():
-    for dimension, axis in enumerate(axes):
-      if axis and leaves[path].shape[dimension] % mesh.shape[axis]:
-        problems.append(
-          f'{path}: dimension {dimension} of {tuple(leaves[path].shape)} over '
-          f'{mesh.shape[axis]} devices of axis {axis!r}'
-        )
-  if problems:
-    raise ValueError('cannot shard: ' + '; '.join(problems))
-  return unflatten(
-    {path: NamedSharding(mesh, PartitionSpec(*axes)) for path, axes in rules.items()}
+  for pattern, axes in rules:
+    if not any(re.search(pattern, path) for path in leaves):
+      raise ValueError(f'sharding: the pattern {pattern!r} matches no parameter')
+    for axis in axes:
+      if axis is not None:
+        lookup(mesh.shape, axis, 'mesh axis')
+  matched = match_rules(
+    leaves, (*rules, *SHARDING_RULES), what='sharding', allow_unused=True
   )
+  placed, problems = {}, []
+  for path, last in matched.items():
+    shape = leaves[path].shape
+    axes = [None] * (len(shape) - len(last)) + list(last)
+    problems += _indivisible(mesh, path, shape, axes)
+    if fsdp:
+      _split_largest(mesh, shape, axes)
+    while axes and axes[-1] is None:
+      axes.pop()
+    placed[path] = NamedSharding(mesh, PartitionSpec(*axes))
+  if problems:
+    raise ValueError(
+      f'cannot shard {len(problems)} parameters; choose another config.mesh.model: '
+      + '; '.join(problems)
+    )
+  return unflatten(placed)
+
+
+def _indivisible(
+  mesh: Mesh, path: str, shape: tuple[int, ...], axes: Sequence[str | None]
+) -> list[str]:
+  if len(axes) > len(shape):
+    return [f'{path}: {tuple(shape)} has fewer dimensions than the rule {tuple(axes)}']
+  return [
+    f'{path}: dimension {i} of {tuple(shape)} over {mesh.shape[axis]} devices of axis '
+    f'{axis!r}'
+    for i, axis in enumerate(axes)
+    if axis and shape[i] % mesh.shape[axis]
+  ]
+
+
+def _split_largest(mesh: Mesh, shape: tuple[int, ...], axes: list[str | None]) -> None:
+  """Puts `data` on the largest dimension that is free and divisible, if any."""
+  count = mesh.shape['data']
+  free = [i for i, axis in enumerate(axes) if axis is None and shape[i] % count == 0]
+  if free and math.prod(shape) >= _FSDP_ELEMENTS and 'data' not in axes:
+    axes[max(free, key=lambda i: shape[i])] = 'data'
 
 
 def shard_batch(mesh: Mesh, batch: Mapping[str, np.ndarray]) -> dict[str, jax.Array]:
@@ -75,12 +135,15 @@ def shard_batch(mesh: Mesh, batch: Mapping[str, np.ndarray]) -> dict[str, jax.Ar
   }
 
 
-def check_batch(mesh: Mesh, batch_size: int) -> None:
-  """Raises ValueError if the batch cannot be split over the mesh and the hosts."""
-  shards: Sequence[int] = (mesh.shape['data'], jax.process_count())
+def check_batch(mesh: Mesh, batch_size: int, *, accumulate: int = 1) -> None:
+  """Raises ValueError if the batch cannot be split over mesh, hosts and turns."""
+  if accumulate < 1:
+    raise ValueError(f'config.train.accumulate is {accumulate}, expected at least 1')
+  shards: Sequence[int] = (mesh.shape['data'] * accumulate, jax.process_count())
   for count in shards:
     if batch_size % count:
       raise ValueError(
         f'batch_size {batch_size} is not a multiple of {count}, the devices along '
-        "the mesh's data axis or the processes; change config.train.batch_size"
+        "the mesh's data axis (times config.train.accumulate) or the processes; change "
+        'config.train.batch_size'
       )

@@ -64,7 +64,7 @@ def weighted_batches(
     seed: of shuffling, augmentation and how often pairs are shown.
     start: the first step; earlier ones are skipped exactly.
     process_index: of this process.
-    process_count: of processes; each sees every process_count-th record.
+    process_count: of processes; each decodes its part of every batch.
 
   Raises:
     ValueError: an epoch is shorter than a batch.
@@ -76,55 +76,42 @@ def weighted_batches(
   while True:
     rng = np.random.default_rng([seed, epoch])
     shows = [draw_shows(e, rng) for e in expected]
-    # All processes know what the others have, and stop together.
-    totals = [
-      sum(int(s[i::process_count].sum()) for s in shows) for i in range(process_count)
-    ]
-    steps = min(totals) // local
+    totals = [int(s.sum()) for s in shows]
+    steps = sum(totals) // batch_size
     if not steps:
       raise ValueError(
         f'an epoch of the pairs shows {sum(totals)} of them, fewer than one batch of '
         f'{batch_size}; lower config.train.batch_size or use more data'
       )
+    turns = rng.permutation(np.repeat(np.arange(len(sources)), totals))
     first = max(start - step, 0)
     if first < steps:
-      mine = [s[process_index::process_count] for s in shows]
-      order = np.repeat(np.arange(len(mine)), [int(s.sum()) for s in mine])
-      data = tf.data.Dataset.choose_from_datasets(
-        [
-          _shown(builder, s, seed, epoch, process_index, process_count)
-          for (builder, _, _), s in zip(sources, mine, strict=True)
-        ],
-        tf.data.Dataset.from_tensor_slices(rng.permutation(order).astype(np.int64)),
-      )
       key = np.int64(seed) * 1_000_003 + epoch
 
       def seeded(i: Any, record: Any, key: np.int64 = key) -> dict[str, Any]:
         return apply({**record, 'seed': tf.stack([tf.constant(key), 8 * i])})
 
-      data = data.take(steps * local).enumerate().skip(first * local)
+      data = tf.data.Dataset.choose_from_datasets(
+        [_shown(source[0], s, key) for source, s in zip(sources, shows, strict=True)],
+        tf.data.Dataset.from_tensor_slices(turns.astype(np.int64)),
+      )
+      data = data.take(steps * batch_size).enumerate().skip(first * batch_size)
+      if process_count > 1:
+        data = data.filter(lambda i, _: i % batch_size // local == process_index)
       data = data.map(seeded, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
       data = data.batch(local, drop_remainder=True).prefetch(4)
       yield from data.as_numpy_iterator()
     step, epoch = step + steps, epoch + 1
 
 
-def _shown(
-  builder: Any,
-  shows: Int[np.ndarray, 'n'],
-  seed: int,
-  epoch: int,
-  index: int,
-  count: int,
-) -> tf.data.Dataset:
+def _shown(builder: Any, shows: Int[np.ndarray, 'n'], key: np.int64) -> tf.data.Dataset:
   """Undecoded pairs of one source, each as often as it is shown, shuffled."""
-  records = pipeline._records(builder, 'train', index=index, count=count)
+  records = pipeline._records(builder, 'train', index=0, count=1)
   times = tf.data.Dataset.from_tensor_slices(shows)
 
   def repeat(record: Any, n: Any) -> tf.data.Dataset:
     return tf.data.Dataset.from_tensors(record).repeat(n)
 
   data = tf.data.Dataset.zip(records, times).filter(lambda _, n: n > 0)
-  total = max(int(shows.sum()), 1)
-  key = np.int64(seed) * 1_000_003 + epoch
-  return data.flat_map(repeat).shuffle(min(total, pipeline._SHUFFLE), seed=int(key))
+  window = min(max(int(shows.sum()), 1), pipeline._SHUFFLE)
+  return data.flat_map(repeat).shuffle(window, seed=int(key))

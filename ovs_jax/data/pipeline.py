@@ -87,14 +87,15 @@ def train_batches(
     seed: of shuffling and augmentation.
     start: the first step; earlier ones are skipped exactly.
     process_index: of this process.
-    process_count: of processes; each sees every process_count-th record.
+    process_count: of processes; each decodes its part of every batch, so that the
+      batches are the same on any number of them.
 
   Raises:
     ValueError: the split has fewer examples than a batch.
   """
   total = builder.info.splits[split].num_examples
   local = batch_size // process_count
-  per_epoch = (total // process_count) // local
+  per_epoch = total // batch_size
   if not per_epoch:
     raise ValueError(
       f'split {split!r} of {builder.info.name} has {total} examples, fewer than one '
@@ -108,9 +109,11 @@ def train_batches(
     def seeded(i: Any, example: dict[str, Any], key: np.int64 = key) -> dict[str, Any]:
       return apply({**example, 'seed': tf.stack([tf.constant(key), 8 * i])})
 
-    data = _records(builder, split, index=process_index, count=process_count)
+    data = _records(builder, split, index=0, count=1)
     data = data.shuffle(min(total, _SHUFFLE), seed=int(key))
-    data = data.take(per_epoch * local).enumerate().skip(first * local)
+    data = data.take(per_epoch * batch_size).enumerate().skip(first * batch_size)
+    if process_count > 1:
+      data = data.filter(lambda i, _: i % batch_size // local == process_index)
     data = data.map(seeded, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
     data = data.batch(local, drop_remainder=True).prefetch(4)
     yield from data.as_numpy_iterator()

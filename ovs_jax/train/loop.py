@@ -9,11 +9,14 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from ovs_jax.core import sharding
+from ovs_jax.core import hosts, sharding
 from ovs_jax.core.checkpoint import RunCheckpoints
+from ovs_jax.core.devices import matmul_peak
 from ovs_jax.core.files import check_writable
+from ovs_jax.core.flops import count_flops
 from ovs_jax.core.lookup import lookup
-from ovs_jax.core.runlog import RunLog
+from ovs_jax.core.preemption import Preemption, Stopped
+from ovs_jax.core.runlog import RunLog, Trace
 from ovs_jax.core.tree import count_parameters, difference
 from ovs_jax.core.types import Array, Batch, Metrics
 from ovs_jax.train.keeping import Keeping
@@ -33,11 +36,15 @@ def make_step(recipe: Recipe, config: Any, params: Any) -> tuple[Step, Any, set[
   def step(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
     trainable, frozen = split_params(state.params, set(scales))
 
-    def loss(trainable: dict[str, Array]) -> tuple[Array, Metrics]:
-      key = jax.random.fold_in(root, state.step)
+    def loss(
+      trainable: dict[str, Array], batch: Batch, key: Array
+    ) -> tuple[Array, Metrics]:
       return recipe.loss(merge_params(trainable, frozen), batch, key)
 
-    (value, metrics), grads = jax.value_and_grad(loss, has_aux=True)(trainable)
+    key = jax.random.fold_in(root, state.step)
+    gradient = jax.value_and_grad(loss, has_aux=True)
+    turns = config.train.accumulate
+    (value, metrics), grads = accumulate(gradient, trainable, batch, key, turns)
     updates, optimizer_state = optimizer.update(grads, state.optimizer, trainable)
     trainable = {path: x + updates[path] for path, x in trainable.items()}
     squares = [jnp.sum(jnp.square(g)) for g in grads.values()]
@@ -53,12 +60,54 @@ def make_step(recipe: Recipe, config: Any, params: Any) -> tuple[Step, Any, set[
   return step, optimizer, set(scales)
 
 
+def accumulate(
+  gradient: Callable[..., Any],
+  params: dict[str, Array],
+  batch: Batch,
+  key: Array,
+  turns: int,
+) -> tuple[tuple[Array, Metrics], dict[str, Array]]:
+  """Returns the mean of `gradient(params, part, key)` over parts of a batch.
+
+  It equals the gradient of the whole batch where the loss is a mean over examples. In
+  a contrastive loss an example has only its part for negatives, and a loss that is
+  divided by a count of the batch is divided by that of the part.
+
+  Args:
+    gradient: gives arrays in any tree.
+    params: its first argument.
+    batch: arrays of axis 0 b, a multiple of `turns`.
+    key: of the randomness; each part gets its own.
+    turns: number of parts, of which one is in memory at a time.
+  """
+  if turns == 1:
+    return gradient(params, batch, key)
+
+  def part(x: Array) -> Array:
+    """Interleaved, so that each device keeps its own examples."""
+    return x.reshape(-1, turns, *x.shape[1:]).swapaxes(0, 1)
+
+  def turn(total: Any, given: tuple[Batch, Array]) -> tuple[Any, None]:
+    result = gradient(params, given[0], jax.random.fold_in(key, given[1]))
+    return jax.tree.map(jnp.add, total, result), None
+
+  parts = jax.tree.map(part, batch)
+  first = jax.tree.map(lambda x: x[0], parts)
+  shapes = jax.eval_shape(gradient, params, first, key)
+  zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
+  total, _ = jax.lax.scan(turn, zeros, (parts, jnp.arange(turns)))
+  return jax.tree.map(lambda x: x / turns, total)
+
+
 def init_state(
   recipe: Recipe, config: Any, mesh: Mesh
 ) -> tuple[TrainState, Step, set[str]]:
   """Draws or loads the parameters and places everything on the mesh."""
   params = recipe.init(jax.random.key(config.seed))
-  params = jax.device_put(params, sharding.parameter_shardings(mesh, params))
+  placement = sharding.parameter_shardings(
+    mesh, params, rules=config.mesh.rules, fsdp=config.mesh.fsdp
+  )
+  params = jax.device_put(params, placement)
   step, optimizer, trainable = make_step(recipe, config, params)
   part = split_params(params, trainable)[0]
   everywhere = NamedSharding(mesh, PartitionSpec())
@@ -87,51 +136,108 @@ def train(config: Any, workdir: pathlib.Path) -> dict[str, Any]:
     ValueError: a configuration that cannot work, or a damaged checkpoint.
     OSError: `workdir` cannot be written.
     FloatingPointError: the loss is not finite.
+    Stopped: SIGTERM came; the last step is saved.
   """
   began = time.time()
   workdir = check_writable(workdir, megabytes=config.train.disk_megabytes)
   mesh = sharding.make_mesh(config.mesh.data, config.mesh.model)
-  sharding.check_batch(mesh, config.train.batch_size)
+  sharding.check_batch(
+    mesh, config.train.batch_size, accumulate=config.train.accumulate
+  )
   recipe = lookup(RECIPES, config.recipe, 'recipe')(config)
   state, step_function, trainable = init_state(recipe, config, mesh)
+  numbers = {
+    'parameters': count_parameters(state.params),
+    'trainable': count_parameters(split_params(state.params, trainable)[0]),
+  }
   saved = RunCheckpoints(
     workdir / 'checkpoints', keep=config.train.keep, config=recipe.model_config
   )
   keeping = Keeping(recipe, config, workdir)
-  state = _restore(saved, state, keeping)
+  try:
+    state = _restore(saved, state, keeping)
+    metrics = _run(
+      config, workdir, mesh, recipe, state, step_function, numbers, saved, keeping
+    )
+  finally:
+    saved.close()
+  return {**metrics, **numbers, 'seconds': time.time() - began}
+
+
+def _run(
+  config: Any,
+  workdir: pathlib.Path,
+  mesh: Mesh,
+  recipe: Recipe,
+  state: TrainState,
+  step_function: Step,
+  numbers: dict[str, int],
+  saved: RunCheckpoints,
+  keeping: Keeping,
+) -> dict[str, float]:
+  """Takes the steps that are left; returns the last metrics."""
+  c = config.train
   start = int(state.step)
+  if start >= c.steps:
+    return {}
   keeping.start(start, state.params)
+  batches = recipe.batches(start)
+  batch = sharding.shard_batch(mesh, next(batches))
   # The state keeps its placement, so that the second step needs no second program.
   placed = jax.tree.map(lambda x: x.sharding, state)
-  run = jax.jit(step_function, donate_argnums=0, out_shardings=(placed, None))
+  step_program = jax.jit(step_function, donate_argnums=0, out_shardings=(placed, None))
+  traced = step_program.trace(state, batch)
+  flops = count_flops(traced.jaxpr)
+  _summarize(config, mesh, numbers, flops)
+  run = traced.lower().compile()
   log = RunLog(
     workdir,
     title=config.name,
     start=start,
-    steps=config.train.steps,
-    batch_size=config.train.batch_size,
+    steps=c.steps,
+    batch_size=c.batch_size,
+    flops=flops / (matmul_peak() * jax.device_count()),
+    silent=not hosts.primary(),
   )
   metrics: dict[str, float] = {}
+  trace = Trace(workdir / 'profile', first=start + 3, steps=c.profile)
   try:
-    batches = recipe.batches(start) if start < config.train.steps else iter(())
-    for step in range(start + 1, config.train.steps + 1):
-      state, values = run(state, sharding.shard_batch(mesh, next(batches)))
-      log.advance(step)
-      if step % config.train.log_every == 0 or step == config.train.steps:
-        metrics = {name: float(x) for name, x in values.items()}
-        log.write(step, metrics)
-      if step % config.train.save_every == 0 or step == config.train.steps:
-        saved.save(step, keeping.part(state.params), state.optimizer)
-      keeping.evaluate(step, state.params)
+    with Preemption() as preemption, trace:
+      for step in range(start + 1, c.steps + 1):
+        trace.before(step)
+        if step > start + 1:
+          with log.timing('data'):
+            batch = sharding.shard_batch(mesh, next(batches))
+        state, values = run(state, batch)
+        stop = preemption.reached(step) and step < c.steps
+        last = stop or step == c.steps
+        log.advance(step)
+        if step % c.log_every == 0 or last:
+          metrics = {name: float(x) for name, x in values.items()}
+          log.write(step, metrics)
+        if step % c.save_every == 0 or last:
+          with log.timing('checkpoint'):
+            saved.save(step, keeping.part(state.params), state.optimizer)
+        keeping.evaluate(step, state.params)
+        if stop:
+          raise Stopped(f'stopped after step {step} of {c.steps}, which is saved')
   finally:
     log.close()
-    saved.close()
-  return {
-    **metrics,
-    'parameters': count_parameters(state.params),
-    'trainable': count_parameters(split_params(state.params, trainable)[0]),
-    'seconds': time.time() - began,
-  }
+  return metrics
+
+
+def _summarize(config: Any, mesh: Mesh, numbers: dict[str, int], flops: int) -> None:
+  """Prints what is about to run."""
+  if hosts.primary():
+    shape = 'x'.join(str(n) for n in mesh.shape.values())
+    kind = jax.devices()[0].device_kind
+    print(
+      f'{config.name}: {numbers["trainable"]:,} of {numbers["parameters"]:,} '
+      f'parameters train; {flops / 1e9:,.1f} GFLOP a step of '
+      f'{config.train.batch_size}; on {jax.device_count()} {kind} as {shape} (data x '
+      f'model), {jax.process_count()} process(es)',
+      flush=True,
+    )
 
 
 def _restore(saved: RunCheckpoints, state: TrainState, keeping: Keeping) -> TrainState:

@@ -67,11 +67,6 @@ def test_xla_counts_a_product() -> None:
   assert row['flops'] is None and row['utilisation'] is None
 
 
-def test_peaks_are_plausible() -> None:
-  assert 1e8 < measure.matmul_peak(side=256) < 1e16
-  assert measure.peak_memory()['process'] > 50e6
-
-
 @dataclasses.dataclass(frozen=True)
 class Options:
   """Options of each type."""

@@ -1,5 +1,12 @@
 """Meshes: where parameters live, and that a mesh does not change results."""
 
+import dataclasses
+import functools
+import math
+import re
+from collections.abc import Callable
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -10,8 +17,34 @@ from jax.sharding import PartitionSpec
 from ovs_jax.core import sharding
 from ovs_jax.core.tree import flatten
 from ovs_jax.core.types import Array, Batch, Params
-from ovs_jax.models import clip
+from ovs_jax.models import clip, clipseg_decoder, coseg, maskformer
 from ovs_jax.train.recipes import RECIPES
+
+KEY = jax.random.key(0)
+MODELS: dict[str, Callable[[], Params]] = {
+  'clip': lambda: clip.init_clip(
+    dataclasses.replace(clip.PRESETS['b16'], prompt_depth=3), KEY
+  ),
+  **{
+    name: functools.partial(maskformer.init_maskformer, preset, KEY)
+    for name, preset in maskformer.PRESETS.items()
+  },
+  **{
+    language: functools.partial(coseg.init_coseg, coseg.tiny(language), KEY)
+    for language in ('prefix', 'cross')
+  },
+  **{
+    name: functools.partial(
+      lambda name: {
+        'decoder': clipseg_decoder.init_decoder(
+          clipseg_decoder.tiny(name), KEY, width=64, embed_dim=64
+        )
+      },
+      name,
+    )
+    for name in clipseg_decoder.PRESETS
+  },
+}
 
 
 class TestMakeMesh:
@@ -35,17 +68,79 @@ class TestParameters:
     placed = flatten(sharding.parameter_shardings(sharding.make_mesh(4, 2), shapes))
     split = {path: x.spec for path, x in placed.items() if 'model' in x.spec}
     for tower in ('visual', 'text'):
-      blocks = f'{tower}/blocks'
-      assert split[f'{blocks}/attn/q/kernel'] == PartitionSpec(
-        None, None, 'model', None
-      )
-      assert split[f'{blocks}/attn/out/kernel'] == PartitionSpec(
-        None, 'model', None, None
-      )
-      assert split[f'{blocks}/c_fc/kernel'] == PartitionSpec(None, None, 'model')
-      assert split[f'{blocks}/c_proj/kernel'] == PartitionSpec(None, 'model', None)
+      attention = f'{tower}/blocks/attn'
+      assert split[f'{attention}/q/kernel'] == PartitionSpec(None, None, 'model')
+      assert split[f'{attention}/q/bias'] == PartitionSpec(None, 'model')
+      assert split[f'{attention}/out/kernel'] == PartitionSpec(None, 'model')
+      assert split[f'{tower}/blocks/c_fc/kernel'] == PartitionSpec(None, None, 'model')
+      assert split[f'{tower}/blocks/c_fc/bias'] == PartitionSpec(None, 'model')
+      assert split[f'{tower}/blocks/c_proj/kernel'] == PartitionSpec(None, 'model')
     assert split['text/token_embedding/embedding'] == PartitionSpec(None, 'model')
-    assert len(split) == 13  # six kernels per tower, and the token embedding
+    assert len(split) == 21  # ten of each tower, and the token embedding
+
+  @pytest.mark.parametrize('name', MODELS)
+  def test_every_parameter_of_every_model_has_a_rule(self, name: str) -> None:
+    shapes = jax.eval_shape(MODELS[name])
+    placed = flatten(sharding.parameter_shardings(sharding.make_mesh(8, 1), shapes))
+    assert set(placed) == set(flatten(shapes))
+
+  def test_every_rule_has_a_parameter_in_some_model(self) -> None:
+    used = set()
+    for init in MODELS.values():
+      for path in flatten(jax.eval_shape(init)):
+        rules = (p for p, _ in sharding.SHARDING_RULES if re.search(p, path))
+        used.add(next(rules))
+    assert used == {pattern for pattern, _ in sharding.SHARDING_RULES}
+
+  def test_rules_of_a_run_come_first(self) -> None:
+    params = {'text': {'proj': jnp.zeros((8, 6))}, 'visual': {'proj': jnp.zeros(8)}}
+    mesh = sharding.make_mesh(4, 2)
+    placed = sharding.parameter_shardings(
+      mesh, params, rules=((r'text/proj$', (None, 'model')),)
+    )
+    assert placed['text']['proj'].spec == PartitionSpec(None, 'model')
+    assert placed['visual']['proj'].spec == PartitionSpec()
+
+  @pytest.mark.parametrize(
+    ('rules', 'message'),
+    [
+      (((r'vision/', ()),), "'vision/' matches no parameter"),
+      (((r'proj$', ('modle',)),), "Did you mean 'model'"),
+      (((r'proj$', (None, None, 'model')),), 'fewer dimensions than the rule'),
+    ],
+  )
+  def test_rules_that_cannot_be_are_explained(
+    self, rules: tuple[tuple[str, Any], ...], message: str
+  ) -> None:
+    with pytest.raises(ValueError, match=message):
+      sharding.parameter_shardings(
+        sharding.make_mesh(4, 2), {'text': {'proj': jnp.zeros((8, 6))}}, rules=rules
+      )
+
+  def test_a_parameter_without_a_rule_is_named(self) -> None:
+    with pytest.raises(ValueError, match=r'without a pattern: head/new_weights'):
+      sharding.parameter_shardings(
+        sharding.make_mesh(4, 2), {'head': {'new_weights': jnp.zeros(8)}}
+      )
+
+  def test_fsdp_splits_what_is_large_along_data(self) -> None:
+    shapes = jax.eval_shape(
+      lambda: clip.init_clip(clip.PRESETS['b16'], jax.random.key(0))
+    )
+    mesh = sharding.make_mesh(4, 2)
+    placed = flatten(sharding.parameter_shardings(mesh, shapes, fsdp=True))
+    spec = {path: x.spec for path, x in placed.items()}
+    blocks = 'visual/blocks'
+    assert spec[f'{blocks}/c_fc/kernel'] == PartitionSpec(None, 'data', 'model')
+    assert spec['visual/proj'] == PartitionSpec('data')  # 768 x 512
+    assert spec['text/token_embedding/embedding'] == PartitionSpec('data', 'model')
+    assert spec['visual/ln_post/scale'] == PartitionSpec()
+    total = sum(x.size for x in flatten(shapes).values())
+    held = sum(
+      math.prod(placed[path].shard_shape(x.shape))
+      for path, x in flatten(shapes).items()
+    )
+    assert total / 8 < held < total / 6
 
   def test_what_cannot_be_split_is_named(self) -> None:
     mesh = sharding.make_mesh(2, 4)

@@ -50,9 +50,15 @@ def unbroken(
 
 
 def read_metrics(directory: pathlib.Path) -> list[dict[str, float]]:
+  """The lines without what depends on the machine."""
+  machine = ('images_per_second', 'memory_bytes', 'utilisation')
   lines = (directory / 'metrics.jsonl').read_text().splitlines()
   return [
-    {k: v for k, v in json.loads(line).items() if k != 'images_per_second'}
+    {
+      k: v
+      for k, v in json.loads(line).items()
+      if k not in machine and not k.endswith('_share')
+    }
     for line in lines
   ]
 

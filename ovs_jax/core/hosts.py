@@ -1,0 +1,96 @@
+"""Several processes, one to a host, that run the same program together."""
+
+import os
+from typing import Any
+
+import jax
+import numpy as np
+from jax.experimental import multihost_utils
+
+# Where `launch/local_processes.sh` puts what a cluster's scheduler tells JAX elsewhere.
+_PLACE = ('OVS_COORDINATOR', 'OVS_PROCESSES', 'OVS_PROCESS')
+_LENGTH = 256  # bytes of a text that hosts compare
+
+
+def join(*, timeout: int = 300) -> None:
+  """Joins the other processes; before anything else asks JAX for its devices.
+
+  Cloud TPU, Slurm, Open MPI and Kubernetes tell JAX the coordinator's address and the
+  numbers of the processes; anywhere else the environment does: `OVS_COORDINATOR`
+  (host:port), `OVS_PROCESSES` and `OVS_PROCESS` (from 0).
+
+  Args:
+    timeout: seconds to wait for the others.
+
+  Raises:
+    ValueError: only some of the variables are set, or they are not numbers.
+    OSError: the coordinator cannot be reached, or a process did not come.
+  """
+  # Ignored by accelerators; without it several CPU processes cannot add up anything.
+  jax.config.update('jax_cpu_collectives_implementation', 'gloo')
+  place = {name: os.environ[name] for name in _PLACE if os.environ.get(name)}
+  if place and len(place) < len(_PLACE):
+    missing = ', '.join(name for name in _PLACE if name not in place)
+    raise ValueError(f'{missing} not set, but {", ".join(place)}; set all or none')
+  settings: dict[str, Any] = {}
+  if place:
+    try:
+      count, index = (int(place[name]) for name in _PLACE[1:])
+    except ValueError:
+      raise ValueError(f'OVS_PROCESSES and OVS_PROCESS are numbers: {place}') from None
+    if not 0 <= index < count:
+      raise ValueError(f'OVS_PROCESS is {index}, expected 0 to {count - 1}')
+    settings = {
+      'coordinator_address': place[_PLACE[0]],
+      'num_processes': count,
+      'process_id': index,
+    }
+  try:
+    jax.distributed.initialize(
+      **settings, initialization_timeout=timeout, heartbeat_timeout_seconds=30
+    )
+  except RuntimeError as error:
+    first = str(error).splitlines()[0]
+    address = place.get(_PLACE[0], 'that the scheduler gave')
+    raise OSError(
+      f'no contact to the other processes within {timeout} s, at the coordinator '
+      f'{address} ({first}). Check the address, the port, and that all processes run'
+    ) from error
+  except ValueError as error:
+    raise ValueError(
+      f'--multihost found no cluster ({error}); start with a script of launch/, or set '
+      f'{", ".join(_PLACE)}'
+    ) from error
+
+
+def primary() -> bool:
+  """Whether this process is the one that writes what all of them share."""
+  return jax.process_index() == 0
+
+
+def barrier(name: str) -> None:
+  """Waits until every process is here."""
+  if jax.process_count() > 1:
+    multihost_utils.sync_global_devices(name)
+
+
+def gather(value: np.ndarray) -> np.ndarray:
+  """Returns the arrays of all processes, of equal shapes, along a new first axis."""
+  if jax.process_count() == 1:
+    return np.asarray(value)[None]
+  return np.asarray(multihost_utils.process_allgather(np.asarray(value)))
+
+
+def check_same(what: str, value: str) -> None:
+  """Checks that all processes have the same text.
+
+  Raises:
+    ValueError: they differ; lists which process has what.
+  """
+  line = np.zeros(_LENGTH, np.uint8)
+  text = value.encode()[:_LENGTH]
+  line[: len(text)] = np.frombuffer(text, np.uint8)
+  texts = [bytes(x).rstrip(b'\0').decode(errors='replace') for x in gather(line)]
+  if len(set(texts)) > 1:
+    listed = '; '.join(f'process {i}: {x}' for i, x in enumerate(texts))
+    raise ValueError(f'the processes differ in {what}: {listed}. Make them the same')

@@ -1,0 +1,59 @@
+"""Operations counted by hand."""
+
+import jax
+import jax.numpy as jnp
+
+from ovs_jax.core.flops import count_flops
+from ovs_jax.core.types import Array
+
+
+def count(function: object, *shapes: tuple[int, ...]) -> int:
+  return count_flops(jax.make_jaxpr(function)(*[jnp.zeros(s) for s in shapes]))
+
+
+def test_products() -> None:
+  assert count(lambda a, b: a @ b, (3, 4), (4, 5)) == 2 * 3 * 4 * 5
+  batched = 'bqhd,bkhd->bhqk'
+  assert (
+    count(lambda a, b: jnp.einsum(batched, a, b), (2, 3, 4, 5), (2, 6, 4, 5))
+    == 2 * 2 * 4 * 3 * 6 * 5
+  )
+  assert count(lambda a: a + 1, (3, 4)) == 0
+
+
+def test_convolutions() -> None:
+  def convolve(x: Array, kernel: Array, groups: int = 1) -> Array:
+    return jax.lax.conv_general_dilated(
+      x,
+      kernel,
+      (2, 2),
+      'SAME',
+      dimension_numbers=('NHWC', 'HWIO', 'NHWC'),
+      feature_group_count=groups,
+    )
+
+  # 2 images of 4 x 4 places, 8 features out of 3 x 3 x 6 numbers each.
+  assert count(convolve, (2, 8, 8, 6), (3, 3, 6, 8)) == 2 * (2 * 4 * 4 * 8) * (9 * 6)
+  grouped = count(lambda x, k: convolve(x, k, 2), (2, 8, 8, 6), (3, 3, 3, 8))
+  assert grouped == 2 * (2 * 4 * 4 * 8) * (9 * 3)
+
+
+def test_loops_count_every_turn_and_branches_the_dearest() -> None:
+  def scanned(x: Array, layers: Array) -> Array:
+    return jax.lax.scan(lambda x, w: (x @ w, None), x, layers)[0]
+
+  assert count(scanned, (4, 4), (7, 4, 4)) == 7 * 2 * 4**3
+  remat = jax.checkpoint(scanned)
+  assert count(jax.jit(remat), (4, 4), (7, 4, 4)) == 7 * 2 * 4**3
+
+  def either(x: Array) -> Array:
+    return jax.lax.cond(x[0, 0] > 0, lambda x: x, lambda x: x @ x @ x, x)
+
+  assert count(either, (4, 4)) == 2 * 2 * 4**3
+
+
+def test_a_gradient_costs_three_products_of_a_layer() -> None:
+  def loss(w: Array, x: Array) -> Array:
+    return jnp.sum((x @ w) ** 2)
+
+  assert count(jax.grad(loss, argnums=(0, 1)), (4, 5), (3, 4)) == 3 * 2 * 3 * 4 * 5
