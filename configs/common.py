@@ -182,14 +182,23 @@ def _optimizer() -> ml_collections.ConfigDict:
 
 def _mining() -> ml_collections.ConfigDict:
   return _section(
-    checkpoint='',  # an OVSeg with the un-adapted CLIP
+    checkpoint='',  # an OVSeg with the un-adapted CLIP; for true masks a CLIP will do
     split='train',
+    masks='proposals',  # proposals | truth (one mask per class of the label maps)
+    nouns='captions',  # captions | classes (of the label maps)
     captions=1,  # used per image (the paper: 1 is better than 5)
+    caption_file='',  # COCO captions (JSON) for a data set without; by file name
+    shortest=0,  # side that images are resized to; 0: as they are, all of one size
+    longest=2560,  # and what their longer side is at most
     backend='auto',  # of nouns: auto | spacy | lexicon
     pipeline='en_core_web_sm',  # spaCy's, by name or path
     adjectives='none',  # 'colour' keeps "red ball" together
+    score='cosine',  # of a noun and a mask: cosine | proposals | nouns (softmax over)
+    exclusive=False,  # whether a mask serves one noun of its image only
     min_area=1,  # pixels a proposal must have
-    min_score=-1.0,  # cosine that a pair must reach; -1 keeps all, as the paper
+    min_score=-1.0,  # that a pair must reach; -1 keeps all, as the paper
+    max_per_noun=0,  # pairs of a noun kept, those with the highest scores; 0: all
+    min_noun_count=0,  # pairs that a noun must have to be kept
     chunk=64,  # images between two resumable points
     disk_megabytes=500,  # that must be free before mining starts
   )
