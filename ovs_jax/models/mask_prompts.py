@@ -13,6 +13,7 @@ from ovs_jax.core.checkpoint import load_model
 from ovs_jax.core.files import Path
 from ovs_jax.core.types import Params
 from ovs_jax.models.clip import ClipConfig
+from ovs_jax.models.ovseg import OvSegConfig
 
 KIND = 'prompts'
 PATHS = ('visual/mask_prompt', 'logit_scale')  # all that such a checkpoint may hold
@@ -63,3 +64,13 @@ def add_prompts(
   config = dataclasses.replace(config, prompt_depth=depth)
   scale = {k: v for k, v in stored.items() if k == 'logit_scale'}
   return config, {**params, **scale, 'visual': visual}
+
+
+def add_to_ovseg(
+  config: OvSegConfig, params: Params, directory: Path | None
+) -> tuple[OvSegConfig, Params]:
+  """Does `add_prompts` to the CLIP of an OVSeg; None or '' leaves it as it is."""
+  if not directory:
+    return config, params
+  clip, tower = add_prompts(config.clip, params['clip'], directory)
+  return dataclasses.replace(config, clip=clip), {**params, 'clip': tower}

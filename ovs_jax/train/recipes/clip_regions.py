@@ -75,7 +75,8 @@ class ClipRegions:
     if problem:
       raise ValueError(problem)
     self._check_trained(loaded)
-    self._embedder = NameEmbedder(self.clip, loaded)
+    tower = {name: loaded[name] for name in ('text', 'logit_scale')}
+    self._embedder = NameEmbedder(self.clip, jax.tree.map(jnp.asarray, tower))
     if self.config.adapt.evaluate_every:
       self._crops = LabelledCrops(self.config, self.clip, self._embedder)
     return jax.tree.map(jnp.asarray, loaded)
