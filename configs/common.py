@@ -57,16 +57,7 @@ def base(name: str, mode: str) -> ml_collections.ConfigDict:
     templates='vild',  # prompts of class names; see ovs_jax.text.templates
     train_template='single',  # the sentence around a mined noun
   )
-  config.init = _section(
-    clip='',  # checkpoint to start from, or whose text tower names the classes
-    proposer='',  # checkpoint of the proposer
-    backbone='',  # checkpoint whose backbone the proposer's training starts from
-    clipseg='',  # CLIPSeg whose decoder to go on with; '' draws one beside init.clip
-    pairs='',  # mined data set
-    more_pairs=(),  # others to mix in: (directory, weight of a pair; 1: once an epoch)
-    labelled='',  # pairs of true masks and class names, classified during training
-    prompts='',  # directory of mask prompts for the CLIP in `clip` or `eval.checkpoint`
-  )
+  config.init = _init()
   config.needs = ()  # what must be there first: (key, what it is, command to make it)
   config.train = _train()
   config.adapt = _adapt()
@@ -85,6 +76,19 @@ def base(name: str, mode: str) -> ml_collections.ConfigDict:
 
 def _section(**keys: object) -> ml_collections.ConfigDict:
   return ml_collections.ConfigDict(keys)
+
+
+def _init() -> ml_collections.ConfigDict:
+  return _section(
+    clip='',  # checkpoint to start from, or whose text tower names the classes
+    proposer='',  # checkpoint of the proposer
+    backbone='',  # checkpoint whose backbone the proposer's training starts from
+    clipseg='',  # CLIPSeg whose decoder to go on with; '' draws one beside init.clip
+    pairs='',  # mined data set
+    more_pairs=(),  # others to mix in: (directory, weight of a pair; 1: once an epoch)
+    labelled='',  # pairs of true masks and class names, classified during training
+    prompts='',  # directory of mask prompts for the CLIP in `clip` or `eval.checkpoint`
+  )
 
 
 def _train() -> ml_collections.ConfigDict:

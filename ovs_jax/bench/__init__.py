@@ -7,4 +7,5 @@ Each file has a frozen dataclass `Options`, whose fields `--set` changes, and a 
 # Modules, imported when asked for: some need TensorFlow.
 WORKLOADS = {
   'clip_crops': 'ovs_jax.bench.clip_crops',
+  'clip_adapt_step': 'ovs_jax.bench.clip_adapt_step',
 }

@@ -105,7 +105,7 @@ class Miner:
     for i, one in zip(wanted, masks, strict=True):
       usable = one.areas >= max(self.config.min_area, 1)
       notes.without_proposals += not usable.any()
-      chosen = self._choose(nouns[i], one, usable)
+      chosen = self._choose(examples[i], nouns[i], one, usable)
       image_id = examples[i]['image_id'].decode('utf-8')
       found += [{**_cut(one, pair), 'image_id': image_id} for pair in chosen]
     return found, notes
@@ -165,8 +165,16 @@ class Miner:
       self._clip, self._params['clip'], self._region, image, masks
     )
 
+  def similarities(
+    self, example: dict[str, Any], nouns: Sequence[str], one: Candidates
+  ) -> Float[np.ndarray, 'k q']:
+    """How much each noun resembles each mask: CLIP's cosines."""
+    del example
+    return cosine(one.regions, np.stack([self._embedded[noun] for noun in nouns]))
+
   def _choose(
     self,
+    example: dict[str, Any],
     nouns: Sequence[tuple[str, int]],
     one: Candidates,
     usable: Any,
@@ -180,8 +188,7 @@ class Miner:
       ]
     if one.regions is None or not nouns:
       return []
-    text = np.stack([self._embedded[noun] for noun, _ in nouns])
-    cosines = cosine(one.regions, text)
+    cosines = self.similarities(example, [noun for noun, _ in nouns], one)
     scores = rank(cosines, usable, self.config.score)
     found = []
     chosen = assign(scores, usable, exclusive=self.config.exclusive)

@@ -13,7 +13,8 @@ from PIL import Image, ImageDraw
 import ovs_jax
 from ovs_jax.core.checkpoint import resolve
 from ovs_jax.core.files import atomic_path, write_text
-from ovs_jax.data import pairs, pipeline
+from ovs_jax.data import pairs
+from ovs_jax.data.records import decode_example, encoded_examples
 from ovs_jax.mining.chunks import Notes
 from ovs_jax.mining.miner import Miner
 
@@ -106,10 +107,11 @@ def write_summary(
   picture = Image.new(
     'RGB', (_COLUMNS * _SIDE, -(-shown // _COLUMNS) * (_SIDE + _LINE)), 'white'
   )
-  for i, pair in enumerate(pipeline.examples(pairs.load(workdir / 'pairs'), 'train')):
+  builder = pairs.load(workdir / 'pairs')
+  for i, record in enumerate(encoded_examples(builder, 'train')):
     if i in wanted:
       y, x = divmod(wanted[i], _COLUMNS)
-      _draw(picture, pair, x * _SIDE, y * (_SIDE + _LINE))
+      _draw(picture, decode_example(builder, record), x * _SIDE, y * (_SIDE + _LINE))
   with atomic_path(workdir / 'summary.png') as temporary:
     picture.save(temporary)
   write_text(workdir / 'summary.md', _text(found))

