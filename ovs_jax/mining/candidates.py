@@ -152,7 +152,8 @@ def true_masks(
 
 def _box(mask: Bool[np.ndarray, 'h w']) -> list[int]:
   rows, columns = (np.flatnonzero(mask.any(axis=axis)) for axis in (1, 0))
-  return [columns[0], rows[0], columns[-1] + 1, rows[-1] + 1]
+  corners = (columns[0], rows[0], columns[-1] + 1, rows[-1] + 1)
+  return [int(x) for x in corners]
 
 
 def embed_masks(

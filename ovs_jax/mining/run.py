@@ -56,7 +56,7 @@ def mine(config: Any, workdir: pathlib.Path) -> dict[str, Any]:
   count = -(-total // c.chunk)
   _mine_chunks(config, builder, miner, folder, count)
   hosts.barrier('all chunks are mined')
-  if hosts.primary():
+  if _place()[0] == 0:
     _finish(config, builder, miner, workdir, count)
   hosts.barrier('the pairs are written')
   found = pairs.datasheet(workdir / 'pairs')
@@ -68,11 +68,12 @@ def _mine_chunks(
 ) -> None:
   """Mines this host's chunks that are not there."""
   source = encoded_examples(builder, config.mining.split)
+  host, hosts_in_all = _place()
   seen = Notes()
   for i in progress(range(count), total=count, title=f'{config.name}: mine'):
     records = list(itertools.islice(source, config.mining.chunk))
     path = chunks.chunk_path(folder, i)
-    if i % jax.process_count() != jax.process_index() or path.exists():
+    if i % hosts_in_all != host or path.exists():
       continue
     examples = [decode_example(builder, record) for record in records]
     broken = [x for x in examples if isinstance(x, Broken)]
@@ -82,6 +83,11 @@ def _mine_chunks(
     seen.add(notes)
     _check_nouns(seen, miner, early=True)
     chunks.write_chunk(path, found, notes)
+
+
+def _place() -> tuple[int, int]:
+  """The number of this host, and of all."""
+  return jax.process_index(), jax.process_count()
 
 
 def _check_nouns(notes: Notes, miner: Miner, *, early: bool) -> None:

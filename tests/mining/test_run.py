@@ -223,8 +223,7 @@ def test_hosts_share_the_chunks(
 
   monkeypatch.setattr(candidates, '_encode', count)
   monkeypatch.setattr(run.hosts, 'barrier', barrier)
-  monkeypatch.setattr(run.jax, 'process_count', lambda: 3)
-  monkeypatch.setattr(run.jax, 'process_index', lambda: place['host'])
+  monkeypatch.setattr(run, '_place', lambda: (place['host'], 3))
   for host in (2, 1):
     place['host'] = host
     with pytest.raises(Waits):
