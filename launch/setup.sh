@@ -147,6 +147,20 @@ install_packages() {
   say 'Installed.'
 }
 
+# Adds JAX's plugin for an accelerator: cuda12, cuda13 or tpu.
+add_accelerator() {
+  local kind=$1 marker=.venv/installed-$1 wanted
+  wanted=$(cat .venv/installed-run "requirements/$kind.txt")
+  [[ ! -f $marker || $(<"$marker") != "$wanted" ]] || return 0
+  lock
+  say "Installing requirements/$kind.txt into .venv (several gigabytes)."
+  pip install --progress-bar off -r "requirements/$kind.txt" 2>&1 | show_progress ||
+    explain 'Installing failed'
+  printf '%s\n' "$wanted" >"$marker"
+  say 'Installed.'
+  exec 9>&-
+}
+
 # In .venv whatever the user's pip settings say, seeing only .venv's packages, and
 # compiling them so that the program starts quickly.
 pip() {

@@ -20,8 +20,8 @@ LAYERS = {
   'convert': 3,
   'evaluate': 3,
   'mining': 3,
-  'integrations': 3,
   'train': 4,
+  'integrations': 5,
 }
 # Heavy packages and where they may be imported.
 CONFINED = {
@@ -29,7 +29,7 @@ CONFINED = {
   'tensorflow_datasets': ('data/',),
   'spacy': ('mining/nouns.py', 'mining/train_tagger.py'),
   'orbax': ('core/checkpoint.py',),
-  'flax': ('models/', 'train/state.py'),
+  'flax': ('models/', 'train/state.py', 'integrations/'),
   'torch': (),
   'scenic': ('integrations/',),
 }

@@ -1,6 +1,8 @@
 """Several processes, one to a host, that run the same program together."""
 
 import os
+import socket
+import time
 from typing import Any
 
 import jax
@@ -23,8 +25,9 @@ def join(*, timeout: int = 300) -> None:
     timeout: seconds to wait for the others.
 
   Raises:
-    ValueError: only some of the variables are set, or they are not numbers.
-    OSError: the coordinator cannot be reached, or a process did not come.
+    ValueError: only some of the variables are set, or they are not what they should.
+    OSError: the coordinator cannot be reached. (Where a process does not come, JAX ends
+      the others with a message of its own.)
   """
   # Ignored by accelerators; without it several CPU processes cannot add up anything.
   jax.config.update('jax_cpu_collectives_implementation', 'gloo')
@@ -45,22 +48,36 @@ def join(*, timeout: int = 300) -> None:
       'num_processes': count,
       'process_id': index,
     }
+    if index:
+      _wait_for(place[_PLACE[0]], timeout)
   try:
     jax.distributed.initialize(
       **settings, initialization_timeout=timeout, heartbeat_timeout_seconds=30
     )
-  except RuntimeError as error:
-    first = str(error).splitlines()[0]
-    address = place.get(_PLACE[0], 'that the scheduler gave')
-    raise OSError(
-      f'no contact to the other processes within {timeout} s, at the coordinator '
-      f'{address} ({first}). Check the address, the port, and that all processes run'
-    ) from error
   except ValueError as error:
     raise ValueError(
       f'--multihost found no cluster ({error}); start with a script of launch/, or set '
       f'{", ".join(_PLACE)}'
     ) from error
+
+
+def _wait_for(address: str, timeout: int) -> None:
+  """Tries to connect until it works: JAX's own attempt would abort the process."""
+  host, colon, port = address.rpartition(':')
+  if not colon or not port.isdigit():
+    raise ValueError(f'OVS_COORDINATOR is {address!r}, expected host:port')
+  end = time.monotonic() + timeout
+  while True:
+    try:
+      socket.create_connection((host, int(port)), timeout=5).close()
+      return
+    except OSError as error:
+      if time.monotonic() > end:
+        raise OSError(
+          f'the coordinator {address} cannot be reached after {timeout} s '
+          f'({error}). Check the address, the port, and that process 0 runs'
+        ) from error
+    time.sleep(0.2)
 
 
 def primary() -> bool:

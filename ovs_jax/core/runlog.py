@@ -124,7 +124,7 @@ class RunLog:
     times = {f'{k}_share': round(v / elapsed, 4) for k, v in self._spent.items()}
     if self._flops:
       done = self._flops * (step - self._line_step)
-      times['utilisation'] = round(done / elapsed, 4)
+      times['utilisation'] = round(done / elapsed, 6)
     self._line, self._line_step, self._spent = time.time(), step, {}
     return times
 

@@ -29,8 +29,10 @@ def scale_jitter(shortest: Sequence[int], longest: int) -> Transform:
 
   def apply(example: Example) -> Example:
     shape = tf.shape(example['image'])[:2]
-    index = tf.cast(_uniform(example, 3, 1)[0] * len(shortest), tf.int32)
-    side = tf.gather(tf.constant(shortest, tf.float64), index)
+    side = tf.constant(shortest[0], tf.float64)
+    if len(shortest) > 1:
+      index = tf.cast(_uniform(example, 3, 1)[0] * len(shortest), tf.int32)
+      side = tf.gather(tf.constant(shortest, tf.float64), index)
     sides = tf.cast(shape, tf.float64)
     scale = side / tf.reduce_min(sides)
     scale = tf.minimum(scale, longest / tf.reduce_max(sides))

@@ -53,5 +53,6 @@ def draw_params(
   compiling and running them as they are.
   """
   plain = {'xla_backend_optimization_level': 0}
-  options = plain if jax.default_backend() == 'cpu' else None
+  outermost = not isinstance(key, jax.core.Tracer)  # else JAX takes no options
+  options = plain if jax.default_backend() == 'cpu' and outermost else None
   return jax.jit(init, static_argnums=0, compiler_options=options)(config, key)

@@ -1,0 +1,1 @@
+"""Other people's frameworks; nothing else of the package imports these."""
