@@ -5,6 +5,7 @@ Table 2 (nouns of one caption, proposals); after a colon come the other cases:
   :classes         1, true masks with their class names; needs no model
   :truth           2, nouns of one caption, true masks
   :five_captions   4, nouns of five captions, proposals
+  :ade_crops       the true masks of ADE20K-150, for init.labelled of a training
 For case 2 name the captions: --config.mining.caption_file=captions_train2017.json
 Expected: about 440,000 pairs of 12,000 nouns (paper; the nouns of our backends differ);
   not measured.
@@ -21,6 +22,7 @@ CASES = {
   'classes': {'masks': 'truth', 'nouns': 'classes'},
   'truth': {'masks': 'truth', 'captions': 1},
   'five_captions': {'captions': 5},
+  'ade_crops': {'masks': 'truth', 'nouns': 'classes', 'split': 'val'},
 }
 
 
@@ -36,7 +38,9 @@ def get_config(arg: str = '') -> ml_collections.ConfigDict:
   mining.dataset.name = 'coco_stuff_171' if labelled else 'coco_captions_2017'
   if labelled:  # one job, without a proposer
     mining.name = name
-    needs = [('dataset', 'COCO', '')]
+    if arg == 'ade_crops':
+      mining.dataset.name = 'ade20k_150'
+    needs = [('dataset', 'its images and label maps', '')]
     if arg == 'truth':
       mining.mining.checkpoint = 'checkpoints/clip_vit_l14'
       what, command = adaptation.weights(size)[1:]

@@ -5,6 +5,7 @@ with the same patches and width, whoever trained it.
 """
 
 import dataclasses
+import math
 from typing import Any
 
 import numpy as np
@@ -40,13 +41,13 @@ def add_prompts(
     ValueError: it holds something else, or prompts for another grid or width, or of
       more layers than this CLIP has.
   """
-  stored, description = load_model(directory, kind=KIND, what='prompts')
+  stored, _ = load_model(directory, kind=KIND, what='prompts')
   prompts = np.asarray(stored['visual']['mask_prompt'])
   depth, *sizes = prompts.shape
   grid = config.image_size // config.patch
   problems = []
   if sizes != [grid * grid, config.vision_width]:
-    side = description['clip']['image_size'] // description['clip']['patch']
+    side = math.isqrt(sizes[0])
     problems.append(
       f'they are for a grid of {side}x{side} patches and a width of {sizes[1]}, the '
       f'CLIP has {grid}x{grid} and {config.vision_width}'

@@ -50,7 +50,7 @@ def test_prompts_come_and_the_rest_stays(params: dict, tmp_path: pathlib.Path) -
 @pytest.mark.parametrize(
   ('shape', 'message'),
   [
-    ((3, 9, 16), 'a grid of 2x2 patches and a width of 16, the CLIP has 2x2 and 16'),
+    ((3, 9, 16), 'a grid of 3x3 patches and a width of 16, the CLIP has 2x2 and 16'),
     ((3, 4, 8), 'a width of 8, the CLIP has 2x2 and 16'),
     ((4, 4, 16), 'they follow 3 blocks, the CLIP has 2. Take the CLIP'),
   ],
