@@ -58,14 +58,10 @@ def base(name: str, mode: str) -> ml_collections.ConfigDict:
     templates='vild',  # prompts of class names; see ovs_jax.text.templates
     train_template='single',  # the sentence around a mined noun
   )
-  config.init = _section(
-    clip='',  # checkpoint to start from, or whose text tower names the classes
-    proposer='',  # checkpoint of the proposer
-    backbone='',  # checkpoint whose backbone the proposer's training starts from
-    clipseg='',  # CLIPSeg whose decoder to go on with; '' draws one beside init.clip
-    pairs='',  # mined data set
-  )
+  config.init = _init()
+  config.needs = ()  # what must be there first: (key, what it is, command to make it)
   config.train = _train()
+  config.adapt = _adapt()
   config.optimizer = _optimizer()
   config.mining = _mining()
   config.test = _test()
@@ -83,6 +79,19 @@ def base(name: str, mode: str) -> ml_collections.ConfigDict:
 
 def _section(**keys: object) -> ml_collections.ConfigDict:
   return ml_collections.ConfigDict(keys)
+
+
+def _init() -> ml_collections.ConfigDict:
+  return _section(
+    clip='',  # checkpoint to start from, or whose text tower names the classes
+    proposer='',  # checkpoint of the proposer
+    backbone='',  # checkpoint whose backbone the proposer's training starts from
+    clipseg='',  # CLIPSeg whose decoder to go on with; '' draws one beside init.clip
+    pairs='',  # mined data set
+    more_pairs=(),  # others to mix in: (directory, weight of a pair; 1: once an epoch)
+    labelled='',  # pairs of true masks and class names, classified during training
+    prompts='',  # directory of mask prompts for the CLIP in `clip` or `eval.checkpoint`
+  )
 
 
 def _train() -> ml_collections.ConfigDict:
@@ -105,6 +114,22 @@ def _train() -> ml_collections.ConfigDict:
     save_every=250,
     disk_megabytes=500,  # that must be free before training starts
     profile=0,  # steps to trace into <workdir>/profile, for Perfetto or TensorBoard
+  )
+
+
+def _adapt() -> ml_collections.ConfigDict:
+  return _section(
+    prior='mask',  # how crops are cut: mask (background filled) | box (as they are)
+    crop_area=(),  # least and most area of random crops; (): train.min_crop decides
+    crop_ratio=(0.75, 1.3333333333333333),  # and of their width to height
+    uint8=False,  # crops become bytes on the host: a quarter of the transfer
+    cache_text=False,  # embed all nouns before training; the text tower must be frozen
+    balance=0.0,  # nouns are drawn by frequency (0), its root (0.5) or alike (1)
+    duplicates='negatives',  # crops of a noun: negatives | ignored | positives
+    loss_chunk=0,  # columns of logits at once; 0: all
+    store='all',  # in checkpoints: all | prompts (and the temperature, if trained)
+    evaluate_every=0,  # steps between classifications of init.labelled; 0: never
+    evaluate_batch=64,
   )
 
 
@@ -164,14 +189,23 @@ def _optimizer() -> ml_collections.ConfigDict:
 
 def _mining() -> ml_collections.ConfigDict:
   return _section(
-    checkpoint='',  # an OVSeg with the un-adapted CLIP
+    checkpoint='',  # an OVSeg with the un-adapted CLIP; for true masks a CLIP will do
     split='train',
+    masks='proposals',  # proposals | truth (one mask per class of the label maps)
+    nouns='captions',  # captions | classes (of the label maps)
     captions=1,  # used per image (the paper: 1 is better than 5)
+    caption_file='',  # COCO captions (JSON) for a data set without; by file name
+    shortest=0,  # side that images are resized to; 0: as they are, all of one size
+    longest=2560,  # and what their longer side is at most
     backend='auto',  # of nouns: auto | spacy | lexicon
     pipeline='en_core_web_sm',  # spaCy's, by name or path
     adjectives='none',  # 'colour' keeps "red ball" together
+    score='cosine',  # of a noun and a mask: cosine | proposals | nouns (softmax over)
+    exclusive=False,  # whether a mask serves one noun of its image only
     min_area=1,  # pixels a proposal must have
-    min_score=-1.0,  # cosine that a pair must reach; -1 keeps all, as the paper
+    min_score=-1.0,  # that a pair must reach; -1 keeps all, as the paper
+    max_per_noun=0,  # pairs of a noun kept, those with the highest scores; 0: all
+    min_noun_count=0,  # pairs that a noun must have to be kept
     chunk=64,  # images between two resumable points
     disk_megabytes=500,  # that must be free before mining starts
   )

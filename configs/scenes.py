@@ -29,6 +29,8 @@ _NEEDS = {
   'mpt': ('mine',),
   'ft': ('mine',),
   'mpt_ft': ('ft',),
+  'classes': ('data',),
+  'ft_classes': ('clip', 'classes'),
   'ovseg_mpt': ('mpt',),
   'evaluate_frozen': ('ovseg_frozen',),
   'evaluate_mpt': ('ovseg_mpt',),
@@ -53,6 +55,8 @@ def stages() -> dict[str, ml_collections.ConfigDict]:
     'mpt': mask_prompt_tuning(clip, pairs),
     'ft': fine_tuning(clip, pairs),
     'mpt_ft': mask_prompt_tuning('{run}/ft', pairs),
+    'classes': true_classes(),
+    'ft_classes': fine_tuning(clip, '{run}/classes/pairs'),
     'ovseg_mpt': assemble(proposer, '{run}/mpt', prompt_depth=PROMPT_DEPTH),
     'evaluate_frozen': evaluate('{run}/ovseg_frozen/model'),
     'evaluate_mpt': evaluate('{run}/ovseg_mpt/model'),
@@ -218,6 +222,15 @@ def mine(checkpoint: str) -> ml_collections.ConfigDict:
   config.mining.min_area = 40
   # A small proposer misses things; what then resembles a noun most does so little.
   config.mining.min_score = 0.6
+  return config
+
+
+def true_classes() -> ml_collections.ConfigDict:
+  """Pairs of the true masks of the training scenes with their class names."""
+  config = common.base('true_classes', 'mine')
+  config.mining.masks = 'truth'
+  config.mining.nouns = 'classes'
+  config.mining.min_area = 40
   return config
 
 

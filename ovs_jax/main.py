@@ -23,6 +23,7 @@ from ovs_jax.core.checkpoint import skip_noise
 from ovs_jax.core.files import check_writable, fingerprint
 from ovs_jax.core.lookup import lookup
 from ovs_jax.core.preemption import STOPPED_STATUS, Stopped
+from ovs_jax.needs import check_needs
 from ovs_jax.pipeline import check_owner, run_pipeline
 
 _CONFIG = config_flags.DEFINE_config_file('config', None, 'Configuration file.')
@@ -105,6 +106,7 @@ def run(mode: str, config: Any, workdir: pathlib.Path) -> dict[str, Any]:
     ValueError, OSError: what the user can mend; the message says how.
   """
   job = lookup(MODES, mode, 'mode')
+  check_needs(config)
   workdir = check_writable(workdir, megabytes=10)
   check_owner(_plain(config), workdir)
   jax.config.update('jax_disable_most_optimizations', not config.optimize_programs)

@@ -138,6 +138,9 @@ def _add_segment_options(parser: argparse.ArgumentParser) -> None:
     'demo) (default: pixels)',
   )
   group.add_argument(
+    '--prompts', metavar='DIR', help='mask prompts for its CLIP, stored separately'
+  )
+  group.add_argument(
     '--classifier',
     choices=CLASSIFIERS,
     help="who names the proposals (default: the checkpoint's)",
@@ -218,6 +221,7 @@ def _load(arguments: argparse.Namespace) -> Segmenter:
     weight=arguments.weight,
     templates=arguments.templates,
     text_cache=arguments.text_cache,
+    prompts=arguments.prompts,
   )
 
 
@@ -240,10 +244,15 @@ def _settings(
 ) -> dict[str, Any]:
   """Returns all that a result depends on but the photo; None is the checkpoint's."""
   checkpoint = resolve(arguments.checkpoint)
+  prompts = {}
+  if arguments.prompts is not None:
+    path = resolve(arguments.prompts, what='prompts')
+    prompts = {'prompts': str(path), 'prompts_time': path.stat().st_mtime_ns}
   flags = ('templates', 'synonyms', 'threshold', 'rule', 'classifier', 'weight')
   return {
     'checkpoint': str(checkpoint),
     'checkpoint_time': checkpoint.stat().st_mtime_ns,
+    **prompts,
     'classes': dict(zip(classes.names, map(list, classes.words), strict=True)),
     'background': dict(zip(background.names, map(list, background.words), strict=True)),
     **{flag: getattr(arguments, flag) for flag in flags},
@@ -253,8 +262,8 @@ def _settings(
 def _classify(arguments: argparse.Namespace) -> int:
   """Prints the probabilities for all images, as `_predict` goes on after a bad one."""
   given = vars(arguments)
-  flags = ('background', 'threshold', 'rule', 'classifier', 'weight', 'output')
-  flags = [f for f in flags if given[f] is not None]
+  flags = ('background', 'threshold', 'rule', 'classifier', 'weight', 'prompts')
+  flags = [f for f in (*flags, 'output') if given[f] is not None]
   flags += [f for f in ('scores', 'overwrite') if given[f]]
   if flags:
     raise ValueError(

@@ -24,6 +24,7 @@ from ovs_jax.core.tree import difference
 from ovs_jax.core.types import Array, Bool, Float, Int, Params
 from ovs_jax.models import clip, ovseg
 from ovs_jax.models.class_text import NameEmbedder
+from ovs_jax.models.mask_prompts import add_to_ovseg
 from ovs_jax.models.maskformer import init_maskformer
 from ovs_jax.ops.ensemble import CLASSIFIERS, label_map
 from ovs_jax.segmentation import NO_NAME, ProposalTable, Segmentation
@@ -114,6 +115,7 @@ class Segmenter:
     shortest: int | None = None,
     longest: int | None = None,
     text_cache: Path | None = None,
+    prompts: Path | None = None,
   ) -> 'Segmenter':
     """Reads an OVSeg checkpoint.
 
@@ -125,6 +127,7 @@ class Segmenter:
       shortest: see `Settings`.
       longest: see `Settings`.
       text_cache: see `__init__`.
+      prompts: directory of mask prompts for its CLIP; see `models.mask_prompts`.
 
     Raises:
       FileNotFoundError: there is no such directory.
@@ -150,6 +153,7 @@ class Segmenter:
         'write it again with this version'
       ) from error
     _check_params(config, params, what=f'the checkpoint {directory}')
+    config, params = add_to_ovseg(config, params, prompts)
     return cls(config, params, settings=Settings(**settings), text_cache=text_cache)
 
   def encode(self, image: ImageLike) -> EncodedImage:

@@ -27,7 +27,7 @@ LAYERS = {
 CONFINED = {
   'tensorflow': ('data/',),
   'tensorflow_datasets': ('data/',),
-  'spacy': ('mining/nouns.py',),
+  'spacy': ('mining/nouns.py', 'mining/train_tagger.py'),
   'orbax': ('core/checkpoint.py',),
   'flax': ('models/', 'train/state.py', 'integrations/'),
   'torch': (),

@@ -17,7 +17,7 @@ from ovs_jax.core.files import fingerprint
 from ovs_jax.pipeline import run_pipeline
 
 ROOT = pathlib.Path(__file__).parents[1]
-SHARED = ('__init__', 'common', 'scenes', 'coco_stuff')
+SHARED = ('__init__', 'common', 'scenes', 'coco_stuff', 'adaptation')
 NAMES = sorted(p.stem for p in (ROOT / 'configs').glob('*.py') if p.stem not in SHARED)
 IGNORED = {'.venv', 'build', '.git', 'runs'}
 

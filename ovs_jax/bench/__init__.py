@@ -9,4 +9,5 @@ WORKLOADS = {
   'clip_crops': 'ovs_jax.bench.clip_crops',
   'input_pipeline': 'ovs_jax.bench.input_pipeline',
   'metrics': 'ovs_jax.bench.metrics',
+  'clip_adapt_step': 'ovs_jax.bench.clip_adapt_step',
 }

@@ -4,10 +4,14 @@ What OVSeg calls replacing the CLIP: the text tower never changes, so that any a
 image tower fits any proposer trained with it.
 """
 
+import dataclasses
 import pathlib
 from typing import Any
 
-from ovs_jax.core.checkpoint import load_model, save_model
+from ovs_jax.core.checkpoint import load_config, load_model, save_model
+from ovs_jax.core.types import Params
+from ovs_jax.models.clip import ClipConfig
+from ovs_jax.models.mask_prompts import add_prompts
 from ovs_jax.models.ovseg import OvSegConfig
 
 
@@ -18,10 +22,13 @@ def assemble(config: Any, workdir: pathlib.Path) -> dict[str, Any]:
     FileNotFoundError, ValueError: a part is missing or of another kind, or the two
       do not fit each other.
   """
-  proposer, stored = load_model(
-    config.init.proposer, kind='proposer', what='proposer checkpoint'
-  )
+  proposer, stored = _load_proposer(config.init.proposer)
   clip, clip_stored = load_model(config.init.clip, kind='clip', what='CLIP checkpoint')
+  if config.init.prompts:
+    sizes, clip = add_prompts(
+      ClipConfig(**clip_stored['clip']), clip, config.init.prompts
+    )
+    clip_stored = {**clip_stored, 'clip': dataclasses.asdict(sizes)}
   clip_config = {**clip_stored['clip'], 'prompt_depth': config.test.prompt_depth}
   trained = clip_stored['clip']['prompt_depth']
   if config.test.prompt_depth not in (0, trained):
@@ -51,3 +58,11 @@ def assemble(config: Any, workdir: pathlib.Path) -> dict[str, Any]:
   }
   save_model(workdir / 'model', {'proposer': proposer, 'clip': clip}, description)
   return {'model': str(workdir / 'model')}
+
+
+def _load_proposer(directory: str) -> tuple[Params, dict[str, Any]]:
+  """Reads a proposer, or the one inside an OVSeg."""
+  stored = load_config(directory, what='proposer checkpoint')
+  kind = 'ovseg' if stored.get('model') == 'ovseg' else 'proposer'
+  params, stored = load_model(directory, kind=kind, what='proposer checkpoint')
+  return (params['proposer'] if kind == 'ovseg' else params), stored

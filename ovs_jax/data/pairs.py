@@ -7,23 +7,27 @@ may have; here the crop keeps its pixels and the mask lies beside it, both lossl
 import contextlib
 import io
 import pathlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import numpy as np
 import tensorflow_datasets as tfds
 
-from ovs_jax.core.files import Path, atomic_path, read_json, write_json
+from ovs_jax.core.files import Path, atomic_path, read_json, write_json, write_text
 
 _VERSION = '1.0.0'
 _SHEET = 'datasheet.json'
+_NOUNS = 'nouns.txt'  # the noun of every pair, in order
+_NEEDED = ('image', 'mask', 'noun')
 
 
 def features() -> tfds.features.FeaturesDict:
   """Returns the fields of a pair.
 
   `image` (h, w, 3) and `mask` (h, w, 1; 0 or 255) are the tight crop at its own
-  resolution; `box` is x0, y0, x1, y1 with exclusive ends; `score` is CLIP's cosine.
+  resolution; `box` is x0, y0, x1, y1 with exclusive ends; `score` is what proposals
+  were chosen by, `cosine` CLIP's similarity. `caption` and `proposal` are indices
+  within the image; -1 where there is none.
   """
   png = {'encoding_format': 'png'}
   return tfds.features.FeaturesDict(
@@ -36,16 +40,28 @@ def features() -> tfds.features.FeaturesDict:
       'proposal': np.int32,
       'box': tfds.features.Tensor(shape=(4,), dtype=np.int32),
       'score': np.float32,
+      'cosine': np.float32,
     }
   )
 
 
 def write(directory: Path, pairs: Iterable[dict[str, Any]], sheet: Any) -> None:
-  """Writes pairs and their datasheet to `directory`, atomically."""
+  """Writes pairs and their datasheet to `directory`, atomically.
+
+  Images may be arrays or files of PNG bytes.
+  """
+  found: list[str] = []
+
+  def noted() -> Iterator[dict[str, Any]]:
+    for pair in pairs:
+      found.append(pair['noun'])
+      yield pair
+
   with atomic_path(pathlib.Path(directory).absolute()) as temporary:
     tfds.disable_progress_bar()
     with contextlib.redirect_stdout(io.StringIO()):  # TFDS's notes on its progress
-      _store(temporary, pairs)
+      _store(temporary, noted())
+    write_text(temporary / _NOUNS, ''.join(f'{noun}\n' for noun in found))
     write_json(temporary / _SHEET, sheet)
 
 
@@ -66,6 +82,7 @@ def load(directory: Path) -> Any:
 
   Raises:
     FileNotFoundError: there is none in `directory`.
+    ValueError: it is another data set.
   """
   path = pathlib.Path(directory) / 'pairs' / _VERSION
   if not path.is_dir():
@@ -73,7 +90,28 @@ def load(directory: Path) -> Any:
       f'{directory} holds no mined pairs; make them with a config whose mode is '
       '"mine", such as configs/mine_scenes.py'
     )
-  return tfds.builder_from_directory(str(path))
+  builder = tfds.builder_from_directory(str(path))
+  missing = [name for name in _NEEDED if name not in builder.info.features]
+  if missing:
+    raise ValueError(
+      f'{directory} holds no mask-noun pairs: it has no {", ".join(missing)}; make '
+      'them with a config whose mode is "mine"'
+    )
+  return builder
+
+
+def nouns(directory: Path) -> list[str]:
+  """Returns the noun of every pair, in the order of the data.
+
+  Raises:
+    FileNotFoundError: the pairs were mined before this list was kept.
+  """
+  path = pathlib.Path(directory) / _NOUNS
+  if not path.is_file():
+    raise FileNotFoundError(
+      f'{path} not found; the pairs are of an earlier version: mine them again'
+    )
+  return path.read_text(encoding='utf-8').splitlines()
 
 
 def datasheet(directory: Path) -> Any:

@@ -19,6 +19,7 @@ from ovs_jax.data.pipeline import eval_batches
 from ovs_jax.evaluate import oracle
 from ovs_jax.models import ovseg
 from ovs_jax.models.class_text import embed_names
+from ovs_jax.models.mask_prompts import add_to_ovseg
 from ovs_jax.ops.confusion import confusion_matrix, segmentation_scores
 from ovs_jax.ops.ensemble import combine, fuse
 from ovs_jax.text import vocabulary
@@ -44,7 +45,9 @@ def evaluate(config: Any, workdir: pathlib.Path) -> Scores:
   _, builder = load_dataset(config.dataset)
   names = load_names(config.dataset)
   params, stored = load_model(config.eval.checkpoint, kind='ovseg')
-  model = ovseg.OvSegConfig.from_dict(stored)
+  model, params = add_to_ovseg(
+    ovseg.OvSegConfig.from_dict(stored), params, config.init.prompts
+  )
   text = embed_names(model.clip, params['clip'], names.names, config.text.templates)
   settings = tuple((m.classifier, float(m.weight)) for m in config.eval.methods)
   totals = _accumulate(config, model, params, text, builder, settings, workdir)

@@ -156,7 +156,7 @@ def tag(caption: str) -> list[Word]:
   """Returns the words of a caption, with the common nouns marked."""
   cased = tokens(normalise(caption))
   words = [token.lower() for token in cased]
-  kinds = [_kind(word) for word in words]
+  kinds = [kind(word) for word in words]
   for i, token in enumerate(cased):
     starts = i == 0 or cased[i - 1] in '.!?"'
     if kinds[i] in ('noun', 'ambiguous') and token[0].isupper() and not starts:
@@ -166,8 +166,11 @@ def tag(caption: str) -> list[Word]:
   return [Word(w, kind == 'noun') for w, kind in zip(words, kinds, strict=True)]
 
 
-def _kind(word: str) -> str:
-  """Returns the class of a word without its context."""
+def kind(word: str) -> str:
+  """Returns the class of a lower-case word without its context.
+
+  'noun', 'ambiguous' (noun or verb), 'verb', 'punctuation' or a closed class.
+  """
   lists = sections()
   if not word[0].isalpha():
     return 'number' if word[0].isdigit() else 'punctuation'
@@ -196,7 +199,7 @@ def _kind(word: str) -> str:
 
 def _hyphenated_kind(word: str) -> str:
   parts = word.split('-')
-  kinds = [_kind(part) for part in parts if part]
+  kinds = [kind(part) for part in parts if part]
   if word in sections()['stop'] or not kinds:
     return 'noun'
   modifier = kinds[0] in ('number', 'colour', 'adjective') or kinds[-1] in (

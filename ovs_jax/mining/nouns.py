@@ -129,6 +129,25 @@ def _load_pipeline(pipeline: str) -> Any:
     ) from error
 
 
+# What a tagger may take for a noun and the lexicon knows better.
+_NEVER_NOUNS = frozenset({'verb', 'adjective', 'adverb', 'preposition', 'auxiliary'})
+
+
+def _is_noun(token: Any) -> bool:
+  """The tagger's word, with two corrections that captions need.
+
+  It takes words that it does not know for nouns ("a snowy mountain"), and common nouns
+  for names where a sentence starts with them ("Women in fancy hats").
+  """
+  text = token.lower_
+  if text in lexicon.sections()['short noun']:
+    return True
+  kind = lexicon.kind(text)
+  if token.pos_ == 'PROPN':
+    return token.i == 0 and kind == 'noun'
+  return token.pos_ == 'NOUN' and kind not in _NEVER_NOUNS
+
+
 def _words(document: Any) -> list[Word]:
   """Converts spaCy's tokens; hyphenated nouns become one word."""
   parsed = document.has_annotation('DEP')
@@ -136,8 +155,7 @@ def _words(document: Any) -> list[Word]:
   hyphen = False
   for i, token in enumerate(document):
     text = token.lower_
-    noun = token.pos_ == 'NOUN' or text in lexicon.sections()['short noun']
-    noun = noun and text[0].isalpha()
+    noun = _is_noun(token) and text[0].isalpha()
     glued = i > 0 and not document[i - 1].whitespace_
     if text == '-' and glued and words[-1].noun and not token.whitespace_:
       hyphen = True

@@ -1,197 +1,194 @@
 """The mining job: captions + proposals + CLIP -> mask-noun pairs.
 
-Images are worked off in chunks. Each finished chunk is one file; a killed job goes on
-with the first chunk that is missing, and the data set is written when all are there.
+Images are worked off in chunks, which hosts take in turns. Each finished chunk is one
+file; a killed job goes on with the chunks that are missing, and the data set is written
+when all are there.
 """
 
 import collections
-import functools
 import itertools
 import json
 import pathlib
+import shutil
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
-import jax.numpy as jnp
-import numpy as np
 
-from ovs_jax.core.checkpoint import load_model
-from ovs_jax.core.files import atomic_path, check_writable
+from ovs_jax.core import hosts
+from ovs_jax.core.files import check_writable
 from ovs_jax.core.runlog import progress
-from ovs_jax.core.types import Array, Float, Params, UInt8
-from ovs_jax.data import load_dataset, pairs, pipeline
-from ovs_jax.mining.assign import assign, cosine
-from ovs_jax.mining.nouns import NounExtractor, load_extractor
-from ovs_jax.models import clip, ovseg
-from ovs_jax.text.templates import fill
-from ovs_jax.text.tokenizer import tokenize
+from ovs_jax.data import load_dataset, pairs
+from ovs_jax.data.records import Broken, decode_example, encoded_examples
+from ovs_jax.mining import chunks, sheet
+from ovs_jax.mining.candidates import check_sources
+from ovs_jax.mining.chunks import Notes, Pair
+from ovs_jax.mining.miner import Miner
+
+_EARLY = 64  # captions without any noun after which something must be wrong
 
 
 def mine(config: Any, workdir: pathlib.Path) -> dict[str, Any]:
   """Mines `config.mining.split` of the data set into `workdir/pairs`.
 
   Returns:
-    The datasheet: counts, the most frequent nouns, settings and noun backend.
+    The datasheet: counts, the most frequent nouns, settings, sources, noun backend.
 
   Raises:
-    FileNotFoundError, ValueError: no checkpoint, or of another model; or no pairs.
+    FileNotFoundError, ValueError: no checkpoint, or of another model; settings that the
+      data set cannot serve; or no nouns, proposals or pairs.
     OSError: `workdir` cannot be written.
   """
   began = time.time()
-  workdir = check_writable(workdir, megabytes=config.mining.disk_megabytes)
+  c = config.mining
+  workdir = check_writable(workdir, megabytes=c.disk_megabytes)
   _, builder = load_dataset(config.dataset)
-  params, stored = load_model(config.mining.checkpoint, kind='ovseg')
-  miner = Miner(config, ovseg.OvSegConfig.from_dict(stored), params)
-  total = builder.info.splits[config.mining.split].num_examples
-  chunk = config.mining.chunk
-  count = -(-total // chunk)
+  check_sources(c, list(builder.info.features))
+  if (workdir / 'pairs').is_dir():
+    found = pairs.datasheet(workdir / 'pairs')
+    return {**found, 'seconds': round(time.time() - began, 1)}
+  total = builder.info.splits[c.split].num_examples
+  captions = read_captions(c.caption_file) if c.caption_file else None
+  miner = Miner(config, captions)
   folder = workdir / 'chunks'
   folder.mkdir(exist_ok=True)
-  source = pipeline.examples(builder, config.mining.split)
+  count = -(-total // c.chunk)
+  _mine_chunks(config, builder, miner, folder, count)
+  hosts.barrier('all chunks are mined')
+  if _place()[0] == 0:
+    _finish(config, builder, miner, workdir, count)
+  hosts.barrier('the pairs are written')
+  found = pairs.datasheet(workdir / 'pairs')
+  return {**found, 'seconds': round(time.time() - began, 1)}
+
+
+def _mine_chunks(
+  config: Any, builder: Any, miner: Miner, folder: pathlib.Path, count: int
+) -> None:
+  """Mines this host's chunks that are not there."""
+  source = encoded_examples(builder, config.mining.split)
+  host, hosts_in_all = _place()
+  seen = Notes()
   for i in progress(range(count), total=count, title=f'{config.name}: mine'):
-    examples = list(itertools.islice(source, chunk))
-    path = folder / f'{i:06d}.npz'
-    if not path.exists():
-      _write_chunk(path, miner.pairs(examples))
-  sheet = {
-    **_summary(_read_chunks(folder, count)),
-    'images': total,
-    'captions_per_image': config.mining.captions,
-    'min_area': config.mining.min_area,
-    'min_score': config.mining.min_score,
-    'nouns': {'backend': miner.extractor.name, 'version': miner.extractor.version},
-    'template': config.text.train_template,
-    'source': f'{builder.info.full_name}:{config.mining.split}',
-  }
-  if not sheet['pairs']:
+    records = list(itertools.islice(source, config.mining.chunk))
+    path = chunks.chunk_path(folder, i)
+    if i % hosts_in_all != host or path.exists():
+      continue
+    examples = [decode_example(builder, record) for record in records]
+    broken = [x for x in examples if isinstance(x, Broken)]
+    found, notes = miner.pairs([x for x in examples if not isinstance(x, Broken)])
+    notes.images += len(broken)
+    notes.broken = [[x.image_id, x.problem] for x in broken]
+    seen.add(notes)
+    _check_nouns(seen, miner, early=True)
+    chunks.write_chunk(path, found, notes)
+
+
+def _place() -> tuple[int, int]:
+  """The number of this host, and of all."""
+  return jax.process_index(), jax.process_count()
+
+
+def _check_nouns(notes: Notes, miner: Miner, *, early: bool) -> None:
+  """Stops a job whose captions hold no nouns, before it has gone through all."""
+  if miner.backend['backend'] == 'classes':
+    return
+  if not notes.captions and (not early or notes.images >= _EARLY):
     raise ValueError(
-      f'no pairs in {total} images: no noun was found, or no proposal is as large as '
-      f'config.mining.min_area ({config.mining.min_area}) and as like a noun as '
-      f'config.mining.min_score ({config.mining.min_score}). Train the proposer longer '
-      f'or change the settings, and delete {folder}'
+      f'{notes.images} images have no captions; of config.mining.caption_file, image '
+      'ids must be names of files without their ending'
     )
-  pairs.write(workdir / 'pairs', _read_chunks(folder, count), sheet)
-  return {**sheet, 'seconds': round(time.time() - began, 1)}
-
-
-class Miner:
-  """Finds the pairs of a few images at a time."""
-
-  def __init__(self, config: Any, model: ovseg.OvSegConfig, params: Params) -> None:
-    """Takes an OVSeg whose CLIP is not adapted yet."""
-    self.config = config.mining
-    self.template = config.text.train_template
-    self.model = model
-    self.params = jax.tree.map(jnp.asarray, params)
-    self.extractor: NounExtractor = load_extractor(
-      self.config.backend, self.config.pipeline, adjectives=self.config.adjectives
+  none = notes.images - notes.without_captions == notes.without_nouns
+  if none and (not early or notes.captions >= _EARLY):
+    raise ValueError(
+      f'the backend {miner.backend["backend"]!r} finds no noun in {notes.captions} '
+      'captions; are they English sentences? Choose config.mining.backend or '
+      'config.mining.pipeline'
     )
-    self._embedded: dict[str, Float[np.ndarray, 'd']] = {}
-
-  def pairs(self, examples: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Returns one pair for each (image, noun) of the examples."""
-    images = np.stack([example['image'] for example in examples])
-    encoded = _encode(self.model, self.params, jnp.asarray(images))
-    nouns = [self._nouns(example) for example in examples]
-    self._embed({noun for found in nouns for noun, _ in found})
-    found: list[dict[str, Any]] = []
-    for i, example in enumerate(examples):
-      if not nouns[i]:
-        continue
-      masks, regions, boxes, valid = (
-        np.asarray(x[i])
-        for x in (encoded.masks, encoded.regions, encoded.boxes, encoded.valid)
-      )
-      binary = masks > self.model.region.threshold
-      usable = valid & (binary.sum(axis=(1, 2)) >= self.config.min_area)
-      text = np.stack([self._embedded[noun] for noun, _ in nouns[i]])
-      scores = cosine(regions, text)
-      for k, q in enumerate(assign(scores, usable)):
-        if q is not None and scores[k, q] >= self.config.min_score:
-          noun, caption = nouns[i][k]
-          pair = _cut(example, binary[q], boxes[q])
-          pair |= {'noun': noun, 'caption': caption, 'proposal': q}
-          found.append({**pair, 'score': np.float32(scores[k, q])})
-    return found
-
-  def _nouns(self, example: dict[str, Any]) -> list[tuple[str, int]]:
-    """The nouns of an image's captions, each with the first caption that has it."""
-    captions = [c.decode('utf-8') for c in example['captions']]
-    captions = captions[: self.config.captions]
-    first: dict[str, int] = {}
-    for index, nouns in enumerate(self.extractor.extract(captions)):
-      for noun in nouns:
-        first.setdefault(noun, index)
-    return list(first.items())
-
-  def _embed(self, nouns: set[str]) -> None:
-    """Embeds the nouns that are new."""
-    new = sorted(nouns - set(self._embedded))
-    if new:
-      prompts = fill(self.template, new)
-      rows = clip.encode_prompts(
-        self.model.clip, self.params['clip'], prompts, tokenize
-      )
-      self._embedded.update(zip(new, rows, strict=True))
 
 
-@functools.partial(jax.jit, static_argnums=0)
-def _encode(
-  model: ovseg.OvSegConfig, params: Params, images: UInt8[Array, 'b h w 3']
-) -> ovseg.Encoded:
-  return jax.lax.map(lambda image: ovseg.encode_image(model, params, image), images)
-
-
-def _cut(example: dict[str, Any], mask: np.ndarray, box: np.ndarray) -> dict[str, Any]:
-  x0, y0, x1, y1 = (int(v) for v in box)
-  return {
-    'image': example['image'][y0:y1, x0:x1],
-    'mask': (mask[y0:y1, x0:x1, None] * 255).astype(np.uint8),
-    'image_id': example['image_id'].decode('utf-8'),
-    'box': np.asarray(box, np.int32),
-  }
-
-
-def _write_chunk(path: pathlib.Path, found: Sequence[dict[str, Any]]) -> None:
-  arrays: dict[str, np.ndarray] = {}
-  table = []
-  for i, pair in enumerate(found):
-    arrays[f'image_{i}'], arrays[f'mask_{i}'] = pair['image'], pair['mask']
-    table.append(
-      {
-        'noun': pair['noun'],
-        'image_id': pair['image_id'],
-        'caption': pair['caption'],
-        'proposal': pair['proposal'],
-        'box': pair['box'].tolist(),
-        'score': float(pair['score']),
-      }
+def _finish(
+  config: Any, builder: Any, miner: Miner, workdir: pathlib.Path, count: int
+) -> None:
+  """Writes the data set, its datasheet and its summary from all chunks."""
+  c = config.mining
+  folder = workdir / 'chunks'
+  notes = Notes()
+  table: list[Pair] = []
+  for rows, part in chunks.read_tables(folder, count):
+    table += rows
+    notes.add(part)
+  _check_nouns(notes, miner, early=False)
+  keep = select(table, most=c.max_per_noun, least=c.min_noun_count)
+  if not any(keep):
+    raise ValueError(
+      f'no pairs in {notes.images} images: {notes.without_proposals} of them have no '
+      f'mask as large as config.mining.min_area ({c.min_area}), {len(notes.broken)} '
+      f'cannot be read; {len(table)} pairs reached config.mining.min_score '
+      f'({c.min_score}), none was left by max_per_noun ({c.max_per_noun}) and '
+      f'min_noun_count ({c.min_noun_count}). Train the proposer longer or change the '
+      f'settings, and delete {folder}'
     )
-  with atomic_path(path) as temporary:
-    np.savez(temporary, table=np.array(json.dumps(table)), **arrays)
+  kept = [row for row, use in zip(table, keep, strict=True) if use]
+  found = sheet.datasheet(
+    config, builder, miner, kept, notes, left_out=keep.count(False)
+  )
+  pairs.write(workdir / 'pairs', chunks.read_pairs(folder, count, keep), found)
+  sheet.write_summary(workdir, found, seed=config.seed)
+  shutil.rmtree(folder)
 
 
-def _read_chunks(folder: pathlib.Path, count: int) -> Iterator[dict[str, Any]]:
-  for i in range(count):
-    with np.load(folder / f'{i:06d}.npz') as chunk:
-      for k, row in enumerate(json.loads(str(chunk['table']))):
-        row['box'] = np.asarray(row['box'], np.int32)
-        yield {**row, 'image': chunk[f'image_{k}'], 'mask': chunk[f'mask_{k}']}
+def select(table: Sequence[Mapping[str, Any]], *, most: int, least: int) -> list[bool]:
+  """Returns which pairs stay.
+
+  Args:
+    table: pairs with `noun` and `score`.
+    most: pairs of a noun that stay, those with the highest scores, the first of equal
+      ones; 0: all.
+    least: pairs that a noun must have to stay at all; counted before.
+  """
+  rows: dict[str, list[int]] = collections.defaultdict(list)
+  for i, pair in enumerate(table):
+    rows[pair['noun']].append(i)
+  keep = [False] * len(table)
+  for indices in rows.values():
+    if len(indices) >= least:
+      best = sorted(indices, key=lambda i: (-table[i]['score'], i))
+      for i in best[: most or None]:
+        keep[i] = True
+  return keep
 
 
-def _summary(found: Iterator[dict[str, Any]]) -> dict[str, Any]:
-  nouns: collections.Counter[str] = collections.Counter()
-  images, areas = set(), []
-  for pair in found:
-    nouns[pair['noun']] += 1
-    images.add(pair['image_id'])
-    areas.append(int((pair['mask'] > 0).sum()))
-  return {
-    'pairs': sum(nouns.values()),
-    'unique_nouns': len(nouns),
-    'images_with_pairs': len(images),
-    'median_area': float(np.median(areas)) if areas else 0.0,
-    'top_nouns': dict(sorted(nouns.items(), key=lambda x: (-x[1], x[0]))[:50]),
-  }
+def read_captions(path: str) -> dict[str, list[str]]:
+  """Reads a file of COCO captions: by the name of the image without its ending.
+
+  Raises:
+    FileNotFoundError: there is none.
+    ValueError: it is something else, or has captions without images.
+  """
+  file = pathlib.Path(path).expanduser()
+  if not file.is_file():
+    raise FileNotFoundError(
+      f'{file} not found; config.mining.caption_file names a file such as '
+      'annotations/captions_train2017.json'
+    )
+  try:
+    content = json.loads(file.read_text(encoding='utf-8'))
+    names = {x['id']: pathlib.Path(x['file_name']).stem for x in content['images']}
+    captions: dict[str, list[str]] = {name: [] for name in names.values()}
+    lost = [x['image_id'] for x in content['annotations'] if x['image_id'] not in names]
+    for x in content['annotations']:
+      if x['image_id'] in names:
+        captions[names[x['image_id']]].append(' '.join(x['caption'].split()))
+  except (ValueError, KeyError, TypeError) as error:
+    raise ValueError(
+      f'{file} is no file of COCO captions ({type(error).__name__}: {error}); expected '
+      '{"images": [{"id", "file_name"}], "annotations": [{"image_id", "caption"}]}'
+    ) from error
+  if lost:
+    raise ValueError(
+      f'{file} has {len(lost)} captions without images, such as those of image '
+      f'{lost[0]}, which "images" does not list'
+    )
+  return captions

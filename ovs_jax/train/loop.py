@@ -19,6 +19,7 @@ from ovs_jax.core.preemption import Preemption, Stopped
 from ovs_jax.core.runlog import RunLog, Trace
 from ovs_jax.core.tree import count_parameters, difference
 from ovs_jax.core.types import Array, Batch, Metrics
+from ovs_jax.train.keeping import Keeping
 from ovs_jax.train.optimizer import build_optimizer, learning_rate_scales
 from ovs_jax.train.recipes import RECIPES, Recipe
 from ovs_jax.train.state import TrainState, merge_params, split_params
@@ -168,9 +169,12 @@ def train(config: Any, workdir: pathlib.Path) -> dict[str, Any]:
   saved = RunCheckpoints(
     workdir / 'checkpoints', keep=config.train.keep, config=recipe.model_config
   )
+  keeping = Keeping(recipe, config, workdir)
   try:
-    state = _restore(saved, state)
-    metrics = _run(config, workdir, mesh, recipe, state, step_function, numbers, saved)
+    state = _restore(saved, state, keeping)
+    metrics = _run(
+      config, workdir, mesh, recipe, state, step_function, numbers, saved, keeping
+    )
   finally:
     saved.close()
   return {**metrics, **numbers, 'seconds': time.time() - began}
@@ -185,12 +189,14 @@ def _run(
   step_function: Step,
   numbers: dict[str, int],
   saved: RunCheckpoints,
+  keeping: Keeping,
 ) -> dict[str, float]:
   """Takes the steps that are left; returns the last metrics."""
   c = config.train
   start = int(state.step)
   if start >= c.steps:
     return {}
+  keeping.start(start, state.params)
   batches = recipe.batches(start)
   batch = sharding.shard_batch(mesh, next(batches))
   # The state keeps its placement, so that the second step needs no second program.
@@ -227,7 +233,8 @@ def _run(
           log.write(step, metrics)
         if step % c.save_every == 0 or last:
           with log.timing('checkpoint'):
-            saved.save(step, state.params, state.optimizer)
+            saved.save(step, keeping.part(state.params), state.optimizer)
+        keeping.evaluate(step, state.params)
         if stop:
           raise Stopped(f'stopped after step {step} of {c.steps}, which is saved')
   finally:
@@ -249,13 +256,15 @@ def _summarize(config: Any, mesh: Mesh, numbers: dict[str, int], flops: int) -> 
     )
 
 
-def _restore(saved: RunCheckpoints, state: TrainState) -> TrainState:
+def _restore(saved: RunCheckpoints, state: TrainState, keeping: Keeping) -> TrainState:
   latest = saved.latest()
   if latest is None:
     return state
-  params, optimizer = saved.restore(latest, state.params, state.optimizer)
-  problem = difference(state.params, params, what=f'checkpoint of step {latest}')
+  expected = keeping.part(state.params)
+  part, optimizer = saved.restore(latest, expected, state.optimizer)
+  problem = difference(expected, part, what=f'checkpoint of step {latest}')
   if problem:
     raise ValueError(problem)
+  params = keeping.whole(part, state.params)
   step = jax.device_put(jnp.int32(latest), state.step.sharding)
   return TrainState(step, params, optimizer)

@@ -25,6 +25,7 @@ def draw(count: int) -> list[dict[str, Any]]:
         'proposal': i,
         'box': np.array([i, 2, i + w, 2 + h], np.int32),
         'score': np.float32(rng.normal()),
+        'cosine': np.float32(rng.normal()),
       }
     )
   return found
@@ -36,6 +37,7 @@ def test_what_is_written_is_read(tmp_path: pathlib.Path) -> None:
   assert pairs.datasheet(tmp_path / 'pairs') == {'pairs': 5, 'nouns': {'backend': 'x'}}
   got = list(pipeline.examples(pairs.load(tmp_path / 'pairs'), 'train'))
   assert len(got) == 5
+  assert pairs.nouns(tmp_path / 'pairs') == [pair['noun'] for pair in given]
   for one, other in zip(given, got, strict=True):
     assert set(one) == set(other)
     np.testing.assert_array_equal(other['image'], one['image'])
@@ -43,7 +45,7 @@ def test_what_is_written_is_read(tmp_path: pathlib.Path) -> None:
     np.testing.assert_array_equal(other['box'], one['box'])
     for name in ('noun', 'image_id'):
       assert other[name].decode('utf-8') == one[name]
-    for name in ('caption', 'proposal', 'score'):
+    for name in ('caption', 'proposal', 'score', 'cosine'):
       assert other[name] == one[name]
 
 

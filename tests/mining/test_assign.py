@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from ovs_jax.mining.assign import assign, cosine
+from ovs_jax.mining.assign import assign, cosine, rank
 
 
 def test_cosine_ignores_the_length_of_regions() -> None:
@@ -39,3 +39,22 @@ def test_negative_scores_are_better_than_unusable_ones() -> None:
 
 def test_no_nouns() -> None:
   assert assign(np.zeros((0, 3)), np.array([True] * 3)) == []
+
+
+def test_a_proposal_can_serve_one_noun_only() -> None:
+  scores = np.array([[0.9, 0.2, 0.1], [0.8, 0.3, 0.1], [0.7, 0.6, 0.5]])
+  usable = np.array([True, True, False])
+  assert assign(scores, usable) == [0, 0, 0]
+  # 0.9 takes proposal 0, then 0.6 takes proposal 1, and one noun goes without.
+  assert assign(scores, usable, exclusive=True) == [0, None, 1]
+
+
+def test_scores_are_over_usable_proposals() -> None:
+  cosines = np.log(np.array([[1.0, 3.0, 9.0], [1.0, 1.0, 9.0]])) / 100
+  usable = np.array([True, True, False])
+  over = rank(cosines, usable, 'proposals')
+  np.testing.assert_allclose(over, [[0.25, 0.75, 0], [0.5, 0.5, 0]], atol=1e-12)
+  nouns = rank(cosines, usable, 'nouns')
+  np.testing.assert_allclose(nouns, [[0.5, 0.75, 0], [0.5, 0.25, 0]], atol=1e-12)
+  np.testing.assert_array_equal(rank(cosines, usable, 'cosine')[:, :2], cosines[:, :2])
+  assert not rank(cosines, np.zeros(3, bool), 'nouns').any()

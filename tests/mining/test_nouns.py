@@ -132,10 +132,10 @@ def test_names_of_a_colour_and_a_shape(frame, colour, shape):
 
 def test_lexicon_on_labelled_captions():
   precision, recall = precision_and_recall(load_extractor('lexicon'))
-  assert len(LABELLED) == 104
-  # Measured when written: 0.966 and 0.950 (part "fresh" alone: 0.982 and 0.973).
-  assert precision >= 0.94
-  assert recall >= 0.92
+  assert len(LABELLED) == 214
+  # Measured: 0.959 and 0.942 (part "third" alone, never looked at: 0.951 and 0.933).
+  assert precision >= 0.95
+  assert recall >= 0.93
 
 
 def test_lexicon_lists_that_exclude_each_other():
@@ -151,6 +151,16 @@ def tagger(document):
   for token in document:
     token.pos_ = 'NOUN' if token.lower_ in nouns else 'X'
   return document
+
+
+class _Pipe:
+  """Tokenises by a pipeline and tags by a function."""
+
+  def __init__(self, pipeline, tag):
+    self._pipeline, self._tag = pipeline, tag
+
+  def pipe(self, texts):
+    return [self._tag(self._pipeline.make_doc(text)) for text in texts]
 
 
 @pytest.fixture
@@ -170,6 +180,21 @@ def test_spacy_without_parser_and_lemmatizer(pipeline):
   ]
   assert extractor.name == 'spacy:en_pipeline'
   assert extractor.version.endswith(f'(spaCy {spacy.__version__})')
+
+
+def test_what_a_tagger_takes_for_a_noun_and_is_none(pipeline, monkeypatch):
+  marked = {'snowy': 'NOUN', 'mountain': 'NOUN', 'women': 'PROPN', 'riding': 'NOUN'}
+  marked |= {'london': 'PROPN'}
+
+  def tag(document):
+    for token in document:
+      token.pos_ = marked.get(token.lower_, 'X')
+    return document
+
+  extractor = SpacyExtractor(pipeline)
+  monkeypatch.setattr(extractor, '_pipeline', _Pipe(pipeline, tag))
+  captions = ['Women riding over a snowy mountain in London']
+  assert extractor.extract(captions) == [['woman', 'mountain']]
 
 
 def test_spacy_from_a_folder(pipeline, tmp_path):
@@ -219,6 +244,6 @@ def test_wrong_arguments(arguments, message):
 def test_spacy_on_labelled_captions():
   extractor = load_extractor('spacy', str(SHARED / 'noun_tagger'))
   precision, recall = precision_and_recall(extractor)
-  # Measured when written: 0.875 and 0.861.
-  assert precision >= 0.85
-  assert recall >= 0.83
+  # Measured: 0.931 and 0.901 (part "third" alone: 0.934 and 0.902).
+  assert precision >= 0.92
+  assert recall >= 0.89

@@ -10,12 +10,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import tiny_ovseg
+from PIL import Image
 
 from configs import scenes
 from ovs_jax.core.checkpoint import save_model
 from ovs_jax.core.types import VOID
 from ovs_jax.data import pairs, pipeline
-from ovs_jax.mining import run
+from ovs_jax.mining import candidates, chunks, miner, run
 from ovs_jax.models import ovseg
 
 QUERIES = 4
@@ -75,8 +76,8 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> str:
 @pytest.fixture
 def config(data_dir: str, checkpoint: str, monkeypatch: pytest.MonkeyPatch) -> Any:
   """Returns a mining configuration with four chunks of eight images."""
-  monkeypatch.setattr(run, '_encode', encode)
-  monkeypatch.setattr(run.clip, 'encode_prompts', embed)
+  monkeypatch.setattr(candidates, '_encode', encode)
+  monkeypatch.setattr(miner.clip, 'encode_prompts', embed)
   config = scenes.mine(checkpoint)
   config.dataset.update(variant='smoke', data_dir=data_dir)
   config.mining.update(split='train', chunk=8, backend='lexicon', min_score=-1.0)
@@ -99,7 +100,7 @@ def test_a_killed_job_goes_on(
       raise Killed
     return encode(*args)
 
-  monkeypatch.setattr(run, '_encode', count)
+  monkeypatch.setattr(candidates, '_encode', count)
   with pytest.raises(Killed):
     run.mine(config, tmp_path / 'resumed')
   assert not (tmp_path / 'resumed' / 'pairs').exists()
@@ -144,22 +145,34 @@ def test_the_datasheet_records_the_backend(config: Any, tmp_path: pathlib.Path) 
   assert {k: v for k, v in returned.items() if k != 'seconds'} == json.loads(
     json.dumps(sheet)
   )
+  assert sheet['settings']['masks'] == 'proposals' and sheet['settings']['chunk'] == 8
+  assert len(sheet['source_sha256']) == len(sheet['checkpoint']['sha256']) == 64
+  assert sum(sheet['nouns_by_count'].values()) == sheet['unique_nouns']
+  assert sum(sheet['images_by_pairs'].values()) == sheet['images_with_pairs']
+  assert sheet['left_out']['broken_images'] == 0
+  with Image.open(tmp_path / 'summary.png') as picture:
+    assert picture.size == (6 * 144, 4 * 160)
+  text = (tmp_path / 'summary.md').read_text()
+  assert f'{sheet["pairs"]} pairs of' in text and 'summary.png' in text
+  assert not (tmp_path / 'chunks').exists()
+  # A finished job is not done again.
+  again = run.mine(config, tmp_path)
+  assert {**again, 'seconds': 0} == {**returned, 'seconds': 0}
 
 
-def test_a_noun_counts_once_per_image(config: Any, tmp_path: pathlib.Path) -> None:
-  miner = run.Miner(config, tiny_ovseg.CONFIG, {'clip': {}})
+def test_a_noun_counts_once_per_image(config: Any) -> None:
   captions = [b'a red ball on the grass', b'grass and a red ball', b'a blue box']
-  config.mining.captions = 2
-  miner = run.Miner(config, tiny_ovseg.CONFIG, {'clip': {}})
-  assert miner._nouns({'captions': captions}) == [('red ball', 0), ('grass', 0)]
-  config.mining.captions = 3
-  miner = run.Miner(config, tiny_ovseg.CONFIG, {'clip': {}})
-  assert miner._nouns({'captions': captions})[-1] == ('blue box', 2)
+  for count, found in ((2, ()), (3, (('blue box', 2),))):
+    config.mining.captions = count
+    notes = chunks.Notes()
+    nouns = miner.Miner(config)._nouns({'captions': captions}, notes)
+    assert nouns == [('red ball', 0), ('grass', 0), *found]
+    assert notes.captions == count
 
 
 def test_small_proposals_are_not_used(config: Any, tmp_path: pathlib.Path) -> None:
   config.mining.min_area = 128 * 128
-  with pytest.raises(ValueError, match=r'no pairs in 32 images: .*min_area \(16384\)'):
+  with pytest.raises(ValueError, match=r'no pairs in 32 images: 32 of them.*\(16384\)'):
     run.mine(config, tmp_path)
 
 
@@ -184,7 +197,137 @@ def test_a_chunk_is_written_whole(
     with zipfile.ZipFile(file, 'w'):
       raise OSError(28, 'No space left on device')
 
-  monkeypatch.setattr(run.np, 'savez', full)
+  monkeypatch.setattr(chunks.np, 'savez', full)
   with pytest.raises(OSError, match='No space left'):
     run.mine(config, tmp_path)
   assert list((tmp_path / 'chunks').iterdir()) == []
+
+
+def test_hosts_share_the_chunks(
+  config: Any, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+  run.mine(config, tmp_path / 'alone')
+  seen: list[int] = []
+  place = {'host': 0}
+
+  def count(*args: Any) -> ovseg.Encoded:
+    seen.append(len(args[2]))
+    return encode(*args)
+
+  class Waits(Exception):
+    """Stands for a barrier that others have not reached."""
+
+  def barrier(name: str) -> None:
+    if place['host'] and name == 'all chunks are mined':
+      raise Waits
+
+  monkeypatch.setattr(candidates, '_encode', count)
+  monkeypatch.setattr(run.hosts, 'barrier', barrier)
+  monkeypatch.setattr(run, '_place', lambda: (place['host'], 3))
+  for host in (2, 1):
+    place['host'] = host
+    with pytest.raises(Waits):
+      run.mine(config, tmp_path / 'together')
+  assert seen == [8, 8]
+  place['host'] = 0
+  run.mine(config, tmp_path / 'together')
+  assert seen == [8, 8, 8, 8]
+  for one, other in zip(
+    read(tmp_path / 'alone'), read(tmp_path / 'together'), strict=True
+  ):
+    for name in one:
+      np.testing.assert_array_equal(one[name], other[name])
+
+
+def test_a_broken_image_is_left_out_and_listed(
+  config: Any, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+  original = run.encoded_examples
+
+  def damaged(*args: Any) -> Any:
+    for i, record in enumerate(original(*args)):
+      if i == 3:
+        record = {**record, 'image': record['image'][:200]}
+      yield record
+
+  monkeypatch.setattr(run, 'encoded_examples', damaged)
+  sheet = run.mine(config, tmp_path)
+  assert sheet['images'] == 32
+  assert sheet['left_out']['broken_images'] == 1
+  (name, why) = sheet['left_out']['broken'][0]
+  assert why and name not in {pair['image_id'].decode() for pair in read(tmp_path)}
+  assert f'- {name}: {why}' in (tmp_path / 'summary.md').read_text()
+
+
+def test_true_masks_with_their_classes_need_no_model(
+  config: Any, tmp_path: pathlib.Path
+) -> None:
+  config.mining.update(masks='truth', nouns='classes', checkpoint='', min_area=1)
+  sheet = run.mine(config, tmp_path)
+  images = {
+    e['image_id']: e
+    for e in pipeline.examples(run.load_dataset(config.dataset)[1], 'train')
+  }
+  names = miner.load_names(config.dataset).names
+  wanted = sum(len(set(np.unique(e['label'])) - {VOID}) for e in images.values())
+  assert sheet['pairs'] == wanted > 32
+  assert sheet['nouns']['backend'] == 'classes' and sheet['checkpoint'] is None
+  for pair in read(tmp_path):
+    x0, y0, x1, y1 = pair['box']
+    label = images[pair['image_id']]['label']
+    k = names.index(pair['noun'].decode())
+    np.testing.assert_array_equal(pair['mask'] > 0, (label == k)[y0:y1, x0:x1])
+    assert (label == k).sum() == (pair['mask'] > 0).sum()
+
+
+def test_captions_can_come_from_a_file(config: Any, tmp_path: pathlib.Path) -> None:
+  file = tmp_path / 'captions.json'
+  images = [{'id': 7, 'file_name': 'dir/train_00000.png'}]
+  rows = [{'image_id': 7, 'caption': ' a  green dragon '}]
+  file.write_text(json.dumps({'images': images, 'annotations': rows}))
+  assert run.read_captions(str(file)) == {'train_00000': ['a green dragon']}
+  rows.append({'image_id': 8, 'caption': 'nowhere'})
+  file.write_text(json.dumps({'images': images, 'annotations': rows}))
+  with pytest.raises(ValueError, match='1 captions without images.* of image 8'):
+    run.read_captions(str(file))
+  file.write_text('[]')
+  with pytest.raises(ValueError, match='no file of COCO captions'):
+    run.read_captions(str(file))
+  with pytest.raises(FileNotFoundError, match='config.mining.caption_file names'):
+    run.read_captions(str(tmp_path / 'no.json'))
+
+
+@pytest.mark.parametrize(
+  ('settings', 'message'),
+  [
+    ({'masks': 'true'}, "Did you mean 'truth'"),
+    ({'nouns': 'class'}, "Did you mean 'classes'"),
+    ({'score': 'softmax'}, 'known: cosine, nouns, proposals'),
+    ({'captions': 0}, '32 images have no captions'),
+  ],
+)
+def test_wrong_settings(
+  config: Any, tmp_path: pathlib.Path, settings: dict[str, Any], message: str
+) -> None:
+  config.mining.update(settings)
+  with pytest.raises(ValueError, match=message):
+    run.mine(config, tmp_path)
+
+
+def test_captions_without_nouns_stop_early(
+  config: Any, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+  config.mining.update(captions=5, chunk=16)
+  silent = miner.load_extractor('lexicon')
+  monkeypatch.setattr(silent, 'extract', lambda captions: [[] for _ in captions])
+  monkeypatch.setattr(miner, 'load_extractor', lambda *a, **k: silent)
+  with pytest.raises(ValueError, match="'lexicon' finds no noun in .* captions"):
+    run.mine(config, tmp_path)
+
+
+def test_selection_by_counts() -> None:
+  rows = [('a', 0.1), ('b', 0.5), ('a', 0.3), ('a', 0.3), ('c', 0.2), ('c', 0.1)]
+  table = [{'noun': noun, 'score': score} for noun, score in rows]
+  assert run.select(table, most=0, least=0) == [True] * 6
+  assert run.select(table, most=2, least=0) == [False, True, True, True, True, True]
+  assert run.select(table, most=1, least=2) == [False, False, True, False, True, False]

@@ -49,6 +49,7 @@ def pairs_dir(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
       'proposal': i,
       'box': np.array([0, 0, w, h], np.int32),
       'score': np.float32(0.2),
+      'cosine': np.float32(0.2),
     }
 
   pairs.write(directory, [pair(i) for i in range(24)], {'pairs': 24})

@@ -9,18 +9,27 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from ovs_jax.core.checkpoint import load_model
-from ovs_jax.core.tree import difference
+from ovs_jax.core.lookup import lookup
+from ovs_jax.core.tree import difference, flatten, match_rules
 from ovs_jax.core.types import Array, Batch, Metrics, Params
-from ovs_jax.data import pairs, transforms
+from ovs_jax.data import pair_transforms, pairs, transforms
+from ovs_jax.data.pair_batches import Source, weighted_batches
 from ovs_jax.data.pipeline import train_batches
+from ovs_jax.models import mask_prompts
+from ovs_jax.models.class_text import NameEmbedder
 from ovs_jax.models.clip import Clip, ClipConfig, init_clip, unit
+from ovs_jax.ops.contrastive import DUPLICATES, grouped_contrastive_loss
 from ovs_jax.ops.losses import contrastive_loss
 from ovs_jax.ops.regions import normalise, patch_mask
 from ovs_jax.text.templates import fill
 from ovs_jax.train.recipes.clip_pretrain import clamp_scale, tokenize_batch
+from ovs_jax.train.region_scores import LabelledCrops
 from ovs_jax.train.state import draw_params
+
+STORES = ('all', 'prompts')
 
 
 class ClipRegions:
@@ -29,12 +38,31 @@ class ClipRegions:
   def __init__(self, config: Any) -> None:
     self.config = config
     self.clip = ClipConfig(**config.clip)
-    self.model_config = {'model': 'clip', 'clip': dict(config.clip)}
+    self.model_config: dict[str, Any] = {'model': 'clip', 'clip': dict(config.clip)}
+    # What checkpoints hold; None: everything.
+    self.stored: frozenset[str] | None = None
+    adapt = config.adapt
+    for key, known in (
+      ('store', STORES),
+      ('duplicates', DUPLICATES),
+      ('prior', pair_transforms.PRIORS),
+    ):
+      lookup(dict.fromkeys(known), adapt[key], f'config.adapt.{key}')
+    if adapt.store == 'prompts':
+      self.stored = frozenset(mask_prompts.PATHS)
+      self.model_config = mask_prompts.describe(self.clip)
+    # A plain loss over all logits at once, unless something else is asked for.
+    self._plain = adapt.duplicates == 'negatives' and not adapt.loss_chunk
+    self._embedder: NameEmbedder | None = None
+    self._crops: LabelledCrops | None = None
 
   def init(self, key: Array) -> Params:
     """Loads the CLIP to adapt; mask prompts that it lacks are drawn."""
     directory = self.config.init.clip
-    loaded, _ = load_model(directory, kind='clip', what='CLIP checkpoint')
+    loaded, stored = load_model(directory, kind='clip', what='CLIP checkpoint')
+    if self.config.init.prompts:
+      clip = ClipConfig(**stored['clip'])
+      _, loaded = mask_prompts.add_prompts(clip, loaded, self.config.init.prompts)
     params = dict(draw_params(init_clip, self.clip, key))
     drawn = params['visual'].get('mask_prompt')
     visual = dict(loaded['visual'])
@@ -46,33 +74,89 @@ class ClipRegions:
     problem = difference(params, loaded, what=f'CLIP checkpoint {directory}')
     if problem:
       raise ValueError(problem)
+    self._check_trained(loaded)
+    tower = {name: loaded[name] for name in ('text', 'logit_scale')}
+    self._embedder = NameEmbedder(self.clip, jax.tree.map(jnp.asarray, tower))
+    if self.config.adapt.evaluate_every:
+      self._crops = LabelledCrops(self.config, self.clip, self._embedder)
     return jax.tree.map(jnp.asarray, loaded)
 
+  def _check_trained(self, params: Params) -> None:
+    """Refuses to store less than is trained, and to keep the text of what moves."""
+    leaves = flatten(params)
+    groups = match_rules(
+      leaves, self.config.optimizer.groups, what='config.optimizer.groups'
+    )
+    trained = {path for path, scale in groups.items() if scale is not None}
+    lost = [] if self.stored is None else sorted(trained - self.stored)
+    if lost:
+      raise ValueError(
+        f"config.adapt.store='prompts' would lose {len(lost)} trained parameters, such "
+        f"as {lost[0]}; set it to 'all' or change config.optimizer.groups"
+      )
+    text = sorted(path for path in trained if path.startswith('text/'))
+    if text and self.config.adapt.cache_text:
+      raise ValueError(
+        f'config.adapt.cache_text embeds the nouns once, but {len(text)} parameters of '
+        f'the text tower are trained, such as {text[0]}; set it to False'
+      )
+
   def batches(self, start: int) -> Iterator[Batch]:
-    """Yields `image` (b, s, s, 3) float32 in 0..255, `mask` (b, s, s) and `tokens`."""
+    """Yields crops, their masks and what their nouns are.
+
+    `image` (b, s, s, 3) is float32 or uint8 in 0..255 and `mask` (b, s, s) 0 or 1.
+    `tokens` are their sentences', or `text` (b, d) what the frozen tower makes of them.
+    `noun` (b,) int32 numbers the nouns, if the loss asks for it.
+    """
     c = self.config
-    builder = pairs.load(c.init.pairs)
-    for batch in train_batches(
-      builder,
-      'train',
-      [
-        transforms.random_crop(c.train.min_crop),
-        transforms.region_crop(self.clip.image_size, c.region.fill),
-        transforms.keep('image', 'mask', 'noun'),
-      ],
-      batch_size=c.train.batch_size,
-      seed=c.seed,
-      start=start,
-      process_index=jax.process_index(),
-      process_count=jax.process_count(),
-    ):
-      nouns = [noun.decode('utf-8') for noun in batch['noun']]
-      sentences = [s[0].encode() for s in fill(c.text.train_template, nouns)]
-      yield {
-        'image': batch['image'],
-        'mask': batch['mask'],
-        'tokens': tokenize_batch(sentences, c.train.text_length),
-      }
+    weights = {c.init.pairs: 1.0, **dict(c.init.more_pairs)}
+    builders = {directory: pairs.load(directory) for directory in weights}
+    names = {}
+    if len(weights) > 1 or c.adapt.balance or c.adapt.cache_text or not self._plain:
+      names = {directory: pairs.nouns(directory) for directory in weights}
+    known = sorted({noun for nouns in names.values() for noun in nouns})
+    ids = {noun: i for i, noun in enumerate(known)}
+    rows = None
+    if c.adapt.cache_text:
+      rows = self._embedder.names(known, c.text.train_template)
+    shared: dict[str, Any] = {
+      'batch_size': c.train.batch_size,
+      'seed': c.seed,
+      'start': start,
+      'process_index': jax.process_index(),
+      'process_count': jax.process_count(),
+    }
+    if len(weights) > 1 or c.adapt.balance:
+      sources: list[Source] = [(builders[d], names[d], w) for d, w in weights.items()]
+      stream = weighted_batches(
+        sources, self._steps(), balance=c.adapt.balance, **shared
+      )
+    else:
+      stream = train_batches(builders[c.init.pairs], 'train', self._steps(), **shared)
+    for batch in stream:
+      nouns = [noun.decode('utf-8') for noun in batch.pop('noun')]
+      if not self._plain:
+        batch['noun'] = np.array([ids[noun] for noun in nouns], np.int32)
+      if rows is not None:
+        batch['text'] = rows[[ids[noun] for noun in nouns]]
+      else:
+        sentences = [s[0].encode() for s in fill(c.text.train_template, nouns)]
+        batch['tokens'] = tokenize_batch(sentences, c.train.text_length)
+      yield batch
+
+  def _steps(self) -> list[transforms.Transform]:
+    c = self.config
+    cut = transforms.random_crop(c.train.min_crop)
+    if c.adapt.crop_area:
+      ratio = tuple(c.adapt.crop_ratio)
+      cut = pair_transforms.resized_crop(tuple(c.adapt.crop_area), ratio)
+    return [
+      *([pair_transforms.whole_box] if c.adapt.prior == 'box' else []),
+      cut,
+      transforms.region_crop(self.clip.image_size, c.region.fill),
+      *([pair_transforms.to_bytes] if c.adapt.uint8 else []),
+      transforms.keep('image', 'mask', 'noun'),
+    ]
 
   def loss(self, params: Params, batch: Batch, key: Array) -> tuple[Array, Metrics]:
     """Symmetric InfoNCE between crops and the sentences of their nouns."""
@@ -80,14 +164,32 @@ class ClipRegions:
     model = Clip(self.clip)
     keep = None
     if self.clip.prompt_depth:
-      keep = patch_mask(batch['mask'], self.clip.patch)
+      keep = patch_mask(batch['mask'].astype(jnp.float32), self.clip.patch)
     image = model.apply(
       {'params': params}, normalise(batch['image']), keep, method='encode_image'
     )
-    text = model.apply({'params': params}, batch['tokens'], method='encode_text')
+    if 'text' in batch:
+      text = batch['text']
+    else:
+      text = model.apply({'params': params}, batch['tokens'], method='encode_text')
+      text = unit(text)
     scale = jnp.exp(params['logit_scale'])
-    loss, accuracy = contrastive_loss(unit(image), unit(text), scale)
+    if self._plain:
+      loss, accuracy = contrastive_loss(unit(image), text, scale)
+    else:
+      loss, accuracy = grouped_contrastive_loss(
+        unit(image),
+        text,
+        scale,
+        batch['noun'],
+        duplicates=self.config.adapt.duplicates,
+        chunk=self.config.adapt.loss_chunk,
+      )
     return loss, {'accuracy': accuracy, 'scale': scale}
+
+  def evaluate(self, params: Params) -> dict[str, float]:
+    """Classifies the labelled crops; see `region_scores.LabelledCrops`."""
+    return self._crops.scores(params)
 
   def project(self, params: Params) -> Params:
     """Keeps the temperature's logarithm in [0, ln 100]."""

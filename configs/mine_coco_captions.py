@@ -1,0 +1,63 @@
+"""Mask-noun pairs from COCO Captions: nouns x proposals x CLIP (OVSeg, section 3.3).
+
+Says what it needs, and how to make it, if that is not there. Alone it is case 3 of
+Table 2 (nouns of one caption, proposals); after a colon come the other cases:
+  :classes         1, true masks with their class names; needs no model
+  :truth           2, nouns of one caption, true masks
+  :five_captions   4, nouns of five captions, proposals
+  :ade_crops       the true masks of ADE20K-150, for init.labelled of a training
+For case 2 name the captions: --config.mining.caption_file=captions_train2017.json
+Expected: about 440,000 pairs of 12,000 nouns (paper; the nouns of our backends differ);
+  not measured.
+Hardware: one or more GPUs; about 100 GB of disk; time not measured.
+Command: launch/run.sh --config=configs/mine_coco_captions.py
+"""
+
+import ml_collections
+
+from configs import adaptation, common, scenes
+
+CASES = {
+  '': {'captions': 1},
+  'classes': {'masks': 'truth', 'nouns': 'classes'},
+  'truth': {'masks': 'truth', 'captions': 1},
+  'five_captions': {'captions': 5},
+  'ade_crops': {'masks': 'truth', 'nouns': 'classes', 'split': 'val'},
+}
+
+
+def get_config(arg: str = '') -> ml_collections.ConfigDict:
+  """See above."""
+  name, size = 'mine_coco_captions', 'vitl14'
+  if arg == 'smoke':
+    return scenes.pipeline(name, 'mine', arg)
+  mining = common.base('mine', 'mine')
+  mining.mining.update(CASES.get(arg, {}))
+  mining.mining.update(shortest=640, disk_megabytes=100_000)
+  labelled = mining.mining.masks == 'truth'
+  mining.dataset.name = 'coco_stuff_171' if labelled else 'coco_captions_2017'
+  if labelled:  # one job, without a proposer
+    mining.name = name
+    if arg == 'ade_crops':
+      mining.dataset.name = 'ade20k_150'
+    needs = [('dataset', 'its images and label maps', '')]
+    if arg == 'truth':
+      mining.mining.checkpoint = 'checkpoints/clip_vit_l14'
+      what, command = adaptation.weights(size)[1:]
+      needs.append(('mining.checkpoint', what, command))
+      file = '~/coco/annotations/captions_train2017.json'
+      mining.mining.caption_file = file
+      what = 'annotations_trainval2017.zip of cocodataset.org, unpacked'
+      needs.append(('mining.caption_file', 'its captions', f'from {what}'))
+    mining.needs = tuple(needs)
+    return common.finish(mining, '')
+  mining.mining.checkpoint = '{run}/ovseg/model'
+  config = common.base(name, 'pipeline')
+  frozen = adaptation.frozen(size)
+  config.stages = ml_collections.ConfigDict({'ovseg': frozen, 'mine': mining})
+  config.order = ('ovseg', 'mine')
+  adaptation.share(config, config.stages.mine, 'dataset')
+  adaptation.share(config, config.stages.ovseg, 'init')
+  dataset = ('dataset', 'COCO Captions', '')
+  config.needs = (adaptation.weights(size), adaptation.proposer(size), dataset)
+  return common.finish(config, '' if arg in CASES else arg)

@@ -1,0 +1,211 @@
+"""The masks of an image among which a noun finds its own: proposals or the truth."""
+
+import dataclasses
+import functools
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from ovs_jax.core.images import resize_shortest
+from ovs_jax.core.types import VOID, Array, Bool, Float, Int, Num, Params, UInt8
+from ovs_jax.models import ovseg
+from ovs_jax.models.clip import Clip, ClipConfig
+from ovs_jax.ops.regions import RegionConfig, crop_regions, patch_mask
+
+_MULTIPLE = 64  # sides of padded images, so that few sizes are compiled
+
+
+@dataclasses.dataclass(frozen=True)
+class Candidates:
+  """The masks of one image.
+
+  Attributes:
+    image: in which the masks are; the pairs are cut out of it.
+    boxes: x0, y0, x1, y1, exclusive ends.
+    areas: pixels of every mask; 0 for one that is none.
+    regions: what CLIP makes of the crops, not L2-normalised; None if not asked.
+    classes: train id of every mask, where they are the truth.
+    mask: gives a mask by its number.
+  """
+
+  image: UInt8[np.ndarray, 'h w 3']
+  boxes: Int[np.ndarray, 'q 4']
+  areas: Int[np.ndarray, 'q']
+  regions: Float[np.ndarray, 'q d'] | None
+  classes: Int[np.ndarray, 'q'] | None
+  mask: Callable[[int], Bool[np.ndarray, 'h w']]
+
+
+def propose(
+  model: ovseg.OvSegConfig,
+  params: Params,
+  images: Sequence[UInt8[np.ndarray, '_ _ 3']],
+) -> list[Candidates]:
+  """Proposals for images of one size, at that size."""
+  encoded = _encode(model, params, jnp.asarray(np.stack(images)))
+  found = []
+  for i, image in enumerate(images):
+    masks, regions, boxes, valid = (
+      np.asarray(x[i])
+      for x in (encoded.masks, encoded.regions, encoded.boxes, encoded.valid)
+    )
+    binary = masks > model.region.threshold
+    areas = np.where(valid, binary.sum(axis=(1, 2)), 0)
+    found.append(Candidates(image, boxes, areas, regions, None, binary.__getitem__))
+  return found
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _encode(
+  model: ovseg.OvSegConfig, params: Params, images: UInt8[Array, 'b h w 3']
+) -> ovseg.Encoded:
+  return jax.lax.map(lambda image: ovseg.encode_image(model, params, image), images)
+
+
+def propose_each(
+  model: ovseg.OvSegConfig,
+  params: Sequence[Params],
+  images: Sequence[UInt8[np.ndarray, '_ _ 3']],
+  *,
+  shortest: int,
+  longest: int,
+) -> list[Candidates]:
+  """Proposals for photos of any size, resized as for prediction.
+
+  Args:
+    model: see `OvSegConfig`.
+    params: a copy on every device; images go to them in turns.
+    images: RGB; the candidates hold them resized.
+    shortest: side that they are resized to.
+    longest: limit of the other side.
+  """
+  small = [resize_shortest(x, shortest=shortest, longest=longest) for x in images]
+  running = []
+  for i, image in enumerate(small):
+    padded = np.asarray(ovseg.pad_to_bucket(jnp.asarray(image)))
+    size = np.array(image.shape[:2], np.int32)
+    running.append(_propose_one(model, params[i % len(params)], padded, size))
+  found = []
+  for image, (binary, areas, boxes, regions) in zip(small, running, strict=True):
+    found.append(
+      Candidates(
+        image,
+        np.asarray(boxes),
+        np.asarray(areas),
+        np.asarray(regions),
+        None,
+        functools.partial(_mask, binary, image.shape[:2]),
+      )
+    )
+  return found
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _propose_one(
+  model: ovseg.OvSegConfig,
+  params: Params,
+  image: Num[Array, 'h w 3'],
+  size: Int[Array, '2'],
+) -> tuple[
+  Bool[Array, 'q h w'], Int[Array, 'q'], Int[Array, 'q 4'], Float[Array, 'q d']
+]:
+  encoded = ovseg.encode_image(model, params, image, size)
+  binary = encoded.masks > model.region.threshold
+  areas = jnp.where(encoded.valid, jnp.sum(binary, axis=(1, 2)), 0)
+  return binary, areas, encoded.boxes, encoded.regions
+
+
+def _mask(binary: Array, size: tuple[int, int], q: int) -> Bool[np.ndarray, 'h w']:
+  """Fetches one mask from its device."""
+  return np.asarray(binary[q])[: size[0], : size[1]]
+
+
+def true_masks(
+  image: UInt8[np.ndarray, 'h w 3'],
+  label: Num[np.ndarray, 'h w'],
+  *,
+  void: int = VOID,
+  embed: Callable[..., Float[np.ndarray, 'q d']] | None = None,
+) -> Candidates:
+  """One mask for each class of a label map.
+
+  Args:
+    image: RGB.
+    label: train ids.
+    void: pixels without a class.
+    embed: from the image and its masks to CLIP's embeddings; None: not needed.
+  """
+  classes = np.array([k for k in np.unique(label) if k != void], np.int32)
+  masks = label[None] == classes[:, None, None]
+  return Candidates(
+    image=image,
+    boxes=np.array([_box(mask) for mask in masks], np.int32).reshape(-1, 4),
+    areas=masks.sum(axis=(1, 2)),
+    regions=embed(image, masks) if embed is not None and len(classes) else None,
+    classes=classes,
+    mask=masks.__getitem__,
+  )
+
+
+def _box(mask: Bool[np.ndarray, 'h w']) -> list[int]:
+  rows, columns = (np.flatnonzero(mask.any(axis=axis)) for axis in (1, 0))
+  corners = (columns[0], rows[0], columns[-1] + 1, rows[-1] + 1)
+  return [int(x) for x in corners]
+
+
+def embed_masks(
+  config: ClipConfig,
+  params: Params,
+  region: RegionConfig,
+  image: UInt8[np.ndarray, 'h w 3'],
+  masks: Bool[np.ndarray, 'q h w'],
+) -> Float[np.ndarray, 'q d']:
+  """What CLIP makes of masked crops, not L2-normalised; pads to few shapes."""
+  count, h, w = masks.shape
+  sides = (-(-h // _MULTIPLE) * _MULTIPLE - h, -(-w // _MULTIPLE) * _MULTIPLE - w)
+  corner = ((0, sides[0]), (0, sides[1]))
+  image = np.pad(image, (*corner, (0, 0)))
+  masks = np.pad(masks, ((0, -count % 8), *corner))
+  rows = _embed(config, params, region, image, masks.astype(np.float32))
+  return np.asarray(rows)[:count]
+
+
+@functools.partial(jax.jit, static_argnums=(0, 2))
+def _embed(
+  config: ClipConfig,
+  params: Params,
+  region: RegionConfig,
+  image: UInt8[Array, 'h w 3'],
+  masks: Float[Array, 'q h w'],
+) -> Float[Array, 'q d']:
+  crops = crop_regions(image, masks, region)
+  keep = patch_mask(crops.masks, config.patch) if config.prompt_depth else None
+  return Clip(config).apply(
+    {'params': params}, crops.pixels, keep, method='encode_image'
+  )
+
+
+def check_sources(config: Any, features: Sequence[str]) -> None:
+  """Refuses settings of `config.mining` that the data set cannot serve.
+
+  Raises:
+    ValueError: masks or class names without label maps, or captions without any.
+  """
+  truth = [
+    key
+    for key, value in (('masks', 'truth'), ('nouns', 'classes'))
+    if config[key] == value
+  ]
+  if truth and 'label' not in features:
+    raise ValueError(
+      f'config.mining.{truth[0]}={config[truth[0]]!r} needs label maps, which this '
+      'data set does not have'
+    )
+  if config.nouns == 'captions' and not (config.caption_file or 'captions' in features):
+    raise ValueError(
+      "config.mining.nouns='captions' needs captions, which this data set does not "
+      'have; name a file of COCO captions with config.mining.caption_file'
+    )

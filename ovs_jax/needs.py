@@ -1,0 +1,47 @@
+"""What a job needs before it can start: all that is missing, in one message.
+
+`config.needs` lists (key, what it is, commands that make it). The key is that of a path
+in the configuration, such as 'init.clip', or 'dataset'.
+"""
+
+import functools
+import pathlib
+from typing import Any
+
+
+def check_needs(config: Any) -> None:
+  """Returns if everything is there.
+
+  Raises:
+    FileNotFoundError: something is not; says what, and the commands in their order.
+  """
+  missing = []
+  for key, what, command in config.needs:
+    if key == 'dataset':
+      absent, command = _dataset_is_absent(config.dataset, command)
+      place = f'{config.dataset.name}/{config.dataset.variant}'
+    else:
+      place = functools.reduce(lambda node, part: node[part], key.split('.'), config)
+      absent = not place or not pathlib.Path(place).expanduser().exists()
+    if absent:
+      lines = '\n'.join(f'       {line}' for line in command.splitlines())
+      missing.append(f'  {what}: {place} (--config.{key})\n{lines}')
+  if missing:
+    count = f'{len(missing)} of {len(config.needs)} things that it needs'
+    raise FileNotFoundError(
+      f'{config.name} cannot start, {count} are missing. Make them in this order:\n'
+      + '\n'.join(missing)
+      + f'\nOr run all of it on a tiny model and drawn pictures, in about a minute: '
+      f'--config=configs/{config.name}.py:smoke'
+    )
+
+
+def _dataset_is_absent(dataset: Any, command: str) -> tuple[bool, str]:
+  """Whether a data set is not prepared, and the command as its reader says it."""
+  from ovs_jax.data import load_dataset
+
+  try:
+    load_dataset(dataset)
+  except FileNotFoundError as error:
+    return True, f'{error}\n{command}'.rstrip()
+  return False, command

@@ -1,0 +1,77 @@
+"""What a run keeps: all parameters or the mask prompts alone, and its best step.
+
+A recipe may have `stored`, the paths of the parameters that its checkpoints hold, and
+`evaluate(params) -> scores`. Scores go to `evaluations.jsonl`; the parameters of the
+step with the highest first score are in `best`, beside the latest in `checkpoints`.
+"""
+
+import json
+import pathlib
+from typing import Any
+
+import jax
+import numpy as np
+
+from ovs_jax.core.checkpoint import save_model
+from ovs_jax.core.files import write_text
+from ovs_jax.core.tree import flatten, unflatten
+from ovs_jax.core.types import Params
+
+_LOG = 'evaluations.jsonl'
+
+
+class Keeping:
+  """The part of a run's parameters that is stored, and when they were best."""
+
+  def __init__(self, recipe: Any, config: Any, workdir: pathlib.Path) -> None:
+    """Evaluates every `config.adapt.evaluate_every` steps, and at the end; 0: never.
+
+    Raises:
+      ValueError: evaluations are asked for and the recipe has none.
+    """
+    self._recipe = recipe
+    self._paths: frozenset[str] | None = getattr(recipe, 'stored', None)
+    self._every, self._steps = config.adapt.evaluate_every, config.train.steps
+    if self._every and not hasattr(recipe, 'evaluate'):
+      raise ValueError(
+        f'the recipe {config.recipe!r} has no evaluation during training; set '
+        'config.adapt.evaluate_every=0'
+      )
+    self._workdir = workdir
+    self._lines: list[dict[str, Any]] = []
+
+  def part(self, params: Params) -> Params:
+    """Returns what checkpoints hold."""
+    if self._paths is None:
+      return params
+    return unflatten({k: v for k, v in flatten(params).items() if k in self._paths})
+
+  def whole(self, part: Params, params: Params) -> Params:
+    """Returns `params` with the stored part in place."""
+    return unflatten({**flatten(params), **flatten(part)})
+
+  def start(self, step: int, params: Params) -> None:
+    """Drops evaluations after `step`, and evaluates before the first one."""
+    path = self._workdir / _LOG
+    if path.exists():
+      lines = [json.loads(line) for line in path.read_text('utf-8').splitlines()]
+      self._lines = [line for line in lines if line['step'] <= step]
+    if step == 0 and not self._lines:
+      self.evaluate(0, params)
+
+  def evaluate(self, step: int, params: Params) -> None:
+    """Evaluates, if it is time to, and keeps the parameters that are the best yet."""
+    if not self._every or (step % self._every and step != self._steps):
+      return
+    scores = self._recipe.evaluate(params)
+    first = next(iter(scores))
+    before = [line[first] for line in self._lines]
+    self._lines.append({'step': step, **scores})
+    if jax.process_index():
+      return
+    if not before or scores[first] > max(before):
+      description = {**self._recipe.model_config, 'evaluation': self._lines[-1]}
+      values = jax.tree.map(np.asarray, self.part(params))
+      save_model(self._workdir / 'best', values, description)
+    text = ''.join(f'{json.dumps(line)}\n' for line in self._lines)
+    write_text(self._workdir / _LOG, text)

@@ -1,0 +1,108 @@
+"""Masked-crop classification: how well a CLIP names crops whose names are known.
+
+What OVSeg's training watches, on crops of ADE20K's true masks. Here the crops are pairs
+that were mined with true masks and class names.
+"""
+
+import functools
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import NamedSharding, PartitionSpec
+
+from ovs_jax.core.types import Array, Float, Int, Params
+from ovs_jax.data import pairs, transforms
+from ovs_jax.data.pipeline import eval_batches
+from ovs_jax.models.class_text import NameEmbedder
+from ovs_jax.models.clip import Clip, ClipConfig
+from ovs_jax.ops.regions import normalise, patch_mask
+
+
+class LabelledCrops:
+  """The crops of `config.init.labelled` and the embeddings of their class names."""
+
+  def __init__(self, config: Any, clip: ClipConfig, embedder: NameEmbedder) -> None:
+    """Embeds the names with `config.text.templates`.
+
+    Raises:
+      FileNotFoundError: there are no such pairs.
+      ValueError: none were named, or they have only one class.
+    """
+    if not config.init.labelled:
+      raise ValueError(
+        'config.adapt.evaluate_every asks for evaluations, but config.init.labelled '
+        'names no pairs; mine them with config.mining.masks=truth and '
+        'config.mining.nouns=classes, or set evaluate_every=0'
+      )
+    self._config, self._clip = config, clip
+    self._builder = pairs.load(config.init.labelled)
+    names = sorted(set(pairs.nouns(config.init.labelled)))
+    if len(names) < 2:
+      raise ValueError(
+        f'{config.init.labelled} has {len(names)} classes; at least 2 are needed to '
+        'tell right from wrong'
+      )
+    self._index = {name: i for i, name in enumerate(names)}
+    self._text = embedder.names(names, config.text.templates)
+
+  def scores(self, params: Params) -> dict[str, float]:
+    """Returns `top1`, `top5` and `macro` (the mean over classes of top 1), in percent.
+
+    Every process classifies all crops, on its devices together.
+    """
+    size = self._config.adapt.evaluate_batch
+    batches = eval_batches(
+      self._builder,
+      'train',
+      [
+        transforms.region_crop(self._clip.image_size, self._config.region.fill),
+        transforms.keep('image', 'mask', 'noun'),
+      ],
+      batch_size=size,
+    )
+    ranks, classes = [], []
+    for batch in batches:
+      truth = [self._index[noun.decode('utf-8')] for noun in batch['noun']]
+      truth = np.array(truth, np.int32)
+      image, mask, own = _spread(params, batch['image'], batch['mask'], truth)
+      rank = _ranks(self._clip, params, image, mask, self._text, own)
+      ranks.append(np.asarray(rank)[batch['example_valid']])
+      classes.append(truth[batch['example_valid']])
+    rank, truth = np.concatenate(ranks), np.concatenate(classes)
+    each = [np.mean(rank[truth == k] == 0) for k in np.unique(truth)]
+    return {
+      'top1': round(100 * float(np.mean(rank == 0)), 4),
+      'top5': round(100 * float(np.mean(rank < 5)), 4),
+      'macro': round(100 * float(np.mean(each)), 4),
+    }
+
+
+def _spread(params: Params, *arrays: np.ndarray) -> tuple[Any, ...]:
+  """Splits arrays over the devices that hold the parameters, where that goes."""
+  sharding = jax.tree.leaves(params)[0].sharding
+  alone = not isinstance(sharding, NamedSharding) or jax.process_count() > 1
+  if alone or len(arrays[0]) % sharding.mesh.shape['data']:
+    return arrays
+  split = NamedSharding(sharding.mesh, PartitionSpec('data'))
+  return tuple(jax.device_put(x, split) for x in arrays)
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _ranks(
+  config: ClipConfig,
+  params: Params,
+  image: Float[Array, 'b s s 3'],
+  mask: Float[Array, 'b s s'],
+  text: Float[Array, 'k d'],
+  truth: Int[Array, 'b'],
+) -> Int[Array, 'b']:
+  """How many classes are more likely than the true one, of every crop."""
+  keep = patch_mask(mask, config.patch) if config.prompt_depth else None
+  rows = Clip(config).apply(
+    {'params': params}, normalise(image), keep, method='encode_image'
+  )
+  logits = rows @ text.T
+  own = jnp.take_along_axis(logits, truth[:, None], axis=1)
+  return jnp.sum(logits > own, axis=1)
