@@ -38,6 +38,12 @@ def _evaluate(config: Any, workdir: pathlib.Path) -> dict[str, Any]:
   return evaluate(config, workdir)
 
 
+def _evaluate_systems(config: Any, workdir: pathlib.Path) -> dict[str, Any]:
+  from ovs_jax.evaluate.systems import evaluate_systems
+
+  return evaluate_systems(config, workdir)
+
+
 def _mine(config: Any, workdir: pathlib.Path) -> dict[str, Any]:
   from ovs_jax.mining.run import mine
 
@@ -71,6 +77,7 @@ def _pipeline(config: Any, workdir: pathlib.Path) -> dict[str, Any]:
 MODES = {
   'train': _train,
   'evaluate': _evaluate,
+  'evaluate_systems': _evaluate_systems,
   'mine': _mine,
   'assemble': _assemble,
   'prepare': _prepare,

@@ -128,8 +128,12 @@ def tiny(language: str) -> CoSegConfig:
       decoder_layers=layers[1],
       mlp=256,
       dropout=0.0,
+      pre_norm=True,
     ),
-    decoder=clipseg_decoder.tiny('coseg'),
+    # Two of CLIP's blocks, of which the first is decoded once for all slots.
+    decoder=dataclasses.replace(
+      clipseg_decoder.tiny('coseg'), extract=(1, 3), film_steps=(0, 1), heads=2
+    ),
     image_size=128,
   )
 
