@@ -106,6 +106,7 @@ def _slots() -> ml_collections.ConfigDict:
   return _section(
     template='a photo of a {}',  # text of a slot's label, and of "unlabeled"
     flip=False,  # the paper mentions no augmentation
+    cache='',  # directory for CLIP's activations of each image; '': computed each time
     matching='area',  # of slots to masks: area (sorted) | hungarian
     match_costs=(1.0, 1.0, 1.0),  # 1 - cosine, cross entropy, dice in hungarian
     unmatched=0.1,  # weight of slots that hungarian leaves over

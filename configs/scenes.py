@@ -24,6 +24,7 @@ _NEEDS = {
   'clipseg_finetune': ('clipseg',),
   'coseg_prefix': ('clip',),
   'coseg_cross': ('clip',),
+  'no_training': ('clipseg',),
   'evaluate_coseg': ('clipseg', 'coseg_prefix', 'coseg_cross'),
   'ovseg_frozen': ('proposer',),
   'mine': ('ovseg_frozen',),
@@ -51,6 +52,7 @@ def stages() -> dict[str, ml_collections.ConfigDict]:
     'clipseg_finetune': clipseg_finetuning('{run}/clipseg'),
     'coseg_prefix': coseg_training(clip, 'prefix'),
     'coseg_cross': coseg_training(clip, 'cross'),
+    'no_training': evaluate_coseg('{run}', only_clipseg=True),
     'evaluate_coseg': evaluate_coseg('{run}'),
     'ovseg_frozen': assemble(proposer, clip, prompt_depth=0),
     'mine': mine('{run}/ovseg_frozen/model'),
@@ -186,7 +188,7 @@ def coseg_training(clip: str, language: str) -> ml_collections.ConfigDict:
   for part, value in coseg.tiny(language).to_dict().items():
     if part != 'clip':
       config.coseg[part] = value
-  config.train.steps = 600
+  config.train.steps = 500
   config.train.batch_size = 8
   # The paper sorts by area and contrasts the labels of one image, over 369,700 steps of
   # 32 at 1e-4 to 1e-6. A few minutes get further with matched slots, all names as
@@ -197,7 +199,7 @@ def coseg_training(clip: str, language: str) -> ml_collections.ConfigDict:
   slots.tau = 0.03
   slots.weights.update(bce=2.0, dice=1.0, language=0.3)
   optimizer = config.optimizer
-  optimizer.learning_rate = 1e-3
+  optimizer.learning_rate = 1.5e-3
   optimizer.end = 0.01
   optimizer.warmup = 30
   optimizer.gradient_clip = 1.0
@@ -205,11 +207,17 @@ def coseg_training(clip: str, language: str) -> ml_collections.ConfigDict:
   return config
 
 
-def evaluate_coseg(run: str) -> ml_collections.ConfigDict:
+def evaluate_coseg(
+  run: str, *, only_clipseg: bool = False
+) -> ml_collections.ConfigDict:
   """CoSeg without training, prefix and cross on the scenes of `val`."""
   config = common.base('evaluate_coseg_scenes', 'evaluate_systems')
   config.systems.clipseg = f'{run}/clipseg'
   config.systems.label_clip = f'{run}/clip'
+  config.systems.side = 128
+  if only_clipseg:
+    config.systems.protocols = ('standard', 'paper')
+    return config
   config.systems.all_names = True
   config.systems.coseg.prefix = f'{run}/coseg_prefix'
   config.systems.coseg.cross = f'{run}/coseg_cross'

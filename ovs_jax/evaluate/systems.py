@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from ovs_jax.core.files import check_writable, write_json, write_text
+from ovs_jax.core.inputs import check_inputs
 from ovs_jax.core.lookup import lookup
 from ovs_jax.core.runlog import progress
 from ovs_jax.core.types import Bool, Int, Num, UInt8
@@ -49,8 +50,17 @@ def evaluate_systems(config: Any, workdir: pathlib.Path) -> dict[str, Any]:
     lookup(PROTOCOLS, name, 'protocol')
   for name in settings.rules:
     lookup(RULES, name, 'merging rule')
+  coseg = [(f'config.systems.coseg.{k}', 'coseg', v) for k, v in settings.coseg.items()]
+  _, builder = check_inputs(
+    [
+      ('config.systems.clipseg', 'clipseg', settings.clipseg),
+      ('config.systems.label_clip', 'clip', settings.label_clip),
+      *coseg,
+    ],
+    lambda: load_dataset(config.dataset),
+    embedded=config.dataset.name == 'scenes',
+  )
   systems = build_systems(settings)
-  _, builder = load_dataset(config.dataset)
   names = load_names(config.dataset)
   classes = Classes(names.names, tuple((name,) for name in names.names))
   texts = {name: system.embed(classes) for name, system in systems.items()}
@@ -195,7 +205,7 @@ class Tally:
           yield name, mask_scores.count_pixels(labels, label, count)
       elif rule == 'C' and _is_by_slots(masks):
         chunk = masks[0]
-        labels = painting.soft_labels(
+        labels, _ = painting.soft_labels(
           chunk.logits, chunk.cosines, size, tau=settings.tau
         )
         yield rule, mask_scores.count_pixels(labels, label, count)

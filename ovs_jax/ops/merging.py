@@ -59,7 +59,7 @@ def marginalise(
   *,
   tau: float,
   chunk: int = 32,
-) -> Int[Array, 'h w']:
+) -> tuple[Int[Array, 'h w'], Float[Array, 'h w']]:
   """Rule C: the class of the largest sum over masks of p(class | mask) p(mask).
 
   Args:
@@ -68,6 +68,9 @@ def marginalise(
       takes its share and is never given.
     tau: temperature of p(class | mask).
     chunk: classes whose maps are in memory at once.
+
+  Returns:
+    Labels and their sums.
   """
   weights = jax.nn.softmax(cosines / tau, axis=1)[:, :-1]
   best = jnp.full(probabilities.shape[1:], -1.0)
@@ -79,7 +82,7 @@ def marginalise(
     which = jnp.argmax(scores, axis=0).astype(jnp.int32) + start
     labels = jnp.where(top > best, which, labels)
     best = jnp.maximum(top, best)
-  return labels
+  return labels, best
 
 
 def multilabel(

@@ -149,10 +149,11 @@ def soft_labels(
   size: tuple[int, int],
   *,
   tau: float,
-) -> Int[np.ndarray, 'h w']:
+) -> tuple[Int[np.ndarray, 'h w'], Float[np.ndarray, 'h w']]:
   """Rule C, `merging.marginalise`, in the picture's size."""
   p = jnp.asarray(probabilities(logits, size))
-  return np.asarray(_marginalise(p, jnp.asarray(cosines), tau))
+  labels, scores = _marginalise(p, jnp.asarray(cosines), tau)
+  return np.asarray(labels), np.asarray(scores)
 
 
 _marginalise = jax.jit(
@@ -173,3 +174,17 @@ def claims_by_label(
     int(k): (p[labels == k] >= threshold).any(axis=0)
     for k in np.unique(labels[labels >= 0])
   }
+
+
+def resize_map(
+  probability: Float[np.ndarray, 'y x'], size: tuple[int, int]
+) -> Float[np.ndarray, 'h w']:
+  """Resizes one map of probabilities to the picture, bilinear."""
+  rows = linear_matrix(probability.shape[0], size[0])
+  columns = linear_matrix(probability.shape[1], size[1])
+  return rows @ probability @ columns.T
+
+
+def sigmoid(logits: Float[Any, '*b']) -> Float[np.ndarray, '*b']:
+  """Returns probabilities on the host."""
+  return np.asarray(jax.nn.sigmoid(jnp.asarray(logits)))

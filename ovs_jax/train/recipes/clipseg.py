@@ -115,8 +115,9 @@ class ClipSegTraining:
       rngs={'dropout': key},
     )
     mask = resize_nearest(batch['mask'][:, None].astype(jnp.uint8), logits.shape[2:])
-    losses = mask_losses(logits, mask > 0)
     weights = self.config.phrases.weights
+    wanted = tuple(name for name, weight in weights.items() if weight)
+    losses = mask_losses(logits, mask > 0, wanted=wanted)
     return sum(weights[name] * value for name, value in losses.items()), losses
 
   def project(self, params: Params) -> Params:
