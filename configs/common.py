@@ -124,6 +124,8 @@ def _slots() -> ml_collections.ConfigDict:
 
 def _phrases() -> ml_collections.ConfigDict:
   return _section(
+    table='',  # CSV of your images, masks and phrases; '' takes the data set's classes
+    crop='none',  # of a table's images: none (squashed) | square (random, CLIPSeg's)
     templates=(  # one is drawn for each image and step; CLIPSeg's
       'a photo of a {}.',
       'a photograph of a {}.',

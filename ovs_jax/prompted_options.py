@@ -5,11 +5,11 @@ import pathlib
 from typing import Any
 
 import numpy as np
-from PIL import Image
 
 from ovs_jax.core.checkpoint import load_config
 from ovs_jax.core.images import read_image
-from ovs_jax.core.types import Bool, UInt8
+from ovs_jax.core.masks import read_mask
+from ovs_jax.core.types import UInt8
 from ovs_jax.heat_maps import write_heat_maps
 from ovs_jax.models.systems import KINDS
 from ovs_jax.prompted import RULES, PromptedSegmenter
@@ -61,7 +61,7 @@ def is_prompted(arguments: argparse.Namespace) -> bool:
     ValueError: it is not, and a flag or rule was given that belongs to them; or it is,
       and one was given that does not.
   """
-  kind = load_config(arguments.checkpoint)['model']
+  kind = load_config(arguments.checkpoint).get('model')
   given = vars(arguments)
   if kind in KINDS:
     wrong = [f for f in ('classifier', 'weight') if given[f] is not None]
@@ -96,7 +96,7 @@ def asked(arguments: argparse.Namespace, background: Classes) -> dict[str, Any]:
   """Returns the arguments of `PromptedSegmenter.segment`."""
   examples: dict[str, list[Any]] = {}
   for name, image, mask in arguments.example or []:
-    examples.setdefault(name, []).append((read_image(image), _read_mask(mask)))
+    examples.setdefault(name, []).append((read_image(image), read_mask(mask)))
   return {
     'synonyms': arguments.synonyms,
     'background': background,
@@ -124,11 +124,3 @@ def write_more(
     return []
   output = pathlib.Path(arguments.output or 'predictions')
   return write_heat_maps(result, image, output / path.stem)
-
-
-def _read_mask(path: str) -> Bool[np.ndarray, 'h w']:
-  """Reads a mask: grey, palette or RGB, not 0 where the thing is."""
-  read_image(path)  # says what is wrong with it
-  with Image.open(path) as image:
-    values = np.asarray(image)
-  return values.reshape(*values.shape[:2], -1).any(axis=2)

@@ -131,7 +131,7 @@ class Segmenter:
       FileNotFoundError: there is no such directory.
       ValueError: it is not a whole OVSeg checkpoint, or a setting is unknown.
     """
-    if load_config(directory)['model'] in prompted.KINDS:
+    if load_config(directory).get('model') in prompted.KINDS:
       own = {'classifier': classifier, 'weight': weight}
       own |= {'shortest': shortest, 'longest': longest}
       return prompted.load(directory, own, templates=templates, text_cache=text_cache)

@@ -40,7 +40,7 @@ class Canvas:
 
     Args:
       size: height and width of the picture.
-      rule: 'A' or 'B'; see `merging.merge`.
+      rule: 'A' or 'B'; see `ops.merging`.
       threshold: a mask claims pixels with at least this probability.
       by_area: rule B paints from the largest mask to the smallest; else in their order.
 

@@ -23,13 +23,12 @@ from ovs_jax.core.types import (
   Params,
   UInt8,
 )
-from ovs_jax.data import DATASETS, load_dataset, squares, transforms
+from ovs_jax.data import load_dataset, load_names, squares, transforms
 from ovs_jax.data.pipeline import train_batches
 from ovs_jax.models import clip
 from ovs_jax.models.coseg import UNLABELED, CoSeg, CoSegConfig, Prediction, init_coseg
 from ovs_jax.ops import coseg as ops
 from ovs_jax.ops.resize import resize_nearest
-from ovs_jax.text import vocabulary
 from ovs_jax.text.templates import fill
 from ovs_jax.text.tokenizer import tokenize
 from ovs_jax.train.activations import ActivationCache, network_digest
@@ -59,7 +58,7 @@ class CoSegTraining:
       'coseg': self.model.to_dict(),
       'template': config.slots.template,
     }
-    names = vocabulary.load(DATASETS[config.dataset.name].vocabulary)
+    names = load_names(config.dataset)
     # Unseen classes have no text here: nothing of them may be learned.
     self.seen = [k for k, split in enumerate(names.splits) if split != 'unseen']
     self._names = [names.names[k] for k in self.seen]
