@@ -7,4 +7,6 @@ Each file has a frozen dataclass `Options`, whose fields `--set` changes, and a 
 # Modules, imported when asked for: some need TensorFlow.
 WORKLOADS = {
   'clip_crops': 'ovs_jax.bench.clip_crops',
+  'clipseg': 'ovs_jax.bench.clipseg',
+  'coseg_step': 'ovs_jax.bench.coseg_step',
 }

@@ -84,8 +84,12 @@ class CoSegTraining:
     self._frozen = {'clip': loaded}
     prompts = fill((self.config.slots.template,), [*self._names, UNLABELED])
     config = clip.ClipConfig(**stored['clip'])
-    self._anchors = jnp.asarray(clip.encode_prompts(config, loaded, prompts, tokenize))
+    self.set_anchors(clip.encode_prompts(config, loaded, prompts, tokenize))
     return params
+
+  def set_anchors(self, rows: Float[Any, 'c d']) -> None:
+    """Gives the L2-normalised texts of the classes; that of "unlabeled" is last."""
+    self._anchors = jnp.asarray(rows)
 
   def batches(self, start: int) -> Iterator[Batch]:
     """Yields `image` (b, s, s, 3) uint8 and `label` (b, s, s) of train ids.
@@ -123,7 +127,7 @@ class CoSegTraining:
     return ActivationCache(
       c.slots.cache,
       identity=network_digest(self._frozen, settings),
-      encode=functools.partial(_encode, self.model, self._frozen),
+      encode=functools.partial(encode_images, self.model, self._frozen),
       examples=examples * (2 if c.slots.flip else 1),
       shape=(c.train.batch_size // jax.process_count(), side, side, 3),
     )
@@ -224,7 +228,7 @@ class CoSegTraining:
 
 
 @functools.partial(jax.jit, static_argnums=0)
-def _encode(
+def encode_images(
   model: CoSegConfig, params: Params, image: UInt8[Array, 'b h w 3']
 ) -> dict[str, Array]:
   """Returns the activations of CLIP's blocks, and its projected patches, by name."""
