@@ -226,6 +226,7 @@ class _Painted:
     self.claims: dict[int, np.ndarray] | None = {} if rule == 'D' else None
 
   def add(self, chunk: MaskChunk) -> None:
+    """Takes some of the masks."""
     slots = chunk.cosines is not None
     if self._rule == 'C' and slots:
       self._soft = painting.soft_labels(
@@ -258,12 +259,14 @@ class _Painted:
         self._heat[k] = np.maximum(self._heat[k], mask)
 
   def finish(self) -> tuple[Int[np.ndarray, 'h w'], Float[np.ndarray, 'h w']]:
+    """Returns labels, background included, and their scores."""
     if self._soft is not None:
       return self._soft
     canvas = self._canvas or painting.Canvas(self._size)
     return canvas.finish()
 
   def heat_maps(self) -> Num[np.ndarray, 'k y x'] | None:
+    """Returns the names' heat maps, if they are kept."""
     if self._keep and self._heat is None:
       return np.zeros((self._count, 1, 1), np.float16)
     return self._heat

@@ -6,7 +6,7 @@ the names as its label; `ops.merging` makes one label map of them.
 
 import dataclasses
 from collections.abc import Iterator
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from PIL import Image
@@ -51,6 +51,7 @@ class MaskChunk:
   cosines: Float[np.ndarray, 'n c'] | None
 
 
+@runtime_checkable
 class System(Protocol):
   """What segments by labelled masks."""
 
