@@ -48,14 +48,18 @@ def test_heat_maps_give_the_label_map(segmenters, pictures, kind):
   found = sorted(set(np.unique(result.labels)) - {-1})
   for k in found:
     where = result.labels == k
-    best = heat.max(axis=0)[where]
-    np.testing.assert_allclose(result.scores[where], best, atol=2e-3)  # half precision
-  assert (
-    found and abs(sum(result.shares().values()) - (result.labels >= 0).mean()) < 1e-6
-  )
-  high = float(result.scores.max()) + 1e-4
-  above = segmenter.segment(pictures[kind], NAMES, threshold=min(high, 1.0))
-  assert (above.labels == -1).all() and above.segments() == []
+    best = heat[k][where]
+    assert (best >= heat.max(axis=0)[where] - 2e-3).all()  # half precision
+    # Of several slots with one name, heat maps are joined before they are resized.
+    assert (result.scores[where] <= best + 2e-3).all()
+    if kind == 'clipseg':
+      np.testing.assert_allclose(result.scores[where], best, atol=2e-3)
+  named = result.labels >= 0
+  assert found and sum(result.shares().values()) == pytest.approx(named.mean())
+  middle = float(np.median(result.scores[named]))
+  above = segmenter.segment(pictures[kind], NAMES, threshold=middle)
+  want = np.where(result.scores >= middle, result.labels, -1)
+  np.testing.assert_array_equal(above.labels, want)
   with pytest.raises(ValueError, match='ask for them with heat=True'):
     above.heat_map('sky')
   assert result.overlay(PHOTO).width >= PHOTO.shape[1]

@@ -52,7 +52,7 @@ def check_inputs(
     try:
       found = load_dataset()
     except FileNotFoundError as error:
-      problems.append(f'config.dataset: {error}')
+      problems.append(f'data: {error}')
   if problems:
     raise FileNotFoundError(f'{len(problems)} missing inputs. ' + '. '.join(problems))
   return found

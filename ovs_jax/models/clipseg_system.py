@@ -162,9 +162,13 @@ class ClipSegSystem:
   def _example(
     self, image: UInt8[np.ndarray, 'h w 3'], mask: Any
   ) -> Float[np.ndarray, 'd']:
-    side = self.config.image_size
+    side, mask = self.config.image_size, np.asarray(mask).astype(bool)
+    if mask.shape != image.shape[:2]:
+      raise ValueError(
+        f'the mask has {mask.shape} pixels, its example picture {image.shape[:2]}'
+      )
     pixels = np.asarray(clipseg.normalise(jnp.asarray(image)))
-    prompt = visual_prompt(pixels, np.asarray(mask).astype(bool), side)
+    prompt = visual_prompt(pixels, mask, side)
     return np.asarray(_embed_example(self.config, self._params, prompt[None]))[0]
 
   def encode(self, image: UInt8[np.ndarray, 'h w 3']) -> EncodedPrompted:
@@ -192,17 +196,14 @@ class ClipSegSystem:
     allowed: Bool[np.ndarray, 'k'] | None = None,
   ) -> Int[np.ndarray, 'n']:
     """Returns the names to segment: all of them, or the k that fit best, in order."""
-    everything = np.arange(texts.count)
-    if self.stage is None or encoded.embedding is None or texts.anchors is None:
-      found = everything
-    else:
+    found = np.arange(texts.count)
+    if self.stage is not None:
       cosines = (texts.anchors @ encoded.embedding)[None]
-      owner = texts.owner if len(texts.owner) == len(texts.anchors) else everything
-      best = best_per_owner(cosines, owner, texts.count)[0]
+      best = best_per_owner(cosines, texts.owner, texts.count)[0]
       found = np.argsort(-best, kind='stable')
     if allowed is not None:
       found = found[allowed[found]]
-    return found[: self.labels] if self.stage is not None else found
+    return found if self.stage is None else found[: self.labels]
 
   def masks(
     self,

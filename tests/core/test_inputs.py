@@ -20,7 +20,7 @@ def test_everything_that_is_missing_is_listed(tmp_path):
   text = str(error.value)
   assert text.startswith('2 missing inputs. config.init.clip: there is no')
   assert f'ovs_jax.convert --download=ViT-B/16 --output={tmp_path / "b16"}' in text
-  assert text.endswith('config.dataset: the data are not there. Prepare them: COMMAND')
+  assert text.endswith('data: the data are not there. Prepare them: COMMAND')
 
 
 def test_the_embedded_world_is_drawn_last(tmp_path):

@@ -3,7 +3,6 @@
 import pathlib
 import warnings
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -15,7 +14,7 @@ IMAGES = np.random.default_rng(0).integers(0, 256, (5, 4, 4, 3)).astype(np.uint8
 
 def make(directory, calls, *, dtype=jnp.bfloat16, examples=5):
   def encode(images):
-    if not isinstance(images, jax.core.Tracer):
+    if isinstance(images, np.ndarray):
       calls.append(len(images))
     x = jnp.asarray(images, jnp.float32)
     return {'mean': x.mean(axis=(1, 2)), 'half': x[:, 0].astype(dtype)}
