@@ -62,19 +62,13 @@ def load_system(
         f'the CoSeg {directory} chooses its own labels and squashes pictures; leave '
         'labels, label_clip and keep_aspect out'
       )
-    config = _config(CoSegConfig.from_dict, stored, 'coseg', directory)
-    _check(lambda key: init_coseg(config, key), params, directory)
-    system = CoSegSystem(
-      config, params, template=stored['template'], text_cache=text_cache
-    )
-    return system
+    return _coseg(params, stored, directory, text_cache)
   config = _config(ClipSegConfig.from_dict, stored, 'clipseg', directory)
   _check(lambda key: init_clipseg(config, key), params, directory)
   stage = None
   if labels:
-    chooser = (config.clip, params['clip'])
-    if label_clip is not None:
-      chooser = _load_clip(label_clip)
+    own = (config.clip, params['clip'])
+    chooser = own if label_clip is None else _load_clip(label_clip)
     stage = LabelStage(*chooser, templates=select, text_cache=text_cache)
   return ClipSegSystem(
     config,
@@ -84,6 +78,15 @@ def load_system(
     labels=labels,
     keep_aspect=keep_aspect,
   )
+
+
+def _coseg(
+  params: Params, stored: Mapping[str, Any], directory: Path, text_cache: Path | None
+) -> CoSegSystem:
+  config = _config(CoSegConfig.from_dict, stored, 'coseg', directory)
+  _check(lambda key: init_coseg(config, key), params, directory)
+  template = stored['template']
+  return CoSegSystem(config, params, template=template, text_cache=text_cache)
 
 
 def _load_clip(directory: Path) -> tuple[ClipConfig, Params]:
