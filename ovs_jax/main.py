@@ -57,6 +57,12 @@ def _benchmark(config: Any, workdir: pathlib.Path) -> dict[str, Any]:
   return benchmark(config, workdir)
 
 
+def _evaluate_systems(config: Any, workdir: pathlib.Path) -> dict[str, Any]:
+  from ovs_jax.evaluate.systems import evaluate_systems
+
+  return evaluate_systems(config, workdir)
+
+
 def _mine(config: Any, workdir: pathlib.Path) -> dict[str, Any]:
   from ovs_jax.mining.run import mine
 
@@ -91,6 +97,7 @@ MODES = {
   'train': _train,
   'evaluate': _evaluate,
   'benchmark': _benchmark,
+  'evaluate_systems': _evaluate_systems,
   'mine': _mine,
   'assemble': _assemble,
   'prepare': _prepare,

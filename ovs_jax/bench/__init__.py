@@ -10,4 +10,6 @@ WORKLOADS = {
   'input_pipeline': 'ovs_jax.bench.input_pipeline',
   'metrics': 'ovs_jax.bench.metrics',
   'clip_adapt_step': 'ovs_jax.bench.clip_adapt_step',
+  'clipseg': 'ovs_jax.bench.clipseg',
+  'coseg_step': 'ovs_jax.bench.coseg_step',
 }
