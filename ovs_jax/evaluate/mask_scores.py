@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from ovs_jax.core.types import Bool, Float, Int, Num
+from ovs_jax.ops.confusion import class_iou, class_scores
 
 Scores = dict[str, float | int | list[float]]
 
@@ -70,51 +71,24 @@ def scores(
     many: see above.
     resamples: bootstraps; 0 for no intervals.
   """
-  right, truth, predicted = counts.sum(axis=0)
-  iou = _iou(right, truth, predicted)
-  present = truth > 0
-  share = truth / max(truth.sum(), 1)
   several = (counts[:, 1] > 0).sum(axis=1) >= many
-  found: Scores = {
-    'miou': _mean(iou[present]),
-    'miou_predicted_too': float(
-      100 * iou[present].sum() / max((present | (predicted > 0)).sum(), 1)
-    ),
-    'fwiou': float(100 * (share * np.nan_to_num(iou)).sum()),
-    'mean_accuracy': _mean((right / np.maximum(truth, 1))[present]),
-    'pixel_accuracy': float(100 * right.sum() / max(truth.sum(), 1)),
-    'miou_per_image': _per_image(counts),
-    'miou_many': _miou(counts[several].sum(axis=0)),
-    'images_many': int(several.sum()),
-    'classes_present': int(present.sum()),
-    'classes_predicted': int((predicted > 0).sum()),
-  }
-  for name, classes in groups.items():
-    found[f'miou_{name}'] = _mean(iou[[k for k in classes if present[k]]])
+  found: Scores = class_scores(*counts.sum(axis=0), groups)
+  found['miou_per_image'] = _per_image(counts)
+  found['miou_many'] = _miou(counts[several].sum(axis=0))
+  found['images_many'] = int(several.sum())
   if resamples:
     found['miou_interval'] = _interval(counts, resamples)
     found['miou_many_interval'] = _interval(counts[several], resamples)
-  found['iou_per_class'] = [float(100 * x) for x in iou]
   return found
 
 
-def _iou(
-  right: Num[np.ndarray, '*b k'],
-  truth: Num[np.ndarray, '*b k'],
-  predicted: Num[np.ndarray, '*b k'],
-) -> Float[np.ndarray, '*b k']:
-  """NaN for classes without ground truth."""
-  with np.errstate(divide='ignore', invalid='ignore'):
-    return np.where(truth > 0, right / (truth + predicted - right), np.nan)
-
-
 def _miou(counts: Num[np.ndarray, '3 k']) -> float:
-  iou = _iou(*counts)
+  iou = class_iou(*counts)
   return _mean(iou[counts[1] > 0])
 
 
 def _per_image(counts: Int[np.ndarray, 'n 3 k']) -> float:
-  iou = _iou(counts[:, 0], counts[:, 1], counts[:, 2])
+  iou = class_iou(counts[:, 0], counts[:, 1], counts[:, 2])
   labelled = counts[:, 1].sum(axis=1) > 0
   means = [np.nanmean(row) for row in iou[labelled]]
   return _mean(np.array(means))

@@ -94,27 +94,54 @@ def segmentation_scores(
   """
   counts = np.asarray(matrix, np.float64)[:, :-1]
   right, truth, predicted = np.diag(counts), counts.sum(0), counts[:-1].sum(1)
-  present, named = truth > 0, (truth > 0) | (predicted > 0)
+  scores = class_scores(right, truth, predicted, groups)
   with np.errstate(divide='ignore', invalid='ignore'):
-    iou = np.where(present, right / (truth + predicted - right), np.nan)
-    accuracy = np.where(present, right / truth, np.nan)
+    accuracy = np.where(truth > 0, right / truth, np.nan)
+  scores['unassigned'] = float(100 * counts[-1].sum() / max(truth.sum(), 1))
+  scores['accuracy_per_class'] = [float(100 * x) for x in accuracy]
+  return scores
+
+
+def class_scores(
+  right: Num[np.ndarray, 'k'],
+  truth: Num[np.ndarray, 'k'],
+  predicted: Num[np.ndarray, 'k'],
+  groups: Mapping[str, Sequence[int]] | None = None,
+) -> dict[str, float | list[float]]:
+  """The scores of `segmentation_scores` that follow from three counts of each class.
+
+  Args:
+    right: pixels that are right.
+    truth: labelled pixels.
+    predicted: labelled pixels that were given the class.
+    groups: see `segmentation_scores`.
+  """
+  present, named = truth > 0, (truth > 0) | (predicted > 0)
+  iou = class_iou(right, truth, predicted)
   share = truth / max(truth.sum(), 1)
   scores: dict[str, float | list[float]] = {
     'miou': _mean(iou[present]),
     'miou_predicted_too': float(100 * iou[present].sum() / max(named.sum(), 1)),
     'fwiou': float(100 * (share * np.nan_to_num(iou)).sum()),
-    'mean_accuracy': _mean(accuracy[present]),
+    'mean_accuracy': _mean((right / np.maximum(truth, 1))[present]),
     'pixel_accuracy': float(100 * right.sum() / max(truth.sum(), 1)),
-    'unassigned': float(100 * counts[-1].sum() / max(truth.sum(), 1)),
     'classes_present': int(present.sum()),
     'classes_present_or_predicted': int(named.sum()),
   }
   for name, classes in (groups or {}).items():
-    members = [k for k in classes if present[k]]
-    scores[f'miou_{name}'] = _mean(iou[members])
+    scores[f'miou_{name}'] = _mean(iou[[k for k in classes if present[k]]])
   scores['iou_per_class'] = [float(100 * x) for x in iou]
-  scores['accuracy_per_class'] = [float(100 * x) for x in accuracy]
   return scores
+
+
+def class_iou(
+  right: Num[np.ndarray, '*b k'],
+  truth: Num[np.ndarray, '*b k'],
+  predicted: Num[np.ndarray, '*b k'],
+) -> Float[np.ndarray, '*b k']:
+  """Returns each class's IoU in 0..1; NaN for classes without ground truth."""
+  with np.errstate(divide='ignore', invalid='ignore'):
+    return np.where(truth > 0, right / (truth + predicted - right), np.nan)
 
 
 def _mean(values: Float[np.ndarray, 'n']) -> float:
