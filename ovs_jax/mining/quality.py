@@ -79,7 +79,7 @@ def measure(
   mentioned: Mapping[str, set[int]],
   *,
   min_area: int,
-) -> dict[str, float]:
+) -> dict[str, float | int]:
   """Returns `pairs`, `precision` and `recall`.
 
   Args:
@@ -121,7 +121,7 @@ def mentions(captions: Sequence[str]) -> set[int]:
 
 def evaluate(
   config: Any, *, oracle: bool, noise: float, limit: int
-) -> dict[str, float]:
+) -> dict[str, float | int]:
   """Mines some images of `config` and measures the pairs.
 
   Args:
