@@ -1,18 +1,38 @@
-"""A CLIPSeg decoder goes on with other images, masks and phrases; CLIP is frozen.
+"""The released CLIPSeg's decoder goes on with your own images, masks and phrases.
 
-Needs runs/clipseg_scenes, or a converted CLIPSeg: --config.init.clipseg=DIR with the
-sizes of its parts in --config.clip.* and --config.clipseg.*. The data are the label
-maps of --config.dataset.name; a phrase is one of config.phrases.templates with the name
-of a class.
-Expected: not measured. Hardware: 2 CPU cores; time not measured.
+phrases.csv, with paths relative to it; a mask is not 0 where the phrase applies:
+
+    image,mask,phrase
+    photos/1.jpg,masks/1_cup.png,a red cup
+
+CLIP is frozen, its embeddings of the phrases are computed once. Options: another table
+(--config.phrases.table=FILE, or '' for the classes of --config.dataset.name), random
+squares as in its own training (--config.phrases.crop=square), other weights of the
+losses (--config.phrases.weights.dice=1.0), templates and the share of negatives.
+Needs checkpoints/clipseg_rd64_refined and the table; without them it says how to get
+both.
+Expected: depends on the data; not measured. Hardware: not measured.
 Command: launch/run.sh --config=configs/clipseg_finetune.py
 """
 
+import dataclasses
+
 import ml_collections
 
-from configs import scenes
+from configs import common, scenes
+from ovs_jax.models import clipseg
 
 
 def get_config(arg: str = '') -> ml_collections.ConfigDict:
   """See above."""
-  return scenes.single('clipseg_finetune', 'clipseg_finetune', arg)
+  if arg == 'smoke':
+    return scenes.pipeline('clipseg_finetune', 'clipseg_finetune', arg)
+  config = scenes.clipseg_finetuning('checkpoints/clipseg_rd64_refined')
+  sizes = clipseg.PRESETS['rd64_refined']
+  config.clip = ml_collections.ConfigDict(dataclasses.asdict(sizes.clip))
+  config.clipseg.decoder = dataclasses.asdict(sizes.decoder)
+  config.clipseg.image_size = sizes.image_size
+  config.phrases.table = 'phrases.csv'
+  config.train.batch_size = 16
+  config.train.steps = 1000
+  return common.finish(config, arg)

@@ -24,6 +24,7 @@ def base(name: str, mode: str) -> ml_collections.ConfigDict:
   config.mode = mode  # a job of ovs_jax.main
   config.recipe = ''  # what `train` trains; see ovs_jax.train.recipes
   config.seed = 0  # of parameters, shuffling and augmentation
+  config.checkpoint = ''  # to evaluate; another name of eval.checkpoint
   config.optimize_programs = True  # False compiles sooner and runs slower
   config.mesh = _section(
     data=-1,  # devices along the batch; -1: all
@@ -65,6 +66,9 @@ def base(name: str, mode: str) -> ml_collections.ConfigDict:
   config.mining = _mining()
   config.test = _test()
   config.eval = _eval()
+  config.eval.checkpoint = config.get_ref('checkpoint')
+  config.suite = _suite()
+  config.systems = _systems()
   config.report = _section(
     frozen='',  # directory of the evaluation of the un-adapted CLIP
     adapted='',  # and of the adapted one
@@ -134,6 +138,7 @@ def _slots() -> ml_collections.ConfigDict:
   return _section(
     template='a photo of a {}',  # text of a slot's label, and of "unlabeled"
     flip=False,  # the paper mentions no augmentation
+    cache='',  # directory for CLIP's activations of each image; '': computed each time
     matching='area',  # of slots to masks: area (sorted) | hungarian
     match_costs=(1.0, 1.0, 1.0),  # 1 - cosine, cross entropy, dice in hungarian
     unmatched=0.1,  # weight of slots that hungarian leaves over
@@ -151,6 +156,8 @@ def _slots() -> ml_collections.ConfigDict:
 
 def _phrases() -> ml_collections.ConfigDict:
   return _section(
+    table='',  # CSV of your images, masks and phrases; '' takes the data set's classes
+    crop='none',  # of a table's images: none (squashed) | square (random, CLIPSeg's)
     templates=(  # one is drawn for each image and step; CLIPSeg's
       'a photo of a {}.',
       'a photograph of a {}.',
@@ -235,6 +242,48 @@ def _eval() -> ml_collections.ConfigDict:
   )
 
 
+def _suite() -> ml_collections.ConfigDict:
+  return _section(
+    datasets=('scenes',),  # each NAME, NAME/VARIANT or NAME/VARIANT:SPLIT
+    tuned=(),  # (data set, lambda): a second column, labelled so
+    search=(),  # lambdas to choose from on the data themselves; refused on test splits
+    i_know=False,  # search on test splits all the same; --i-know
+    predictions='',  # directory of another system's label maps; --predictions=DIR
+    save_predictions=False,  # keep the headline's label maps
+    training='coco_stuff_171',  # class list of training, where a list does not say
+    near=0.9,  # cosine of names from which on an unseen class is a near one
+    distractors=(100, 1_000, 10_000),  # irrelevant names that are added
+    distractor_images=100,  # the first images, on which they are; 0: all
+    single_concepts=True,  # also ask for one name at a time
+    bootstrap=1000,  # resampled data sets for the intervals; 0: none
+    sheet=3,  # pictures each of the best, median and worst images
+  )
+
+
+def _systems() -> ml_collections.ConfigDict:
+  return _section(
+    clipseg='',  # CLIPSeg of CoSeg without training; '' leaves it out
+    label_clip='',  # the CLIP that chooses its labels; '' takes the CLIPSeg's own
+    labels=20,  # k, labels per image (the paper's)
+    select='a photo of {}',  # sentence of the choice (section 3.6)
+    prompt='a photo of a {}.',  # sentence for CLIPSeg; the paper does not say
+    all_names=False,  # also the CLIPSeg with every name as a prompt
+    coseg=_section(  # trained CoSegs; '' leaves one out
+      prefix='', cross='', prefix_alone='', cross_alone='', prefix_one='', cross_one=''
+    ),
+    split='val',
+    images=0,  # only the first ones; 0: all
+    protocols=('standard',),  # standard (whole images, their size) | paper (centre)
+    side=224,  # of the centre crops of the protocol `paper`
+    rules=('A', 'B', 'C', 'D'),  # of merging; see ovs_jax.ops.merging
+    threshold=0.3,  # of the masks in A, B and D (the paper's)
+    tau=0.08,  # temperature of the labels in C
+    bounds=True,  # also with true labels, and with true masks
+    many=4,  # classes of an image from which it counts as one with many
+    resamples=1000,  # bootstraps over the images for intervals; 0: none
+  )
+
+
 def finish(config: ml_collections.ConfigDict, arg: str) -> ml_collections.ConfigDict:
   """Applies `arg` and locks the keys.
 
@@ -280,3 +329,5 @@ def _smoke(config: ml_collections.ConfigDict) -> None:
   config.mining.chunk = 8
   config.mining.min_score = -1.0
   config.eval.batch_size = 4
+  config.systems.images = 4
+  config.systems.resamples = 10

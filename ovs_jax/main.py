@@ -28,6 +28,12 @@ from ovs_jax.pipeline import check_owner, run_pipeline
 
 _CONFIG = config_flags.DEFINE_config_file('config', None, 'Configuration file.')
 _WORKDIR = flags.DEFINE_string('workdir', None, 'Where results go.')
+_PREDICTIONS = flags.DEFINE_string(
+  'predictions', None, 'Saved label maps to score; config.suite.predictions.'
+)
+_I_KNOW = flags.DEFINE_bool(
+  'i-know', False, 'Search settings on test splits; config.suite.i_know.'
+)
 _MULTIHOST = flags.DEFINE_bool('multihost', False, 'Join the other hosts of a job.')
 
 _VERSIONS = f'jax {jax.__version__}, ovs_jax {ovs_jax.__version__}'
@@ -43,6 +49,18 @@ def _evaluate(config: Any, workdir: pathlib.Path) -> dict[str, Any]:
   from ovs_jax.evaluate.runner import evaluate
 
   return evaluate(config, workdir)
+
+
+def _benchmark(config: Any, workdir: pathlib.Path) -> dict[str, Any]:
+  from ovs_jax.evaluate.suite import benchmark
+
+  return benchmark(config, workdir)
+
+
+def _evaluate_systems(config: Any, workdir: pathlib.Path) -> dict[str, Any]:
+  from ovs_jax.evaluate.systems import evaluate_systems
+
+  return evaluate_systems(config, workdir)
 
 
 def _mine(config: Any, workdir: pathlib.Path) -> dict[str, Any]:
@@ -78,6 +96,8 @@ def _pipeline(config: Any, workdir: pathlib.Path) -> dict[str, Any]:
 MODES = {
   'train': _train,
   'evaluate': _evaluate,
+  'benchmark': _benchmark,
+  'evaluate_systems': _evaluate_systems,
   'mine': _mine,
   'assemble': _assemble,
   'prepare': _prepare,
@@ -128,6 +148,10 @@ def main(argv: list[str]) -> None:
     raise app.UsageError(f'unknown arguments {argv[1:]}; flags start with --')
   logging.set_verbosity(logging.WARNING)
   config = _CONFIG.value
+  if _PREDICTIONS.value is not None:
+    config.suite.predictions = _PREDICTIONS.value
+  if _I_KNOW.value:
+    config.suite.i_know = True
   workdir = pathlib.Path(_WORKDIR.value or f'runs/{config.name}')
   _cache_programs()
   try:

@@ -21,6 +21,7 @@ from typing import Any
 
 from tqdm import tqdm
 
+from ovs_jax import prompted, prompted_options
 from ovs_jax.classifier import Classifier
 from ovs_jax.core.checkpoint import resolve
 from ovs_jax.core.files import check_writable
@@ -66,7 +67,8 @@ def _parser() -> argparse.ArgumentParser:
     '--checkpoint',
     required=True,
     metavar='DIR',
-    help='directory of an OVSeg model; for --classify of a CLIP or OVSeg model',
+    help='directory of an OVSeg, CLIPSeg or CoSeg model; for --classify of a CLIP or '
+    'OVSeg model',
   )
   parser.add_argument(
     '--image',
@@ -95,6 +97,7 @@ def _parser() -> argparse.ArgumentParser:
   )
   _add_text_options(parser)
   _add_segment_options(parser)
+  prompted_options.add_options(parser)
   return parser
 
 
@@ -133,9 +136,10 @@ def _add_segment_options(parser: argparse.ArgumentParser) -> None:
   )
   group.add_argument(
     '--rule',
-    choices=RULES,
+    choices=(*RULES, *prompted.RULES),
     help="pixels: all proposals add up; demo: the best one of each name (OVSeg's "
-    'demo) (default: pixels)',
+    'demo) (default: pixels). For CLIPSeg and CoSeg A, B, C or D, see '
+    'ovs_jax.prompted (default: A)',
   )
   group.add_argument(
     '--prompts', metavar='DIR', help='mask prompts for its CLIP, stored separately'
@@ -191,14 +195,9 @@ def _predict(arguments: argparse.Namespace) -> int:
   if not jobs:
     return 0
   segmenter = _load(arguments)
-  asked = {'synonyms': arguments.synonyms}
   # Complains of names that are too long before the work.
-  segmenter.embed_names(classes + background, **asked)
-  asked |= {
-    'background': background,
-    'threshold': arguments.threshold or 0.0,
-    'rule': arguments.rule or RULES[0],
-  }
+  segmenter.embed_names(classes + background, synonyms=arguments.synonyms)
+  asked = _asked(arguments, background)
   failures = 0
   for path in _progress(list(jobs), 'segment'):
     try:
@@ -209,12 +208,27 @@ def _predict(arguments: argparse.Namespace) -> int:
       continue
     result = segmenter.segment(segmenter.encode(image), classes, **asked)
     description = describe(result, path, settings, keys[path])
+    prompted_options.write_more(arguments, result, image, path)
     write(result, image, jobs[path], description)
     tqdm.write(report(path, result, jobs[path]), file=sys.stdout)
   return 2 if failures else 0
 
 
-def _load(arguments: argparse.Namespace) -> Segmenter:
+def _asked(arguments: argparse.Namespace, background: Classes) -> dict[str, Any]:
+  """Returns the options of `segment`."""
+  if prompted_options.is_prompted(arguments):
+    return prompted_options.asked(arguments, background)
+  return {
+    'synonyms': arguments.synonyms,
+    'background': background,
+    'threshold': arguments.threshold or 0.0,
+    'rule': arguments.rule or RULES[0],
+  }
+
+
+def _load(arguments: argparse.Namespace) -> Any:
+  if prompted_options.is_prompted(arguments):
+    return prompted_options.load(arguments)
   return Segmenter.load(
     arguments.checkpoint,
     classifier=arguments.classifier,
@@ -256,6 +270,7 @@ def _settings(
     'classes': dict(zip(classes.names, map(list, classes.words), strict=True)),
     'background': dict(zip(background.names, map(list, background.words), strict=True)),
     **{flag: getattr(arguments, flag) for flag in flags},
+    **prompted_options.settings(arguments),
   }
 
 

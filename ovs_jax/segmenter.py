@@ -16,7 +16,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ovs_jax.core.checkpoint import load_model
+from ovs_jax import prompted
+from ovs_jax.core.checkpoint import load_config, load_model
 from ovs_jax.core.files import Path
 from ovs_jax.core.images import ImageLike, as_rgb, resize_shortest
 from ovs_jax.core.lookup import lookup
@@ -116,8 +117,8 @@ class Segmenter:
     longest: int | None = None,
     text_cache: Path | None = None,
     prompts: Path | None = None,
-  ) -> 'Segmenter':
-    """Reads an OVSeg checkpoint.
+  ) -> Any:
+    """Reads an OVSeg checkpoint; of a CLIPSeg or CoSeg, see `ovs_jax.prompted`.
 
     Args:
       directory: see `core.checkpoint.load_model`.
@@ -133,6 +134,10 @@ class Segmenter:
       FileNotFoundError: there is no such directory.
       ValueError: it is not a whole OVSeg checkpoint, or a setting is unknown.
     """
+    if load_config(directory).get('model') in prompted.KINDS:
+      own = {'classifier': classifier, 'weight': weight, 'prompts': prompts}
+      own |= {'shortest': shortest, 'longest': longest}
+      return prompted.load(directory, own, templates=templates, text_cache=text_cache)
     params, stored = load_model(directory, kind='ovseg')
     given = {
       'classifier': classifier,

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 from parity_case import Case, channels_first, images
 
-from ovs_jax.ops.confusion import confusion_matrix, segmentation_scores
+from ovs_jax.ops.confusion import confusion_matrix, count_pixels, segmentation_scores
 from ovs_jax.ops.losses import SET_WEIGHTS, set_losses
 from ovs_jax.ops.matching import match
 from ovs_jax.ops.regions import CLIP_MEAN, CLIP_STD, RegionConfig, crop_regions
@@ -140,9 +140,12 @@ def evaluator(case: Case) -> None:
   )
   total = np.asarray(total, np.int64)
   case.equal('conf_matrix', total)
+  case.compare(
+    'conf_matrix on the host', count_pixels(prediction, label, k), total, 0.0
+  )
   scores = segmentation_scores(total)
-  case.close('mIoU_old', scores['miou_predicted_too'], 1e-9)
-  case.close('mIoU_new', scores['miou'], 1e-9)
+  case.close('mIoU_old', scores['miou_predicted_too'], 1e-12, relative=True)
+  case.close('mIoU_new', scores['miou'], 1e-12, relative=True)
   for version in ('old', 'new'):
     for name, ours in (
       ('fwIoU', 'fwiou'),
@@ -151,4 +154,4 @@ def evaluator(case: Case) -> None:
       ('iou_per_class', 'iou_per_class'),
       ('acc_per_class', 'accuracy_per_class'),
     ):
-      case.close(f'{name}_{version}', scores[ours], 1e-9)
+      case.close(f'{name}_{version}', scores[ours], 1e-12, relative=True)

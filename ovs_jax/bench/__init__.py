@@ -7,5 +7,9 @@ Each file has a frozen dataclass `Options`, whose fields `--set` changes, and a 
 # Modules, imported when asked for: some need TensorFlow.
 WORKLOADS = {
   'clip_crops': 'ovs_jax.bench.clip_crops',
+  'input_pipeline': 'ovs_jax.bench.input_pipeline',
+  'metrics': 'ovs_jax.bench.metrics',
   'clip_adapt_step': 'ovs_jax.bench.clip_adapt_step',
+  'clipseg': 'ovs_jax.bench.clipseg',
+  'coseg_step': 'ovs_jax.bench.coseg_step',
 }

@@ -21,47 +21,70 @@ def _uniform(example: Example, stream: int, count: int) -> tf.Tensor:
 
 
 def scale_jitter(shortest: Sequence[int], longest: int) -> Transform:
-  """Resizes so that the shorter side is one of `shortest`, drawn at random.
+  """`jittered_crop` without a crop; with one side there is nothing to draw."""
+  return jittered_crop(shortest, longest, 0)
 
-  `image` bilinear and antialiased, rounded to uint8, `label` with PyTorch's nearest
-  neighbour. The longer side becomes at most `longest`.
+
+def fixed_crop(size: int) -> Transform:
+  """`jittered_crop` without a change of scale."""
+  return jittered_crop((), 0, size)
+
+
+def jittered_crop(shortest: Sequence[int], longest: int, size: int) -> Transform:
+  """Resizes to a shorter side drawn from `shortest`, then cuts out a random square.
+
+  The longer side becomes at most `longest`; a side shorter than `size` is kept whole.
+  `image` is resized bilinearly and antialiased, and rounded to uint8; `label` with
+  PyTorch's nearest neighbour. Only what is cut out is ever computed.
+
+  Args:
+    shortest: sides to draw from; empty leaves images at their size.
+    longest: limit of the other side.
+    size: of the square; 0 keeps the whole image.
   """
 
   def apply(example: Example) -> Example:
     shape = tf.shape(example['image'])[:2]
-    side = tf.constant(shortest[0], tf.float64)
-    if len(shortest) > 1:
-      index = tf.cast(_uniform(example, 3, 1)[0] * len(shortest), tf.int32)
-      side = tf.gather(tf.constant(shortest, tf.float64), index)
-    sides = tf.cast(shape, tf.float64)
-    scale = side / tf.reduce_min(sides)
-    scale = tf.minimum(scale, longest / tf.reduce_max(sides))
-    size = tf.maximum(tf.cast(sides * scale + 0.5, tf.int32), 1)
-    image = tf.image.resize(example['image'], size, antialias=True)
-    image = tf.cast(tf.clip_by_value(tf.round(image), 0, 255), tf.uint8)
-    label = tf.gather(example['label'], tf.range(size[0]) * shape[0] // size[0])
-    label = tf.gather(label, tf.range(size[1]) * shape[1] // size[1], axis=1)
+    full = shape
+    if shortest:
+      side = tf.constant(shortest[0], tf.float64)
+      if len(shortest) > 1:
+        index = tf.cast(_uniform(example, 3, 1)[0] * len(shortest), tf.int32)
+        side = tf.gather(tf.constant(tuple(shortest), tf.float64), index)
+      sides = tf.cast(shape, tf.float64)
+      scale = side / tf.reduce_min(sides)
+      scale = tf.minimum(scale, longest / tf.reduce_max(sides))
+      full = tf.maximum(tf.cast(sides * scale + 0.5, tf.int32), 1)
+    start, cut = tf.zeros_like(full), full
+    if size:
+      cut = tf.minimum(full, size)
+      free = tf.cast(full - cut + 1, tf.float32)
+      start = tf.cast(_uniform(example, 4, 2) * free, tf.int32)
+      start = tf.minimum(start, full - cut)
+    image = _resized_part(example['image'], full, start, cut)
+    rows, columns = (
+      (start[i] + tf.range(cut[i])) * shape[i] // full[i] for i in range(2)
+    )
+    label = tf.gather(tf.gather(example['label'], rows), columns, axis=1)
     return {**example, 'image': image, 'label': label}
 
   return apply
 
 
-def fixed_crop(size: int) -> Transform:
-  """Cuts a random square out of `image` and `label`, or what there is of it."""
-
-  def apply(example: Example) -> Example:
-    shape = tf.shape(example['image'])[:2]
-    sides = tf.minimum(shape, size)
-    free = tf.cast(shape - sides + 1, tf.float32)
-    start = tf.cast(_uniform(example, 4, 2) * free, tf.int32)
-    start = tf.minimum(start, shape - sides)
-    cropped = dict(example)
-    for name in ('image', 'label'):
-      (y, x), (h, w) = tf.unstack(start), tf.unstack(sides)
-      cropped[name] = example[name][y : y + h, x : x + w]
-    return cropped
-
-  return apply
+def _resized_part(
+  image: tf.Tensor, full: tf.Tensor, start: tf.Tensor, size: tf.Tensor
+) -> tf.Tensor:
+  """What `tf.image.resize(image, full, antialias=True)` has from `start` on."""
+  resized = tf.raw_ops.ScaleAndTranslate(
+    images=image[None],
+    size=size,
+    scale=tf.cast(full, tf.float32) / tf.cast(tf.shape(image)[:2], tf.float32),
+    translation=-tf.cast(start, tf.float32),
+    kernel_type='triangle',
+    antialias=True,
+  )[0]
+  resized.set_shape((None, None, 3))
+  return tf.cast(tf.clip_by_value(tf.round(resized), 0, 255), tf.uint8)
 
 
 def pad_square(size: int) -> Transform:
@@ -101,12 +124,15 @@ def colour_jitter(example: Example) -> Example:
   def contrasted(x: tf.Tensor) -> tf.Tensor:
     return tf.cond(on[1], lambda: cut(x * contrast), lambda: x)
 
-  def shifted(x: tf.Tensor) -> tf.Tensor:
+  def turned(x: tf.Tensor) -> tf.Tensor:
     hsv = tf.image.rgb_to_hsv(x / 255)
     s = tf.where(on[2], tf.minimum(hsv[..., 1] * saturation, 1), hsv[..., 1])
     h = tf.where(on[3], tf.math.floormod(hsv[..., 0] + hue, 1.0), hsv[..., 0])
     y = tf.image.hsv_to_rgb(tf.stack([h, s, hsv[..., 2]], axis=-1))
-    return tf.cond(on[2] | on[3], lambda: tf.round(y * 255), lambda: x)
+    return tf.round(y * 255)
+
+  def shifted(x: tf.Tensor) -> tf.Tensor:
+    return tf.cond(on[2] | on[3], lambda: turned(x), lambda: x)
 
   x = tf.cast(example['image'], tf.float32)
   x = tf.cond(on[0], lambda: cut(x + brightness), lambda: x)

@@ -89,7 +89,9 @@ def random_flip(example: Example) -> Example:
   flipped = dict(example)
   for name in ('image', 'label'):
     if name in example:
-      flipped[name] = tf.where(flip, tf.reverse(example[name], [1]), example[name])
+      flipped[name] = tf.cond(
+        flip, lambda x=example[name]: tf.reverse(x, [1]), lambda x=example[name]: x
+      )
   return flipped
 
 
@@ -110,13 +112,16 @@ def label_to_masks(max_targets: int) -> Transform:
 
   def apply(example: Example) -> Example:
     label = tf.cast(example['label'], tf.int32)
-    classes = tf.sort(tf.unique(tf.reshape(label, (-1,)))[0])
+    counts = tf.math.bincount(tf.reshape(label, (-1,)))
+    classes = tf.cast(tf.where(counts > 0)[:, 0], tf.int32)  # ascending
     classes = tf.boolean_mask(classes, classes != VOID)[:max_targets]
     count = tf.shape(classes)[0]
     classes = tf.pad(classes, [[0, max_targets - count]], constant_values=-1)
     classes.set_shape((max_targets,))
-    masks = label[None] == classes[:, None, None]
     valid = tf.range(max_targets) < count
+    # In the type of the labels: -1 becomes void, which no valid target is.
+    known = tf.cast(classes, example['label'].dtype)
+    masks = (example['label'][None] == known[:, None, None]) & valid[:, None, None]
     return {
       **{name: value for name, value in example.items() if name != 'label'},
       'masks': masks,

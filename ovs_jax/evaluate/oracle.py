@@ -6,6 +6,7 @@ classes show what the masks cost.
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from ovs_jax.core.types import Array, Bool, Float, Int, Num, Params
 from ovs_jax.models import ovseg
@@ -86,3 +87,29 @@ def best_proposals(
   either = jnp.sum(target, axis=1)[:, None] + jnp.sum(binary, axis=1)[None] - both
   iou = both / jnp.maximum(either, 1)
   return jnp.argmax(iou, axis=1), valid & (jnp.max(iou, axis=1) >= MIN_OVERLAP)
+
+
+def split_errors(
+  label: Int[np.ndarray, 'h w'],
+  prediction: Int[np.ndarray, 'h w'],
+  true_classes: Int[np.ndarray, 'h w'],
+  true_vocabulary: Int[np.ndarray, 'h w'],
+  num_classes: int,
+) -> Int[np.ndarray, '4']:
+  """Counts labelled pixels: right; and wrong by mask, vocabulary or class.
+
+  Args:
+    label: the truth; values outside 0..num_classes-1 are void.
+    prediction: of the model.
+    true_classes: of its proposals, each with its true class. Where these are wrong,
+      the mask is to blame.
+    true_vocabulary: of the model that was told which classes the image shows. Where it
+      is right, a name that the image does not show was to blame.
+    num_classes: of the data set.
+  """
+  known = (label >= 0) & (label < num_classes)
+  right = known & (prediction == label)
+  mask = known & ~right & (true_classes != label)
+  rest = known & ~right & ~mask
+  vocabulary = rest & (true_vocabulary == label)
+  return np.array([x.sum() for x in (right, mask, vocabulary, rest & ~vocabulary)])

@@ -170,19 +170,24 @@ def strip(
   image: UInt8[np.ndarray, 'h w 3'],
   maps: Sequence[Num[np.ndarray, 'h w']],
   names: vocabulary.Vocabulary,
+  *,
+  scale: int = _SCALE,
 ) -> Image.Image:
-  """Returns the image beside its label maps, above a legend of their classes."""
+  """Returns the image beside its label maps, above a legend of their classes.
+
+  Every pixel is shown as a square of `scale` pixels.
+  """
   present = {int(k) for labels in maps for k in np.unique(labels)}
   classes = sorted(present & set(range(len(names))))  # the others are void
   colours = palette(len(classes))
-  image = np.repeat(np.repeat(image, _SCALE, 0), _SCALE, 1)
+  image = np.repeat(np.repeat(image, scale, 0), scale, 1)
   panels, areas = [image], np.zeros(len(classes))
   for labels in maps:
     local = np.full(labels.shape, -1)
     for i, k in enumerate(classes):
       local[labels == k] = i
     areas = np.maximum(areas, shares(local, len(classes)))  # where it is larger
-    local = np.repeat(np.repeat(local, _SCALE, 0), _SCALE, 1)
+    local = np.repeat(np.repeat(local, scale, 0), scale, 1)
     panels.append(blend(image, local, colours, alpha=0.75))
   h, w = image.shape[:2]
   width = len(panels) * (w + _GAP) - _GAP

@@ -117,7 +117,7 @@ PRESETS: dict[str, CoSegConfig] = {name: _paper(name) for name in LANGUAGE_MODEL
 def tiny(language: str) -> CoSegConfig:
   """Returns sizes for the tiny CLIP; they train on a laptop in minutes."""
   paper = PRESETS[language]
-  layers = {'prefix': (3, 0), 'cross': (2, 2)}[language]
+  layers = {'prefix': (2, 0), 'cross': (1, 2)}[language]
   return dataclasses.replace(
     paper,
     clip=clip.PRESETS['tiny'],
@@ -128,8 +128,13 @@ def tiny(language: str) -> CoSegConfig:
       decoder_layers=layers[1],
       mlp=256,
       dropout=0.0,
+      pre_norm=True,
     ),
-    decoder=clipseg_decoder.tiny('coseg'),
+    # All blocks run once per image, as the condition acts after the last one, and most
+    # of the upsampling is done by the last convolution.
+    decoder=dataclasses.replace(
+      clipseg_decoder.tiny('coseg'), film_steps=(2,), strides=(2, 4)
+    ),
     image_size=128,
   )
 

@@ -126,6 +126,7 @@ def mask_losses(
   *,
   ignore: Bool[Array, 'b h w'] | None = None,
   empty_weight: float = 1.0,
+  wanted: tuple[str, ...] = ('dice', 'focal'),
 ) -> dict[str, Float[Array, '']]:
   """Compares predicted masks with binary ones, before the weights of the losses.
 
@@ -135,10 +136,11 @@ def mask_losses(
     ignore: pixels that count in no slot; None counts all of them, so that unlabeled
       ones are negatives everywhere, as in the paper.
     empty_weight: of slots without a class in the cross entropy; 1 in the paper.
+    wanted: the losses to compute beside `bce`.
 
   Returns:
-    `bce`, a mean over all slots and pixels; `dice` and `focal`, means over the slots
-    with a class.
+    `bce`, a mean over all slots and pixels; `dice` and `focal`, if wanted, means over
+    the slots with a class.
   """
   y = masks.astype(jnp.float32)
   filled = jnp.any(masks, axis=(2, 3))  # b n
@@ -153,6 +155,8 @@ def mask_losses(
   count = jnp.maximum(jnp.sum(filled), 1)
   others = {}
   for name, loss in (('dice', dice_loss), ('focal', focal_loss)):
+    if name not in wanted:
+      continue
     each = loss(logits.reshape(flat), y.reshape(flat))
     others[name] = jnp.sum(jnp.where(filled, each, 0.0)) / count
   bce = jnp.sum(entropy * weights) / jnp.maximum(jnp.sum(weights), 1e-6)

@@ -27,8 +27,17 @@ from ovs_jax.train.state import TrainState, merge_params, split_params
 Step = Callable[[TrainState, Batch], tuple[TrainState, Metrics]]
 
 
-def make_step(recipe: Recipe, config: Any, params: Any) -> tuple[Step, Any, set[str]]:
-  """Returns the jittable step, the optimizer and the paths that it trains."""
+def make_step(
+  recipe: Recipe, config: Any, params: Any, *, whole: Any = None
+) -> tuple[Step, Any, set[str]]:
+  """Returns the jittable step, the optimizer and the paths that it trains.
+
+  Args:
+    recipe: what is trained.
+    config: the whole configuration.
+    params: on their devices.
+    whole: the shardings in which parameters are used, where they rest in others.
+  """
   scales = learning_rate_scales(config.optimizer, params)
   optimizer, schedule = build_optimizer(config.optimizer, scales, config.train.steps)
   root = jax.random.key(config.seed)
@@ -39,7 +48,10 @@ def make_step(recipe: Recipe, config: Any, params: Any) -> tuple[Step, Any, set[
     def loss(
       trainable: dict[str, Array], batch: Batch, key: Array
     ) -> tuple[Array, Metrics]:
-      return recipe.loss(merge_params(trainable, frozen), batch, key)
+      params = merge_params(trainable, frozen)
+      if whole is not None:
+        params = jax.lax.with_sharding_constraint(params, whole)
+      return recipe.loss(params, batch, key)
 
     key = jax.random.fold_in(root, state.step)
     gradient = jax.value_and_grad(loss, has_aux=True)
@@ -108,7 +120,11 @@ def init_state(
     mesh, params, rules=config.mesh.rules, fsdp=config.mesh.fsdp
   )
   params = jax.device_put(params, placement)
-  step, optimizer, trainable = make_step(recipe, config, params)
+  # Else XLA may leave the parameters split and send activations, which are larger.
+  whole = sharding.parameter_shardings(mesh, params, rules=config.mesh.rules)
+  step, optimizer, trainable = make_step(
+    recipe, config, params, whole=whole if config.mesh.fsdp else None
+  )
   part = split_params(params, trainable)[0]
   everywhere = NamedSharding(mesh, PartitionSpec())
 

@@ -8,8 +8,9 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from ovs_jax.bench import WORKLOADS, __main__, measure
+from ovs_jax.bench import WORKLOADS, __main__, input_pipeline, measure
 from ovs_jax.bench.measure import Variant, Workload
+from ovs_jax.data.pipeline import train_batches
 
 
 @pytest.fixture
@@ -151,3 +152,41 @@ def test_every_workload_has_options_with_defaults() -> None:
     module = __import__(name, fromlist=['build'])
     assert module.Options() == module.Options()
     assert module.build.__doc__ and module.__doc__
+
+
+@pytest.mark.parametrize('name', ['regions', 'proposer', 'clip', 'clipseg', 'coseg'])
+def test_pipelines_yield_what_recipes_read(name: str, tmp_path: pathlib.Path) -> None:
+  pipeline = input_pipeline.PIPELINES[name]
+  make = input_pipeline._crops if pipeline.cropped else input_pipeline._photographs
+  builder, split = make(tmp_path, 2)
+  steps = pipeline.transforms(40)
+  batch = next(train_batches(builder, split, steps, batch_size=2, seed=0, start=0))
+  expected = {
+    'regions': {'image': (2, 40, 40, 3), 'mask': (2, 40, 40), 'noun': (2,)},
+    'proposer': {
+      'image': (2, 40, 40, 3),
+      'masks': (2, 40, 40, 40),
+      'classes': (2, 40),
+      'valid': (2, 40),
+    },
+    'clip': {'image': (2, 40, 40, 3), 'text': (2,)},
+    'clipseg': {'image': (2, 40, 40, 3), 'label': (2, 480, 640)},
+    'coseg': {'image': (2, 40, 40, 3), 'label': (2, 480, 640)},
+  }[name]
+  assert {key: x.shape for key, x in batch.items()} == expected
+
+
+def test_input_pipelines_are_measured(capsys: pytest.CaptureFixture) -> None:
+  arguments = ['--workload=input_pipeline', '--repeats=1', '--warmup=0']
+  arguments += [f'--set={x}' for x in ('size=16', 'batch=2', 'batches=1', 'images=4')]
+  assert __main__.main(arguments) == 0
+  text = capsys.readouterr().out
+  assert '| decoding alone |' in text and 'cores that feed 1,000 images/s: ' in text
+
+
+def test_counting_is_measured(capsys: pytest.CaptureFixture) -> None:
+  arguments = ['--workload=metrics', '--repeats=1', '--warmup=0']
+  arguments += [f'--set={x}' for x in ('classes=9', 'height=30', 'width=40')]
+  assert __main__.main(arguments) == 0
+  text = capsys.readouterr().out
+  assert 'device and host agree: True' in text and '| label map |' in text

@@ -35,25 +35,25 @@ def apply(transform: transforms.Transform, given: dict[str, Any]) -> dict[str, A
   return eager
 
 
-def test_scale_jitter_draws_the_shorter_side() -> None:
+def test_jitter_draws_the_shorter_side() -> None:
   shapes = {
-    apply(augment.scale_jitter((10, 40), 2560), example(seed))['image'].shape[:2]
+    apply(augment.jittered_crop((10, 40), 2560, 0), example(seed))['image'].shape[:2]
     for seed in range(8)
   }
   assert shapes == {(10, 15), (40, 60)}
   # The longer side wins: 30 -> 45 makes the shorter one 30 instead of 40.
-  got = apply(augment.scale_jitter((40,), 45), example())
+  got = apply(augment.jittered_crop((40,), 45, 0), example())
   assert got['image'].shape == (30, 45, 3) and got['label'].shape == (30, 45)
   assert got['image'].dtype == np.uint8 and got['label'].dtype == np.uint8
 
 
-def test_scale_jitter_resamples_as_the_reference() -> None:
-  got = apply(augment.scale_jitter((10,), 2560), example())
+def test_jitter_resamples_as_the_reference() -> None:
+  got = apply(augment.jittered_crop((10,), 2560, 0), example())
   # Nearest: floor(i * in / out).
   np.testing.assert_array_equal(got['label'], LABEL[::2, ::2])
   want = np.asarray(Image.fromarray(IMAGE).resize((15, 10), Image.Resampling.BILINEAR))
   assert np.abs(got['image'].astype(int) - want).max() <= 1
-  got = apply(augment.scale_jitter((40,), 2560), example())
+  got = apply(augment.jittered_crop((40,), 2560, 0), example())
   np.testing.assert_array_equal(got['label'], LABEL.repeat(2, 0).repeat(2, 1))
 
 
@@ -63,7 +63,9 @@ def test_crop_is_one_box_of_both() -> None:
   label = (place % 251).astype(np.uint8)
   corners = set()
   for seed in range(12):
-    got = apply(augment.fixed_crop(12), example(seed, image=image, label=label))
+    got = apply(
+      augment.jittered_crop((), 0, 12), example(seed, image=image, label=label)
+    )
     assert got['image'].shape == (12, 12, 3) and got['label'].shape == (12, 12)
     ids = got['image'][..., 0].astype(int) * 256 + got['image'][..., 1]
     y, x = divmod(ids[0, 0], 30)
@@ -71,8 +73,29 @@ def test_crop_is_one_box_of_both() -> None:
     np.testing.assert_array_equal(got['label'], label[y : y + 12, x : x + 12])
     corners.add((y, x))
   assert len(corners) > 6
-  got = apply(augment.fixed_crop(25), example())
+  got = apply(augment.jittered_crop((), 0, 25), example())
   assert got['image'].shape == (20, 25, 3)
+
+
+@pytest.mark.parametrize('shortest', [(13,), (20,), (41,), (13, 27, 55)])
+def test_a_crop_is_part_of_the_resized_image(shortest: tuple[int, ...]) -> None:
+  corners = set()
+  for seed in range(8):
+    whole = apply(augment.jittered_crop(shortest, 70, 0), example(seed))
+    part = apply(augment.jittered_crop(shortest, 70, 11), example(seed))
+    assert part['image'].shape == (11, 11, 3)
+    image, label = (whole[x].astype(int) for x in ('image', 'label'))
+    found = [
+      (y, x)
+      for y in range(image.shape[0] - 10)
+      for x in range(image.shape[1] - 10)
+      if np.array_equal(label[y : y + 11, x : x + 11], part['label'])
+      # Summed in another order, a byte may round the other way.
+      and np.abs(image[y : y + 11, x : x + 11] - part['image']).max() <= 1
+    ]
+    assert len(found) == 1
+    corners.add(found[0])
+  assert len(corners) > 4
 
 
 def test_padding_is_grey_void_and_a_negative_of_every_mask() -> None:

@@ -9,6 +9,7 @@ import ml_collections
 import numpy as np
 import pytest
 import tiny_configs
+from PIL import Image
 
 from configs import scenes
 from ovs_jax.core.checkpoint import load_model
@@ -120,4 +121,46 @@ def test_a_decoder_goes_on_only_with_its_own_clip(
   config = clipseg(data_dir, str(clip_run))
   config.init.clipseg = str(clip_run)
   with pytest.raises(ValueError, match="a 'clipseg' model was expected"):
+    ClipSegTraining(config).init(jax.random.key(0))
+
+
+def test_cached_activations_train_to_the_same_numbers(
+  run: tuple[Any, pathlib.Path, dict[str, Any]], tmp_path: pathlib.Path
+) -> None:
+  config, directory, _ = run
+  again = config.copy_and_resolve_references()
+  again.slots.cache = str(tmp_path / 'cache')
+  want = flatten(load_model(directory)[0])
+  for name in ('filled', 'read'):
+    loop.train(again, tmp_path / name)
+    got = flatten(load_model(tmp_path / name)[0])
+    for path, value in want.items():
+      np.testing.assert_array_equal(got[path], value, err_msg=f'{name} {path}')
+  assert len(list((tmp_path / 'cache').rglob('*.npz'))) == 16  # two batches of eight
+
+
+def test_a_users_own_table_trains_the_decoder(
+  data_dir: str, clip_run: pathlib.Path, tmp_path: pathlib.Path
+) -> None:
+  rng = np.random.default_rng(0)
+  lines = ['image,mask,phrase']
+  for i in range(8):
+    pixels = rng.integers(0, 256, (20, 24, 3)).astype(np.uint8)
+    Image.fromarray(pixels).save(tmp_path / f'{i}.png')
+    Image.fromarray(pixels[..., 0] > 128).save(tmp_path / f'{i}_mask.png')
+    lines.append(f'{i}.png,{i}_mask.png,thing {i % 3}')
+  (tmp_path / 'phrases.csv').write_text('\n'.join(lines))
+  config = clipseg(data_dir, str(clip_run))
+  config.phrases.table = str(tmp_path / 'phrases.csv')
+  config.train.steps = 2
+  result = loop.train(config, tmp_path / 'run')
+  assert np.isfinite(result['bce'])
+  recipe = ClipSegTraining(config)
+  recipe.init(jax.random.key(0))
+  assert recipe.table is not None and len(recipe.table.phrases) == 3
+  batch = next(recipe.batches(0))
+  assert batch['phrase'].max() < 3 * len(config.phrases.templates)
+  config.phrases.table = 'nowhere.csv'
+  config.init.clip = 'nowhere'
+  with pytest.raises(FileNotFoundError, match='2 missing inputs'):
     ClipSegTraining(config).init(jax.random.key(0))

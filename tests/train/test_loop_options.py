@@ -145,3 +145,13 @@ def test_lines_say_where_time_and_memory_went(
   assert list((tmp_path / 'profile').rglob('perfetto_trace.json.gz'))
   said = capsys.readouterr().out
   assert 'parameters train' in said and 'on 8 cpu as 8x1 (data x model)' in said
+
+
+def test_fsdp_trains_the_same(data_dir: str, tmp_path: pathlib.Path) -> None:
+  results = []
+  for fsdp in (False, True):
+    config = tiny_configs.pretraining(data_dir)
+    config.train.steps = 2
+    config.mesh.fsdp = fsdp
+    results.append(loop.train(config, tmp_path / str(fsdp))['loss'])
+  np.testing.assert_allclose(results[0], results[1], rtol=1e-5)

@@ -8,9 +8,12 @@ import jax.numpy as jnp
 import numpy as np
 
 from ovs_jax.core.checkpoint import load_model
+from ovs_jax.core.inputs import check_inputs
+from ovs_jax.core.lookup import lookup
 from ovs_jax.core.tree import difference
 from ovs_jax.core.types import Array, Batch, Bool, Float, Metrics, Num, Params
-from ovs_jax.data import DATASETS, load_dataset, transforms
+from ovs_jax.data import load_dataset, load_names, transforms
+from ovs_jax.data.phrase_table import PhraseTable, read_table, table_batches
 from ovs_jax.data.pipeline import train_batches
 from ovs_jax.models.clipseg import (
   ClipSeg,
@@ -21,10 +24,11 @@ from ovs_jax.models.clipseg import (
 )
 from ovs_jax.ops.coseg import mask_losses
 from ovs_jax.ops.resize import resize_nearest
-from ovs_jax.text import vocabulary
 from ovs_jax.text.templates import fill
 from ovs_jax.text.tokenizer import tokenize
 from ovs_jax.train.state import draw_params
+
+CROPS = dict.fromkeys(('none', 'square'))
 
 
 class ClipSegTraining:
@@ -36,14 +40,20 @@ class ClipSegTraining:
       {**config.clipseg.to_dict(), 'clip': config.clip.to_dict()}
     )
     self.model_config = {'model': 'clipseg', 'clipseg': self.model.to_dict()}
-    names = vocabulary.load(DATASETS[config.dataset.name].vocabulary)
-    self.seen = [k for k, split in enumerate(names.splits) if split != 'unseen']
-    self._names = [names.names[k] for k in self.seen]
+    lookup(CROPS, config.phrases.crop, 'config.phrases.crop')
+    self.table: PhraseTable | None = None
+    self.seen: list[int] = []
+    self._names: list[str] = []
+    if not config.phrases.table:
+      names = load_names(config.dataset)
+      self.seen = [k for k, split in enumerate(names.splits) if split != 'unseen']
+      self._names = [names.names[k] for k in self.seen]
     self._phrases: Float[Array, 'p d'] | None = None
 
   def init(self, key: Array) -> Params:
     """Loads CLIP, and a decoder if there is one to go on with; embeds the phrases."""
     c = self.config
+    self.table = self._inputs()
     params = dict(draw_params(init_clipseg, self.model, key))
     if c.init.clipseg:
       directory, what = c.init.clipseg, 'CLIPSeg checkpoint'
@@ -65,6 +75,9 @@ class ClipSegTraining:
   def batches(self, start: int) -> Iterator[Batch]:
     """Yields `image` (b, s, s, 3) uint8, `mask` (b, h, w) bool and `phrase` (b,)."""
     c = self.config
+    if self.table is not None:
+      yield from self._own_batches(self.table, start)
+      return
     _, builder = load_dataset(c.dataset)
     batches = train_batches(
       builder,
@@ -87,6 +100,47 @@ class ClipSegTraining:
         'mask': np.stack([mask for mask, _ in chosen]),
         'phrase': np.array([phrase for _, phrase in chosen], np.int32),
       }
+
+  def _inputs(self) -> PhraseTable | None:
+    """Reads the user's table, or looks for the data set, and for the checkpoints."""
+    c = self.config
+    wanted = [
+      ('config.init.clipseg', 'clipseg', c.init.clipseg),
+      ('config.init.clip', 'clip', '' if c.init.clipseg else c.init.clip),
+    ]
+    own = bool(c.phrases.table)
+
+    def load() -> PhraseTable | None:
+      if own:
+        return read_table(c.phrases.table)
+      load_dataset(c.dataset)
+      return None
+
+    embedded = not own and c.dataset.name == 'scenes'
+    table = check_inputs(wanted, load, embedded=embedded)
+    if table is not None:
+      self._names = list(table.phrases)
+    return table
+
+  def _own_batches(self, table: PhraseTable, start: int) -> Iterator[Batch]:
+    c = self.config
+    batches = table_batches(
+      table,
+      size=self.model.image_size,
+      crop=c.phrases.crop,
+      negative=c.phrases.negative,
+      batch_size=c.train.batch_size,
+      seed=c.seed,
+      start=start,
+      process_index=jax.process_index(),
+      process_count=jax.process_count(),
+    )
+    count = len(c.phrases.templates)
+    for step, batch in enumerate(batches, start):
+      rng = np.random.default_rng([c.seed, step, jax.process_index()])
+      template = rng.integers(count, size=batch['phrase'].shape)
+      phrase = batch['phrase'] * count + template
+      yield {**batch, 'phrase': phrase.astype(np.int32)}
 
   def choose(
     self, label: Num[np.ndarray, 'h w'], rng: np.random.Generator
@@ -115,8 +169,9 @@ class ClipSegTraining:
       rngs={'dropout': key},
     )
     mask = resize_nearest(batch['mask'][:, None].astype(jnp.uint8), logits.shape[2:])
-    losses = mask_losses(logits, mask > 0)
     weights = self.config.phrases.weights
+    wanted = tuple(name for name, weight in weights.items() if weight)
+    losses = mask_losses(logits, mask > 0, wanted=wanted)
     return sum(weights[name] * value for name, value in losses.items()), losses
 
   def project(self, params: Params) -> Params:

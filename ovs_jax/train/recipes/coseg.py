@@ -1,5 +1,6 @@
 """Training CoSeg's language model and mask decoder on label maps (section 3.5)."""
 
+import functools
 from collections.abc import Iterator
 from typing import Any
 
@@ -7,6 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from ovs_jax.core.checkpoint import load_model
+from ovs_jax.core.inputs import check_inputs
 from ovs_jax.core.lookup import lookup
 from ovs_jax.core.tree import difference
 from ovs_jax.core.types import (
@@ -19,16 +21,17 @@ from ovs_jax.core.types import (
   Metrics,
   Num,
   Params,
+  UInt8,
 )
-from ovs_jax.data import DATASETS, load_dataset, transforms
+from ovs_jax.data import load_dataset, load_names, squares, transforms
 from ovs_jax.data.pipeline import train_batches
 from ovs_jax.models import clip
 from ovs_jax.models.coseg import UNLABELED, CoSeg, CoSegConfig, Prediction, init_coseg
 from ovs_jax.ops import coseg as ops
 from ovs_jax.ops.resize import resize_nearest
-from ovs_jax.text import vocabulary
 from ovs_jax.text.templates import fill
 from ovs_jax.text.tokenizer import tokenize
+from ovs_jax.train.activations import ActivationCache, network_digest
 from ovs_jax.train.state import draw_params
 
 MATCHING = dict.fromkeys(('area', 'hungarian'))
@@ -55,15 +58,21 @@ class CoSegTraining:
       'coseg': self.model.to_dict(),
       'template': config.slots.template,
     }
-    names = vocabulary.load(DATASETS[config.dataset.name].vocabulary)
+    names = load_names(config.dataset)
     # Unseen classes have no text here: nothing of them may be learned.
     self.seen = [k for k, split in enumerate(names.splits) if split != 'unseen']
     self._names = [names.names[k] for k in self.seen]
     self._anchors: Float[Array, 'c d'] | None = None
+    self._frozen: Params = {}
 
   def init(self, key: Array) -> Params:
     """Loads CLIP, embeds the names of the classes and draws the rest."""
     directory = self.config.init.clip
+    check_inputs(
+      [('config.init.clip', 'clip', directory)],
+      lambda: load_dataset(self.config.dataset),
+      embedded=self.config.dataset.name == 'scenes',
+    )
     loaded, stored = load_model(directory, kind='clip', what='CLIP checkpoint')
     params = dict(draw_params(init_coseg, self.model, key))
     visual = {k: v for k, v in loaded['visual'].items() if k != 'mask_prompt'}
@@ -72,26 +81,31 @@ class CoSegTraining:
     if problem:
       raise ValueError(problem)
     params['clip'] = jax.tree.map(jnp.asarray, loaded)
+    self._frozen = {'clip': loaded}
     prompts = fill((self.config.slots.template,), [*self._names, UNLABELED])
     config = clip.ClipConfig(**stored['clip'])
-    self._anchors = jnp.asarray(clip.encode_prompts(config, loaded, prompts, tokenize))
+    self.set_anchors(clip.encode_prompts(config, loaded, prompts, tokenize))
     return params
 
-  def batches(self, start: int) -> Iterator[Batch]:
-    """Yields `image` (b, s, s, 3) uint8 and `label` (b, h, w) of train ids.
+  def set_anchors(self, rows: Float[Any, 'c d']) -> None:
+    """Gives the L2-normalised texts of the classes; that of "unlabeled" is last."""
+    self._anchors = jnp.asarray(rows)
 
-    The images of a data set must be squares of one size; the label is resized on the
-    device.
+  def batches(self, start: int) -> Iterator[Batch]:
+    """Yields `image` (b, s, s, 3) uint8 and `label` (b, s, s) of train ids.
+
+    Both are the central square. With a cache there are CLIP's activations in the place
+    of the image; see `encode`.
     """
     c = self.config
     _, builder = load_dataset(c.dataset)
     steps = [transforms.random_flip] if c.slots.flip else []
-    yield from train_batches(
+    batches = train_batches(
       builder,
       c.train.split,
       [
         *steps,
-        transforms.squash(self.model.image_size),
+        squares.centre(self.model.image_size),
         transforms.keep('image', 'label'),
       ],
       batch_size=c.train.batch_size,
@@ -99,6 +113,40 @@ class CoSegTraining:
       start=start,
       process_index=jax.process_index(),
       process_count=jax.process_count(),
+    )
+    if not c.slots.cache:
+      yield from batches
+      return
+    cache = self._cache(builder.info.splits[c.train.split].num_examples)
+    for batch in batches:
+      yield {'label': batch['label'], **cache(batch['image'])}
+
+  def _cache(self, examples: int) -> ActivationCache:
+    c, side = self.config, self.model.image_size
+    settings = {**self.model.to_dict(), 'language': None}
+    return ActivationCache(
+      c.slots.cache,
+      identity=network_digest(self._frozen, settings),
+      encode=functools.partial(encode_images, self.model, self._frozen),
+      examples=examples * (2 if c.slots.flip else 1),
+      shape=(c.train.batch_size // jax.process_count(), side, side, 3),
+    )
+
+  def _predict(self, params: Params, batch: Batch, **more: Any) -> Prediction:
+    """Runs the model on images, or on what the cache has of them."""
+    model, variables = CoSeg(self.model), {'params': params}
+    if 'image' in batch:
+      return model.apply(variables, batch['image'], train=True, **more)
+    found = tuple(batch[name] for name in sorted(batch) if name.startswith('block_'))
+    side = self.model.image_size // self.model.clip.patch
+    return model.apply(
+      variables,
+      found,
+      batch['patches'],
+      (side, side),
+      train=True,
+      method='predict',
+      **more,
     )
 
   def targets(
@@ -126,13 +174,8 @@ class CoSegTraining:
     if s.forced:
       texts = self._anchors[ids]
       forced = jax.random.bernoulli(draw, s.forced, ids.shape)
-    out = CoSeg(self.model).apply(
-      {'params': params},
-      batch['image'],
-      train=True,
-      texts=texts,
-      forced=forced,
-      rngs={'dropout': drop},
+    out = self._predict(
+      params, batch, texts=texts, forced=forced, rngs={'dropout': drop}
     )
     weights = None
     if s.matching == 'hungarian':
@@ -145,6 +188,7 @@ class CoSegTraining:
       masks,
       ignore=ignore if s.ignore_unlabeled else None,
       empty_weight=s.unmatched if s.matching == 'hungarian' else 1.0,
+      wanted=tuple(name for name, weight in s.weights.items() if weight),
     )
     losses['language'] = self._language_loss(out, ids, weights)
     if out.log_areas is not None:
@@ -181,3 +225,13 @@ class CoSegTraining:
   def project(self, params: Params) -> Params:
     """No bounds."""
     return params
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def encode_images(
+  model: CoSegConfig, params: Params, image: UInt8[Array, 'b h w 3']
+) -> dict[str, Array]:
+  """Returns the activations of CLIP's blocks, and its projected patches, by name."""
+  activations, patches = CoSeg(model).apply({'params': params}, image, method='encode')
+  found = {f'block_{i:02d}': x for i, x in enumerate(activations)}
+  return {**found, 'patches': patches}

@@ -80,10 +80,8 @@ class Proposer:
   def _augmentation(self) -> list[transforms.Transform]:
     c = self.config.train
     steps = [augment.only_classes(self.seen)]
-    if c.shortest:
-      steps.append(augment.scale_jitter(c.shortest, c.longest))
-    if c.crop:
-      steps.append(augment.fixed_crop(c.crop))
+    if c.shortest or c.crop:
+      steps.append(augment.jittered_crop(c.shortest, c.longest, c.crop))
     if c.colour:
       steps.append(augment.colour_jitter)
     steps.append(transforms.random_flip)

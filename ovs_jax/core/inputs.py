@@ -1,0 +1,58 @@
+"""One message with all that a job needs and does not find, and how to make it."""
+
+import pathlib
+from collections.abc import Callable, Sequence
+from typing import Any
+
+_PUBLISHED = {
+  'clip': 'python -m ovs_jax.convert --download=ViT-B/16 --output={path}',
+  'clipseg': (
+    'python -m ovs_jax.convert --source=hf_clipseg --input=FOLDER --output={path} '
+    '(FOLDER: all files of https://huggingface.co/CIDAS/clipseg-rd64-refined)'
+  ),
+  'coseg': (
+    'launch/run.sh --config=configs/coseg_prefix_vitb16.py --workdir={path} (or '
+    'coseg_cross_vitb16.py)'
+  ),
+}
+_SCENES = 'launch/run.sh --config=configs/{stage}_scenes.py --workdir={path}'
+_STAGES = {'clip': 'clip', 'clipseg': 'clipseg', 'coseg': 'coseg_prefix'}
+
+
+def check_inputs(
+  wanted: Sequence[tuple[str, str, str]],
+  load_dataset: Callable[[], Any],
+  *,
+  embedded: bool,
+) -> Any:
+  """Prepares the data set, after looking whether all checkpoints are there.
+
+  Args:
+    wanted: of each checkpoint the key of the configuration, its kind (clip, clipseg or
+      coseg) and its directory; '' is not wanted.
+    load_dataset: prepares or finds the data.
+    embedded: whether the models are those of the embedded world.
+
+  Returns:
+    What `load_dataset` returned.
+
+  Raises:
+    FileNotFoundError: with everything that is missing, and the commands that make it.
+  """
+  problems = []
+  for key, kind, path in wanted:
+    if path and not pathlib.Path(path).expanduser().is_dir():
+      stage = _STAGES[kind]
+      command = _SCENES if embedded else _PUBLISHED[kind]
+      command = command.format(stage=stage, path=path)
+      problems.append(f'{key}: there is no {path}; make it with: {command}')
+  found = None
+  # The embedded world takes a minute to draw: only when the rest is there.
+  if not (embedded and problems):
+    try:
+      found = load_dataset()
+    except FileNotFoundError as error:
+      problems.append(f'data: {error}')
+  if problems:
+    raise FileNotFoundError(f'{len(problems)} missing inputs. ' + '. '.join(problems))
+  return found

@@ -1,0 +1,240 @@
+"""What segments an image in an evaluation, and counts what came of it."""
+
+import dataclasses
+import pathlib
+from collections.abc import Mapping, Sequence
+from typing import Protocol, runtime_checkable
+
+import numpy as np
+
+from ovs_jax.core.types import Array, Bool, Float, Int, UInt8
+from ovs_jax.evaluate.distractors import distractors
+from ovs_jax.evaluate.network import OTHERS, Network, Picture, Setting
+from ovs_jax.evaluate.oracle import split_errors
+from ovs_jax.evaluate.painting import UNASSIGNED
+from ovs_jax.evaluate.predictions import SavedMaps
+from ovs_jax.evaluate.tally import Arrays, Tally
+from ovs_jax.text.vocabulary import Vocabulary
+
+SAVED = 'predictions'  # the method of saved label maps
+TRUE_VOCABULARY = 'oracle_vocabulary'
+TRUE_MASKS = 'oracle_masks'
+TRUE_CLASSES = 'oracle_classes'
+DISTRACTED = 'distractors_'  # and how many of them
+
+
+@dataclasses.dataclass(frozen=True)
+class Sample:
+  """One image of a data set.
+
+  Attributes:
+    image_id: its name there.
+    image: RGB, 0..255.
+    label: the truth; values that are no class are void.
+    position: in the order of the data set.
+  """
+
+  image_id: str
+  image: UInt8[np.ndarray, 'h w 3']
+  label: Int[np.ndarray, 'h w']
+  position: int
+
+
+@runtime_checkable
+class Judge(Protocol):
+  """One data set's worth of counts, for a model or for saved label maps."""
+
+  headline: str
+  tallies: dict[str, Tally]
+  sums: Arrays
+  problems: Mapping[str, Sequence[str]]
+
+  def count(self, sample: Sample) -> Int[np.ndarray, 'h w'] | None:
+    """Segments an image in all ways and counts; returns the headline's label map."""
+
+  def predict(self, sample: Sample) -> Int[np.ndarray, 'h w']:
+    """Returns the headline's label map again, without counting."""
+
+
+class SavedJudge:
+  """Scores label maps that another program saved."""
+
+  def __init__(
+    self, directory: pathlib.Path, names: Vocabulary, *, names_checked: bool
+  ) -> None:
+    """Reads nothing yet.
+
+    Args:
+      directory: of the label maps.
+      names: the class list.
+      names_checked: whether the label maps came with this very list.
+    """
+    self.names_checked = names_checked
+    self.headline = SAVED
+    self.tallies = {SAVED: Tally(len(names))}
+    self.sums: Arrays = {}
+    self.directory = directory
+    self._maps = SavedMaps(directory, len(names))
+    self.problems = self._maps.problems
+
+  def count(self, sample: Sample) -> Int[np.ndarray, 'h w'] | None:
+    """Counts an image; None if its label map cannot be used, see `problems`."""
+    labels = self._maps.read(sample.image_id, sample.label.shape)
+    if labels is not None:
+      self.tallies[SAVED].add(sample.image_id, labels, sample.label)
+    return labels
+
+  def predict(self, sample: Sample) -> Int[np.ndarray, 'h w']:
+    """Returns the saved label map."""
+    labels = self._maps.read(sample.image_id, sample.label.shape)
+    assert labels is not None  # `count` read it
+    return labels
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+  """What a model is asked, beside its headline setting.
+
+  Attributes:
+    settings: further ones.
+    distractors: numbers of irrelevant names, ascending.
+    distractor_images: the first images, on which they are tried; 0 means all.
+    near: cosine to a class from which on a name is no distractor.
+    single_concepts: whether to ask for one name at a time, too.
+  """
+
+  settings: tuple[Setting, ...]
+  distractors: tuple[int, ...]
+  distractor_images: int
+  near: float
+  single_concepts: bool
+
+
+class ModelJudge:
+  """Scores a model in every setting, its oracles, and what it makes of other names."""
+
+  def __init__(self, network: Network, names: Vocabulary, plan: Plan) -> None:
+    """Embeds all names; nothing is counted yet.
+
+    Raises:
+      ValueError: there are fewer distractors than the plan has.
+    """
+    self.network, self.plan = network, plan
+    self.headline = network.setting.name
+    self.problems: Mapping[str, Sequence[str]] = {}
+    self._count, self._names = len(names), names
+    self._settings = {s.name: s for s in (network.setting, *plan.settings)}
+    self.text = network.embed(names.names)
+    self._with_others = np.concatenate([self.text, network.embed((OTHERS,))])
+    more = self._distractors()
+    self._texts = {n: np.concatenate([self.text, more[:n]]) for n in plan.distractors}
+    oracles = (TRUE_VOCABULARY, TRUE_MASKS, TRUE_CLASSES)
+    kept = [*self._settings, *oracles, *map(distracted, self._curve())]
+    self.tallies = {name: Tally(self._count) for name in kept}
+    self.sums: Arrays = {'errors': np.zeros(4, np.int64)}
+    if plan.single_concepts:
+      self.sums['single'] = np.zeros((3, self._count), np.int64)
+
+  def _curve(self) -> tuple[int, ...]:
+    return (0, *self.plan.distractors) if self.plan.distractors else ()
+
+  def _distractors(self) -> Float[np.ndarray, 'n d']:
+    """Embeddings of names that share no word with a class and are like none.
+
+    Where half of the candidates are too much like a class, as to a text tower that
+    tells nothing apart, the least alike of them fill up the rest.
+    """
+    wanted = max(self.plan.distractors, default=0)
+    if not wanted:
+      return self.text[:0]
+    taken = [w for words in self._names.synonyms for w in words]
+    taken += self._names.names
+    rows = self.network.embed(distractors(taken, 2 * wanted))
+    alike = (rows @ self.text.T).max(axis=1)
+    clear = np.flatnonzero(alike < self.plan.near)
+    rest = np.flatnonzero(alike >= self.plan.near)
+    rest = rest[np.argsort(alike[rest], kind='stable')]
+    return rows[np.concatenate([clear, rest])[:wanted]]
+
+  def count(self, sample: Sample) -> Int[np.ndarray, 'h w'] | None:
+    """Counts an image in all ways; returns the headline's label map."""
+    picture = self.network.encode(sample.image)
+    logits = self.network.logits(picture, self.text)
+    found = {
+      name: self.network.labels(picture, logits, setting)
+      for name, setting in self._settings.items()
+    }
+    classes = np.unique(sample.label)
+    classes = classes[(classes >= 0) & (classes < self._count)]
+    found.update(self._oracles(sample, picture, logits, classes))
+    for name, labels in found.items():
+      self.tallies[name].add(
+        sample.image_id, labels, sample.label, boundary=name in self._settings
+      )
+    self.sums['errors'] += split_errors(
+      sample.label,
+      found[self.headline],
+      found[TRUE_CLASSES],
+      found[TRUE_VOCABULARY],
+      self._count,
+    )
+    self._distract(sample, picture, found[self.headline])
+    if self.plan.single_concepts and len(classes):
+      self._count_single(sample, picture, classes)
+    return found[self.headline]
+
+  def predict(self, sample: Sample) -> Int[np.ndarray, 'h w']:
+    """Returns the headline's label map."""
+    picture = self.network.encode(sample.image)
+    logits = self.network.logits(picture, self.text)
+    return self.network.labels(picture, logits, self.network.setting)
+
+  def _oracles(
+    self,
+    sample: Sample,
+    picture: Picture,
+    logits: tuple[Float[Array, 'q k1'], Float[Array, 'q k']],
+    classes: Int[np.ndarray, 't'],
+  ) -> dict[str, Int[np.ndarray, 'h w']]:
+    names = (TRUE_VOCABULARY, TRUE_MASKS, TRUE_CLASSES)
+    if not len(classes):
+      return dict.fromkeys(names, np.full(sample.label.shape, UNASSIGNED, np.int32))
+    among: Bool[np.ndarray, 'k'] = np.isin(np.arange(self._count), classes)
+    net, label = self.network, sample.label
+    maps = (
+      net.labels(picture, logits, net.setting, among=among),
+      net.oracle_masks(picture, self.text, label, classes),
+      net.oracle_classes(picture, label, classes),
+    )
+    return dict(zip(names, maps, strict=True))
+
+  def _distract(
+    self, sample: Sample, picture: Picture, plain: Int[np.ndarray, 'h w']
+  ) -> None:
+    limit = self.plan.distractor_images
+    if limit and sample.position >= limit:
+      return
+    for count in self._curve():
+      labels = plain
+      if count:
+        logits = self.network.logits(picture, self._texts[count])
+        labels = self.network.labels(picture, logits, self.network.setting)
+      tally = self.tallies[distracted(count)]
+      tally.add(sample.image_id, labels, sample.label, boundary=False)
+
+  def _count_single(
+    self, sample: Sample, picture: Picture, classes: Int[np.ndarray, 't']
+  ) -> None:
+    masks = self.network.single_concepts(
+      picture, self._with_others, classes, self.network.setting
+    )
+    known = (sample.label >= 0) & (sample.label < self._count)
+    for k, mask in zip(classes, masks & known[None], strict=True):
+      truth = sample.label == k
+      counts = ((mask & truth).sum(), mask.sum(), truth.sum())
+      self.sums['single'][:, k] += np.array(counts)
+
+
+def distracted(count: int) -> str:
+  """Returns the name of the tally with so many irrelevant names."""
+  return f'{DISTRACTED}{count}'

@@ -1,0 +1,139 @@
+"""From counts to the scores of a report."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from ovs_jax.core.types import Float, Int
+from ovs_jax.evaluate.tally import Tally
+from ovs_jax.ops.confusion import segmentation_scores
+
+# Of the scores that get an interval.
+RESAMPLED = (
+  'miou',
+  'miou_predicted_too',
+  'fwiou',
+  'mean_accuracy',
+  'pixel_accuracy',
+)
+_CHUNK = 64  # resamplings at once
+
+
+def scores_of(
+  tally: Tally, groups: Mapping[str, Sequence[int]], *, replicates: int, seed: int = 0
+) -> dict[str, Any]:
+  """Returns the scores of a data set, in percent.
+
+  Those of `segmentation_scores`, and `miou_per_image` (the mean over images of the
+  mean IoU of the classes in an image, which favours frequent classes and compares with
+  no other number here), `boundary_iou`, `images`, and `intervals`: for each score in
+  `RESAMPLED` where 95 % of resampled data sets lie.
+
+  Args:
+    tally: the counts.
+    groups: see `segmentation_scores`.
+    replicates: resampled data sets; 0 gives no intervals.
+    seed: of the resampling.
+  """
+  both, predicted, true = tally.bands.astype(np.float64)
+  present = tally.matrix[:, :-1].sum(axis=0) > 0
+  with np.errstate(divide='ignore', invalid='ignore'):
+    boundary = np.where(present, 100 * both / (predicted + true - both), np.nan)
+  per_image = image_scores(tally)
+  values = [x for x in per_image.values() if not np.isnan(x)]
+  return {
+    **segmentation_scores(tally.matrix, groups),
+    'images': len(tally.images),
+    'miou_per_image': float(np.mean(values)) if values else float('nan'),
+    'boundary_iou': _nanmean(boundary) if tally.bands.any() else float('nan'),
+    'boundary_iou_per_class': boundary.tolist(),
+    'intervals': intervals(tally, replicates=replicates, seed=seed),
+  }
+
+
+def image_scores(tally: Tally) -> dict[str, float]:
+  """Returns for each image the mean IoU, in percent, of the classes it shows."""
+  scores = {}
+  for image_id, rows in tally.images.items():
+    _, right, predicted, true = rows[rows[:, 3] > 0].T.astype(np.float64)
+    iou = right / (predicted + true - right)
+    scores[image_id] = float(100 * iou.mean()) if len(iou) else float('nan')
+  return scores
+
+
+def intervals(
+  tally: Tally, *, replicates: int, seed: int = 0
+) -> dict[str, tuple[float, float]]:
+  """Returns the 2.5th and 97.5th percentile of scores over resampled data sets.
+
+  A resampled data set has as many images, drawn with replacement. Its scores follow
+  from sums over its images, as those of the data set itself.
+  """
+  if not replicates or not tally.images:
+    return {}
+  table = _image_table(tally)
+  generator = np.random.default_rng(seed)
+  images, found = len(table), []
+  for start in range(0, replicates, _CHUNK):
+    count = min(_CHUNK, replicates - start)
+    draws = generator.multinomial(images, np.full(images, 1 / images), size=count)
+    # Exact: whole numbers far below 2**53.
+    sums = draws.astype(np.float64) @ table.reshape(images, -1)
+    found.append(_ratios(*sums.reshape(count, 3, -1).transpose(1, 0, 2)))
+  values = {name: np.concatenate([f[name] for f in found]) for name in RESAMPLED}
+  bounds = {
+    name: np.nanpercentile(x, [2.5, 97.5])
+    for name, x in values.items()
+    if not np.isnan(x).all()
+  }
+  return {name: (float(low), float(high)) for name, (low, high) in bounds.items()}
+
+
+def _image_table(tally: Tally) -> Float[np.ndarray, 'n 3 k']:
+  """Right, predicted and true pixels of every image and class."""
+  table = np.zeros((len(tally.images), 3, tally.num_classes), np.float64)
+  for i, image_id in enumerate(sorted(tally.images)):
+    rows = tally.images[image_id]
+    table[i][:, rows[:, 0]] = rows[:, 1:].T
+  return table
+
+
+def _ratios(
+  right: Float[np.ndarray, 'r k'],
+  predicted: Float[np.ndarray, 'r k'],
+  true: Float[np.ndarray, 'r k'],
+) -> dict[str, Float[np.ndarray, 'r']]:
+  """`RESAMPLED` of each row, by the formulas of `segmentation_scores`."""
+  present, named = true > 0, true + predicted > 0
+  iou = right / np.where(present, true + predicted - right, 1)
+  accuracy = right / np.where(present, true, 1)
+  total = true.sum(axis=1)
+  with np.errstate(divide='ignore', invalid='ignore'):
+    return {
+      'miou': 100 * (iou * present).sum(1) / present.sum(1),
+      'miou_predicted_too': 100 * (iou * present).sum(1) / named.sum(1),
+      'fwiou': 100 * (iou * true).sum(1) / total,
+      'mean_accuracy': 100 * (accuracy * present).sum(1) / present.sum(1),
+      'pixel_accuracy': 100 * right.sum(1) / total,
+    }
+
+
+def error_split(counts: Int[np.ndarray, '4']) -> dict[str, float]:
+  """Returns shares of the labelled pixels, in percent, that add up to 100.
+
+  `right`; `mask`, wrong even if every proposal knew its true class; `vocabulary`, wrong
+  because a name that the image does not show won; `class`, the others: a name that it
+  does show. Each pixel counts for the first reason that holds.
+
+  Args:
+    counts: pixels in that order, from `oracle.split_errors`.
+  """
+  total = max(int(counts.sum()), 1)
+  names = ('right', 'mask', 'vocabulary', 'class')
+  return {n: 100 * int(c) / total for n, c in zip(names, counts, strict=True)}
+
+
+def _nanmean(values: Float[np.ndarray, 'n']) -> float:
+  known = values[~np.isnan(values)]
+  return float(known.mean()) if len(known) else float('nan')

@@ -1,0 +1,360 @@
+"""One command, many data sets: scores that can be compared, and how they came about.
+
+Every data set is evaluated in one frozen setting, the checkpoint's own. Finished data
+sets are not evaluated again. On several hosts each takes its share of the images.
+"""
+
+import dataclasses
+import json
+import pathlib
+import re
+import time
+from typing import Any
+
+import jax
+import numpy as np
+
+from ovs_jax.core.files import check_writable, fingerprint, read_json, write_json
+from ovs_jax.core.runlog import progress
+from ovs_jax.data import load_dataset, load_names, transforms
+from ovs_jax.data.pipeline import Arrays, eval_batches
+from ovs_jax.evaluate import predictions, suite_files
+from ovs_jax.evaluate.judges import Judge, ModelJudge, Plan, Sample, SavedJudge
+from ovs_jax.evaluate.network import Network, Setting
+from ovs_jax.evaluate.summary import Training, summarise
+from ovs_jax.evaluate.tally import gather, pack, unpack
+from ovs_jax.text import vocabulary
+
+_TARGET = re.compile(r'(\w+)(?:/(.+?))?(?::(\w+(?:\[.*\])?(?:\+.*)?))?')
+_DONE = 'done.json'
+_NONE = b'-'
+# Splits that no published number is measured on.
+_TRAINING_SPLITS = ('train', 'clip')
+
+
+@dataclasses.dataclass(frozen=True)
+class Target:
+  """A data set to evaluate on: `name`, its TFDS configuration and its split."""
+
+  name: str
+  variant: str
+  split: str
+
+  @classmethod
+  def parse(cls, text: str) -> 'Target':
+    """Reads NAME, NAME/VARIANT, NAME:SPLIT or NAME/VARIANT:SPLIT.
+
+    Raises:
+      ValueError: another form.
+    """
+    match = _TARGET.fullmatch(text)
+    if match is None:
+      raise ValueError(
+        f'config.suite.datasets has {text!r}; expected NAME, NAME/VARIANT or '
+        'NAME/VARIANT:SPLIT, such as ade20k_847/original:val'
+      )
+    return cls(match[1], match[2] or 'default', match[3] or 'val')
+
+  def __str__(self) -> str:
+    return f'{self.name}/{self.variant}:{self.split}'
+
+  @property
+  def folder(self) -> str:
+    """A name for its results."""
+    return re.sub(r'[^A-Za-z0-9]+', '_', str(self)).strip('_')
+
+  @property
+  def is_test(self) -> bool:
+    """Whether any part of the split is none of the training splits."""
+    parts = (part.split('[')[0].strip() for part in self.split.split('+'))
+    return any(part not in _TRAINING_SPLITS for part in parts)
+
+
+@dataclasses.dataclass(frozen=True)
+class Source:
+  """A data set that is there.
+
+  Attributes:
+    target: where it comes from.
+    builder: its TFDS builder.
+    names: its class list.
+    images: in its split.
+  """
+
+  target: Target
+  builder: Any
+  names: vocabulary.Vocabulary
+  images: int
+
+
+def benchmark(config: Any, workdir: pathlib.Path) -> dict[str, Any]:
+  """Evaluates on all of `config.suite.datasets` and writes the report.
+
+  Returns:
+    The summary of each data set; see `evaluate.summary`.
+
+  Raises:
+    FileNotFoundError: data sets, the checkpoint or label maps are missing.
+    ValueError: settings that cannot be, or label maps that cannot be scored.
+    OSError: `workdir` cannot be written.
+  """
+  targets = [Target.parse(text) for text in config.suite.datasets]
+  check_search(config.suite, targets)
+  workdir = check_writable(workdir, megabytes=50)
+  sources = load_sources(config, targets)
+  saved = config.suite.predictions
+  network = None if saved else Network(config.eval.checkpoint)
+  summaries: dict[str, Any] = {}
+  for number, source in enumerate(sources, start=1):
+    title = f'[{number}/{len(sources)}] {source.target}'
+    summaries[str(source.target)] = _evaluate(config, source, network, workdir, title)
+  if jax.process_index() == 0:
+    what = {
+      'checkpoint': str(saved or config.eval.checkpoint),
+      'settings': {} if network is None else network.describe(),
+      'searched': bool(config.suite.search),
+      'searched_on_test': bool(config.suite.search) and any(t.is_test for t in targets),
+    }
+    print(suite_files.write_report(workdir, what, summaries), flush=True)
+  return summaries
+
+
+def check_search(suite: Any, targets: list[Target]) -> None:
+  """Refuses to choose settings on the data that they are then judged by.
+
+  Raises:
+    ValueError: `suite.search` names settings, and a split is a test split.
+  """
+  test = [str(t) for t in targets if t.is_test]
+  if suite.search and test and not suite.i_know:
+    raise ValueError(
+      f'config.suite.search would choose settings on test splits ({", ".join(test)}); '
+      'scores chosen that way say little about other images. Search on a training '
+      'split (NAME:train), or add --i-know, which the report will state'
+    )
+
+
+def load_sources(config: Any, targets: list[Target]) -> list[Source]:
+  """Returns all data sets.
+
+  Raises:
+    ValueError: there is none, one comes twice, is unknown, or has no labelled images.
+    FileNotFoundError: with all that are not prepared.
+  """
+  if not targets:
+    raise ValueError('config.suite.datasets is empty; name at least one data set')
+  if len(set(targets)) < len(targets):
+    raise ValueError('config.suite.datasets names a data set twice; name each once')
+  sources, missing = [], []
+  for target in targets:
+    section = config.dataset.copy_and_resolve_references()
+    section.update(name=target.name, variant=target.variant)
+    try:
+      builder = load_dataset(section)[1]
+    except FileNotFoundError as error:
+      missing.append(str(error))
+      continue
+    if 'label' not in builder.info.features:
+      raise ValueError(f'{target} has no label maps; evaluation needs them')
+    sources.append(
+      Source(target, builder, load_names(section), _images(builder, target))
+    )
+  if missing:
+    raise FileNotFoundError(
+      f'{len(missing)} of {len(targets)} data sets are missing:\n  '
+      + '\n  '.join(missing)
+    )
+  return sources
+
+
+def _images(builder: Any, target: Target) -> int:
+  try:
+    images = builder.info.splits[target.split].num_examples
+  except (KeyError, ValueError) as error:
+    known = ', '.join(builder.info.splits)
+    raise ValueError(f'{target} has no such split; known: {known}') from error
+  if not images:
+    raise ValueError(f'{target} has no images; there is nothing to evaluate')
+  return int(images)
+
+
+def _evaluate(
+  config: Any,
+  source: Source,
+  network: Network | None,
+  workdir: pathlib.Path,
+  title: str,
+) -> dict[str, Any]:
+  """Returns the summary of a data set, from an earlier run if there is one."""
+  directory = workdir / source.target.folder
+  settings = None if network is None else network.describe()
+  identity = fingerprint(
+    [config.to_dict(), str(source.target), source.names.sha256, settings]
+  )
+  earlier = _finished(directory, identity)
+  if earlier is not None:
+    print(f'{title}: finished earlier, skipped', flush=True)
+    return earlier
+  began = time.time()
+  judge = _judge(config, source, network)
+  keep = directory / 'predictions' if config.suite.save_predictions else None
+  count_images(judge, source, title=title, keep=keep)
+  _check_problems(judge, source)
+  tallies, sums = unpack(gather(pack(judge.tallies, judge.sums)))
+  counted = len(tallies[judge.headline].images)
+  if counted != source.images:
+    raise ValueError(
+      f'{counted} images of {source.target} were counted, it has {source.images}; '
+      'start all hosts of the job with the same configuration'
+    )
+  training = _training(config, source, network)
+  summary = summarise(
+    config.suite,
+    source.target.name,
+    source.names,
+    judge.headline,
+    (tallies, sums),
+    training,
+  )
+  summary['dataset'] = str(source.target)
+  unproven = isinstance(judge, SavedJudge) and not judge.names_checked
+  summary['names_checked'] = not unproven
+  summary['seconds'] = round(time.time() - began, 1)
+  if jax.process_index() == 0:
+    suite_files.write_tables(directory, source.names, summary, tallies, sums)
+    chosen = suite_files.choose(tallies[judge.headline], config.suite.sheet)
+    samples = _find(source, {image_id for _, image_id, _ in chosen})
+    drawn = [(title, samples[i], judge.predict(samples[i])) for title, i, _ in chosen]
+    suite_files.write_sheet(directory, drawn, source.names)
+    summary['sheet'] = f'{directory.name}/sheet.png' if drawn else ''
+    write_json(directory / _DONE, {'identity': identity, 'summary': summary})
+  return summary
+
+
+def _judge(config: Any, source: Source, network: Network | None) -> Judge:
+  if network is None:
+    root = predictions.find_directory(config.suite.predictions, source.target.name)
+    checked = predictions.check_names(root, source.names.names)
+    return SavedJudge(root, source.names, names_checked=checked)
+  suite = config.suite
+  further = [Setting(m.classifier, float(m.weight)) for m in config.eval.methods]
+  further += [Setting('ensemble', float(w)) for w in suite.search]
+  tuned = dict(suite.tuned).get(source.target.name)
+  further += [] if tuned is None else [Setting('ensemble', float(tuned))]
+  plan = Plan(
+    settings=tuple(further),
+    distractors=tuple(sorted(suite.distractors)),
+    distractor_images=suite.distractor_images,
+    near=suite.near,
+    single_concepts=suite.single_concepts,
+  )
+  return ModelJudge(network, source.names, plan)
+
+
+def count_images(
+  judge: Judge,
+  source: Source,
+  *,
+  title: str,
+  keep: pathlib.Path | None = None,
+  process_index: int | None = None,
+  process_count: int | None = None,
+) -> None:
+  """Lets the judge count this host's share of the images, each once.
+
+  Args:
+    judge: what counts.
+    source: the data set.
+    title: of the progress bar.
+    keep: directory for the headline's label maps; None keeps none.
+    process_index: of this host; None asks JAX.
+    process_count: of hosts; None asks JAX.
+  """
+  index = jax.process_index() if process_index is None else process_index
+  count = jax.process_count() if process_count is None else process_count
+  batches = _batches(source, index, count)
+  total = -(-source.images // count)
+  for step, batch in enumerate(progress(batches, total=total, title=title, unit='img')):
+    if batch['example_valid'][0]:
+      sample = _sample(batch, step * count + index)
+      labels = judge.count(sample)
+      if keep is not None and labels is not None:
+        predictions.save_map(keep, sample.image_id, labels, source.names.names)
+
+
+def _batches(source: Source, index: int, count: int) -> Any:
+  # One image at a time and as it is: sizes differ, and grey frames would change scores.
+  return eval_batches(
+    source.builder,
+    source.target.split,
+    [transforms.keep('image', 'label', 'image_id')],
+    batch_size=1,
+    process_index=index,
+    process_count=count,
+  )
+
+
+def _sample(batch: Arrays, position: int) -> Sample:
+  return Sample(
+    image_id=batch['image_id'][0].decode(),
+    image=batch['image'][0],
+    label=batch['label'][0].astype(np.int32),
+    position=position,
+  )
+
+
+def _find(source: Source, wanted: set[str]) -> dict[str, Sample]:
+  """The images of these ids; reads the data set until it has them."""
+  found: dict[str, Sample] = {}
+  for step, batch in enumerate(_batches(source, 0, 1)):
+    if len(found) == len(wanted):
+      break
+    sample = _sample(batch, step)
+    if sample.image_id in wanted:
+      found[sample.image_id] = sample
+  return found
+
+
+def _check_problems(judge: Judge, source: Source) -> None:
+  """Raises on every host what any of them met."""
+  merged: dict[str, list[str]] = {}
+  for part in gather(json.dumps(dict(judge.problems)).encode()):
+    for kind, found in json.loads(part).items():
+      merged.setdefault(kind, []).extend(found)
+  if isinstance(judge, SavedJudge):
+    predictions.check_problems(judge.directory, len(source.names), merged)
+
+
+def _finished(directory: pathlib.Path, identity: str) -> dict[str, Any] | None:
+  """The summary that an earlier run left, on whichever host.
+
+  Raises:
+    ValueError: it was made of another class list or configuration.
+  """
+  path = directory / _DONE
+  own = json.dumps(read_json(path)).encode() if path.is_file() else _NONE
+  for part in gather(own):
+    if part != _NONE:
+      done = json.loads(part)
+      if done['identity'] != identity:
+        raise ValueError(
+          f'{directory} was made with another configuration or class list; give '
+          'another --workdir=, or delete that directory to evaluate again'
+        )
+      return done['summary']
+  return None
+
+
+def _training(config: Any, source: Source, network: Network | None) -> Training:
+  """The names that training had masks of, and their embeddings."""
+  own = [n for n, s in zip(source.names.names, source.names.splits, strict=True) if s]
+  if own:
+    pairs = zip(source.names.names, source.names.splits, strict=True)
+    names = tuple(name for name, split in pairs if split == 'seen')
+    title = source.names.name
+  else:
+    names = vocabulary.load(config.suite.training).names
+    title = config.suite.training
+  if network is None:
+    return Training(title, names, None, None)
+  return Training(title, names, network.embed(names), network.embed(source.names.names))

@@ -1,0 +1,153 @@
+"""The files of an evaluation: tables, confusion matrices and pictures per data set."""
+
+import csv
+import io
+import json
+import math
+import pathlib
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from PIL import Image, ImageDraw
+
+from ovs_jax.core.files import atomic_path, write_text
+from ovs_jax.core.types import Int
+from ovs_jax.evaluate.judges import Sample
+from ovs_jax.evaluate.report import strip
+from ovs_jax.evaluate.scores import image_scores
+from ovs_jax.evaluate.suite_report import markdown
+from ovs_jax.evaluate.tally import Arrays, Tally
+from ovs_jax.text.vocabulary import Vocabulary
+
+_WIDTH = 384  # of a picture in the sheet
+_TITLE = 24  # pixels of a line of text
+
+
+def write_report(
+  workdir: pathlib.Path, what: Mapping[str, Any], summaries: Mapping[str, Any]
+) -> str:
+  """Writes report.json and report.md, and returns the latter.
+
+  In JSON a score that does not exist is null.
+  """
+  whole = {**what, 'datasets': summaries}
+  text = json.dumps(_without_nan(whole), indent=2, allow_nan=False)
+  write_text(workdir / 'report.json', text + '\n')
+  report = markdown(what, summaries)
+  write_text(workdir / 'report.md', report)
+  return report
+
+
+def write_tables(
+  directory: pathlib.Path,
+  names: Vocabulary,
+  summary: Mapping[str, Any],
+  tallies: Mapping[str, Tally],
+  sums: Arrays,
+) -> None:
+  """Writes per_class.csv, per_image.csv and confusion.npz of a data set.
+
+  confusion.npz has `names`, the (k + 1, k + 1) matrix of every method under its name
+  (rows predictions, columns truth; the last ones unassigned and void), and other sums.
+  """
+  write_text(directory / 'per_class.csv', per_class_table(names, summary, tallies))
+  scores = image_scores(tallies[summary['headline']])
+  lines = [f'{_quoted(i)},{scores[i]:.4f}' for i in sorted(scores)]
+  write_text(directory / 'per_image.csv', '\n'.join(['image,miou', *lines]) + '\n')
+  matrices = {name: tally.matrix for name, tally in tallies.items()}
+  with atomic_path(directory / 'confusion.npz') as temporary:
+    np.savez_compressed(temporary, names=np.array(names.names), **matrices, **sums)
+
+
+def per_class_table(
+  names: Vocabulary, summary: Mapping[str, Any], tallies: Mapping[str, Tally]
+) -> str:
+  """Returns CSV: for each class its group, its pixels, and all its scores in percent.
+
+  `boundary` and `accuracy` are those of the headline, `single` where the class alone
+  was asked for. An empty field means that there is no such score.
+  """
+  headline = summary['headline']
+  pixels = tallies[headline].matrix[:, :-1].sum(axis=0)
+  methods, scores = list(summary['methods']), summary['methods']
+  single = summary['single_concept'] or {'iou_per_class': [math.nan] * len(names)}
+  more = ('accuracy', 'boundary', 'single')
+  text = io.StringIO()
+  writer = csv.writer(text, lineterminator='\n')
+  writer.writerow(['class', 'group', 'nearest', 'cosine', 'pixels', *methods, *more])
+  for k, row in enumerate(summary['class_table']):
+    values = [scores[m]['iou_per_class'][k] for m in methods]
+    values += [
+      scores[headline]['accuracy_per_class'][k],
+      scores[headline]['boundary_iou_per_class'][k],
+      single['iou_per_class'][k],
+    ]
+    known = [row['class'], row['group'], row.get('nearest', ''), row.get('cosine', '')]
+    writer.writerow([*known, int(pixels[k]), *map(_field, values)])
+  return text.getvalue()
+
+
+def _field(value: float) -> str:
+  return '' if math.isnan(value) else f'{value:.2f}'
+
+
+def _quoted(text: str) -> str:
+  return f'"{text}"' if ',' in text else text
+
+
+def choose(tally: Tally, count: int) -> list[tuple[str, str, float]]:
+  """Returns `count` images each of the best, the median and the worst.
+
+  Each is a title, its id, and the mean IoU of its classes; none comes twice.
+  """
+  scores = {i: x for i, x in image_scores(tally).items() if not math.isnan(x)}
+  order = sorted(scores, key=lambda i: (-scores[i], i))
+  middle = max((len(order) - count) // 2, 0)
+  picked: dict[str, str] = {}
+  for kind, ids in (
+    ('best', order[:count]),
+    ('worst', order[::-1][:count]),
+    ('median', order[middle : middle + count]),
+  ):
+    for image_id in ids:
+      picked.setdefault(image_id, kind)
+  kinds = ('best', 'median', 'worst')
+  ranked = sorted(picked, key=lambda i: (kinds.index(picked[i]), order.index(i)))
+  return [(f'{picked[i]}: {i}, {scores[i]:.1f}', i, scores[i]) for i in ranked]
+
+
+def write_sheet(
+  directory: pathlib.Path,
+  drawn: Sequence[tuple[str, Sample, Int[np.ndarray, 'h w']]],
+  names: Vocabulary,
+) -> None:
+  """Writes sheet.png: image, truth and prediction of each, below its title."""
+  if not drawn:
+    return
+  parts = []
+  for title, sample, labels in drawn:
+    h, w = sample.label.shape
+    size = (max(round(h * _WIDTH / w), 1), _WIDTH)
+    rows, columns = ((np.arange(n) * m) // n for n, m in zip(size, (h, w), strict=True))
+    image = Image.fromarray(sample.image).resize(size[::-1])
+    maps = [x[rows[:, None], columns[None]] for x in (sample.label, labels)]
+    parts.append((title, strip(np.asarray(image), maps, names, scale=1)))
+  width = max(part.width for _, part in parts)
+  height = sum(part.height + _TITLE for _, part in parts)
+  sheet = Image.new('RGB', (width, height), 'white')
+  draw, y = ImageDraw.Draw(sheet), 0
+  for title, part in parts:
+    draw.text((2, y + 3), title, fill='black', font_size=15)
+    sheet.paste(part, (0, y + _TITLE))
+    y += part.height + _TITLE
+  with atomic_path(directory / 'sheet.png') as temporary:
+    sheet.save(temporary)
+
+
+def _without_nan(value: Any) -> Any:
+  if isinstance(value, Mapping):
+    return {str(key): _without_nan(x) for key, x in value.items()}
+  if isinstance(value, list | tuple):
+    return [_without_nan(x) for x in value]
+  return None if isinstance(value, float) and not math.isfinite(value) else value

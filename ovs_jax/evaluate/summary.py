@@ -1,0 +1,142 @@
+"""The numbers of one data set, as report.json has them."""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from ovs_jax.core.types import Float, Int
+from ovs_jax.evaluate import similarity
+from ovs_jax.evaluate.judges import DISTRACTED
+from ovs_jax.evaluate.network import Setting
+from ovs_jax.evaluate.scores import error_split, scores_of
+from ovs_jax.evaluate.tally import Arrays, Tally
+from ovs_jax.ops.confusion import segmentation_scores
+from ovs_jax.text.vocabulary import Vocabulary
+
+
+@dataclasses.dataclass(frozen=True)
+class Training:
+  """What training knew.
+
+  Attributes:
+    title: of its class list.
+    names: its classes.
+    rows: their L2-normalised embeddings; None for label maps of another system.
+    classes: those of the data set's names; None like `rows`.
+  """
+
+  title: str
+  names: tuple[str, ...]
+  rows: Float[np.ndarray, 't d'] | None
+  classes: Float[np.ndarray, 'k d'] | None
+
+
+def summarise(
+  suite: Any,
+  dataset: str,
+  names: Vocabulary,
+  headline: str,
+  counted: tuple[Mapping[str, Tally], Arrays],
+  training: Training,
+) -> dict[str, Any]:
+  """Returns everything that the report says of a data set; scores are in percent.
+
+  Keys: the class list (`classes`, `vocabulary`, `vocabulary_sha256`), `methods` (all
+  scores by method, see `scores.scores_of`), which of them is the `headline`, the
+  `tuned` and the best of the `searched`; `groups` and `class_table` of classes; and of
+  the headline `soft` scores, the `errors`, the curve over `distractors` and the IoU of
+  single concepts. What there is not for saved label maps is None.
+
+  Args:
+    suite: `config.suite`.
+    dataset: its name.
+    names: its class list.
+    headline: the method that comes first.
+    counted: tallies by method, and other sums.
+    training: what training knew.
+  """
+  tallies, sums = counted
+  groups, table = _groups(suite, names, training)
+  curve = {n: t for n, t in tallies.items() if n.startswith(DISTRACTED)}
+  methods = {
+    name: scores_of(tally, groups, replicates=suite.bootstrap)
+    for name, tally in tallies.items()
+    if name not in curve
+  }
+  tuned = dict(suite.tuned).get(dataset)
+  searched = [Setting('ensemble', float(w)).name for w in suite.search]
+  by_model = training.rows is not None
+  return {
+    'vocabulary': names.name,
+    'vocabulary_sha256': names.sha256,
+    'classes': len(names),
+    'images': len(tallies[headline].images),
+    'headline': headline,
+    'tuned': Setting('ensemble', tuned).name
+    if by_model and tuned is not None
+    else None,
+    'searched': max(searched, key=lambda n: methods[n]['miou'], default=None),
+    'training_names': training.title,
+    'groups': {name: len(members) for name, members in groups.items()},
+    'class_table': table,
+    'methods': methods,
+    'soft': _soft(tallies[headline], training),
+    'errors': error_split(sums['errors']) if 'errors' in sums else None,
+    'distractors': _curve(curve),
+    'single_concept': _single(sums['single']) if 'single' in sums else None,
+  }
+
+
+def _groups(
+  suite: Any, names: Vocabulary, training: Training
+) -> tuple[dict[str, list[int]], list[dict[str, Any]]]:
+  """The groups of classes, and for each class its group and nearest training name."""
+  count = len(names)
+  best, cosines = np.zeros(count, np.int64), np.full(count, -1.0)
+  if training.rows is not None and training.classes is not None:
+    best, cosines = similarity.nearest(training.classes, training.rows)
+  groups = similarity.class_groups(
+    names.names, names.splits, training.names, cosines, near=suite.near
+  )
+  if training.rows is None:  # nothing says what is near
+    groups = {name: groups[name] for name in ('seen', 'unseen')}
+  table = []
+  for k in range(count):
+    last = [name for name, members in groups.items() if k in members][-1]
+    row: dict[str, Any] = {'class': names.names[k], 'group': last}
+    if training.rows is not None:
+      row['nearest'] = training.names[int(best[k])]
+      row['cosine'] = round(float(cosines[k]), 4)
+    table.append(row)
+  return groups, table
+
+
+def _soft(tally: Tally, training: Training) -> dict[str, float] | None:
+  if training.classes is None:
+    return None
+  alike = similarity.similarity_matrix(training.classes)
+  return similarity.soft_scores(tally.matrix, alike)
+
+
+def _curve(tallies: Mapping[str, Tally]) -> dict[str, Any] | None:
+  """mIoU by the number of irrelevant names, and on how many images."""
+  if not tallies:
+    return None
+  miou = {
+    name.removeprefix(DISTRACTED): segmentation_scores(tally.matrix)['miou']
+    for name, tally in tallies.items()
+  }
+  images = len(next(iter(tallies.values())).images)
+  return {'images': images, 'miou': dict(sorted(miou.items(), key=lambda x: int(x[0])))}
+
+
+def _single(sums: Int[np.ndarray, '3 k']) -> dict[str, Any]:
+  """IoU of each class where it is in the image and alone is asked for."""
+  both, predicted, true = sums.astype(np.float64)
+  with np.errstate(divide='ignore', invalid='ignore'):
+    iou = np.where(true > 0, 100 * both / (predicted + true - both), np.nan)
+  known = iou[~np.isnan(iou)]
+  mean = float(known.mean()) if len(known) else float('nan')
+  return {'iou': mean, 'iou_per_class': iou.tolist()}

@@ -1,0 +1,75 @@
+"""Heat maps of prompts as files: an archive, and a sheet to look at."""
+
+import pathlib
+
+import numpy as np
+from PIL import Image, ImageDraw
+
+from ovs_jax.core.files import atomic_path
+from ovs_jax.core.types import Float, UInt8
+from ovs_jax.prompted import PromptedSegmentation
+
+_SHOWN = 20  # names on a sheet, the most probable ones
+_WIDTH = 240  # pixels of a picture on the sheet
+_COLUMNS = 4
+_TITLE = 14
+
+
+def write_heat_maps(
+  result: PromptedSegmentation,
+  image: UInt8[np.ndarray, 'h w 3'],
+  stem: pathlib.Path,
+) -> list[pathlib.Path]:
+  """Writes `<stem>_heat.npz` and `<stem>_heat.png`, each whole or not at all.
+
+  The npz has `heat` (k, y, x) in half precision, at the network's resolution, and
+  `names`. The sheet shows the names whose best pixel is most probable.
+
+  Args:
+    result: with heat maps.
+    image: the picture that was segmented.
+    stem: directory and beginning of the files' names.
+
+  Returns:
+    The files.
+  """
+  archive = stem.with_name(f'{stem.name}_heat.npz')
+  picture = stem.with_name(f'{stem.name}_heat.png')
+  with atomic_path(archive) as temporary:
+    np.savez_compressed(temporary, heat=result.heat, names=np.array(result.names))
+  with atomic_path(picture) as temporary:
+    sheet(result, image).save(temporary)
+  return [archive, picture]
+
+
+def sheet(
+  result: PromptedSegmentation, image: UInt8[np.ndarray, 'h w 3']
+) -> Image.Image:
+  """Returns a picture per name, darkened where the name is improbable."""
+  peaks = result.heat.reshape(len(result.names), -1).max(axis=1).astype(np.float32)
+  order = np.argsort(-peaks, kind='stable')[:_SHOWN]
+  height = max(1, round(_WIDTH * image.shape[0] / image.shape[1]))
+  small = Image.fromarray(image).resize((_WIDTH, height), Image.Resampling.BILINEAR)
+  columns = min(_COLUMNS, len(order))
+  rows = -(-len(order) // columns)
+  page = Image.new('RGB', (columns * _WIDTH, rows * (height + _TITLE)), 'white')
+  draw = ImageDraw.Draw(page)
+  for place, k in enumerate(order):
+    left, top = place % columns * _WIDTH, place // columns * (height + _TITLE)
+    heat = Image.fromarray(result.heat[k].astype(np.float32)).resize((_WIDTH, height))
+    shown = _glow(np.asarray(small), np.asarray(heat))
+    page.paste(Image.fromarray(shown), (left, top + _TITLE))
+    title = f'{result.names[k]} {peaks[k]:.2f}'.encode('ascii', 'replace').decode()
+    draw.text((left + 2, top + 1), title[: _WIDTH // 6], fill='black')
+  return page
+
+
+def _glow(
+  image: UInt8[np.ndarray, 'h w 3'], heat: Float[np.ndarray, 'h w']
+) -> UInt8[np.ndarray, 'h w 3']:
+  """Grey and dark where the heat is 0, the picture with some red where it is 1."""
+  heat = np.clip(heat, 0, 1)[..., None]
+  grey = image.mean(axis=2, keepdims=True) * 0.35
+  red = np.array([255, 40, 0], np.float32)[None, None]
+  warm = 0.65 * image + 0.35 * red
+  return np.round((1 - heat) * grey + heat * warm).astype(np.uint8)

@@ -1,0 +1,134 @@
+"""CoSeg as a system: slots with a token and a mask each; names only label the slots."""
+
+import dataclasses
+import functools
+from collections.abc import Iterator
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from ovs_jax.core.files import Path
+from ovs_jax.core.types import Array, Bool, Float, Int, Params, UInt8
+from ovs_jax.models import coseg
+from ovs_jax.models.class_text import NameEmbedder
+from ovs_jax.models.clipseg_prompts import squash
+from ovs_jax.models.coseg import UNLABELED, CoSeg, CoSegConfig
+from ovs_jax.models.labelled_masks import (
+  NO_LABEL,
+  MaskChunk,
+  Texts,
+  best_per_owner,
+  network_size,
+)
+from ovs_jax.text.classes import Classes, check_synonyms
+
+
+@dataclasses.dataclass(frozen=True)
+class EncodedSlots:
+  """All that CoSeg says of a picture.
+
+  Attributes:
+    size: height and width of the picture.
+    tokens: of the slots, L2-normalised.
+    logits: of their masks.
+  """
+
+  size: tuple[int, int]
+  tokens: Float[np.ndarray, 'n d']
+  logits: Float[np.ndarray, 'n y x']
+
+
+class CoSegSystem:
+  """The slots of a trained CoSeg, of either language model."""
+
+  kind = 'coseg'
+
+  def __init__(
+    self,
+    config: CoSegConfig,
+    params: Params,
+    *,
+    template: str,
+    text_cache: Path | None = None,
+  ) -> None:
+    """Puts the parameters on the default device.
+
+    Args:
+      config: of the model whose `params` are given.
+      params: all of them.
+      template: the sentence around names, that of training.
+      text_cache: see `models.class_text.NameEmbedder`.
+    """
+    self.config = config
+    self.template = template
+    self._params = jax.tree.map(jnp.asarray, dict(params))
+    self._embedder = NameEmbedder(config.clip, self._params['clip'], cache=text_cache)
+
+  def embed(
+    self, classes: Classes, *, templates: Any = None, synonyms: str = 'mean'
+  ) -> Texts:
+    """Embeds names and "unlabeled", which slots without a name resemble.
+
+    Raises:
+      ValueError: there are no names, or one is too long for CLIP.
+    """
+    if not len(classes):
+      raise ValueError('no names given; expected at least one')
+    templates = (self.template,) if templates is None else templates
+    rows, owner = self._embedder.classes(classes, templates, check_synonyms(synonyms))
+    none = self._embedder.names([UNLABELED], templates)
+    return Texts(len(classes), owner, None, np.concatenate([rows, none]))
+
+  def encode(self, image: UInt8[np.ndarray, 'h w 3']) -> EncodedSlots:
+    """Predicts all slots; names play no part in it.
+
+    Raises:
+      ValueError: the picture is smaller than a patch.
+    """
+    c = self.config
+    size = network_size(image.shape[:2], c.image_size, c.clip.patch, keep_aspect=False)
+    pixels = jnp.asarray(squash(image, size)[None])
+    tokens, logits = _predict(c, self._params, pixels)
+    return EncodedSlots(image.shape[:2], np.asarray(tokens)[0], np.asarray(logits)[0])
+
+  def _cosines(
+    self, encoded: EncodedSlots, texts: Texts, allowed: Bool[np.ndarray, 'k'] | None
+  ) -> Float[np.ndarray, 'n c']:
+    """Of the slots with the names, and with "unlabeled" in the last column."""
+    cosines = encoded.tokens @ texts.anchors.T
+    best = best_per_owner(cosines[:, :-1], texts.owner, texts.count)
+    if allowed is not None:
+      best = np.where(allowed[None], best, np.float32(-np.inf))
+    return np.concatenate([best, cosines[:, -1:]], axis=1)
+
+  def candidates(
+    self,
+    encoded: EncodedSlots,
+    texts: Texts,
+    allowed: Bool[np.ndarray, 'k'] | None = None,
+  ) -> Int[np.ndarray, 'n']:
+    """Returns the names of the slots that have one, in the order of the slots."""
+    labels = self._cosines(encoded, texts, allowed).argmax(axis=1)
+    return np.array(list(dict.fromkeys(labels[labels < texts.count].tolist())), int)
+
+  def masks(
+    self,
+    encoded: EncodedSlots,
+    texts: Texts,
+    allowed: Bool[np.ndarray, 'k'] | None = None,
+  ) -> Iterator[MaskChunk]:
+    """Yields all slots at once; those nearest to "unlabeled" have no label."""
+    cosines = self._cosines(encoded, texts, allowed)
+    labels = cosines.argmax(axis=1)
+    labels = np.where(labels == texts.count, NO_LABEL, labels).astype(np.int32)
+    yield MaskChunk(encoded.logits, labels, cosines)
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _predict(
+  config: CoSegConfig, params: Params, image: UInt8[Array, 'b h w 3']
+) -> tuple[Float[Array, 'b n d'], Float[Array, 'b n y x']]:
+  out = CoSeg(config).apply({'params': params}, image)
+  return coseg.unit(out.tokens), out.logits

@@ -1,0 +1,130 @@
+"""What CLIPSeg and CoSeg have in common: a picture and names in, labelled masks out.
+
+A system encodes a picture once. For names it then gives binary masks, each with one of
+the names as its label; `ops.merging` makes one label map of them.
+"""
+
+import dataclasses
+from collections.abc import Iterator
+from typing import Any, Protocol, runtime_checkable
+
+import numpy as np
+from PIL import Image
+
+from ovs_jax.core.types import Bool, Float, Int, UInt8
+from ovs_jax.text.classes import Classes
+
+NO_LABEL = -1  # of a mask that belongs to none of the names
+
+
+@dataclasses.dataclass(frozen=True)
+class Texts:
+  """Embedded names: a row per name, or per word where the best word counts.
+
+  Attributes:
+    count: of the names.
+    owner: the name that each row belongs to, ascending.
+    conditions: what CLIPSeg's decoder takes, not normalised; None for CoSeg.
+    anchors: what labels are chosen by, L2-normalised; None where none are chosen. Those
+      of CoSeg have a last row without owner, the text of "unlabeled".
+  """
+
+  count: int
+  owner: Int[np.ndarray, 't']
+  conditions: Float[np.ndarray, 't d'] | None
+  anchors: Float[np.ndarray, 'a e'] | None
+
+
+@dataclasses.dataclass(frozen=True)
+class MaskChunk:
+  """Some of a picture's masks.
+
+  Attributes:
+    logits: of the masks, at the network's resolution.
+    labels: of the masks, `NO_LABEL` for none.
+    cosines: of the masks' tokens with the names and with "unlabeled", which comes last;
+      None where a mask is asked for by its name.
+  """
+
+  logits: Float[Any, 'n y x']
+  labels: Int[np.ndarray, 'n']
+  cosines: Float[np.ndarray, 'n c'] | None
+
+
+@runtime_checkable
+class System(Protocol):
+  """What segments by labelled masks."""
+
+  kind: str  # of its checkpoint
+
+  def embed(
+    self, classes: Classes, *, templates: Any = None, synonyms: str = 'mean'
+  ) -> Texts:
+    """Embeds names; see `text.classes.SYNONYMS`."""
+
+  def encode(self, image: UInt8[np.ndarray, 'h w 3']) -> Any:
+    """Runs what does not depend on the names."""
+
+  def candidates(
+    self, encoded: Any, texts: Texts, allowed: Bool[np.ndarray, 'k'] | None = None
+  ) -> Int[np.ndarray, 'n']:
+    """Returns the names that masks will have, best first."""
+
+  def masks(
+    self, encoded: Any, texts: Texts, allowed: Bool[np.ndarray, 'k'] | None = None
+  ) -> Iterator[MaskChunk]:
+    """Yields all masks; `allowed` names alone may be labels, None is all of them."""
+
+
+def network_size(
+  size: tuple[int, int], side: int, patch: int, *, keep_aspect: bool
+) -> tuple[int, int]:
+  """Returns the height and width that a picture is resized to.
+
+  Args:
+    size: of the picture.
+    side: that the network was trained with.
+    patch: of which both sides are multiples.
+    keep_aspect: whether the shorter side becomes `side` and the longer one follows, at
+      most four times as long; else both become `side`, as in training.
+
+  Raises:
+    ValueError: the picture is smaller than a patch.
+  """
+  if min(size) < patch:
+    raise ValueError(
+      f'the image has {size[0]}x{size[1]} pixels, less than a patch of '
+      f'{patch}x{patch}; give a larger picture'
+    )
+  if not keep_aspect:
+    return side, side
+  scale = side / min(size)
+  h, w = (min(round(s * scale / patch), 4 * side // patch) * patch for s in size)
+  return h, w
+
+
+def best_per_owner(
+  rows: Float[np.ndarray, 'n t'], owner: Int[np.ndarray, 't'], count: int
+) -> Float[np.ndarray, 'n k']:
+  """Returns for each name the largest value of its rows."""
+  best = np.full((rows.shape[0], count), -np.inf, rows.dtype)
+  np.maximum.at(best, (slice(None), owner), rows)
+  return best
+
+
+def centre_square(image: Any) -> Any:
+  """Cuts the central square out of an array (h, w, ...)."""
+  h, w = image.shape[:2]
+  side = min(h, w)
+  top, left = (h - side) // 2, (w - side) // 2
+  return image[top : top + side, left : left + side]
+
+
+def resize_cubic(
+  image: UInt8[np.ndarray, 'h w 3'], side: int
+) -> UInt8[np.ndarray, 's s 3']:
+  """Resizes a square with Pillow's antialiased bicubic filter."""
+  if image.shape[:2] == (side, side):
+    return image
+  resized = Image.fromarray(image).resize((side, side), Image.Resampling.BICUBIC)
+  return np.asarray(resized)

@@ -1,0 +1,283 @@
+"""CLIPSeg and CoSeg as a Python object, with the interface of `Segmenter`.
+
+segmenter = Segmenter.load('checkpoints/clipseg')  # or of a CoSeg
+picture = segmenter.encode('photo.jpg')
+result = segmenter.segment(picture, 'a cup, a remote', threshold=0.3, heat=True)
+result.heat_map('a cup')
+"""
+
+import dataclasses
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from ovs_jax.core.files import Path
+from ovs_jax.core.images import ImageLike, as_rgb
+from ovs_jax.core.lookup import lookup
+from ovs_jax.core.types import Bool, Float, Int, Num
+from ovs_jax.models.clipseg_system import ClipSegSystem
+from ovs_jax.models.labelled_masks import MaskChunk, System, Texts
+from ovs_jax.models.systems import KINDS as KINDS
+from ovs_jax.models.systems import load_system
+from ovs_jax.ops import merging, painting
+from ovs_jax.segmentation import NO_NAME, ProposalTable, Segment, Segmentation
+from ovs_jax.text.classes import Classes, Names, parse_background, parse_classes
+
+RULES = tuple(merging.RULES)
+TAU = 0.08  # temperature of the labels in rule C, the paper's of its loss
+# A picture of something, and which of its pixels are that thing.
+Examples = Mapping[str, Sequence[tuple[ImageLike, Any]]]
+
+
+@dataclasses.dataclass(frozen=True)
+class PromptedSegmentation(Segmentation):
+  """What is where, by masks that each belong to a name.
+
+  `scores` are the probabilities of the labels' masks; by rule C, sums over masks. There
+  are no proposals.
+
+  Attributes:
+    heat: probability of each name at the network's resolution, 0 for names without a
+      mask; None unless it was asked for.
+    claims: by rule D, all pixels of each name that occurs, of which several may claim
+      one; `labels` then are those of rule A. None by other rules.
+  """
+
+  heat: Float[np.ndarray, 'k y x'] | None
+  claims: dict[int, Bool[np.ndarray, 'h w']] | None
+
+  def heat_map(self, name: str) -> Float[np.ndarray, 'h w']:
+    """Returns the probability of a name at every pixel of the picture.
+
+    Raises:
+      ValueError: an unknown name, or heat maps were not asked for.
+    """
+    if self.heat is None:
+      raise ValueError('no heat maps were kept; ask for them with heat=True')
+    index = lookup({n: i for i, n in enumerate(self.names)}, name, 'name')
+    source = self.heat[index].astype(np.float32)
+    return painting.resize_map(source, self.labels.shape)
+
+  def shares(self) -> dict[str, float]:
+    """Returns the share of the picture that each name has, 0..1; by D they overlap."""
+    if self.claims is None:
+      return super().shares()
+    blank = np.zeros(1, bool)
+    return {
+      name: float(self.claims.get(k, blank).mean()) for k, name in enumerate(self.names)
+    }
+
+  def segments(self) -> list[Segment]:
+    """Returns the names that occur, largest first."""
+    if self.claims is None:
+      return super().segments()
+    found = []
+    for k, mask in self.claims.items():
+      alone = dataclasses.replace(
+        self, labels=np.where(mask, k, NO_NAME).astype(np.int32), claims=None
+      )
+      found += [s for s in Segmentation.segments(alone)]
+    return sorted(found, key=lambda segment: -segment.share)
+
+
+class PromptedSegmenter:
+  """A CLIPSeg or a CoSeg, ready to segment."""
+
+  def __init__(self, system: System) -> None:
+    """Takes what `models.systems.load_system` returns."""
+    self.system = system
+
+  @classmethod
+  def load(cls, directory: Path, **options: Any) -> 'PromptedSegmenter':
+    """Reads a checkpoint; see `models.systems.load_system` for the options."""
+    return cls(load_system(directory, **options))
+
+  def encode(self, image: ImageLike) -> Any:
+    """Runs all that does not depend on names.
+
+    Args:
+      image: a path, a Pillow image or an array; see `core.images.as_rgb`.
+
+    Raises:
+      ValueError: it is smaller than a patch, or cannot be read.
+    """
+    return self.system.encode(as_rgb(image))
+
+  def embed_names(
+    self,
+    names: Names,
+    *,
+    templates: str | Sequence[str] | None = None,
+    synonyms: str = 'mean',
+  ) -> Texts:
+    """Embeds names, to find mistakes in them early; see `segment`."""
+    classes = parse_classes(names)
+    return self.system.embed(classes, templates=templates, synonyms=synonyms)
+
+  def segment(
+    self,
+    encoded: Any,
+    names: Names,
+    *,
+    templates: str | Sequence[str] | None = None,
+    synonyms: str = 'mean',
+    background: Names | None = None,
+    threshold: float | None = None,
+    rule: str = 'A',
+    heat: bool = False,
+    examples: Examples | None = None,
+    example_share: float = 1.0,
+  ) -> PromptedSegmentation:
+    """Gives pixels the names of the masks that claim them.
+
+    Args:
+      encoded: what `encode` returned.
+      names: as in `Segmenter.segment`. Any number: masks are decoded in chunks.
+      templates: name of a set, or sentences with a '{}'; None takes the system's.
+      synonyms: 'mean', 'max' or 'paper'; see `Segmenter.segment`.
+      background: names that compete too; pixels that they win get no name.
+      threshold: probability from which a mask claims a pixel; None is 0.3.
+      rule: 'A': the most probable mask has the pixel. 'B': masks are painted from the
+        largest to the smallest (of a CoSeg: in the order of its slots). 'C': no
+        threshold; the masks of a CoSeg count for every name that they resemble, those
+        of a CLIPSeg are as in A. 'D': several names may claim a pixel.
+      heat: whether the names' heat maps are kept.
+      examples: of a CLIPSeg: pictures and masks (of the picture's size) that replace
+        the prompts of these names.
+      example_share: of the pictures in the prompt, 0..1; the rest is the text's.
+
+    Raises:
+      ValueError: names are none, blank or repeated, an option is unknown or out of
+        range, or does not go with the model or the rule.
+    """
+    classes = parse_classes(names)
+    asked = classes + parse_background(background, classes)
+    lookup(merging.RULES, rule, 'rule')
+    threshold = _check_threshold(threshold, rule)
+    texts = self.system.embed(asked, templates=templates, synonyms=synonyms)
+    if examples:
+      texts = self._show(texts, asked, examples, example_share)
+    count = len(classes)
+    painted = _Painted(encoded.size, count, rule, threshold, heat)
+    for chunk in self.system.masks(encoded, texts):
+      painted.add(chunk)
+    labels, scores = painted.finish()
+    named = (labels >= 0) & (labels < count)
+    none = np.zeros((0, count), np.float32)
+    return PromptedSegmentation(
+      labels=np.where(named, labels, NO_NAME).astype(np.int32),
+      names=classes.names,
+      scores=np.where(named, scores, np.float32(0)),
+      proposals=ProposalTable(
+        np.zeros((0, 4), np.float32), np.zeros(0, np.int32), none, none
+      ),
+      heat=painted.heat_maps(),
+      claims=painted.claims,
+    )
+
+  def _show(
+    self, texts: Texts, classes: Classes, examples: Examples, share: float
+  ) -> Texts:
+    if not isinstance(self.system, ClipSegSystem):
+      raise ValueError(
+        f'a {self.system.kind!r} model takes no example pictures; a CLIPSeg does'
+      )
+    shown = {
+      name: [(as_rgb(image), np.asarray(mask)) for image, mask in pictures]
+      for name, pictures in examples.items()
+    }
+    return self.system.show(texts, classes, shown, share=share)
+
+
+def load(directory: Path, others: Mapping[str, Any], **options: Any) -> Any:
+  """Reads a checkpoint for `Segmenter.load`.
+
+  Args:
+    directory: of a model of `KINDS`.
+    others: arguments that belong to OVSeg; they must be None.
+    options: see `models.systems.load_system`.
+
+  Raises:
+    ValueError: an argument of OVSeg was given.
+  """
+  wrong = [name for name, value in others.items() if value is not None]
+  if wrong:
+    raise ValueError(
+      f'{", ".join(wrong)}: settings of OVSeg, which the checkpoint {directory} is '
+      'not; leave them out'
+    )
+  return PromptedSegmenter.load(directory, **options)
+
+
+class _Painted:
+  """The result of one picture while its masks come in."""
+
+  def __init__(
+    self, size: tuple[int, int], count: int, rule: str, threshold: float, heat: bool
+  ) -> None:
+    self._size, self._count, self._rule = size, count, rule
+    self._threshold = threshold
+    self._canvas: painting.Canvas | None = None
+    self._soft: tuple[np.ndarray, np.ndarray] | None = None
+    self._keep = heat
+    self._heat: np.ndarray | None = None
+    self.claims: dict[int, np.ndarray] | None = {} if rule == 'D' else None
+
+  def add(self, chunk: MaskChunk) -> None:
+    """Takes some of the masks."""
+    slots = chunk.cosines is not None
+    if self._rule == 'C' and slots:
+      self._soft = painting.soft_labels(
+        chunk.logits, chunk.cosines, self._size, tau=TAU
+      )
+    if self._canvas is None:
+      self._canvas = painting.Canvas(
+        self._size,
+        rule='B' if self._rule == 'B' else 'A',
+        threshold=self._threshold,
+        by_area=not slots,
+      )
+    self._canvas.add(chunk.logits, chunk.labels)
+    if self.claims is not None:
+      found = painting.claims_by_label(
+        chunk.logits, chunk.labels, self._size, threshold=self._threshold
+      )
+      for k, mask in found.items():
+        if k < self._count and mask.any():
+          self.claims[k] = self.claims[k] | mask if k in self.claims else mask
+    if self._keep:
+      self._warm(chunk)
+
+  def _warm(self, chunk: MaskChunk) -> None:
+    p = painting.sigmoid(chunk.logits)
+    if self._heat is None:
+      self._heat = np.zeros((self._count, *p.shape[1:]), np.float16)
+    for k, mask in zip(chunk.labels, p, strict=True):
+      if 0 <= k < self._count:
+        self._heat[k] = np.maximum(self._heat[k], mask)
+
+  def finish(self) -> tuple[Int[np.ndarray, 'h w'], Float[np.ndarray, 'h w']]:
+    """Returns labels, background included, and their scores."""
+    if self._soft is not None:
+      return self._soft
+    canvas = self._canvas or painting.Canvas(self._size)
+    return canvas.finish()
+
+  def heat_maps(self) -> Num[np.ndarray, 'k y x'] | None:
+    """Returns the names' heat maps, if they are kept."""
+    if self._keep and self._heat is None:
+      return np.zeros((self._count, 1, 1), np.float16)
+    return self._heat
+
+
+def _check_threshold(threshold: float | None, rule: str) -> float:
+  if rule == 'C':
+    if threshold is not None:
+      raise ValueError("rule 'C' knows no threshold; leave it out, or take rule 'A'")
+    return 0.0
+  threshold = merging.THRESHOLD if threshold is None else threshold
+  if not (math.isfinite(threshold) and 0 <= threshold <= 1):
+    raise ValueError(f'the threshold must be a probability in 0..1, got {threshold}')
+  return threshold

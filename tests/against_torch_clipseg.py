@@ -1,0 +1,123 @@
+"""CLIPSeg here and in PyTorch: one picture under many prompts, in one process.
+
+    python tests/against_torch_clipseg.py --prompts=171
+
+Random weights of the refined model go to disk by `transformers` and come back by the
+converter. PyTorch gets the picture once for every prompt, as its interface wants it.
+Needs torch and transformers, which nothing else here does.
+"""
+
+import argparse
+import json
+import os
+import pathlib
+import statistics
+import tempfile
+import time
+from collections.abc import Callable
+
+# Before the import of anything that counts cores.
+_PARSER = argparse.ArgumentParser(description=__doc__.split('\n')[0])
+_PARSER.add_argument('--prompts', type=int, default=20, help='masks of one picture')
+_PARSER.add_argument('--batch', type=int, default=8, help='prompts at once in PyTorch')
+_PARSER.add_argument('--size', type=int, default=352, help='side of the picture')
+_PARSER.add_argument('--repeats', type=int, default=3, help='of each, in turns')
+_PARSER.add_argument('--threads', type=int, default=2, help='cores for both')
+if __name__ == '__main__':
+  ARGUMENTS = _PARSER.parse_args()
+  os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[: ARGUMENTS.threads])
+
+import jax  # noqa: E402
+import numpy as np  # noqa: E402
+import torch  # noqa: E402
+import transformers  # noqa: E402
+
+from ovs_jax.convert import exchange  # noqa: E402
+from ovs_jax.core.checkpoint import load_model  # noqa: E402
+from ovs_jax.models import clipseg  # noqa: E402
+from ovs_jax.models.clipseg import ClipSegConfig  # noqa: E402
+
+
+def hugging_face() -> transformers.CLIPSegForImageSegmentation:
+  """Returns the refined model's sizes with random weights, also where they are 0."""
+  torch.manual_seed(0)
+  config = transformers.CLIPSegConfig(
+    vision_config={'patch_size': 16},
+    use_complex_transposed_convolution=True,
+  )
+  model = transformers.CLIPSegForImageSegmentation(config).eval()
+  with torch.no_grad():
+    for parameter in model.parameters():
+      if parameter.ndim == 1:
+        parameter.add_(0.05 * torch.randn_like(parameter))
+  return model
+
+
+def converted(
+  model: transformers.CLIPSegForImageSegmentation,
+) -> tuple[ClipSegConfig, dict]:
+  """Returns the model by way of a Hugging Face folder and the converter."""
+  with tempfile.TemporaryDirectory() as folder:
+    source, output = pathlib.Path(folder) / 'hf', pathlib.Path(folder) / 'ovs_jax'
+    model.save_pretrained(source)
+    exchange.convert(source, output, source='hf_clipseg')
+    params, stored = load_model(output, kind='clipseg')
+  return ClipSegConfig.from_dict(stored['clipseg']), jax.device_put(params)
+
+
+def seconds(job: Callable[[], object]) -> float:
+  """Times one call."""
+  began = time.perf_counter()
+  job()
+  return time.perf_counter() - began
+
+
+def main(arguments: argparse.Namespace) -> None:
+  """Prints one line of JSON."""
+  torch.set_num_threads(arguments.threads)
+  reference = hugging_face()
+  config, params = converted(reference)
+  rng = np.random.default_rng(0)
+  side = arguments.size
+  image = rng.normal(size=(1, side, side, 3)).astype(np.float32)
+  prompts = rng.normal(size=(arguments.prompts, 512)).astype(np.float32)
+  pixels = torch.from_numpy(np.ascontiguousarray(image.transpose(0, 3, 1, 2)))
+
+  def by_torch() -> np.ndarray:
+    found = []
+    with torch.inference_mode():
+      for start in range(0, len(prompts), arguments.batch):
+        part = torch.from_numpy(prompts[start : start + arguments.batch])
+        out = reference(
+          pixel_values=pixels.expand(len(part), -1, -1, -1),
+          conditional_embeddings=part,
+          interpolate_pos_encoding=True,
+        )
+        found.append(out.logits.reshape(len(part), side, side).numpy())
+    return np.concatenate(found)
+
+  def by_jax() -> np.ndarray:
+    return clipseg.segment(config, params, image, prompts)[0]
+
+  expected, found = by_torch(), by_jax()  # compiles, too
+  times = [(seconds(by_torch), seconds(by_jax)) for _ in range(arguments.repeats)]
+  theirs, mine = (statistics.median(column) for column in zip(*times, strict=True))
+  report = {
+    'prompts': arguments.prompts,
+    'size': side,
+    'threads': arguments.threads,
+    'largest_difference': float(np.abs(found - expected).max()),
+    'largest_value': float(np.abs(expected).max()),
+    'torch_seconds': round(theirs, 3),
+    'ovs_jax_seconds': round(mine, 3),
+    'ratio': round(theirs / mine, 3),
+    'load': os.getloadavg()[0],
+    'torch': torch.__version__,
+    'transformers': transformers.__version__,
+    'jax': jax.__version__,
+  }
+  print(json.dumps(report))
+
+
+if __name__ == '__main__':
+  main(ARGUMENTS)
