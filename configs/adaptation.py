@@ -141,6 +141,7 @@ def finish(
   config.clip.update(dataclasses.asdict(clip.PRESETS['tiny']))
   config.clip.prompt_depth = depth
   config.needs = ()
+  config.train.disk_megabytes = 500
   config.init.clip = '{run}/ft' if stage == 'mpt_ft' else '{run}/clip'
   pairs = 'classes' if stage == 'ft_classes' else 'mine'
   config.init.pairs = f'{{run}}/{pairs}/pairs'

@@ -1,8 +1,8 @@
 """The mining job: captions + proposals + CLIP -> mask-noun pairs.
 
-Images are worked off in chunks, which hosts take in turns. Each finished chunk is one
-file; a killed job goes on with the chunks that are missing, and the data set is written
-when all are there.
+Images are worked off in chunks, which hosts take in turns; they need one directory that
+all of them see. Each finished chunk is one file; a killed job goes on with the chunks
+that are missing, and the data set is written when all are there.
 """
 
 import collections

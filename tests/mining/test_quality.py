@@ -8,20 +8,12 @@ import tiny_ovseg
 
 from ovs_jax.core.checkpoint import save_model
 from ovs_jax.mining import quality
-from ovs_jax.mining.miner import Miner
 
 
 @pytest.fixture
-def config(
-  data_dir: str, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
-) -> object:
+def config(data_dir: str, tmp_path: pathlib.Path) -> object:
   """Returns the mining of the smoke scenes; the networks are never run."""
   save_model(tmp_path / 'model', {'clip': {'x': np.ones(1)}}, tiny_ovseg.STORED)
-
-  def regions(self: Miner, image: np.ndarray, masks: np.ndarray) -> np.ndarray:
-    return np.ones((len(masks), 1), np.float32)
-
-  monkeypatch.setattr(Miner, '_embed_masks', regions)
   return quality.settings(str(tmp_path / 'model'), data_dir, 'smoke')
 
 

@@ -82,7 +82,10 @@ class ClipRegions:
     return jax.tree.map(jnp.asarray, loaded)
 
   def _check_trained(self, params: Params) -> None:
-    """Refuses to store less than is trained, and to keep the text of what moves."""
+    """Refuses to store less than is trained, and to keep the text of what moves.
+
+    Of the prompts and the temperature only what is trained is stored.
+    """
     leaves = flatten(params)
     groups = match_rules(
       leaves, self.config.optimizer.groups, what='config.optimizer.groups'
@@ -94,6 +97,8 @@ class ClipRegions:
         f"config.adapt.store='prompts' would lose {len(lost)} trained parameters, such "
         f"as {lost[0]}; set it to 'all' or change config.optimizer.groups"
       )
+    if self.stored is not None:
+      self.stored &= trained
     text = sorted(path for path in trained if path.startswith('text/'))
     if text and self.config.adapt.cache_text:
       raise ValueError(
