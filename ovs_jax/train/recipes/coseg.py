@@ -1,11 +1,13 @@
 """Training CoSeg's language model and mask decoder on label maps (section 3.5)."""
 
 import functools
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from ovs_jax.core.checkpoint import load_model
 from ovs_jax.core.inputs import check_inputs
@@ -92,10 +94,10 @@ class CoSegTraining:
     self._anchors = jnp.asarray(rows)
 
   def batches(self, start: int) -> Iterator[Batch]:
-    """Yields `image` (b, s, s, 3) uint8 and `label` (b, s, s) of train ids.
+    """Yields `label` (b, s, s) of train ids and what CLIP makes of the images.
 
-    Both are the central square. With a cache there are CLIP's activations in the place
-    of the image; see `encode`.
+    Both are of the central square; see `encode_images` for the names. With and without
+    a cache one program computes the activations, so that training is the same.
     """
     c = self.config
     _, builder = load_dataset(c.dataset)
@@ -114,22 +116,34 @@ class CoSegTraining:
       process_index=jax.process_index(),
       process_count=jax.process_count(),
     )
-    if not c.slots.cache:
-      yield from batches
-      return
-    cache = self._cache(builder.info.splits[c.train.split].num_examples)
+    encode = self._encoder(builder.info.splits[c.train.split].num_examples)
     for batch in batches:
-      yield {'label': batch['label'], **cache(batch['image'])}
+      found = {name: np.asarray(x) for name, x in encode(batch['image']).items()}
+      yield {'label': batch['label'], **found}
 
-  def _cache(self, examples: int) -> ActivationCache:
+  def _encoder(self, examples: int) -> Callable[[Any], Mapping[str, Any]]:
+    """CLIP on all devices of this process, behind the cache if there is one."""
     c, side = self.config, self.model.image_size
     settings = {**self.model.to_dict(), 'language': None}
+    shape = (c.train.batch_size // jax.process_count(), side, side, 3)
+    mesh = Mesh(np.array(jax.local_devices()), ('data',))
+    split = shape[0] % mesh.size == 0
+    rows = NamedSharding(mesh, PartitionSpec('data' if split else None))
+    frozen = jax.device_put(self._frozen, NamedSharding(mesh, PartitionSpec()))
+
+    def encode(images: UInt8[Any, 'b h w 3']) -> dict[str, Array]:
+      if isinstance(images, np.ndarray):
+        images = jax.device_put(images, rows)
+      return encode_images(self.model, frozen, images)
+
+    if not c.slots.cache:
+      return encode
     return ActivationCache(
       c.slots.cache,
       identity=network_digest(self._frozen, settings),
-      encode=functools.partial(encode_images, self.model, self._frozen),
+      encode=encode,
       examples=examples * (2 if c.slots.flip else 1),
-      shape=(c.train.batch_size // jax.process_count(), side, side, 3),
+      shape=shape,
     )
 
   def _predict(self, params: Params, batch: Batch, **more: Any) -> Prediction:
