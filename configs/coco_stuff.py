@@ -23,7 +23,7 @@ def proposer_training(name: str, preset: str) -> ml_collections.ConfigDict:
   """Returns what both have in common."""
   config = common.base(name, 'train')
   config.recipe = 'proposer'
-  config.dataset.name = 'coco_stuff'
+  config.dataset.name = 'coco_stuff_171'
   config.proposer = ml_collections.ConfigDict(
     dataclasses.asdict(maskformer.PRESETS[preset])
   )

@@ -57,7 +57,7 @@ def base(name: str, mode: str) -> ml_collections.ConfigDict:
   )
   config.init = _section(
     clip='',  # checkpoint to start from, or whose text tower names the classes
-    proposer='',  # checkpoint of the proposer
+    proposer='',  # proposer to assemble, or whose training goes on from this one
     backbone='',  # checkpoint whose backbone the proposer's training starts from
     clipseg='',  # CLIPSeg whose decoder to go on with; '' draws one beside init.clip
     pairs='',  # mined data set

@@ -21,6 +21,13 @@ def assemble(config: Any, workdir: pathlib.Path) -> dict[str, Any]:
   proposer, stored = load_model(
     config.init.proposer, kind='proposer', what='proposer checkpoint'
   )
+  if stored['proposer'].get('num_classes'):
+    raise ValueError(
+      f'the MaskFormer in {config.init.proposer} has a fixed list of '
+      f'{stored["proposer"]["num_classes"]} classes and no embeddings; train it on '
+      'with names first: recipe "proposer" and '
+      f'--config.init.proposer={config.init.proposer}'
+    )
   clip, clip_stored = load_model(config.init.clip, kind='clip', what='CLIP checkpoint')
   clip_config = {**clip_stored['clip'], 'prompt_depth': config.test.prompt_depth}
   trained = clip_stored['clip']['prompt_depth']
