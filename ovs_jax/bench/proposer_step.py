@@ -32,6 +32,7 @@ class Options:
     targets: masks of each picture, padding included.
     classes: names to tell apart.
     dtype: of the computation; parameters stay float32.
+    alternatives: whether to compile and time those, too.
   """
 
   preset: str = 'swin_b_l14'
@@ -40,13 +41,15 @@ class Options:
   targets: int = 40
   classes: int = 171
   dtype: str = 'float32'
+  alternatives: bool = True
 
 
 def build(options: Options) -> Workload:
   """The step as recipes run it, and with the backbone's blocks computed twice."""
   config = proposer_config(options.preset, options.dtype)
   variants, facts = [], {}
-  for name, remat in (('package', False), ('remat', True)):
+  ways = {'package': False, 'remat': True}
+  for name, remat in ways.items() if options.alternatives else [('package', False)]:
     run, program, seconds, count = _step(
       dataclasses.replace(config, remat=remat), options
     )
@@ -69,7 +72,13 @@ def _step(
   def loss(params: Any, batch: Batch, key: Any) -> Any:
     return deep_loss(config, params, batch, key, text=text, weights=SET_WEIGHTS)
 
-  recipe = SimpleNamespace(loss=loss, project=lambda params: params)
+  recipe = SimpleNamespace(
+    model_config={},
+    init=lambda key: params,
+    batches=lambda start: iter(()),
+    loss=loss,
+    project=lambda params: params,
+  )
   step, optimizer, trainable = make_step(recipe, _settings(), params)
   moments = optimizer.init(split_params(params, trainable)[0])
   state = TrainState(jnp.int32(0), params, moments)
