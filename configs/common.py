@@ -85,7 +85,7 @@ def _section(**keys: object) -> ml_collections.ConfigDict:
 def _init() -> ml_collections.ConfigDict:
   return _section(
     clip='',  # checkpoint to start from, or whose text tower names the classes
-    proposer='',  # checkpoint of the proposer
+    proposer='',  # proposer to assemble, or whose training goes on from this one
     backbone='',  # checkpoint whose backbone the proposer's training starts from
     clipseg='',  # CLIPSeg whose decoder to go on with; '' draws one beside init.clip
     pairs='',  # mined data set

@@ -1,8 +1,9 @@
 """The proposer of OVSeg's smaller (R101c) model on COCO-Stuff.
 
-Needs the data set `coco_stuff`, which is not there yet; a CLIP converted from OpenAI's
-ViT-B/16 (--config.init.clip), and detectron2's R-103
-(--config.init.backbone). --config.train.classes=seen leaves held-out classes void.
+Needs COCO-Stuff (`python -m ovs_jax.data.prepare --dataset=coco_stuff_171`) and what
+`init` names, converted with `python -m ovs_jax.convert`: OpenAI's ViT-B/16 and
+detectron2's R-103; docs/checkpoints.md has the commands. What can be chosen besides is
+said in configs/proposer_swin_b.py.
 Expected: with its adapted CLIP 24.8 mIoU on ADE20K-150 (paper, Table 1); not measured.
 Hardware: 8 GPUs of 32 GB in the reference; time not measured.
 Command: launch/run.sh --config=configs/proposer_r101c.py

@@ -1,8 +1,13 @@
 """The proposer of OVSeg's larger (Swin-B) model on COCO-Stuff.
 
-Needs the data set `coco_stuff`, which is not there yet; a CLIP converted from OpenAI's
-ViT-L/14 (--config.init.clip), and a Swin-B of ImageNet-22k at 384 pixels
-(--config.init.backbone). --config.train.classes=seen leaves held-out classes void.
+Needs COCO-Stuff (`python -m ovs_jax.data.prepare --dataset=coco_stuff_171`) and what
+`init` names, converted with `python -m ovs_jax.convert`: OpenAI's ViT-L/14 and the
+Swin-B of ImageNet-22k at 384 pixels; docs/checkpoints.md has the commands. An empty
+init.backbone starts from nothing; --config.init.proposer=DIR --config.init.backbone=
+goes on from a proposer, or from Hugging Face's MaskFormer with a Swin-B.
+--config.dataset.name=coco_stuff_156_15 --config.train.classes=seen holds out 15
+classes, whose pixels become void. --config.proposer.remat=True and
+--config.proposer.dtype=bfloat16 need less memory.
 Expected: with OpenAI's CLIP 21.8 mIoU on ADE20K-150 (paper, Table 2); not measured.
 Hardware: 8 GPUs of 32 GB in the reference; time not measured.
 Command: launch/run.sh --config=configs/proposer_swin_b.py

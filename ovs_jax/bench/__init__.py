@@ -12,4 +12,6 @@ WORKLOADS = {
   'clip_adapt_step': 'ovs_jax.bench.clip_adapt_step',
   'clipseg': 'ovs_jax.bench.clipseg',
   'coseg_step': 'ovs_jax.bench.coseg_step',
+  'proposer_forward': 'ovs_jax.bench.proposer_forward',
+  'proposer_step': 'ovs_jax.bench.proposer_step',
 }

@@ -4,7 +4,14 @@
 and one line in `SOURCES`.
 """
 
-from ovs_jax.convert import clip, clipseg, hf_clip, ovseg
+from ovs_jax.convert import (
+  backbone_families,
+  clip,
+  clipseg,
+  hf_clip,
+  hf_maskformer,
+  ovseg,
+)
 from ovs_jax.convert.family import Family
 
 SOURCES: dict[str, Family] = {
@@ -15,4 +22,9 @@ SOURCES: dict[str, Family] = {
   'hf_clip': hf_clip.HF_CLIP,
   'hf_clipseg': clipseg.HF_CLIPSEG,
   'clipseg': clipseg.CLIPSEG,
+  'swin': backbone_families.SWIN,
+  'hf_swin': backbone_families.HF_SWIN,
+  'resnet': backbone_families.RESNET,
+  'hf_resnet': backbone_families.HF_RESNET,
+  'hf_maskformer': hf_maskformer.HF_MASKFORMER,
 }

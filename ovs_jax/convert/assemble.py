@@ -65,4 +65,10 @@ def _load_proposer(directory: str) -> tuple[Params, dict[str, Any]]:
   stored = load_config(directory, what='proposer checkpoint')
   kind = 'ovseg' if stored.get('model') == 'ovseg' else 'proposer'
   params, stored = load_model(directory, kind=kind, what='proposer checkpoint')
+  if stored['proposer'].get('num_classes'):
+    raise ValueError(
+      f'the MaskFormer in {directory} has a fixed list of '
+      f'{stored["proposer"]["num_classes"]} classes and no embeddings; train it on '
+      f'with names first: recipe "proposer" and --config.init.proposer={directory}'
+    )
   return (params['proposer'] if kind == 'ovseg' else params), stored

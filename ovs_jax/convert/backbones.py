@@ -1,9 +1,10 @@
-"""Backbones: tables for each layout, and checkpoints pre-trained on ImageNet.
+"""Backbones pre-trained on ImageNet, and what all users of the tables need of them.
 
-Swin comes as Microsoft published it (detectron2's files have the same names) and as
-Hugging Face names it; ResNet as detectron2 (R-103.pkl and its like) and Hugging Face.
+Swin comes from Microsoft, in detectron2's pickles of it, and from Hugging Face; ResNet
+from detectron2 (R-103.pkl and its like) and from Hugging Face.
 """
 
+import dataclasses
 import math
 import re
 from collections.abc import Mapping, Sequence
@@ -13,229 +14,126 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ovs_jax.convert.rules import (
-  CONV,
-  LINEAR,
-  OUT,
-  QKV,
-  SAME,
-  Rule,
-  Shape,
-  Transform,
-  apply,
-  linear_rules,
-  norm_rules,
+from ovs_jax.convert.backbone_rules import (
+  hf_resnet_rules,
+  hf_swin_rules,
+  resnet_rules,
+  swin_rules,
 )
+from ovs_jax.convert.family import Renamed, Tensors, shape_of
+from ovs_jax.convert.rules import Rule, apply
 from ovs_jax.models import backbones, resnet, swin
 
 # What may stand before the names of a backbone alone.
 PREFIXES = ('module.', 'backbone.bottom_up.', 'backbone.', 'swin.', 'resnet.')
-# What ImageNet's classifiers have and backbones have not, and buffers that follow from
-# the sizes.
-CONSTANTS = (
+# What ImageNet's classifiers have and backbones have not.
+CLASSIFIER = (
   r'(head|classifier|linear|fc|stem\.fc)\..*',
   r'(norm|layernorm)\.(weight|bias)',
-  r'.*\.(relative_position_index|attn_mask|num_batches_tracked)',
 )
+# Buffers that follow from the sizes; the last from those of the training pictures.
+BUFFERS = r'.*\.(relative_position_index|num_batches_tracked)'
+MASKS = r'.*\.attn_mask'
+# Names that tell a layout.
+LAYOUTS = {
+  'swin': (
+    'patch_embed.proj.weight',
+    'layers.0.blocks.0.attn.relative_position_bias_table',
+  ),
+  'hf_swin': (
+    'embeddings.patch_embeddings.projection.weight',
+    'encoder.layers.0.blocks.0.attention.self.relative_position_bias_table',
+  ),
+  'resnet': ('stem.conv1.weight', 'res2.0.conv1.weight'),
+  'hf_resnet': (
+    'embedder.embedder.convolution.weight',
+    'encoder.stages.0.layers.0.layer.0.convolution.weight',
+  ),
+}
+# What a config.json may say and our models do.
+_ONLY = {
+  'Swin': {
+    'hidden_act': 'gelu',
+    'qkv_bias': True,
+    'use_absolute_embeddings': False,
+    'layer_norm_eps': 1e-5,
+    'num_channels': 3,
+  },
+  'ResNet': {'hidden_act': 'relu', 'num_channels': 3},
+}
 
 
-def _split_heads(x: np.ndarray, shapes: Sequence[Shape]) -> list[np.ndarray]:
-  (shape,) = shapes
-  if x.shape[0] != shape[-2] * shape[-1] or x.shape[1:] != tuple(shape[:-2]):
-    raise ValueError(f'gives {x.T.shape}, which does not fit {tuple(shape)}')
-  return [x.T.reshape(shape)]
-
-
-# One projection (out, in), or its bias, to (in, heads, head size).
-HEADS = Transform(
-  _split_heads,
-  lambda parts: parts[0].reshape(*parts[0].shape[:-2], -1).T,
-)
-
-
-def head_rules(source: str, target: str) -> list[Rule]:
-  """Rules for one of the projections of an attention to heads."""
-  return [
-    Rule(rf'{source}\.weight', f'{target}/kernel', HEADS),
-    Rule(rf'{source}\.bias', f'{target}/bias', HEADS),
-  ]
-
-
-def output_rules(source: str, target: str) -> list[Rule]:
-  """Rules for the projection of an attention from heads."""
-  return [
-    Rule(rf'{source}\.weight', f'{target}/kernel', OUT),
-    Rule(rf'{source}\.bias', f'{target}/bias', SAME),
-  ]
-
-
-def swin_rules(source: str = '', target: str = '', *, norms: bool = True) -> list[Rule]:
-  """Returns Microsoft's table; `norms`: whether the features' norms are there."""
-  stage = rf'{source}layers\.(?P<stage>\d+)\.'
-  block, ours = rf'{stage}blocks\.(?P<layer>\d+)\.', rf'{target}blocks_\g<stage>'
-  qkv = [f'{ours}/attn/{part}' for part in 'qkv']
-  table = [
-    *linear_rules(rf'{source}patch_embed\.proj', f'{target}patch_embed', CONV),
-    *norm_rules(rf'{source}patch_embed\.norm', f'{target}patch_norm'),
-    *norm_rules(rf'{block}(?P<norm>norm[12])', rf'{ours}/\g<norm>'),
-    Rule(
-      rf'{block}attn\.relative_position_bias_table',
-      f'{ours}/attn/relative_position_bias',
-      SAME,
-    ),
-    Rule(rf'{block}attn\.qkv\.weight', ' '.join(f'{p}/kernel' for p in qkv), QKV),
-    Rule(rf'{block}attn\.qkv\.bias', ' '.join(f'{p}/bias' for p in qkv), QKV),
-    *output_rules(rf'{block}attn\.proj', f'{ours}/attn/out'),
-    *linear_rules(rf'{block}mlp\.(?P<part>fc[12])', rf'{ours}/\g<part>'),
-    *_merge_rules(rf'{stage}downsample\.', target),
-  ]
-  if norms:
-    table += norm_rules(rf'{source}norm(?P<stage>\d)', rf'{target}norm_\g<stage>')
-  return table
-
-
-def _merge_rules(source: str, target: str) -> list[Rule]:
-  ours = rf'{target}merge_\g<stage>'
-  return [
-    Rule(rf'{source}reduction\.weight', f'{ours}/reduction/kernel', LINEAR),
-    *norm_rules(rf'{source}norm', f'{ours}/norm'),
-  ]
-
-
-def hf_swin_rules(source: str = '', target: str = '') -> list[Rule]:
-  """Returns Hugging Face's table, without the features' norms."""
-  stage = rf'{source}encoder\.layers\.(?P<stage>\d+)\.'
-  block, ours = rf'{stage}blocks\.(?P<layer>\d+)\.', rf'{target}blocks_\g<stage>'
-  attention = rf'{block}attention\.self\.'
-  projection = rf'{source}embeddings\.patch_embeddings\.projection'
-  table = [
-    *linear_rules(projection, f'{target}patch_embed', CONV),
-    *norm_rules(rf'{source}embeddings\.norm', f'{target}patch_norm'),
-    *norm_rules(rf'{block}layernorm_before', f'{ours}/norm1'),
-    *norm_rules(rf'{block}layernorm_after', f'{ours}/norm2'),
-    Rule(
-      rf'{attention}relative_position_bias_table',
-      f'{ours}/attn/relative_position_bias',
-      SAME,
-    ),
-    *output_rules(rf'{block}attention\.output\.dense', f'{ours}/attn/out'),
-    *linear_rules(rf'{block}intermediate\.dense', f'{ours}/fc1'),
-    *linear_rules(rf'{block}output\.dense', f'{ours}/fc2'),
-    *_merge_rules(rf'{stage}downsample\.', target),
-  ]
-  for part in ('query', 'key', 'value'):
-    table += head_rules(rf'{attention}{part}', f'{ours}/attn/{part[0]}')
-  return table
-
-
-def _batch_norm_rules(source: str, target: str) -> list[Rule]:
-  return [
-    *norm_rules(source, target),
-    Rule(
-      rf'{source}\.running_(?P<statistic>mean|var)', rf'{target}/\g<statistic>', SAME
-    ),
-  ]
-
-
-def resnet_rules(source: str = '', target: str = '') -> list[Rule]:
-  """Returns detectron2's table."""
-  table = []
-  for where, path in (
-    (r'stem\.conv(?P<conv>\d)', r'stem_conv\g<conv>'),
-    (
-      r'(?P<stage>res\d)\.(?P<block>\d+)\.(?P<conv>conv\d|shortcut)',
-      r'\g<stage>_\g<block>/\g<conv>',
-    ),
-  ):
-    where, path = f'{source}{where}', f'{target}{path}'
-    table.append(Rule(rf'{where}\.weight', f'{path}/conv/kernel', CONV))
-    table += _batch_norm_rules(rf'{where}\.norm', f'{path}/norm')
-  return table
-
-
-def hf_resnet_rules(
-  config: resnet.ResNetConfig, source: str = '', target: str = ''
-) -> list[Rule]:
-  """Returns Hugging Face's table for a ResNet of these sizes."""
-  layer = rf'{source}encoder\.stages\.%d\.layers\.(?P<block>\d+)\.'
-  parts = [(rf'{source}embedder\.embedder', f'{target}stem_conv1')]
-  before = config.stem_width
-  for stage, width in enumerate(config.stage_widths()):
-    ours = rf'{target}res{stage + 2}_\g<block>'
-    if before != width or config.strides[stage] != 1:
-      parts.append((rf'{layer % stage}shortcut', f'{ours}/shortcut'))
-    for i in range(2 if config.block == 'basic' else 3):
-      parts.append((rf'{layer % stage}layer\.{i}', f'{ours}/conv{i + 1}'))
-    before = width
-  table = []
-  for where, path in parts:
-    table.append(Rule(rf'{where}\.convolution\.weight', f'{path}/conv/kernel', CONV))
-    table += _batch_norm_rules(rf'{where}\.normalization', f'{path}/norm')
-  return table
-
-
-def count(source: Mapping[str, np.ndarray], pattern: str) -> int:
+def count(source: Tensors, pattern: str) -> int:
   """Returns how many values the group of `pattern` has at the start of names."""
   found = (re.match(pattern, name) for name in source)
   return len({match[1] for match in found if match})
 
 
 def infer_swin(
-  source: Mapping[str, np.ndarray], prefix: str = '', *, hugging_face: bool
+  source: Tensors, prefix: str = '', *, hugging_face: bool
 ) -> swin.SwinConfig:
   """Returns the sizes of a Swin from the shapes of its tensors.
 
   Raises:
     ValueError: tensors that tell the sizes are missing.
   """
-  patch = (
-    'embeddings.patch_embeddings.projection' if hugging_face else 'patch_embed.proj'
+  patch, layers, table, hidden = (
+    'patch_embed.proj',
+    f'{prefix}layers',
+    'attn',
+    'mlp.fc1',
   )
-  layers = f'{prefix}encoder.layers' if hugging_face else f'{prefix}layers'
-  table = 'attention.self' if hugging_face else 'attn'
+  if hugging_face:
+    patch = 'embeddings.patch_embeddings.projection'
+    layers = f'{prefix}encoder.layers'
+    table, hidden = 'attention.self', 'intermediate.dense'
   table = f'blocks.0.{table}.relative_position_bias_table'
   stages = count(source, rf'{re.escape(layers)}\.(\d+)\.')
   tables = [f'{layers}.{stage}.{table}' for stage in range(stages)]
   kernel = f'{prefix}{patch}.weight'
-  need(source, [kernel, *tables], what='a Swin')
-  width, _, side, _ = source[kernel].shape
+  hidden = f'{layers}.0.blocks.0.{hidden}.weight'
+  need(source, [kernel, hidden, *tables], what='a Swin')
+  width, _, side, _ = shape_of(source, kernel)
   return swin.SwinConfig(
     embed_dim=width,
     depths=tuple(
       count(source, rf'{re.escape(layers)}\.{stage}\.blocks\.(\d+)\.')
       for stage in range(stages)
     ),
-    heads=tuple(source[name].shape[1] for name in tables),
-    window=(math.isqrt(source[tables[0]].shape[0]) + 1) // 2,
+    heads=tuple(shape_of(source, name)[1] for name in tables),
+    window=(math.isqrt(shape_of(source, tables[0])[0]) + 1) // 2,
     patch=side,
+    mlp_ratio=shape_of(source, hidden)[0] // width,
   )
 
 
-def infer_resnet(
-  source: Mapping[str, np.ndarray], prefix: str = ''
-) -> resnet.ResNetConfig:
-  """Returns the sizes of detectron2's ResNet with the DeepLab stem.
+def infer_resnet(source: Tensors, prefix: str = '') -> resnet.ResNetConfig:
+  """Returns the sizes of detectron2's ResNet.
 
-  Shapes do not tell the dilations of res5: they are taken to be those of R101c.
+  Shapes do not tell the dilations of res5: they are taken to be those of R101c where
+  the stem is DeepLab's.
   """
-  names = [f'{prefix}{name}' for name in ('stem.conv1.weight', 'res2.0.conv3.weight')]
+  names = [f'{prefix}{name}' for name in ('stem.conv1.weight', 'res2.0.conv1.weight')]
   need(source, names, what='a ResNet')
-  stem, block = (source[name].shape for name in names)
+  last = f'{prefix}res2.0.conv3.weight'
+  basic = last not in source
+  stem, inner = (shape_of(source, name)[0] for name in names)
+  deep = f'{prefix}stem.conv2.weight' in source
   return resnet.ResNetConfig(
     depths=tuple(
       count(source, rf'{re.escape(prefix)}res{stage}\.(\d+)\.') for stage in range(2, 6)
     ),
-    stem_width=stem[0],
-    bottleneck=block[1],
-    out_width=block[0],
-    multi_grid=resnet.PRESETS['r101c'].multi_grid,
+    stem_width=stem,
+    bottleneck=inner,
+    out_width=inner if basic else shape_of(source, last)[0],
+    multi_grid=resnet.PRESETS['r101c'].multi_grid if deep else (1,),
     norm='frozen',
+    stem='deep' if deep else 'plain',
+    block='basic' if basic else 'bottleneck',
   )
 
 
-def infer_hf_resnet(
-  source: Mapping[str, np.ndarray], prefix: str = ''
-) -> resnet.ResNetConfig:
+def infer_hf_resnet(source: Tensors, prefix: str = '') -> resnet.ResNetConfig:
   """Returns the sizes of Hugging Face's ResNet.
 
   Shapes do not tell strides: they are taken to be those of the published models.
@@ -247,7 +145,7 @@ def infer_hf_resnet(
   basic = f'{stages}.0.layers.0.layer.2.convolution.weight' not in source
   last = 1 if basic else 2
   widths = tuple(
-    source[f'{stages}.{s}.layers.0.layer.{last}.convolution.weight'].shape[0]
+    shape_of(source, f'{stages}.{s}.layers.0.layer.{last}.convolution.weight')[0]
     for s in range(4)
   )
   doubled = tuple(widths[0] * 2**s for s in range(4))
@@ -255,8 +153,8 @@ def infer_hf_resnet(
     depths=tuple(
       count(source, rf'{re.escape(stages)}\.{s}\.layers\.(\d+)\.') for s in range(4)
     ),
-    stem_width=source[names[0]].shape[0],
-    bottleneck=source[names[1]].shape[0],
+    stem_width=shape_of(source, names[0])[0],
+    bottleneck=shape_of(source, names[1])[0],
     out_width=widths[0],
     multi_grid=(1,),
     norm='frozen',
@@ -266,7 +164,41 @@ def infer_hf_resnet(
   )
 
 
-def need(source: Mapping[str, np.ndarray], names: Sequence[str], *, what: str) -> None:
+def with_settings(
+  config: backbones.Config, settings: Mapping[str, Any] | None
+) -> backbones.Config:
+  """Returns the sizes with what only Hugging Face's config.json says.
+
+  Args:
+    config: from the shapes.
+    settings: the contents of config.json, or its section `backbone_config`.
+
+  Raises:
+    ValueError: it asks for something that our model does not do.
+  """
+  if settings is None:
+    return config
+  odd = [
+    f'{key} {settings[key]!r} instead of {value!r}'
+    for key, value in _ONLY[backbones.kind(config)].items()
+    if settings.get(key, value) != value
+  ]
+  if odd:
+    raise ValueError(
+      f'config.json describes a {backbones.kind(config)} that is not supported: '
+      f'{", ".join(odd)}'
+    )
+  if isinstance(config, swin.SwinConfig):
+    return config
+  first = 2 if settings.get('downsample_in_first_stage') else 1
+  return dataclasses.replace(
+    config,
+    strides=(first, *config.strides[1:]),
+    stride_first=bool(settings.get('downsample_in_bottleneck')),
+  )
+
+
+def need(source: Tensors, names: Sequence[str], *, what: str) -> None:
   """Raises ValueError if any of `names` is not there."""
   missing = [name for name in names if name not in source]
   if missing:
@@ -282,39 +214,34 @@ def shapes(config: backbones.Config) -> dict[str, Any]:
   return jax.eval_shape(model.init, jax.random.key(0), image)['params']
 
 
-def strip_prefix(source: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-  """Returns the tensors of a backbone by their plain names."""
-  tensors = dict(source)
+def strip_prefix(source: Tensors) -> Renamed:
+  """Returns the tensors of a backbone by their plain names, without reading them."""
+  names = {name: name for name in source}
   for prefix in PREFIXES:
     inside = {
-      k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)
+      k.removeprefix(prefix): v for k, v in names.items() if k.startswith(prefix)
     }
-    tensors = inside or tensors
-  return tensors
+    names = inside or names
+  return Renamed(source, names)
 
 
-def layout(source: Mapping[str, np.ndarray]) -> str:
-  """Returns 'swin', 'hf_swin', 'resnet' or 'hf_resnet' for plain names.
+def layout(source: Tensors) -> str:
+  """Returns which of `LAYOUTS` plain names are of.
 
   Raises:
     ValueError: it is none of them.
   """
-  for name, first in (
-    ('swin', 'patch_embed.proj.weight'),
-    ('hf_swin', 'embeddings.patch_embeddings.projection.weight'),
-    ('resnet', 'stem.conv1.weight'),
-    ('hf_resnet', 'embedder.embedder.convolution.weight'),
-  ):
-    if first in source:
+  for name, clues in LAYOUTS.items():
+    if set(clues) <= set(source):
       return name
   raise ValueError(
-    f'no known backbone: among its {len(source)} tensors is no patch embedding of a '
-    'Swin (Microsoft, detectron2, Hugging Face) and no stem of a ResNet (detectron2 '
-    'with the DeepLab stem, Hugging Face)'
+    f'no known backbone: among its {len(source)} tensors is no patch embedding with '
+    'attention in windows of a Swin (Microsoft, detectron2, Hugging Face) and no stem '
+    'of a ResNet (detectron2, Hugging Face)'
   )
 
 
-def infer_config(source: Mapping[str, np.ndarray]) -> backbones.Config:
+def infer_config(source: Tensors) -> backbones.Config:
   """Returns the sizes of a backbone in any layout, by plain names."""
   infer = {
     'swin': lambda x: infer_swin(x, hugging_face=False),
@@ -334,8 +261,26 @@ def rules(name: str, config: backbones.Config, *, norms: bool = False) -> list[R
   return resnet_rules() if name == 'resnet' else hf_resnet_rules(config)
 
 
+def has_norms(source: Tensors) -> bool:
+  """Whether these plain names have the norms of a Swin's features."""
+  return 'norm0.weight' in source
+
+
+def filled(config: backbones.Config, *, norms: bool) -> dict[str, Any]:
+  """Returns the shapes of what files hold: not always the norms of a Swin's features.
+
+  Args:
+    config: sizes of the backbone.
+    norms: whether the file has them.
+  """
+  want = shapes(config)
+  if norms or not isinstance(config, swin.SwinConfig):
+    return want
+  return {k: v for k, v in want.items() if not re.fullmatch(r'norm_\d', k)}
+
+
 def convert(
-  source: Mapping[str, np.ndarray], config: backbones.Config | None = None
+  source: Tensors, config: backbones.Config | None = None
 ) -> tuple[backbones.Config, dict[str, Any]]:
   """Returns the sizes and the parameters of a backbone.
 
@@ -353,22 +298,20 @@ def convert(
   name = layout(source)
   config = config or infer_config(source)
   check_kind('Swin' if 'swin' in name else 'ResNet', config, what='checkpoint')
-  want, fresh = shapes(config), {}
-  norms = 'norm0.weight' in source
-  if 'swin' in name and not norms:
-    fresh = {k: want.pop(k) for k in list(want) if re.fullmatch(r'norm_\d', k)}
+  norms = has_norms(source)
   params = apply(
     source,
     rules(name, config, norms=norms),
-    want,
+    filled(config, norms=norms),
     what=f'{backbones.kind(config)} checkpoint',
-    ignore=CONSTANTS,
+    ignore=(*CLASSIFIER, BUFFERS, MASKS),
   )
-  for key, norm in fresh.items():
-    params[key] = {
-      'scale': np.ones(norm['scale'].shape, np.float32),
-      'bias': np.zeros(norm['bias'].shape, np.float32),
-    }
+  for key, leaves in shapes(config).items():
+    if key not in params:
+      params[key] = {
+        'scale': np.ones(leaves['scale'].shape, np.float32),
+        'bias': np.zeros(leaves['bias'].shape, np.float32),
+      }
   return config, params
 
 

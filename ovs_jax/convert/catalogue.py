@@ -1,4 +1,4 @@
-"""Published CLIP checkpoints: what they are, their licences and where they are."""
+"""Published checkpoints: what they are, their licences and where they are."""
 
 import dataclasses
 
@@ -7,6 +7,9 @@ from ovs_jax.core.lookup import lookup
 _OPENAI = 'https://openaipublic.azureedge.net/clip/models'
 _HUB = 'https://huggingface.co'
 _OVSEG = 'https://github.com/facebookresearch/ov-seg'
+_SWIN = 'https://github.com/SwinTransformer/storage/releases/download/v1.0.0'
+_DETECTRON = 'https://dl.fbaipublicfiles.com/detectron2'
+_SEE_PAGE = 'see its page'
 
 
 @dataclasses.dataclass(frozen=True)
@@ -77,6 +80,28 @@ PUBLISHED: dict[str, Published] = {
   ),
   'ovseg_clip (ViT-L/14)': _page('ovseg_clip', 'CC-BY-NC 4.0', _OVSEG),
   'ovseg_clip (ViT-B/16)': _page('ovseg_clip', 'CC-BY-NC 4.0', _OVSEG),
+  'ovseg (Swin-B, ViT-L/14)': _page('ovseg', 'CC-BY-NC 4.0', _OVSEG),
+  'ovseg (R101c, ViT-B/16)': _page('ovseg', 'CC-BY-NC 4.0', _OVSEG),
+  'swin_base_patch4_window12_384_22k': _page(
+    'swin', 'MIT', f'{_SWIN}/swin_base_patch4_window12_384_22k.pth'
+  ),
+  'swin_tiny_patch4_window7_224': _page(
+    'swin', 'MIT', f'{_SWIN}/swin_tiny_patch4_window7_224.pth'
+  ),
+  'swin-base-patch4-window12-384-in22k': _page(
+    'hf_swin', 'Apache-2.0', f'{_HUB}/microsoft/swin-base-patch4-window12-384-in22k'
+  ),
+  'R-103': _page('resnet', _SEE_PAGE, f'{_DETECTRON}/DeepLab/R-103.pkl'),
+  'resnet-50': _page('hf_resnet', 'Apache-2.0', f'{_HUB}/microsoft/resnet-50'),
+  'maskformer-swin-base-ade': _page(
+    'hf_maskformer', _SEE_PAGE, f'{_HUB}/facebook/maskformer-swin-base-ade'
+  ),
+  'maskformer-swin-base-coco': _page(
+    'hf_maskformer', _SEE_PAGE, f'{_HUB}/facebook/maskformer-swin-base-coco'
+  ),
+  'maskformer-resnet50-ade': _page(
+    'hf_maskformer', _SEE_PAGE, f'{_HUB}/facebook/maskformer-resnet50-ade'
+  ),
 }
 
 

@@ -11,6 +11,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from ovs_jax.convert import open_clip
 from ovs_jax.convert.family import (
   Conversion,
   Family,
@@ -266,10 +267,9 @@ def _convert(
   *,
   activation: str,
 ) -> Conversion:
-  del settings
   plain = strip_prefix(source)
   config = dataclasses.replace(infer_config(plain), activation=activation)
-  config = with_options(config, options)
+  config = with_options(open_clip.with_settings(config, settings), options)
   constants = [n for n in plain if any(re.fullmatch(p, n) for p in CONSTANTS)]
   held = Renamed(plain, {n: n for n in plain if n not in constants})
   held = resized(held, config, _POSITIONS, _PROMPTS)
@@ -344,7 +344,6 @@ def _recognise(
   What was trained from OpenAI's weights without mask prompts has the names of
   open_clip, and is taken for it; the command says so.
   """
-  del settings
   if any(_WHOLE_MODEL in name for name in source):
     return False
   plain = strip_prefix(source)
@@ -358,6 +357,7 @@ def _recognise(
     if name in plain
   ]
   archive = 'input_resolution' in plain or halves == [True, False]
+  archive = archive and not open_clip.describes(settings)
   if prompts:
     return layout == 'ovseg_clip'
   return layout == ('openai' if archive else 'open_clip')
@@ -385,7 +385,8 @@ OPENAI = _family(
 OPEN_CLIP = _family(
   'open_clip',
   'gelu',
-  "OpenAI's names without input_resolution; GELU unless --activation=quick_gelu",
+  "OpenAI's names without input_resolution; the activation of open_clip_config.json, "
+  'else GELU unless --activation=quick_gelu',
 )
 OVSEG_CLIP = _family(
   'ovseg_clip',

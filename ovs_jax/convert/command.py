@@ -11,7 +11,7 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
-from ovs_jax.convert import SOURCES, catalogue, exchange
+from ovs_jax.convert import SOURCES, catalogue, exchange, open_clip
 from ovs_jax.convert.download import cache_directory, fetch
 from ovs_jax.convert.family import Options
 from ovs_jax.models.layers import ACTIVATIONS
@@ -127,7 +127,8 @@ def _convert(arguments: argparse.Namespace, path: str, source: str) -> int:
     overwrite=arguments.overwrite,
   )
   print(_summary(report))
-  if source == 'auto' and report.family == 'open_clip' and not options.activation:
+  told = options.activation or report.model['source']['settings'] == open_clip.FILE
+  if source == 'auto' and report.family == 'open_clip' and not told:
     print(_UNSURE)
   print(f'  written to {arguments.output}')
   if arguments.check:

@@ -12,10 +12,10 @@ import jax.numpy as jnp
 import numpy as np
 
 import ovs_jax
-from ovs_jax.convert import SOURCES
+from ovs_jax.convert import SOURCES, open_clip
 from ovs_jax.convert.family import Conversion, Options, Tensors, kind_of
 from ovs_jax.convert.reader import Checkpoint, read
-from ovs_jax.core.checkpoint import load_config, load_model, save_model
+from ovs_jax.core.checkpoint import load_config, load_model, open_model, save_model
 from ovs_jax.core.files import Path, atomic_path, check_writable, write_json
 from ovs_jax.core.lookup import lookup
 
@@ -134,13 +134,14 @@ def check(path: Path, output: Path) -> Report:
   tensors = conversion.tensors
   wanted = json.loads(json.dumps(conversion.model))  # tuples are stored as lists
   del conversion  # its parameters; both need not be in memory
-  params, _ = load_model(output)
+  params, _ = open_model(output)
   differences = [
     f'configuration {key!r}' for key in wanted if wanted[key] != model.get(key)
   ]
   values = 0
-  for name in tensors:
-    want = np.asarray(tensors[name]).astype(np.float32)
+  # Layer by layer of one kind: they are parts of one parameter, which is read once.
+  for name in sorted(tensors, key=_pattern):
+    want = np.asarray(tensors[name]).astype(np.float32, copy=False)
     got = family.export(params, model, [name])[name]
     values += want.size
     if got.shape != want.shape:
@@ -222,11 +223,19 @@ def _record(
     'family': family,
     'converter_version': ovs_jax.__version__,
     'options': wishes,
+    'settings': _settings_file(checkpoint),
     'constants': list(conversion.constants),
     'left_out': list(conversion.left_out),
     'skipped': sorted(origin.skipped),
     'dtypes': _dtypes(conversion.tensors),
   }
+
+
+def _settings_file(checkpoint: Checkpoint) -> str | None:
+  """Returns the name of the file with settings that was read, if any."""
+  if checkpoint.config is None:
+    return None
+  return open_clip.FILE if open_clip.describes(checkpoint.config) else 'config.json'
 
 
 def _record_of(model: Mapping[str, Any], directory: Path) -> dict[str, Any]:

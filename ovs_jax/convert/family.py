@@ -31,6 +31,15 @@ class Options:
   clip: str | None = None
 
 
+def refuse_options(options: Options, *, what: str) -> None:
+  """Raises ValueError if there are wishes, none of which `what` knows."""
+  wishes = [k for k, v in dataclasses.asdict(options).items() if v is not None]
+  if wishes:
+    raise ValueError(
+      f'--{", --".join(wishes)} belong to CLIP; this is {what}, which has no such thing'
+    )
+
+
 @dataclasses.dataclass(frozen=True)
 class Conversion:
   """A converted checkpoint.

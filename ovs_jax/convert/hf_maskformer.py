@@ -4,25 +4,46 @@ Its backbone, decoders and mask head are those of OVSeg's proposer, so that trai
 with names can start from one.
 """
 
+import dataclasses
+import re
 from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
+from ovs_jax.convert import backbone_families
 from ovs_jax.convert import backbones as tables
+from ovs_jax.convert.backbone_rules import (
+  head_rules,
+  hf_resnet_rules,
+  hf_swin_rules,
+  output_rules,
+)
+from ovs_jax.convert.family import (
+  Conversion,
+  Family,
+  Options,
+  Renamed,
+  Tensors,
+  refuse_options,
+  shape_of,
+)
 from ovs_jax.convert.maskformer import shapes
+from ovs_jax.convert.names import foreign_names
 from ovs_jax.convert.rules import (
   CONV,
   POINT,
   SAME,
   Rule,
   apply,
+  export,
   linear_rules,
   norm_rules,
 )
 from ovs_jax.models import backbones
 from ovs_jax.models.maskformer import MaskFormerConfig
 from ovs_jax.models.swin import SwinConfig
+from ovs_jax.ops.losses import NO_OBJECT_WEIGHT, SET_WEIGHTS
 
 PIXELS = 'model.pixel_level_module.'
 TRANSFORMER = 'model.transformer_module.'
@@ -40,12 +61,12 @@ def backbone_rules(config: backbones.Config) -> list[Rule]:
   encoder = r'model\.pixel_level_module\.encoder\.'
   if isinstance(config, SwinConfig):
     return [
-      *tables.hf_swin_rules(rf'{encoder}model\.', 'backbone/'),
+      *hf_swin_rules(rf'{encoder}model\.', 'backbone/'),
       *norm_rules(
         rf'{encoder}hidden_states_norms\.(?P<stage>\d)', r'backbone/norm_\g<stage>'
       ),
     ]
-  return tables.hf_resnet_rules(config, encoder, 'backbone/')
+  return hf_resnet_rules(config, encoder, 'backbone/')
 
 
 def rules(config: MaskFormerConfig) -> list[Rule]:
@@ -92,19 +113,25 @@ def _decoder_rules() -> list[Rule]:
   for theirs, name in (('self_attn', 'self_attn'), ('encoder_attn', 'cross_attn')):
     for part in 'qkv':
       where = rf'{layer}{theirs}\.{part}_proj'
-      table += tables.head_rules(where, f'{ours}/{name}/{part}')
-    table += tables.output_rules(rf'{layer}{theirs}\.out_proj', f'{ours}/{name}/out')
+      table += head_rules(where, f'{ours}/{name}/{part}')
+    table += output_rules(rf'{layer}{theirs}\.out_proj', f'{ours}/{name}/out')
   return table
 
 
-def infer_config(source: Mapping[str, np.ndarray]) -> MaskFormerConfig:
+def infer_config(
+  source: Tensors, settings: Mapping[str, Any] | None = None
+) -> MaskFormerConfig:
   """Returns the sizes of a model from the shapes of its tensors.
 
-  What shapes do not tell (attention heads, groups, strides, dropout) is that of the
-  published models.
+  What neither shapes nor settings tell (attention heads, groups, strides, dropout) is
+  that of the published models.
+
+  Args:
+    source: tensors by name.
+    settings: the contents of config.json, or None.
 
   Raises:
-    ValueError: it is not such a model.
+    ValueError: it is not such a model, or does something that ours does not.
   """
   needed = (
     f'{PIXELS}decoder.mask_projection.weight',
@@ -114,12 +141,20 @@ def infer_config(source: Mapping[str, np.ndarray]) -> MaskFormerConfig:
     'class_predictor.weight',
   )
   tables.need(source, needed, what="Hugging Face's MaskFormer")
-  features, queries, _, feed, classes = (source[k].shape for k in needed)
+  features, queries, _, feed, classes = (shape_of(source, k) for k in needed)
   encoder = f'{PIXELS}encoder.'
   if f'{encoder}model.embeddings.norm.weight' in source:
     backbone = tables.infer_swin(source, f'{encoder}model.', hugging_face=True)
   else:
     backbone = tables.infer_hf_resnet(source, encoder)
+  settings = settings or {}
+  backbone = tables.with_settings(backbone, settings.get('backbone_config'))
+  decoder = settings.get('decoder_config') or {}
+  if decoder.get('activation_function', 'relu') != 'relu':
+    raise ValueError(
+      f'config.json has the activation {decoder["activation_function"]!r} in its '
+      "decoder; only 'relu' is supported"
+    )
   return MaskFormerConfig(
     backbone=backbones.named(backbone),
     pixel_width=features[1],
@@ -127,10 +162,10 @@ def infer_config(source: Mapping[str, np.ndarray]) -> MaskFormerConfig:
     groups=32,
     num_queries=queries[0],
     width=queries[1],
-    heads=8,
+    heads=decoder.get('decoder_attention_heads', 8),
     feed_forward=feed[0],
     layers=tables.count(source, rf'{TRANSFORMER}decoder\.layers\.(\d+)\.'),
-    dropout=0.1,
+    dropout=decoder.get('dropout', 0.1),
     embed_hidden=0,
     embed_dim=0,
     dtype='float32',
@@ -139,7 +174,7 @@ def infer_config(source: Mapping[str, np.ndarray]) -> MaskFormerConfig:
 
 
 def convert(
-  source: Mapping[str, np.ndarray], config: MaskFormerConfig | None = None
+  source: Tensors, config: MaskFormerConfig | None = None
 ) -> tuple[MaskFormerConfig, dict[str, Any]]:
   """Returns the configuration and the parameters of Hugging Face's MaskFormer.
 
@@ -163,3 +198,132 @@ def convert(
     ignore=CONSTANTS,
   )
   return config, params
+
+
+def _recognise(source: Tensors, settings: Mapping[str, Any] | None) -> bool:
+  del settings
+  return {
+    f'{TRANSFORMER}queries_embedder.weight',
+    'class_predictor.weight',
+  } <= set(source)
+
+
+def _convert(
+  source: Tensors, settings: Mapping[str, Any] | None, options: Options
+) -> Conversion:
+  refuse_options(options, what="Hugging Face's MaskFormer")
+  constants = [n for n in source if any(re.fullmatch(p, n) for p in CONSTANTS)]
+  held = Renamed(source, {n: n for n in source if n not in constants})
+  config, params = convert(held, infer_config(held, settings))
+  model = {'model': 'proposer', 'proposer': dataclasses.asdict(config)}
+  names = (settings or {}).get('id2label')
+  if names:
+    model['labels'] = [names[key] for key in sorted(names, key=int)]
+  return Conversion(model, params, held, tuple(constants))
+
+
+def _config(model: Mapping[str, Any]) -> MaskFormerConfig:
+  """Returns the sizes of a model that this layout can hold.
+
+  Raises:
+    ValueError: it cannot.
+  """
+  config = MaskFormerConfig(**model['proposer'])
+  backbone = config.backbone_config()
+  if not config.num_classes:
+    raise ValueError(
+      'this proposer gives embeddings for the names of a CLIP; Hugging Face has '
+      'MaskFormer with a fixed list of classes only'
+    )
+  plain = isinstance(backbone, SwinConfig) or (
+    backbone.stem == 'plain'
+    and set(backbone.multi_grid) == {1}
+    and backbone.norm == 'frozen'
+  )
+  if not plain or config.groups != 32:
+    raise ValueError(
+      "Hugging Face's MaskFormer has pixel decoders with 32 groups, and no ResNet with "
+      'the stem, the dilations or the group norms of this one'
+    )
+  return config
+
+
+def _names(model: Mapping[str, Any]) -> list[str]:
+  config = _config(model)
+  return foreign_names(rules(config), shapes(config))
+
+
+def _export(
+  params: Mapping[str, Any], model: Mapping[str, Any], names: list[str]
+) -> dict[str, np.ndarray]:
+  return export(params, rules(_config(model)), names)
+
+
+def _constant(name: str, model: Mapping[str, Any]) -> np.ndarray:
+  """Returns the value of a buffer; of the norm that nothing uses, the identity."""
+  config = _config(model)
+  backbone = config.backbone_config()
+  if name == 'criterion.empty_weight':
+    weights = np.ones(config.num_classes + 1, np.float32)
+    weights[-1] = NO_OBJECT_WEIGHT
+    return weights
+  if '.layernorm.' in name:
+    width = backbone.embed_dim * 2 ** (len(backbone.depths) - 1)
+    return np.full(width, float(name.endswith('weight')), np.float32)
+  return backbone_families.buffer(name, backbone)
+
+
+def _settings(model: Mapping[str, Any]) -> dict[str, Any]:
+  """Returns the config.json of a model."""
+  c = _config(model)
+  backbone = c.backbone_config()
+  stages = [f'stage{i + 1}' for i in range(len(backbone.depths))]
+  labels = model.get('labels') or [f'LABEL_{i}' for i in range(c.num_classes)]
+  content = {
+    'architectures': ['MaskFormerForInstanceSegmentation'],
+    'model_type': 'maskformer',
+    'backbone_config': {
+      **backbone_families.settings(backbone),
+      'out_features': stages,
+      'out_indices': [i + 1 for i in range(len(stages))],
+    },
+    'decoder_config': {
+      'model_type': 'detr',
+      'd_model': c.width,
+      'num_queries': c.num_queries,
+      'decoder_layers': c.layers,
+      'decoder_attention_heads': c.heads,
+      'decoder_ffn_dim': c.feed_forward,
+      'dropout': c.dropout,
+      'attention_dropout': 0.0,
+      'activation_dropout': 0.0,
+      'activation_function': 'relu',
+      # Of an encoder that MaskFormer does not have.
+      'encoder_layers': c.layers,
+      'encoder_attention_heads': c.heads,
+      'encoder_ffn_dim': c.feed_forward,
+    },
+    'fpn_feature_size': c.pixel_width,
+    'mask_feature_size': c.mask_dim,
+    'no_object_weight': NO_OBJECT_WEIGHT,
+    'cross_entropy_weight': SET_WEIGHTS['ce'],
+    'dice_weight': SET_WEIGHTS['dice'],
+    'mask_weight': SET_WEIGHTS['mask'],
+    'use_auxiliary_loss': False,
+    'id2label': {str(i): name for i, name in enumerate(labels)},
+    'label2id': {name: i for i, name in enumerate(labels)},
+  }
+  return {'config.json': content}
+
+
+HF_MASKFORMER = Family(
+  clue='model.pixel_level_module.* and class_predictor.*: MaskFormer with a Swin or a '
+  'ResNet and a fixed list of classes',
+  model='proposer',
+  recognise=_recognise,
+  convert=_convert,
+  names=_names,
+  export=_export,
+  constant=_constant,
+  settings=_settings,
+)

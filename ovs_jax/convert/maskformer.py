@@ -1,13 +1,13 @@
 """OVSeg's proposers: Swin-B (with ViT-L/14) and R101c (with ViT-B/16)."""
 
 import dataclasses
-from collections.abc import Mapping
 from typing import Any
 
 import jax
-import numpy as np
 
 from ovs_jax.convert import backbones as tables
+from ovs_jax.convert.backbone_rules import resnet_rules, swin_rules
+from ovs_jax.convert.family import Renamed, Tensors, shape_of
 from ovs_jax.convert.rules import (
   CONV,
   POINT,
@@ -62,12 +62,12 @@ def head_rules(source: str = r'sem_seg_head\.') -> list[Rule]:
 def rules(config: MaskFormerConfig) -> list[Rule]:
   """Returns the table of the whole proposer."""
   swin = backbones.kind(config.backbone_config()) == 'Swin'
-  table = tables.swin_rules if swin else tables.resnet_rules
+  table = swin_rules if swin else resnet_rules
   no_object = Rule(r'clip_adapter\.non_object_embedding', 'no_object', SAME)
   return [*table(r'backbone\.', 'backbone/'), *head_rules(), no_object]
 
 
-def infer_config(source: Mapping[str, np.ndarray]) -> MaskFormerConfig:
+def infer_config(source: Tensors) -> MaskFormerConfig:
   """Returns the sizes of a proposer from the shapes of its tensors.
 
   What shapes do not tell (attention heads, groups, dilations, dropout) is OVSeg's.
@@ -83,7 +83,7 @@ def infer_config(source: Mapping[str, np.ndarray]) -> MaskFormerConfig:
     f'{predictor}.class_embed.layers.1.weight',
   )
   tables.need(source, needed, what='an OVSeg proposer')
-  features, queries, feed, embed = (source[k].shape for k in needed)
+  features, queries, feed, embed = (shape_of(source, k) for k in needed)
   if 'backbone.patch_embed.proj.weight' in source:
     backbone = tables.infer_swin(source, 'backbone.', hugging_face=False)
   else:
@@ -108,7 +108,7 @@ def shapes(config: MaskFormerConfig) -> dict[str, Any]:
 
 
 def convert(
-  source: Mapping[str, np.ndarray], config: MaskFormerConfig | None = None
+  source: Tensors, config: MaskFormerConfig | None = None
 ) -> tuple[MaskFormerConfig, dict[str, Any]]:
   """Returns the configuration and the parameters of OVSeg's proposer.
 
@@ -123,7 +123,7 @@ def convert(
   Raises:
     ValueError: it is not such a model; lists everything that does not fit.
   """
-  own = {k: v for k, v in source.items() if not k.startswith(CLIP_PREFIX)}
+  own = Renamed(source, {k: k for k in source if not k.startswith(CLIP_PREFIX)})
   if config is None:
     config = infer_config(own)
   swin = 'backbone.patch_embed.proj.weight' in own

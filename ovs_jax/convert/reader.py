@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Shaped
 
+from ovs_jax.convert import open_clip
 from ovs_jax.convert.safetensors_file import is_safetensors, read_safetensors
 from ovs_jax.convert.state_dict import Found, check_tensors, find
 from ovs_jax.convert.storage import Tensor, open_file, widen
@@ -121,7 +122,7 @@ class Checkpoint:
     entry: under which names of the file the model was; empty if all of it.
     skipped: from names of entries that are not tensors of the model to what they are.
     notes: the file's own metadata (safetensors).
-    config: config.json of a Hugging Face folder, or None.
+    config: config.json of a Hugging Face folder, or open_clip_config.json, or None.
   """
 
   path: pathlib.Path
@@ -213,6 +214,8 @@ def read(path: str | os.PathLike[str], *, key: str | None = None) -> Checkpoint:
   else:
     checkpoint = _read_file(file, key)
   config = file.parent / 'config.json'
+  if file.name.startswith('open_clip') or not config.is_file():
+    config = file.parent / open_clip.FILE
   settings = None
   if (file.name in FOLDER_FILES or path.is_dir()) and config.is_file():
     settings = read_json(config)

@@ -7,6 +7,7 @@ source tensor is used once or ignored by name, and every parameter is filled.
 """
 
 import dataclasses
+import math
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
@@ -14,6 +15,7 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
+from ovs_jax.convert.family import shape_of
 from ovs_jax.core.tree import flatten, unflatten
 
 Shape = tuple[int, ...]
@@ -227,7 +229,7 @@ def apply(
     problems.setdefault(kind, []).append(text)
 
   idle = {rule.pattern for rule in rules}
-  for name in source:
+  for name in _largest_first(source):
     if any(re.fullmatch(pattern, name) for pattern in ignore):
       continue
     matches = _match(name, rules)
@@ -253,6 +255,15 @@ def apply(
   if problems:
     raise ValueError(_message(what, len(source), problems))
   return unflatten({path: leaves[path] for path in want})
+
+
+def _largest_first(source: Mapping[str, np.ndarray]) -> list[str]:
+  """Returns the names in an order that needs least memory.
+
+  Reading a tensor takes room for it twice; large ones do so while most parameters are
+  still empty.
+  """
+  return sorted(source, key=lambda name: -math.prod(shape_of(source, name)))
 
 
 def _parts(

@@ -67,6 +67,7 @@ PRESETS: dict[str, SwinConfig] = {
   'swin_large': SwinConfig(192, (2, 2, 18, 2), (6, 12, 24, 48), 12),
   # For trying out: of no published model.
   'swin_mini': SwinConfig(16, (1, 1, 2, 1), (1, 2, 4, 8), 4),
+  'swin_micro': SwinConfig(16, (1, 1, 2, 1), (1, 2, 4, 8), 4, drop_path=0.0),
 }
 
 

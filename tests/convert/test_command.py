@@ -308,3 +308,33 @@ def test_ctrl_c(monkeypatch, capsys):
   monkeypatch.setattr(command, 'fetch', stop)
   assert main(['--download=ViT-B/16']) == 130
   assert 'run the same command again' in capsys.readouterr().err
+
+
+def test_the_settings_beside_an_open_clip_file(tmp_path, capsys):
+  folder = tmp_path / 'hub'
+  folder.mkdir()
+  save_file(FULL, folder / 'open_clip_model.safetensors')
+  (folder / 'config.json').write_text('{"model_type": "clip"}')  # of other weights
+  settings = {
+    'model_cfg': {
+      'quick_gelu': True,
+      'vision_cfg': {'head_width': PLAIN.vision_width // 4},
+      'text_cfg': {'heads': 4},
+    },
+    'preprocess_cfg': {'mean': [0.48145466, 0.4578275, 0.40821073]},
+  }
+  beside = folder / 'open_clip_config.json'
+  beside.write_text(json.dumps(settings))
+  path = folder / 'open_clip_model.safetensors'
+  assert main([f'--input={path}', f'--output={tmp_path / "o"}', '--check']) == 0
+  printed = capsys.readouterr().out
+  assert printed.startswith('open_clip: ') and 'run again' not in printed
+  config = stored(tmp_path / 'o')
+  assert config.activation == 'quick_gelu'
+  assert (config.vision_heads, config.text_heads) == (4, 4)
+  settings['preprocess_cfg']['mean'] = [0.5, 0.5, 0.5]
+  settings['model_cfg']['text_cfg']['hf_model_name'] = 'roberta-base'
+  beside.write_text(json.dumps(settings))
+  assert main([f'--input={folder}', f'--output={tmp_path / "p"}']) == 2
+  error = capsys.readouterr().err
+  assert "text hf_model_name 'roberta-base'" in error and 'pixels of mean' in error

@@ -45,6 +45,18 @@ class TestModel:
     assert config == CONFIG
     assert all(isinstance(x, np.ndarray) for x in jax.tree.leaves(params))
 
+  def test_values_are_read_when_asked_for(self, copied: pathlib.Path) -> None:
+    params, config = checkpoint.open_model(copied)
+    assert config == CONFIG
+    kernel = params['visual']['kernel']
+    assert (kernel.shape, kernel.dtype) == ((2, 3), np.float32)
+    np.testing.assert_array_equal(np.asarray(kernel), PARAMS['visual']['kernel'])
+    assert np.asarray(kernel, np.float64).dtype == np.float64
+    shutil.rmtree(copied / 'params')
+    np.testing.assert_array_equal(np.asarray(kernel), PARAMS['visual']['kernel'])
+    with pytest.raises(ValueError, match='checkpoint .* cannot be read'):
+      np.asarray(params['logit_scale'])
+
   def test_is_replaced_as_a_whole(self, copied: pathlib.Path) -> None:
     checkpoint.save_model(copied, {'other': np.ones(2)}, {'model': 'proposer'})
     params, config = checkpoint.load_model(copied)

@@ -13,9 +13,15 @@ from configs import proposer_r101c, proposer_swin_b
 from ovs_jax.core.checkpoint import save_model
 from ovs_jax.core.tree import flatten, map_with_path
 from ovs_jax.models.maskformer import PRESETS, MaskFormer, init_maskformer
+from ovs_jax.ops.losses import SET_WEIGHTS
 from ovs_jax.train.loop import make_step
 from ovs_jax.train.optimizer import build_optimizer, learning_rate_scales
-from ovs_jax.train.recipes.proposer import load_backbone
+from ovs_jax.train.recipes.proposer import (
+  Proposer,
+  deep_loss,
+  load_backbone,
+  load_proposer,
+)
 from ovs_jax.train.state import TrainState, split_params
 
 SMALL = dataclasses.replace(
@@ -139,3 +145,88 @@ def test_training_starts_from_a_backbone(tmp_path: Any) -> None:
   wider = shapes(dataclasses.replace(SMALL, backbone='tiny'))['backbone']
   with pytest.raises(ValueError, match='of another shape'):
     load_backbone(str(tmp_path / 'alone'), SMALL, wider)
+
+
+def test_training_goes_on_from_a_proposer(tmp_path: Any) -> None:
+  drawn = ones(SMALL)
+  params = map_with_path(lambda _, x: np.ones(x.shape, np.float32), shapes(SMALL))
+  stored = {'model': 'proposer', 'proposer': dataclasses.asdict(SMALL)}
+  save_model(tmp_path / 'proposer', params, stored)
+  whole = {'proposer': params, 'clip': {'x': np.ones(1)}}
+  save_model(tmp_path / 'ovseg', whole, {**stored, 'model': 'ovseg'})
+  closed = dataclasses.replace(SMALL, num_classes=5, embed_dim=0, embed_hidden=0)
+  classes = map_with_path(lambda _, x: np.ones(x.shape, np.float32), shapes(closed))
+  stored = {'model': 'proposer', 'proposer': dataclasses.asdict(closed)}
+  save_model(tmp_path / 'maskformer', classes, stored)
+  for name in ('proposer', 'ovseg', 'maskformer'):
+    got = flatten(load_proposer(str(tmp_path / name), SMALL, drawn))
+    assert got.keys() == flatten(drawn).keys()
+    for path, value in got.items():
+      fresh = name == 'maskformer' and path.startswith(('class_embed', 'no_object'))
+      want = flatten(drawn)[path] if fresh else np.ones(value.shape)
+      np.testing.assert_array_equal(value, want, err_msg=path)
+
+
+def test_unfit_proposers_are_explained(tmp_path: Any) -> None:
+  params = map_with_path(lambda _, x: np.ones(x.shape, np.float32), shapes(SMALL))
+  stored = {'model': 'proposer', 'proposer': dataclasses.asdict(SMALL)}
+  save_model(tmp_path / 'proposer', params, stored)
+  save_model(tmp_path / 'clip', {'x': np.ones(1)}, {'model': 'clip'})
+  for name, changes, text in (
+    ('proposer', {'backbone': 'swin_mini'}, 'has a ResNet backbone, config.proposer'),
+    (
+      'proposer',
+      {'embed_dim': 12},
+      'embeds in 8 dimensions, config.proposer.embed_dim',
+    ),
+    ('proposer', {'num_queries': 5}, 'of another shape'),
+    ('clip', {}, "holds a 'clip' model; a proposer, an OVSeg or a MaskFormer"),
+  ):
+    model = dataclasses.replace(SMALL, **changes)
+    with pytest.raises(ValueError, match=text):
+      load_proposer(str(tmp_path / name), model, shapes(model))
+  config = proposer_r101c.get_config()
+  config.init.proposer, config.init.backbone = 'a', 'b'
+  recipe = Proposer.__new__(Proposer)
+  recipe.config, recipe.model = config, SMALL
+  with pytest.raises(ValueError, match='config.init.proposer=a brings a backbone of'):
+    recipe._start({})
+
+
+def gradients(config: Any, *counts: int) -> list[dict[str, Any]]:
+  """Returns loss and gradients on one picture, with so many true masks."""
+  rng = np.random.default_rng(1)
+  batch = {
+    'image': jnp.asarray(rng.uniform(0, 255, (1, 32, 32, 3)), jnp.float32),
+    'masks': jnp.asarray(rng.uniform(size=(1, 3, 32, 32)) > 0.5),
+    'classes': jnp.asarray([[2, 0, 1]]),
+  }
+  text = jnp.eye(3, SMALL.embed_dim)
+
+  def loss(params: Any, valid: Any) -> Any:
+    given = {**batch, 'valid': valid}
+    return deep_loss(
+      config, params, given, jax.random.key(0), text=text, weights=SET_WEIGHTS
+    )
+
+  found, run = [], jax.jit(jax.value_and_grad(loss, has_aux=True))
+  for count in counts:
+    (total, parts), grads = run(ones(config), jnp.arange(3)[None] < count)
+    found.append({'loss': total, **parts, **flatten(grads)})
+  return found
+
+
+def test_options_of_memory_and_precision_and_pictures_without_targets() -> None:
+  plain, none = gradients(SMALL, 2, 0)
+  assert float(plain['mask']) > 0 and float(plain['dice']) > 0
+  (again,) = gradients(dataclasses.replace(SMALL, remat=True), 2)
+  for path, value in plain.items():
+    scale = max(1e-3, float(np.abs(value).max()))
+    np.testing.assert_allclose(again[path], value, atol=2e-5 * scale, err_msg=path)
+  (low,) = gradients(dataclasses.replace(SMALL, dtype='bfloat16'), 2)
+  assert float(low['loss']) == pytest.approx(float(plain['loss']), rel=0.03)
+  assert all(x.dtype == jnp.float32 for x in low.values())
+  assert float(none['mask']) == float(none['dice']) == 0
+  assert all(np.isfinite(x).all() for x in none.values())
+  assert np.any(none['class_embed/layer_1/kernel'])
+  assert not np.any(none['mask_embed/layer_2/kernel'])

@@ -1,6 +1,6 @@
 """Training MaskFormer with CLIP's text embeddings as classes (OVSeg, section 3.2)."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import jax
@@ -43,19 +43,31 @@ class Proposer:
     directory = self.config.init.clip
     params, stored = load_model(directory, kind='clip', what='CLIP checkpoint')
     config = ClipConfig(**stored['clip'])
-    text = embed_names(config, params, self._names, self.config.text.templates)
-    self._text = jnp.asarray(text)
-    if self._text.shape[1] != self.model.embed_dim:
+    if config.embed_dim != self.model.embed_dim:
       raise ValueError(
-        f'the CLIP in {directory} embeds in {self._text.shape[1]} dimensions, '
+        f'the CLIP in {directory} embeds in {config.embed_dim} dimensions, '
         f'config.proposer.embed_dim is {self.model.embed_dim}'
       )
-    params = draw_params(init_maskformer, self.model, key)
-    if self.config.init.backbone:
-      params['backbone'] = load_backbone(
-        self.config.init.backbone, self.model, params['backbone']
+    text = embed_names(config, params, self._names, self.config.text.templates)
+    self._text = jnp.asarray(text)
+    return self._start(draw_params(init_maskformer, self.model, key))
+
+  def _start(self, drawn: Params) -> Params:
+    """Puts what `config.init` names in place of drawn parameters."""
+    whole, backbone = self.config.init.proposer, self.config.init.backbone
+    if whole and backbone:
+      raise ValueError(
+        f'config.init.proposer={whole} brings a backbone of its own; leave out '
+        f'config.init.backbone={backbone}, or the former'
       )
-    return params
+    if whole:
+      return load_proposer(whole, self.model, drawn)
+    if backbone:
+      return {
+        **drawn,
+        'backbone': load_backbone(backbone, self.model, drawn['backbone']),
+      }
+    return drawn
 
   def batches(self, start: int) -> Iterator[Batch]:
     """Yields `image` (b, h, w, 3) uint8 and the padded targets."""
@@ -89,33 +101,105 @@ class Proposer:
 
   def loss(self, params: Params, batch: Batch, key: Array) -> tuple[Array, Metrics]:
     """The set loss, summed over all decoder layers, each with its own matching."""
-    out = MaskFormer(self.model).apply(
-      {'params': params},
-      batch['image'].astype(jnp.float32),
-      train=True,
-      all_layers=True,
-      rngs={'dropout': key},
-    )
-    text = jnp.concatenate([self._text, out.no_object])
-    masks = batch['masks'].astype(jnp.float32)
     weights = self.config.train.set_weights
-    total, metrics = 0.0, {}
-    for layer in range(self.model.layers):
-      args = (
-        class_logits(out.embeddings[layer], text),
-        out.mask_logits[layer],
-        batch['classes'],
-        masks,
-        batch['valid'],
-      )
-      losses = set_losses(*args, match(*args))
-      total += sum(weights[name] * value for name, value in losses.items())
-      metrics = losses  # of the last layer
-    return total, metrics
+    return deep_loss(self.model, params, batch, key, text=self._text, weights=weights)
 
   def project(self, params: Params) -> Params:
     """No bounds."""
     return params
+
+
+def deep_loss(
+  model: MaskFormerConfig,
+  params: Params,
+  batch: Batch,
+  key: Array,
+  *,
+  text: Float[Array, 'k d'],
+  weights: Mapping[str, float],
+) -> tuple[Array, Metrics]:
+  """The set loss, summed over all decoder layers, and that of the last.
+
+  Args:
+    model: sizes of the proposer.
+    params: its parameters.
+    batch: `image` (b, h, w, 3) 0..255, `masks` (b, t, h, w), `classes` (b, t) rows of
+      `text`, `valid` (b, t).
+    key: of dropout.
+    text: L2-normalised embeddings of the classes.
+    weights: of `ce`, `mask` and `dice`.
+  """
+  out = MaskFormer(model).apply(
+    {'params': params},
+    batch['image'].astype(jnp.float32),
+    train=True,
+    all_layers=True,
+    rngs={'dropout': key},
+  )
+  text = jnp.concatenate([text, out.no_object])
+  masks = batch['masks'].astype(jnp.float32)
+  total, metrics = 0.0, {}
+  for layer in range(model.layers):
+    args = (
+      class_logits(out.embeddings[layer], text),
+      out.mask_logits[layer],
+      batch['classes'],
+      masks,
+      batch['valid'],
+    )
+    losses = set_losses(*args, match(*args))
+    total += sum(weights[name] * value for name, value in losses.items())
+    metrics = losses  # of the last layer
+  return total, metrics
+
+
+def load_proposer(directory: str, model: MaskFormerConfig, drawn: Params) -> Params:
+  """Reads the proposer to go on with: of one alone, of an OVSeg, or a MaskFormer.
+
+  A MaskFormer with a fixed list of classes has no embeddings: what gives them, and "no
+  object", stays as drawn, and its classifier is left out.
+
+  Args:
+    directory: of the checkpoint.
+    model: the proposer that gets it.
+    drawn: its own parameters, whose names and shapes are expected.
+
+  Raises:
+    FileNotFoundError: there is no checkpoint.
+    ValueError: it has no proposer, or one of another backbone, width or size.
+  """
+  params, stored = load_model(directory, what='proposer checkpoint')
+  if 'proposer' not in stored:
+    raise ValueError(
+      f'the checkpoint {directory} holds a {stored.get("model")!r} model; a proposer, '
+      'an OVSeg or a MaskFormer was expected'
+    )
+  params = dict(params.get('proposer', params))
+  found = MaskFormerConfig(**stored['proposer'])
+  _check_kind(directory, found.backbone_config(), model)
+  if found.num_classes:
+    params.pop('class_predictor', None)
+    params |= {name: drawn[name] for name in ('class_embed', 'no_object')}
+  elif found.embed_dim != model.embed_dim:
+    raise ValueError(
+      f'the proposer in {directory} embeds in {found.embed_dim} dimensions, '
+      f'config.proposer.embed_dim is {model.embed_dim}: it belongs to another CLIP'
+    )
+  problem = difference(drawn, params, what=f'the proposer in {directory}')
+  if problem:
+    raise ValueError(problem)
+  return params
+
+
+def _check_kind(
+  directory: str, found: backbones.Config, model: MaskFormerConfig
+) -> None:
+  wanted = backbones.kind(model.backbone_config())
+  if backbones.kind(found) != wanted:
+    raise ValueError(
+      f'the checkpoint {directory} has a {backbones.kind(found)} backbone, '
+      f'config.proposer.backbone asks for a {wanted}'
+    )
 
 
 def load_backbone(directory: str, model: MaskFormerConfig, drawn: Params) -> Params:
@@ -131,7 +215,6 @@ def load_backbone(directory: str, model: MaskFormerConfig, drawn: Params) -> Par
     ValueError: it has none, the other one, or one of another size.
   """
   params, stored = load_model(directory, what='backbone checkpoint')
-  wanted = backbones.kind(model.backbone_config())
   if 'proposer' in stored:
     params = params.get('proposer', params)['backbone']
     found = MaskFormerConfig(**stored['proposer']).backbone_config()
@@ -142,11 +225,7 @@ def load_backbone(directory: str, model: MaskFormerConfig, drawn: Params) -> Par
       f'the checkpoint {directory} holds a {stored.get("model")!r} model, which has no '
       'backbone; a backbone, a proposer or an OVSeg was expected'
     )
-  if backbones.kind(found) != wanted:
-    raise ValueError(
-      f'the checkpoint {directory} has a {backbones.kind(found)} backbone, '
-      f'config.proposer.backbone asks for a {wanted}'
-    )
+  _check_kind(directory, found, model)
   problem = difference(drawn, params, what=f'the backbone in {directory}')
   if problem:
     raise ValueError(problem)

@@ -1,0 +1,65 @@
+"""A small Swin MaskFormer learns thirteen photographs by heart.
+
+Shows that the recipe of the full models learns real label maps, where a GPU and the
+118,000 photographs of COCO-Stuff are not at hand: training, then evaluation on the same
+photographs. Any part of COCO-Stuff's training photographs with their label maps does:
+
+    python -m ovs_jax.data.prepare --dataset=coco_stuff_171 --allow_partial --source=DIR
+
+`DIR/coco` has the published layout (docs/datasets.md). Needs runs/quickstart/clip (or
+--config.stages.proposer.init.clip=DIR and --config.stages.ovseg.init.clip=DIR).
+Expected: see docs/results.md. Hardware: 2 CPU cores.
+Command: launch/run.sh --config=configs/proposer_photos.py
+"""
+
+import ml_collections
+
+from configs import common, scenes
+
+_CLIP = 'runs/quickstart/clip'
+
+
+def get_config(arg: str = '') -> ml_collections.ConfigDict:
+  """See above."""
+  if arg == 'smoke':
+    return scenes.pipeline(
+      'proposer_photos', 'proposer', arg, stage=_training('{run}/clip')
+    )
+  config = common.base('proposer_photos', 'pipeline')
+  config.dataset.name = 'coco_stuff_171'
+  config.dataset.variant = 'partial'
+  ovseg = scenes.assemble('{run}/proposer', _CLIP, prompt_depth=0)
+  ovseg.test.classifier = 'proposer'
+  # Every photograph fits into 640x640 pixels, which become 128x128, as in training.
+  evaluation = scenes.evaluate('{run}/ovseg/model')
+  evaluation.eval.split = 'train'
+  evaluation.eval.batch_size = 1
+  evaluation.eval.bucket = 640
+  evaluation.eval.max_targets = 16
+  stages = {'proposer': _training(_CLIP), 'ovseg': ovseg, 'evaluate': evaluation}
+  for name, stage in stages.items():
+    stage.name = name
+    stage.seed = config.get_ref('seed')
+    stage.text.templates = 'single'
+    for field in ('name', 'variant', 'data_dir'):
+      stage.dataset[field] = config.dataset.get_ref(field)
+  config.order = tuple(stages)
+  config.stages = ml_collections.ConfigDict(stages)
+  return common.finish(config, arg)
+
+
+def _training(clip: str) -> ml_collections.ConfigDict:
+  """Every step sees all photographs; nothing is there to keep it from overfitting."""
+  config = scenes.proposer_training(clip)
+  config.proposer.backbone = 'swin_micro'
+  config.proposer.num_queries = 24
+  config.proposer.layers = 2
+  config.train.classes = 'all'
+  config.train.steps = 400
+  config.train.save_every = 100
+  config.train.batch_size = 13
+  config.train.max_targets = 16
+  config.train.shortest = (75, 128)  # whole photographs: the longer side is limited
+  config.train.longest = 128
+  config.train.crop = 128
+  return config

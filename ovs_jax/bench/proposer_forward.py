@@ -1,0 +1,97 @@
+"""One picture through the proposer, as prediction runs it."""
+
+import dataclasses
+import time
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from ovs_jax.bench.measure import Variant, Workload
+from ovs_jax.core.lookup import lookup
+from ovs_jax.core.tree import count_parameters
+from ovs_jax.core.types import Params
+from ovs_jax.models.maskformer import PRESETS, MaskFormer, MaskFormerConfig
+from ovs_jax.models.maskformer import init_maskformer as init
+
+
+@dataclasses.dataclass(frozen=True)
+class Options:
+  """What `--set` changes.
+
+  Attributes:
+    preset: of the proposer: tiny, swin_b_l14 or r101c_b16.
+    side: of the pictures, in pixels.
+    batch: pictures at once.
+    dtype: of the computation.
+  """
+
+  preset: str = 'swin_b_l14'
+  side: int = 640
+  batch: int = 1
+  dtype: str = 'float32'
+
+
+def build(options: Options) -> Workload:
+  """The whole picture, and the same with a size that hides padding."""
+  config = proposer_config(options.preset, options.dtype)
+  params = random_params(config)
+  side = options.side
+  image = jax.random.uniform(
+    jax.random.key(0), (options.batch, side, side, 3), maxval=255.0
+  )
+  size = jnp.full(2, side, jnp.int32)
+  began = time.perf_counter()
+  plain = jax.jit(lambda params, image: _outputs(config, params, image, None)).lower(
+    params, image
+  )
+  plain = plain.compile()
+  compiling = time.perf_counter() - began
+  masked = (
+    jax.jit(lambda params, image, size: _outputs(config, params, image, size))
+    .lower(params, image, size)
+    .compile()
+  )
+  pairs = zip(plain(params, image), masked(params, image, size), strict=True)
+  error = max(float(jnp.abs(a - b).max() / jnp.abs(a).max()) for a, b in pairs)
+  variants = [
+    Variant('package', lambda: plain(params, image), program=plain),
+    Variant('bucket', lambda: masked(params, image, size), program=masked),
+  ]
+  facts = {
+    'parameters': count_parameters(params),
+    'compile_seconds': round(compiling, 1),
+    'largest relative difference': error,
+  }
+  return Workload('pictures', options.batch, variants, facts)
+
+
+def _outputs(
+  config: MaskFormerConfig, params: Params, image: Any, size: Any
+) -> tuple[jax.Array, jax.Array]:
+  out = MaskFormer(config).apply({'params': params}, image, size=size)
+  return out.embeddings, out.mask_logits
+
+
+def proposer_config(preset: str, dtype: str) -> MaskFormerConfig:
+  """Returns the sizes of a preset that computes in `dtype`."""
+  config = lookup(PRESETS, preset, 'proposer preset')
+  return dataclasses.replace(config, dtype=dtype)
+
+
+def random_params(config: MaskFormerConfig) -> Params:
+  """Returns parameters without compiling the program that would draw them."""
+  shapes = jax.eval_shape(lambda key: init(config, key), jax.random.key(0))
+  rng = np.random.default_rng(0)
+
+  def draw(path: Any, leaf: Any) -> jax.Array:
+    name = path[-1].key
+    if name in ('scale', 'var'):
+      return jnp.ones(leaf.shape, leaf.dtype)
+    # As wide as keeps the variance of what passes through.
+    fan_in = max(int(np.prod(leaf.shape[:-1])), 1) if len(leaf.shape) > 1 else 4
+    values = rng.standard_normal(leaf.shape, np.float32) * fan_in**-0.5
+    return jnp.asarray(values, leaf.dtype)
+
+  return jax.tree_util.tree_map_with_path(draw, shapes)
