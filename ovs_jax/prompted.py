@@ -21,7 +21,8 @@ from ovs_jax.models.clipseg_system import ClipSegSystem
 from ovs_jax.models.labelled_masks import MaskChunk, System, Texts
 from ovs_jax.models.systems import KINDS as KINDS
 from ovs_jax.models.systems import load_system
-from ovs_jax.ops import merging, painting
+from ovs_jax.ops import canvas as canvases
+from ovs_jax.ops import merging
 from ovs_jax.segmentation import NO_NAME, ProposalTable, Segment, Segmentation
 from ovs_jax.text.classes import Classes, Names, parse_background, parse_classes
 
@@ -58,7 +59,7 @@ class PromptedSegmentation(Segmentation):
       raise ValueError('no heat maps were kept; ask for them with heat=True')
     index = lookup({n: i for i, n in enumerate(self.names)}, name, 'name')
     source = self.heat[index].astype(np.float32)
-    return painting.resize_map(source, self.labels.shape)
+    return canvases.resize_map(source, self.labels.shape)
 
   def shares(self) -> dict[str, float]:
     """Returns the share of the picture that each name has, 0..1; by D they overlap."""
@@ -219,7 +220,7 @@ class _Painted:
   ) -> None:
     self._size, self._count, self._rule = size, count, rule
     self._threshold = threshold
-    self._canvas: painting.Canvas | None = None
+    self._canvas: canvases.Canvas | None = None
     self._soft: tuple[np.ndarray, np.ndarray] | None = None
     self._keep = heat
     self._heat: np.ndarray | None = None
@@ -229,11 +230,11 @@ class _Painted:
     """Takes some of the masks."""
     slots = chunk.cosines is not None
     if self._rule == 'C' and slots:
-      self._soft = painting.soft_labels(
+      self._soft = canvases.soft_labels(
         chunk.logits, chunk.cosines, self._size, tau=TAU
       )
     if self._canvas is None:
-      self._canvas = painting.Canvas(
+      self._canvas = canvases.Canvas(
         self._size,
         rule='B' if self._rule == 'B' else 'A',
         threshold=self._threshold,
@@ -241,7 +242,7 @@ class _Painted:
       )
     self._canvas.add(chunk.logits, chunk.labels)
     if self.claims is not None:
-      found = painting.claims_by_label(
+      found = canvases.claims_by_label(
         chunk.logits, chunk.labels, self._size, threshold=self._threshold
       )
       for k, mask in found.items():
@@ -251,7 +252,7 @@ class _Painted:
       self._warm(chunk)
 
   def _warm(self, chunk: MaskChunk) -> None:
-    p = painting.sigmoid(chunk.logits)
+    p = canvases.sigmoid(chunk.logits)
     if self._heat is None:
       self._heat = np.zeros((self._count, *p.shape[1:]), np.float16)
     for k, mask in zip(chunk.labels, p, strict=True):
@@ -262,7 +263,7 @@ class _Painted:
     """Returns labels, background included, and their scores."""
     if self._soft is not None:
       return self._soft
-    canvas = self._canvas or painting.Canvas(self._size)
+    canvas = self._canvas or canvases.Canvas(self._size)
     return canvas.finish()
 
   def heat_maps(self) -> Num[np.ndarray, 'k y x'] | None:

@@ -28,7 +28,7 @@ from ovs_jax.models.labelled_masks import (
   resize_cubic,
 )
 from ovs_jax.models.systems import load_system
-from ovs_jax.ops import painting
+from ovs_jax.ops import canvas as canvases
 from ovs_jax.ops.merging import RULES, UNASSIGNED
 from ovs_jax.text.classes import Classes
 
@@ -205,14 +205,14 @@ class Tally:
           yield name, mask_scores.count_pixels(labels, label, count)
       elif rule == 'C' and _is_by_slots(masks):
         chunk = masks[0]
-        labels, _ = painting.soft_labels(
+        labels, _ = canvases.soft_labels(
           chunk.logits, chunk.cosines, size, tau=settings.tau
         )
         yield rule, mask_scores.count_pixels(labels, label, count)
       elif rule == 'D' and few:
         claims: dict[int, Bool[np.ndarray, 'h w']] = {}
         for chunk in masks:
-          claims |= painting.claims_by_label(
+          claims |= canvases.claims_by_label(
             chunk.logits, chunk.labels, size, threshold=settings.threshold
           )
         yield 'D (binary masks)', mask_scores.count_claims(claims, label, count)
@@ -244,7 +244,7 @@ def _is_by_slots(masks: list[MaskChunk]) -> bool:
 def _paint(
   masks: list[MaskChunk], size: tuple[int, int], rule: str, threshold: float
 ) -> Int[np.ndarray, 'h w']:
-  canvas = painting.Canvas(
+  canvas = canvases.Canvas(
     size, rule=rule, threshold=threshold, by_area=not _is_by_slots(masks)
   )
   for chunk in masks:
@@ -258,7 +258,7 @@ def _name_regions(
   """True regions, each with the label of the mask that is most probable inside it."""
   means, labels = [], []
   for chunk in masks:
-    p = painting.probabilities(chunk.logits, label.shape)
+    p = canvases.probabilities(chunk.logits, label.shape)
     p = np.where(chunk.labels[:, None, None] >= 0, p, -1)
     means.append(np.stack([p[:, label == k].mean(axis=1) for k in present], axis=1))
     labels.append(chunk.labels)

@@ -4,7 +4,7 @@ A: the most probable mask that claims a pixel has it, whatever the order of the 
 B: masks are painted one over the other, the smallest last: small things stay visible.
 C: every class collects the masks that resemble it (`marginalise`); no threshold.
 D: no merging; a pixel may have several labels, so this is no segmentation.
-A mask claims pixels with at least the threshold's probability. `ops.painting` has A, B
+A mask claims pixels with at least the threshold's probability. `ops.canvas` has A, B
 and D.
 """
 

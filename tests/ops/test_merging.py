@@ -6,8 +6,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from ovs_jax.ops.canvas import Canvas, claims_by_label, probabilities, soft_labels
 from ovs_jax.ops.merging import UNASSIGNED, marginalise
-from ovs_jax.ops.painting import Canvas, claims_by_label, probabilities, soft_labels
 
 # Three masks on four pixels.
 P = np.array([[[0.9, 0.3, 0.1, 0.29]], [[0.2, 0.6, 0.1, 0.2]], [[0.9, 0.5, 0.2, 0.1]]])
