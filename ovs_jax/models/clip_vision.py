@@ -3,10 +3,11 @@
 from typing import Any
 
 import flax.linen as nn
+import jax
 import jax.numpy as jnp
 
 from ovs_jax.core.types import Array, Bool, Float
-from ovs_jax.models.layers import clip_blocks, layer_norm
+from ovs_jax.models.layers import ClipBlock, clip_blocks, layer_norm
 from ovs_jax.ops.resize import resize_positions
 
 
@@ -141,20 +142,28 @@ class ClipVision(nn.Module):
     position = resize_positions(jnp.asarray(position), size)
     x = x + position[None].astype(self.dtype)
     x = layer_norm('ln_pre', self.dtype, self.epsilon)(x)
-    blocks = self._blocks(wanted, project)
-    x, every = blocks(x, *self._deep_prompts(prompts), keep, None)
+    # Of the last block only the class token is used; drawing parameters needs it whole.
+    short = project == 'class' and not wanted and not self.is_initializing()
+    last = self.layers - 1 if short else self._needed(wanted, project)
+    if last:
+      blocks = self._blocks(last, collect=bool(wanted))
+      x, every = blocks(x, *self._deep_prompts(prompts, last), keep, None)
     taken = tuple(every[i] for i in wanted)
     if project == 'none':
       return None, taken
+    x = self._class_block(x) if short else x
     x = x[:, 0] if project == 'class' else x
     if project != 'raw':
       x = layer_norm('ln_post', jnp.float32, self.epsilon)(x)
     projection = self.param('proj', normal, (self.width, self.embed_dim))
     return (x @ projection).reshape(b, -1, self.embed_dim), taken
 
-  def _blocks(self, wanted: tuple[int, ...], project: str) -> nn.Module:
-    """Returns the blocks up to the last one that is needed."""
-    first = max(wanted) + 1 if wanted and project == 'none' else self.layers
+  def _needed(self, wanted: tuple[int, ...], project: str) -> int:
+    """Returns how many of the blocks are needed."""
+    return max(wanted) + 1 if wanted and project == 'none' else self.layers
+
+  def _blocks(self, first: int, *, collect: bool) -> nn.Module:
+    """Returns the first blocks."""
     return clip_blocks(
       layers=self.layers,
       num_heads=self.heads,
@@ -165,18 +174,34 @@ class ClipVision(nn.Module):
       remat=self.remat,
       unroll=min(self.unroll, first),
       first=first,
-      collect=bool(wanted),
+      collect=collect,
     )
 
+  def _class_block(self, x: Float[Array, 'b n d']) -> Float[Array, 'b 1 d']:
+    """Runs the last block for the class token alone, with its part of the stack."""
+    stack = self.variables['params']['blocks']
+    block = ClipBlock(
+      self.heads,
+      self.mlp,
+      self.activation,
+      self.epsilon,
+      self.dtype,
+      first_only=True,
+      parent=None,
+    )
+    last = jax.tree.map(lambda leaf: leaf[-1], stack)
+    x, _ = block.apply({'params': last}, x, None, None, None, None)
+    return x
+
   def _deep_prompts(
-    self, prompts: Float[Array, 'p n d'] | None
+    self, prompts: Float[Array, 'p n d'] | None, first: int
   ) -> tuple[Float[Array, 'l n d'] | None, Bool[Array, 'l'] | None]:
-    """Returns for each block the prompts that follow it and whether any do."""
+    """Returns for each of the first blocks what follows it and whether any does."""
     if prompts is None:
       return None, None
-    deep = min(self.prompt_depth - 1, self.layers)
-    pad = ((0, self.layers - deep), (0, 0), (0, 0))
-    return jnp.pad(prompts[1 : 1 + deep], pad), jnp.arange(self.layers) < deep
+    deep = min(self.prompt_depth - 1, first)
+    pad = ((0, first - deep), (0, 0), (0, 0))
+    return jnp.pad(prompts[1 : 1 + deep], pad), jnp.arange(first) < deep
 
 
 def _grid_position(

@@ -155,6 +155,7 @@ class ClipBlock(nn.Module):
   epsilon: float
   dtype: Any
   collect: bool = False  # whether to return the tokens a second time
+  first_only: bool = False  # whether only the first token is wanted
 
   @nn.compact
   def __call__(
@@ -164,8 +165,8 @@ class ClipBlock(nn.Module):
     replace: Bool[Array, ''] | None,
     keep: Bool[Array, 'b m'] | None,
     mask: Bool[Array, 'n n'] | None,
-  ) -> tuple[Float[Array, 'b n d'], Float[Array, 'b n d'] | None]:
-    """Runs the block.
+  ) -> tuple[Float[Array, 'b m1 d'], Float[Array, 'b m1 d'] | None]:
+    """Runs the block; with `first_only` all tokens are seen, and one is returned.
 
     Args:
       x: tokens; the class token comes first where there is one.
@@ -176,7 +177,9 @@ class ClipBlock(nn.Module):
     """
     width = x.shape[-1]
     y = layer_norm('ln_1', self.dtype, self.epsilon)(x)
-    x = x + Attention(self.num_heads, self.dtype, name='attn')(y, y, y, mask)
+    x = x[:, :1] if self.first_only else x
+    query = y[:, : x.shape[1]]
+    x = x + Attention(self.num_heads, self.dtype, name='attn')(query, y, y, mask)
     y = layer_norm('ln_2', self.dtype, self.epsilon)(x)
     y = ACTIVATIONS[self.activation](linear(self.mlp, name='c_fc', dtype=self.dtype)(y))
     x = x + linear(width, name='c_proj', dtype=self.dtype)(y)
