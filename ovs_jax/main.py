@@ -6,7 +6,6 @@ results go (default: runs/<name of the config>).
 """
 
 import json
-import os
 import pathlib
 import sys
 import traceback
@@ -19,6 +18,7 @@ from ml_collections import config_flags
 from ovs_jax.core.checkpoint import skip_noise
 from ovs_jax.core.files import check_writable
 from ovs_jax.core.lookup import lookup
+from ovs_jax.core.programs import keep_programs
 from ovs_jax.pipeline import check_owner, run_pipeline
 
 _CONFIG = config_flags.DEFINE_config_file('config', None, 'Configuration file.')
@@ -92,16 +92,6 @@ def run(mode: str, config: Any, workdir: pathlib.Path) -> dict[str, Any]:
   return job(config, workdir)
 
 
-def _cache_programs() -> None:
-  """Keeps compiled programs on disk, so that a second start is quick.
-
-  JAX_COMPILATION_CACHE_DIR chooses another place.
-  """
-  if not jax.config.jax_compilation_cache_dir:
-    home = pathlib.Path(os.environ.get('XDG_CACHE_HOME', '~/.cache')).expanduser()
-    jax.config.update('jax_compilation_cache_dir', str(home / 'ovs_jax' / 'programs'))
-
-
 def _is_ours(error: Exception) -> bool:
   """Whether a message was written for users; other errors keep their traceback."""
   raised = traceback.extract_tb(error.__traceback__)[-1].filename
@@ -116,7 +106,7 @@ def main(argv: list[str]) -> None:
   logging.set_verbosity(logging.WARNING)
   config = _CONFIG.value
   workdir = pathlib.Path(_WORKDIR.value or f'runs/{config.name}')
-  _cache_programs()
+  keep_programs()
   if _MULTIHOST.value:
     jax.distributed.initialize()
   try:

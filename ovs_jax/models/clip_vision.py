@@ -65,6 +65,22 @@ class ClipVision(nn.Module):
     x, _ = self._run(image, keep, (), 'class')
     return x[:, 0]
 
+  def masks(
+    self, image: Float[Array, 'b h w 3'], seen: Bool[Array, 'b q n']
+  ) -> Float[Array, 'b q d']:
+    """Embeds parts of images in one forward pass; images may have any size.
+
+    Args:
+      image: as for `features`, which says how positions are resized.
+      seen: patches that each part consists of. A copy of the class token attends to
+        them and to itself; nothing attends to the copies.
+
+    Returns:
+      The copies after the final projection, not L2-normalised.
+    """
+    x, _ = self._run(image, None, (), 'all', seen)
+    return x[:, -seen.shape[1] :]
+
   def features(
     self,
     image: Float[Array, 'b h w 3'],
@@ -113,6 +129,7 @@ class ClipVision(nn.Module):
     keep: Bool[Array, 'b n'] | None,
     wanted: tuple[int, ...],
     project: str,
+    seen: Bool[Array, 'b q p'] | None = None,
   ) -> tuple[Float[Array, 'b m d'] | None, tuple[Float[Array, 'b t e'], ...]]:
     b, h, w, _ = image.shape
     grid = self.image_size // self.patch
@@ -142,12 +159,17 @@ class ClipVision(nn.Module):
     position = resize_positions(jnp.asarray(position), size)
     x = x + position[None].astype(self.dtype)
     x = layer_norm('ln_pre', self.dtype, self.epsilon)(x)
+    mask = None
+    if seen is not None:
+      mask = _copies_see(seen)
+      copies = jnp.broadcast_to(x[:, :1], (b, seen.shape[1], self.width))
+      x = jnp.concatenate([x, copies], axis=1)
     # Of the last block only the class token is used; drawing parameters needs it whole.
     short = project == 'class' and not wanted and not self.is_initializing()
     last = self.layers - 1 if short else self._needed(wanted, project)
     if last:
       blocks = self._blocks(last, collect=bool(wanted))
-      x, every = blocks(x, *self._deep_prompts(prompts, last), keep, None)
+      x, every = blocks(x, *self._deep_prompts(prompts, last), keep, mask)
     taken = tuple(every[i] for i in wanted)
     if project == 'none':
       return None, taken
@@ -202,6 +224,16 @@ class ClipVision(nn.Module):
     deep = min(self.prompt_depth - 1, first)
     pad = ((0, first - deep), (0, 0), (0, 0))
     return jnp.pad(prompts[1 : 1 + deep], pad), jnp.arange(first) < deep
+
+
+def _copies_see(seen: Bool[Array, 'b q n']) -> Bool[Array, 'b t t']:
+  """The attention that is allowed: tokens are class, patches, copies of the class."""
+  b, q, n = seen.shape
+  image = jnp.ones((b, 1 + n, 1 + n), bool)
+  top = jnp.concatenate([image, jnp.zeros((b, 1 + n, q), bool)], axis=2)
+  own = jnp.broadcast_to(jnp.eye(q, dtype=bool)[None], (b, q, q))
+  copies = jnp.concatenate([jnp.zeros((b, q, 1), bool), seen, own], axis=2)
+  return jnp.concatenate([top, copies], axis=1)
 
 
 def _grid_position(

@@ -105,11 +105,14 @@ class Attention(nn.Module):
     query: Float[Array, 'b n d'],
     key: Float[Array, 'b m d'],
     value: Float[Array, 'b m d'],
-    mask: Bool[Array, 'n m'] | None = None,
+    mask: Bool[Array, '*any n m'] | None = None,
     *,
     train: bool = False,
   ) -> Float[Array, 'b n d']:
-    """Attends from `query` to `key`; `mask` is True where that is allowed."""
+    """Attends from `query` to `key`; `mask` is True where that is allowed.
+
+    The mask is one for all, or one for each of the batch.
+    """
     width = query.shape[-1]
     heads = (self.num_heads, width // self.num_heads)
     # The initial scale is that of one d x d matrix, not of d x heads x head size.
@@ -120,7 +123,8 @@ class Attention(nn.Module):
     q = q * (heads[1] ** -0.5)
     scores = jnp.einsum('bnhd,bmhd->bhnm', q, k, preferred_element_type=jnp.float32)
     if mask is not None:
-      scores = jnp.where(mask[None, None], scores, -jnp.inf)
+      mask = mask[None, None] if mask.ndim == 2 else mask[:, None]
+      scores = jnp.where(mask, scores, -jnp.inf)
     weights = jax.nn.softmax(scores, axis=-1).astype(self.dtype)
     if train and self.dropout:
       weights = nn.Dropout(self.dropout, deterministic=False)(weights)
@@ -164,7 +168,7 @@ class ClipBlock(nn.Module):
     prompt: Float[Array, 'm d'] | None,
     replace: Bool[Array, ''] | None,
     keep: Bool[Array, 'b m'] | None,
-    mask: Bool[Array, 'n n'] | None,
+    mask: Bool[Array, '*any n n'] | None,
   ) -> tuple[Float[Array, 'b m1 d'], Float[Array, 'b m1 d'] | None]:
     """Runs the block; with `first_only` all tokens are seen, and one is returned.
 

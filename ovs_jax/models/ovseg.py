@@ -115,10 +115,16 @@ def _pad(image: Array, size: tuple[int, int]) -> Array:
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class Proposed:
-  """What the proposer says of an image; see `Encoded` for the fields."""
+  """What the proposer says of an image.
+
+  Attributes:
+    embeddings: see `Encoded`.
+    mask_logits: at stride 4; `full_masks` makes the masks of them.
+    no_object: see `Encoded`.
+  """
 
   embeddings: Float[Array, 'q d']
-  masks: Float[Array, 'q h w']
+  mask_logits: Float[Array, 'q y x']
   no_object: Float[Array, '1 d']
 
 
@@ -129,15 +135,30 @@ def propose(
   size: Num[Array, '2'] | None = None,
 ) -> Proposed:
   """Proposes masks; see `encode_image` for the arguments."""
-  h, w = image.shape[:2]
   out = MaskFormer(config.proposer).apply(
     {'params': params['proposer']}, image[None].astype(jnp.float32), size=size
   )
-  masks = jax.nn.sigmoid(resize_bilinear(out.mask_logits[-1, 0], (h, w)))
-  if size is not None:
-    inside = (jnp.arange(h)[:, None] < size[0]) & (jnp.arange(w)[None] < size[1])
-    masks = jnp.where(inside[None], masks, 0.0)
-  return Proposed(out.embeddings[-1, 0], masks, out.no_object)
+  return Proposed(out.embeddings[-1, 0], out.mask_logits[-1, 0], out.no_object)
+
+
+def full_masks(
+  mask_logits: Float[Array, 'q y x'],
+  full: tuple[int, int],
+  size: Num[Array, '2'] | None = None,
+) -> Float[Array, 'q h w']:
+  """Returns the masks' probabilities.
+
+  Args:
+    mask_logits: at stride 4.
+    full: height and width of the padded image.
+    size: of the part that is not padding, outside of which masks are 0.
+  """
+  masks = jax.nn.sigmoid(resize_bilinear(mask_logits, full))
+  if size is None:
+    return masks
+  y, x = (jnp.arange(length) for length in full)
+  inside = (y[:, None] < size[0]) & (x[None] < size[1])
+  return jnp.where(inside[None], masks, 0.0)
 
 
 def encode_image(
@@ -157,19 +178,13 @@ def encode_image(
       as in the reference.
   """
   proposed = propose(config, params, image, size)
-  regions = crop_regions(image, proposed.masks, config.region)
+  masks = full_masks(proposed.mask_logits, image.shape[:2], size)
+  regions = crop_regions(image, masks, config.region)
   embeddings = embed_regions(config, params['clip'], regions)
-  return join(proposed, regions, embeddings)
-
-
-def join(
-  proposed: Proposed, regions: Regions, embeddings: Float[Array, 'q d']
-) -> Encoded:
-  """Returns all that is kept of an image: the crops themselves are not."""
   return Encoded(
     embeddings=proposed.embeddings,
     regions=embeddings,
-    masks=proposed.masks,
+    masks=masks,
     boxes=regions.boxes,
     valid=regions.valid,
     no_object=proposed.no_object,
@@ -196,8 +211,13 @@ def embed_regions(
     embed,
     regions.valid,
     jnp.ones((count, config.clip.embed_dim)),
-    chunk=min(config.chunk, CROPS_AT_ONCE),
+    chunk=chunk_size(config),
   )
+
+
+def chunk_size(config: OvSegConfig) -> int:
+  """Returns how many crops go through CLIP at once."""
+  return min(config.chunk, CROPS_AT_ONCE)
 
 
 def embed_crops(

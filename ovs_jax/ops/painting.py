@@ -91,7 +91,7 @@ def paint(
   cpu = jax.default_backend() == 'cpu'
   tile, group = tile or (64 if cpu else 256), group or (64 if cpu else 256)
   y0, x0, y1, x1 = views[0].place
-  rows, columns = _axis(views, 0, tile), _axis(views, 1, tile)
+  rows, columns = axis_tiles(views, 0, tile), axis_tiles(views, 1, tile)
   labels, scores = _paint(
     weights,
     tuple(view.masks for view in views),
@@ -103,7 +103,7 @@ def paint(
   return labels[: y1 - y0, : x1 - x0], scores[: y1 - y0, : x1 - x0]
 
 
-def _axis(
+def axis_tiles(
   views: Sequence[View], axis: int, tile: int
 ) -> tuple[Int[np.ndarray, 's n'], Float[np.ndarray, 's n t p']]:
   """For each view and tile: where its source starts, and the matrix that resizes it."""
@@ -150,20 +150,9 @@ def _paint(
   size = rows[1].shape[1] * tile, columns[1].shape[1] * tile
   classes = weights.T
 
-  def resized(y: Array, x: Array) -> Array:
-    parts = []
-    for s, every in enumerate(masks):
-      start = (0, rows[0][s, y], columns[0][s, x])
-      shape = (every.shape[0], rows[1].shape[3], columns[1].shape[3])
-      part = jax.lax.dynamic_slice(every, start, shape)
-      part = jnp.einsum('ti,vij->vtj', rows[1][s, y], part, precision=EXACT)
-      part = jnp.einsum('uj,vtj->vtu', columns[1][s, x], part, precision=EXACT)
-      parts.append(part)
-    return jnp.concatenate(parts)  # q t t
-
   def one(i: Array, found: tuple[Array, Array]) -> tuple[Array, Array]:
     y, x = i // counts[1], i % counts[1]
-    tiles = best_classes(classes, resized(y, x), group=group)
+    tiles = best_classes(classes, resized(masks, rows, columns, (y, x)), group=group)
     corner = (y * tile, x * tile)
     return tuple(
       jax.lax.dynamic_update_slice(whole, part, corner)
@@ -172,6 +161,25 @@ def _paint(
 
   empty = jnp.zeros(size, jnp.int32), jnp.zeros(size, jnp.float32)
   return jax.lax.fori_loop(0, counts[0] * counts[1], one, empty)
+
+
+def resized(
+  masks: tuple[Float[Array, 'v h w'], ...],
+  rows: tuple[Int[Array, 's n'], Float[Array, 's n t i']],
+  columns: tuple[Int[Array, 's m'], Float[Array, 's m t j']],
+  place: tuple[Array, Array],
+) -> Float[Array, 'q t t']:
+  """Returns the masks of all views on one tile; see `axis_tiles`."""
+  y, x = place
+  parts = []
+  for s, every in enumerate(masks):
+    start = (0, rows[0][s, y], columns[0][s, x])
+    shape = (every.shape[0], rows[1].shape[3], columns[1].shape[3])
+    part = jax.lax.dynamic_slice(every, start, shape)
+    part = jnp.einsum('ti,vij->vtj', rows[1][s, y], part, precision=EXACT)
+    part = jnp.einsum('uj,vtj->vtu', columns[1][s, x], part, precision=EXACT)
+    parts.append(part)
+  return jnp.concatenate(parts)
 
 
 def best_classes(

@@ -111,6 +111,7 @@ def crop_regions(
   *,
   size: tuple[int, int] | None = None,
   chunk: int = 8,
+  cut: bool = True,
 ) -> Regions:
   """Cuts every proposal out of the image (OVSeg, section 3.3).
 
@@ -120,6 +121,7 @@ def crop_regions(
     config: see `RegionConfig`.
     size: height and width of the part that is not padding; boxes end there.
     chunk: proposals resampled at once; bounds the memory.
+    cut: whether to make the crops; otherwise they have no pixels.
 
   Returns:
     The crops in the proposals' order. Those of invalid proposals are not cut, and 0.
@@ -128,13 +130,16 @@ def crop_regions(
   binary = masks > config.threshold
   boxes, valid = tight_boxes(binary)
   boxes = expand_boxes(boxes, config.expand, size or (h, w))
+  if not cut:
+    nothing = jnp.zeros((len(valid), 0, 0))
+    return Regions(nothing[..., None] * jnp.ones((1, 1, 1, 3)), nothing, boxes, valid)
   image = image.astype(jnp.float32)
   fill = 255 * jnp.asarray(CLIP_MEAN, jnp.float32).reshape(1, 1, 3)
   if config.fill == 'zero':
     fill = jnp.zeros_like(fill)
   weights = masks if config.matting else binary.astype(jnp.float32)
 
-  def cut(weight: Array, box: Array) -> tuple[Array, Array]:
+  def cut_one(weight: Array, box: Array) -> tuple[Array, Array]:
     shown = image
     if config.fill != 'none':
       shown = image * weight[..., None] + fill * (1 - weight[..., None])
@@ -148,7 +153,7 @@ def crop_regions(
 
   side = config.size
   pixels, cropped = map_valid(
-    lambda places: jax.vmap(cut)(weights[places], boxes[places]),
+    lambda places: jax.vmap(cut_one)(weights[places], boxes[places]),
     valid,
     (jnp.zeros((len(valid), side, side, 3)), jnp.zeros((len(valid), side, side))),
     chunk=chunk,
