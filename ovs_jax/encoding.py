@@ -132,16 +132,7 @@ def encode_pictures(
       )
       for image, size in zip(padded, sizes, strict=True)
     ]
-    regions = tuple(one[2] for one in found)
-    if mode == 'one_pass':
-      rows = [
-        one_pass.embed_masks(config, params['clip'], jnp.asarray(s), one[1])
-        for s, one in zip(small, found, strict=True)
-      ]
-    elif mode == 'exact':
-      rows = embed_crops(config, params['clip'], regions)
-    else:
-      rows = [jnp.ones(one[0].embeddings.shape) for one in found]
+    rows = _first_rows(config, params['clip'], small, found, mode)
     for i, (proposed, masks, cut) in enumerate(found):
       encoded = ovseg.Encoded(
         embeddings=proposed.embeddings,
@@ -155,6 +146,24 @@ def encode_pictures(
       crops = Crops(config, params['clip'], cut) if lazy else None
       done.append(EncodedImage(part[i].shape[:2], sizes[i], encoded, crops))
   return done
+
+
+def _first_rows(
+  config: ovseg.OvSegConfig,
+  params: Params,
+  pictures: Sequence[UInt8[np.ndarray, 'h w 3']],
+  found: Sequence[tuple[ovseg.Proposed, Array, Regions]],
+  mode: str,
+) -> list[Float[Array, 'q d']]:
+  """Returns CLIP's embeddings, or ones where it depends on the names which it needs."""
+  if mode == 'exact':
+    return embed_crops(config, params, tuple(cut for _, _, cut in found))
+  if mode == 'one_pass':
+    return [
+      one_pass.embed_masks(config, params, jnp.asarray(picture), masks)
+      for picture, (_, masks, _) in zip(pictures, found, strict=True)
+    ]
+  return [jnp.ones(proposed.embeddings.shape) for proposed, _, _ in found]
 
 
 def encode_windows(

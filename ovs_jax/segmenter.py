@@ -45,7 +45,7 @@ from ovs_jax.settings import (
   computing_in,
 )
 from ovs_jax.shortcuts import certified, filtered
-from ovs_jax.text.classes import Names, parse_background, parse_classes
+from ovs_jax.text.classes import Classes, Names, parse_background, parse_classes
 from ovs_jax.weighing import RULES, Weights, weigh
 
 OTHERS = 'others'  # joins a single name: a softmax over one class is always 1
@@ -249,9 +249,8 @@ class Segmenter:
     behind = parse_background(background, classes)
     classifier, weight = self._method(classifier, weight, rule)
     check_threshold(threshold)
-    asked = choosing = classes + behind
-    if len(asked) == 1 and classes.names[0].lower() != OTHERS:
-      asked = asked + parse_classes(OTHERS)
+    choosing = classes + behind
+    asked = _with_others(choosing)
     templates = self.settings.templates if templates is None else templates
     rows, owner = self._embedder.classes(asked, templates, synonyms)
     method = {'classifier': classifier, 'weight': weight}
@@ -262,13 +261,8 @@ class Segmenter:
     parts = encoded.windows if windows else (encoded,)
     check_asked(windows, self.settings.mode, rule, threshold, panoptic)
     weighed = [self._weigh(part, run, len(asked), method) for part in parts]
-    segmentation = result(
-      encoded,
-      classes.names,
-      weighed,
-      threshold,
-      self._binary if rule == 'demo' else None,
-    )
+    binary = self.config.region.threshold if rule == 'demo' else None
+    segmentation = result(encoded, classes.names, weighed, threshold, binary)
     if not panoptic:
       return segmentation
     found = divide(encoded, weighed[0][0], classes.names, trained=self.panoptic)
@@ -293,10 +287,6 @@ class Segmenter:
       one.segment(one.encode(image), names, **options) for one in (self, exact)
     )
     return first.agreement(second)
-
-  @property
-  def _binary(self) -> float:
-    return self.config.region.threshold
 
   def _weigh(
     self,
@@ -326,6 +316,13 @@ class Segmenter:
     weight = self.settings.weight if weight is None else weight
     check_method(classifier, weight)
     return classifier, weight
+
+
+def _with_others(classes: Classes) -> Classes:
+  """Gives a single name something to compete with."""
+  if len(classes) > 1 or classes.names[0].lower() == OTHERS:
+    return classes
+  return classes + parse_classes(OTHERS)
 
 
 # Named here so that it can be replaced.

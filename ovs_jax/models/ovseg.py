@@ -21,9 +21,10 @@ from ovs_jax.ops.regions import (
 )
 from ovs_jax.ops.resize import resize_bilinear
 
-# Crops through CLIP at once, at most. A few keep two cores or a GPU busy (16 crops are
-# 4,112 tokens of ViT-L/14); with more, filling up the last chunk costs more.
-CROPS_AT_ONCE = 16
+# Crops through CLIP at once, at most: as few as keep the device busy, since the last
+# chunk is filled up with crops that nobody wants.
+CROPS_AT_ONCE = {'cpu': 8}
+_CROPS_ELSEWHERE = 32
 
 
 @dataclasses.dataclass(frozen=True)
@@ -217,7 +218,8 @@ def embed_regions(
 
 def chunk_size(config: OvSegConfig) -> int:
   """Returns how many crops go through CLIP at once."""
-  return min(config.chunk, CROPS_AT_ONCE)
+  most = CROPS_AT_ONCE.get(jax.default_backend(), _CROPS_ELSEWHERE)
+  return min(config.chunk, most)
 
 
 def embed_crops(

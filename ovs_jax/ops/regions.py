@@ -184,7 +184,7 @@ def map_valid(
   chunk = min(chunk, count)
   order = jnp.argsort(~valid, stable=True)
 
-  def fill(i: Array, rows: Any) -> Any:
+  def fill(i: Array | int, rows: Any) -> Any:
     # The last chunk is moved up instead of cut; what it repeats is the same again.
     start = jnp.minimum(i * chunk, count - chunk)
     places = jax.lax.dynamic_slice(order, (start,), (chunk,))
