@@ -54,12 +54,14 @@ def computing_in(config: ovseg.OvSegConfig, dtype: str) -> ovseg.OvSegConfig:
 
 
 def check_method(classifier: str, weight: float) -> None:
+  """Raises ValueError for an unknown classifier or a weight out of range."""
   lookup({name: name for name in CLASSIFIERS}, classifier, 'classifier')
   if not 0 <= weight <= 1:
     raise ValueError(f'the ensemble weight must lie in 0..1, got {weight}')
 
 
 def check_threshold(threshold: float) -> None:
+  """Raises ValueError for what is not a score."""
   if not (math.isfinite(threshold) and threshold >= 0):
     raise ValueError(
       f'the threshold must be a score of at least 0, got {threshold}; 0 keeps all '
@@ -68,6 +70,7 @@ def check_threshold(threshold: float) -> None:
 
 
 def check_window(window: int | None, overlap: float, mode: str) -> None:
+  """Raises ValueError for windows that cannot be, or not in this mode."""
   if window is not None and window < 32:
     raise ValueError(f'windows must have at least 32 pixels a side, got {window}')
   if not 0 <= overlap <= 0.5:
