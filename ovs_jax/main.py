@@ -6,7 +6,6 @@ results go (default: runs/<name of the config>).
 """
 
 import json
-import os
 import pathlib
 import platform
 import sys
@@ -23,6 +22,7 @@ from ovs_jax.core.checkpoint import skip_noise
 from ovs_jax.core.files import check_writable, fingerprint
 from ovs_jax.core.lookup import lookup
 from ovs_jax.core.preemption import STOPPED_STATUS, Stopped
+from ovs_jax.core.programs import keep_programs
 from ovs_jax.needs import check_needs
 from ovs_jax.pipeline import check_owner, run_pipeline
 
@@ -125,16 +125,6 @@ def _plain(config: Any) -> dict[str, Any]:
   return json.loads(json.dumps(config.to_dict(), default=str))
 
 
-def _cache_programs() -> None:
-  """Keeps compiled programs on disk, so that a second start is quick.
-
-  JAX_COMPILATION_CACHE_DIR chooses another place.
-  """
-  if not jax.config.jax_compilation_cache_dir:
-    home = pathlib.Path(os.environ.get('XDG_CACHE_HOME', '~/.cache')).expanduser()
-    jax.config.update('jax_compilation_cache_dir', str(home / 'ovs_jax' / 'programs'))
-
-
 def _is_ours(error: Exception) -> bool:
   """Whether a message was written for users; other errors keep their traceback."""
   raised = traceback.extract_tb(error.__traceback__)[-1].filename
@@ -153,7 +143,7 @@ def main(argv: list[str]) -> None:
   if _I_KNOW.value:
     config.suite.i_know = True
   workdir = pathlib.Path(_WORKDIR.value or f'runs/{config.name}')
-  _cache_programs()
+  keep_programs()
   try:
     if _MULTIHOST.value:
       hosts.join()

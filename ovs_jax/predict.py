@@ -9,6 +9,11 @@ For each photo it writes `<photo>_labels.png`, an index into the names for every
 prints how much of the picture each name has. A photo whose results are there, made with
 the same settings from the same photo, is skipped.
 
+Photos larger than --window are cut into windows that overlap. --panoptic adds
+`<photo>_panoptic.png`, an id for every pixel (0 where there is none), and the segments
+with these ids to the JSON. --mode and --dtype trade exactness for time, and
+--agreement tells at what price.
+
 With --classify it prints how probable each name is for the picture as a whole.
 """
 
@@ -16,39 +21,43 @@ import argparse
 import pathlib
 import sys
 import warnings
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
+import numpy as np
 from tqdm import tqdm
 
-from ovs_jax import prompted, prompted_options
+from ovs_jax import prompted_options
 from ovs_jax.classifier import Classifier
 from ovs_jax.core.checkpoint import resolve
 from ovs_jax.core.files import check_writable
 from ovs_jax.core.images import read_image
+from ovs_jax.core.programs import keep_programs
 from ovs_jax.core.runlog import progress
-from ovs_jax.ops.ensemble import CLASSIFIERS
+from ovs_jax.encoding import PICTURES_AT_ONCE, Picture
 from ovs_jax.ops.overlay import percent
 from ovs_jax.photos import find_photos
+from ovs_jax.predict_options import check_flags, parser
 from ovs_jax.results import describe, is_done, photo_key, plan, report, write
 from ovs_jax.segmenter import Segmenter
 from ovs_jax.text.classes import (
-  SYNONYMS,
   Classes,
   parse_background,
   parse_classes,
   read_names,
 )
-from ovs_jax.text.templates import TEMPLATES
 from ovs_jax.weighing import RULES
 
 _TOP = 20  # names that --classify prints
+# Flags beyond those of the method that change what is written.
+_SPEED = ('mode', 'dtype', 'window', 'overlap', 'panoptic', 'agreement')
 
 
 def main(argv: Sequence[str] | None = None) -> int:
   """Runs the command; returns 0, or 2 after a mistake, which it explains."""
-  arguments = _parser().parse_args(argv)
+  arguments = parser().parse_args(argv)
   sys.stdout.reconfigure(errors='backslashreplace')  # names in any script
+  keep_programs()
   with warnings.catch_warnings():
     warnings.showwarning = _show_warning
     try:
@@ -56,115 +65,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (ValueError, OSError) as error:
       _complain(error)
       return 2
-
-
-def _parser() -> argparse.ArgumentParser:
-  parser = argparse.ArgumentParser(
-    prog='python -m ovs_jax.predict',
-    description='Segments photos by the names you give.',
-  )
-  parser.add_argument(
-    '--checkpoint',
-    required=True,
-    metavar='DIR',
-    help='directory of an OVSeg, CLIPSeg or CoSeg model; for --classify of a CLIP or '
-    'OVSeg model',
-  )
-  parser.add_argument(
-    '--image',
-    required=True,
-    nargs='+',
-    action='extend',
-    metavar='PATH',
-    help='photos, such as JPEG or PNG files; folders; or quoted patterns: '
-    '"photos/**/*.jpg"',
-  )
-  names = parser.add_mutually_exclusive_group(required=True)
-  names.add_argument(
-    '--names',
-    help='what to look for, separated by commas: "red ball, grass"; everything else '
-    'goes to the closest of them, so name the background as well',
-  )
-  names.add_argument(
-    '--names-file',
-    metavar='FILE',
-    help='a text file with one "name" or "name: synonym, synonym" per line',
-  )
-  parser.add_argument(
-    '--classify',
-    action='store_true',
-    help='print how probable each name is for the whole picture; no segmentation',
-  )
-  _add_text_options(parser)
-  _add_segment_options(parser)
-  prompted_options.add_options(parser)
-  return parser
-
-
-def _add_text_options(parser: argparse.ArgumentParser) -> None:
-  parser.add_argument(
-    '--templates',
-    choices=TEMPLATES,
-    help="sentences that names are put into (default: the checkpoint's; for --classify "
-    'single)',
-  )
-  parser.add_argument(
-    '--synonyms',
-    choices=SYNONYMS,
-    default='mean',
-    help='of a names file: mean of their embeddings, best of them, or all as one '
-    'string (default: %(default)s)',
-  )
-  parser.add_argument(
-    '--text-cache',
-    metavar='DIR',
-    help='where embeddings of names are kept, or "off" (default: $OVS_JAX_TEXT_CACHE, '
-    'or ~/.cache/ovs_jax/text)',
-  )
-
-
-def _add_segment_options(parser: argparse.ArgumentParser) -> None:
-  """Those that --classify does not take; all are None or false by default."""
-  group = parser.add_argument_group('segmentation')
-  group.add_argument(
-    '--background',
-    metavar='NAMES',
-    help='names that compete, but get no label: "wall, floor"',
-  )
-  group.add_argument(
-    '--threshold', type=float, help='pixels with a lower score get no label'
-  )
-  group.add_argument(
-    '--rule',
-    choices=(*RULES, *prompted.RULES),
-    help="pixels: all proposals add up; demo: the best one of each name (OVSeg's "
-    'demo) (default: pixels). For CLIPSeg and CoSeg A, B, C or D, see '
-    'ovs_jax.prompted (default: A)',
-  )
-  group.add_argument(
-    '--prompts', metavar='DIR', help='mask prompts for its CLIP, stored separately'
-  )
-  group.add_argument(
-    '--classifier',
-    choices=CLASSIFIERS,
-    help="who names the proposals (default: the checkpoint's)",
-  )
-  group.add_argument(
-    '--weight',
-    type=float,
-    help="of CLIP in the ensemble, 0..1 (default: the checkpoint's)",
-  )
-  group.add_argument(
-    '--output',
-    metavar='DIR',
-    help='where results are written (default: predictions)',
-  )
-  group.add_argument(
-    '--scores', action='store_true', help='write scores and proposals as .npz too'
-  )
-  group.add_argument(
-    '--overwrite', action='store_true', help='make results again that are there'
-  )
 
 
 def _names(arguments: argparse.Namespace) -> Classes:
@@ -175,11 +75,16 @@ def _names(arguments: argparse.Namespace) -> Classes:
 
 def _predict(arguments: argparse.Namespace) -> int:
   """Segments all images. One that cannot be read does not stop the others."""
-  _check_rule(arguments)
+  check_flags(arguments)
   classes = _names(arguments)
   background = parse_background(arguments.background, classes)
   output = 'predictions' if arguments.output is None else arguments.output
-  jobs = plan(find_photos(arguments.image), output, scores=arguments.scores)
+  jobs = plan(
+    find_photos(arguments.image),
+    output,
+    scores=arguments.scores,
+    panoptic=arguments.panoptic,
+  )
   try:
     check_writable(output, megabytes=10)
   except OSError as error:
@@ -199,18 +104,18 @@ def _predict(arguments: argparse.Namespace) -> int:
   segmenter.embed_names(classes + background, synonyms=arguments.synonyms)
   asked = _asked(arguments, background)
   failures = 0
-  for path in _progress(list(jobs), 'segment'):
-    try:
-      image = read_image(path)
-    except (ValueError, FileNotFoundError) as error:
-      _complain(error)
+  found = _encoded(segmenter, list(jobs), arguments)
+  for path, image, picture in _progress(found, len(jobs), 'segment'):
+    if picture is None:
       failures += 1
       continue
-    result = segmenter.segment(segmenter.encode(image), classes, **asked)
+    result = segmenter.segment(picture, classes, **asked)
     description = describe(result, path, settings, keys[path])
+    if arguments.agreement:
+      description['agreement'] = segmenter.agreement(image, classes, **asked)
     prompted_options.write_more(arguments, result, image, path)
     write(result, image, jobs[path], description)
-    tqdm.write(report(path, result, jobs[path]), file=sys.stdout)
+    tqdm.write(report(path, result, jobs[path], description), file=sys.stdout)
   return 2 if failures else 0
 
 
@@ -223,7 +128,36 @@ def _asked(arguments: argparse.Namespace, background: Classes) -> dict[str, Any]
     'background': background,
     'threshold': arguments.threshold or 0.0,
     'rule': arguments.rule or RULES[0],
+    'panoptic': arguments.panoptic,
   }
+
+
+def _encoded(
+  segmenter: Any, paths: list[pathlib.Path], arguments: argparse.Namespace
+) -> Iterator[tuple[pathlib.Path, np.ndarray | None, Picture | None]]:
+  """Reads and encodes photos, several at once; None for those that cannot be read."""
+  at_once = 1 if arguments.window else PICTURES_AT_ONCE
+  overlap = {} if arguments.overlap is None else {'overlap': arguments.overlap}
+  for start in range(0, len(paths), at_once):
+    images = {path: _read(path) for path in paths[start : start + at_once]}
+    good = {path: image for path, image in images.items() if image is not None}
+    cut = {'window': arguments.window, **overlap}
+    if prompted_options.is_prompted(arguments):
+      pictures = [segmenter.encode(image) for image in good.values()]
+    else:
+      pictures = segmenter.encode([*good.values()], **cut) if good else []
+    encoded = dict(zip(good, pictures, strict=True))
+    for path, image in images.items():
+      yield path, image, encoded.get(path)
+
+
+def _read(path: pathlib.Path) -> np.ndarray | None:
+  """Reads a photo; says why if it cannot."""
+  try:
+    return read_image(path)
+  except (ValueError, FileNotFoundError) as error:
+    _complain(error)
+    return None
 
 
 def _load(arguments: argparse.Namespace) -> Any:
@@ -234,23 +168,11 @@ def _load(arguments: argparse.Namespace) -> Any:
     classifier=arguments.classifier,
     weight=arguments.weight,
     templates=arguments.templates,
+    mode=arguments.mode,
     text_cache=arguments.text_cache,
+    dtype=arguments.dtype,
     prompts=arguments.prompts,
   )
-
-
-def _check_rule(arguments: argparse.Namespace) -> None:
-  """Raises ValueError for flags that `Segmenter.segment` would refuse too late."""
-  threshold = arguments.threshold
-  if threshold is not None and not 0 <= threshold < float('inf'):
-    raise ValueError(f'--threshold must be a score of at least 0, got {threshold}')
-  if arguments.rule == 'demo' and (
-    arguments.classifier not in (None, 'clip') or arguments.weight is not None
-  ):
-    raise ValueError(
-      "--rule=demo takes CLIP's probabilities alone; leave --classifier and --weight "
-      'out, or take --rule=pixels'
-    )
 
 
 def _settings(
@@ -269,7 +191,7 @@ def _settings(
     **prompts,
     'classes': dict(zip(classes.names, map(list, classes.words), strict=True)),
     'background': dict(zip(background.names, map(list, background.words), strict=True)),
-    **{flag: getattr(arguments, flag) for flag in flags},
+    **{flag: getattr(arguments, flag) for flag in flags + _SPEED},
     **prompted_options.settings(arguments),
   }
 
@@ -277,9 +199,10 @@ def _settings(
 def _classify(arguments: argparse.Namespace) -> int:
   """Prints the probabilities for all images, as `_predict` goes on after a bad one."""
   given = vars(arguments)
-  flags = ('background', 'threshold', 'rule', 'classifier', 'weight', 'prompts')
-  flags = [f for f in (*flags, 'output') if given[f] is not None]
-  flags += [f for f in ('scores', 'overwrite') if given[f]]
+  flags = ('background', 'threshold', 'rule', 'classifier', 'weight', 'output')
+  flags += ('window', 'overlap', 'mode', 'dtype', 'prompts')
+  flags = [f for f in flags if given[f] is not None]
+  flags += [f for f in ('scores', 'overwrite', 'panoptic', 'agreement') if given[f]]
   if flags:
     raise ValueError(
       f'--{" --".join(flags)} belong to segmentation and not to --classify; leave them '
@@ -293,11 +216,8 @@ def _classify(arguments: argparse.Namespace) -> int:
     text_cache=arguments.text_cache,
   )
   failures = 0
-  for path in _progress(list(photos), 'classify'):
-    try:
-      image = read_image(path)
-    except (ValueError, FileNotFoundError) as error:
-      _complain(error)
+  for path in _progress(photos, len(photos), 'classify'):
+    if (image := _read(path)) is None:
       failures += 1
       continue
     shares = classifier.classify(image, classes, synonyms=arguments.synonyms)
@@ -309,11 +229,11 @@ def _classify(arguments: argparse.Namespace) -> int:
   return 2 if failures else 0
 
 
-def _progress(photos: list[pathlib.Path], title: str) -> Iterable[pathlib.Path]:
+def _progress(items: Iterable[Any], total: int, title: str) -> Iterable[Any]:
   """Shows a bar on a terminal; a log has the reports instead."""
-  if len(photos) > 1 and sys.stderr.isatty():
-    return progress(photos, total=len(photos), title=title, unit='image')
-  return photos
+  if total > 1 and sys.stderr.isatty():
+    return progress(items, total=total, title=title, unit='image')
+  return items
 
 
 def _show_warning(message: Warning | str, *_: Any, **__: Any) -> None:

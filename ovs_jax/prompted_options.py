@@ -16,6 +16,9 @@ from ovs_jax.prompted import RULES, PromptedSegmenter
 from ovs_jax.segmentation import Segmentation
 from ovs_jax.text.classes import Classes
 
+# Flags that only an OVSeg takes.
+_OTHERS = ('classifier', 'weight', 'prompts', 'window', 'overlap', 'mode', 'dtype')
+_OTHERS += ('panoptic', 'agreement')
 _OWN = ('labels', 'label_clip', 'keep_aspect', 'heat_maps', 'example')
 
 
@@ -64,7 +67,7 @@ def is_prompted(arguments: argparse.Namespace) -> bool:
   kind = load_config(arguments.checkpoint).get('model')
   given = vars(arguments)
   if kind in KINDS:
-    wrong = [f for f in ('classifier', 'weight') if given[f] is not None]
+    wrong = [f for f in _OTHERS if given[f] not in (None, False)]
     others = RULES
   else:
     wrong = [f for f in _OWN if given[f]]

@@ -15,6 +15,8 @@ from ovs_jax.core.types import UInt8
 from ovs_jax.ops.overlay import palette, percent
 from ovs_jax.segmentation import Segmentation
 
+_MOST_ABSENT = 50  # names that are listed although they do not occur
+
 
 @dataclasses.dataclass(frozen=True)
 class Outputs:
@@ -25,21 +27,27 @@ class Outputs:
     overlay: PNG to look at.
     segments: JSON, see `describe`; written last, so it marks the others as whole.
     scores: npz, see `write`; None if it is not wanted.
+    panoptic: PNG of 16 bits, the id of every pixel's segment; None if not wanted.
   """
 
   labels: pathlib.Path
   overlay: pathlib.Path
   segments: pathlib.Path
   scores: pathlib.Path | None
+  panoptic: pathlib.Path | None = None
 
   def files(self) -> list[pathlib.Path]:
     """Returns those that are wanted."""
-    every = (self.labels, self.overlay, self.segments, self.scores)
+    every = (self.labels, self.overlay, self.segments, self.scores, self.panoptic)
     return [path for path in every if path is not None]
 
 
 def plan(
-  photos: Mapping[pathlib.Path, bool], output: Path, *, scores: bool
+  photos: Mapping[pathlib.Path, bool],
+  output: Path,
+  *,
+  scores: bool,
+  panoptic: bool = False,
 ) -> dict[pathlib.Path, Outputs]:
   """Returns the files to write for each photo.
 
@@ -48,13 +56,14 @@ def plan(
       results of others.
     output: directory of the results.
     scores: whether the scores are wanted.
+    panoptic: whether segments with ids are.
 
   Raises:
     ValueError: two photos would be written to the same file, or over a photo.
   """
   output = pathlib.Path(output)
-  jobs = {path: _outputs(path, output, scores) for path in photos}
-  every = [_outputs(path, output, True) for path in photos]
+  jobs = {path: _outputs(path, output, scores, panoptic) for path in photos}
+  every = [_outputs(path, output, True, True) for path in photos]
   # Only with their record: a photo of such a name must not be lost.
   made = {p.resolve() for o in every if o.segments.is_file() for p in o.files()}
   jobs = {p: o for p, o in jobs.items() if photos[p] or p.resolve() not in made}
@@ -76,12 +85,15 @@ def plan(
   return jobs
 
 
-def _outputs(path: pathlib.Path, output: pathlib.Path, scores: bool) -> Outputs:
+def _outputs(
+  path: pathlib.Path, output: pathlib.Path, scores: bool, panoptic: bool
+) -> Outputs:
   return Outputs(
     labels=output / f'{path.stem}_labels.png',
     overlay=output / f'{path.stem}_overlay.png',
     segments=output / f'{path.stem}_segments.json',
     scores=output / f'{path.stem}_scores.npz' if scores else None,
+    panoptic=output / f'{path.stem}_panoptic.png' if panoptic else None,
   )
 
 
@@ -115,10 +127,18 @@ def describe(
 
   `segments` has an entry per name that occurs, largest first: its label, name, share
   of the picture (0..1), mean score of its pixels, and box (x0, y0, x1, y1 in pixels,
-  exclusive ends).
+  exclusive ends). `skipped` is the share of crops that CLIP did not have to see. With a
+  panoptic result, `panoptic` says whether things and stuff were trained, and has an
+  entry per segment: id, label, name, score, area in pixels, box.
   """
   height, width = segmentation.labels.shape
   segments = [dataclasses.asdict(s) for s in segmentation.segments()]
+  more = {}
+  if segmentation.panoptic is not None:
+    more['panoptic'] = {
+      'trained': segmentation.panoptic.trained,
+      'segments': [dataclasses.asdict(s) for s in segmentation.panoptic.segments],
+    }
   return {
     'image': str(path),
     'height': height,
@@ -126,6 +146,8 @@ def describe(
     'names': list(segmentation.names),
     'no_name': float((segmentation.labels < 0).mean()),
     'segments': segments,
+    'skipped': segmentation.skipped,
+    **more,
     'settings': dict(settings),
     'key': key,
   }
@@ -156,6 +178,9 @@ def write(
           **vars(segmentation.proposals),
         }
         np.savez_compressed(stack.enter_context(atomic_path(outputs.scores)), **arrays)
+      if outputs.panoptic is not None:
+        ids = Image.fromarray(segmentation.panoptic.ids.astype(np.uint16))
+        ids.save(stack.enter_context(atomic_path(outputs.panoptic)))
       overlay.save(stack.enter_context(atomic_path(outputs.overlay)))
       labels.save(stack.enter_context(atomic_path(outputs.labels)))
   except OSError as error:
@@ -183,19 +208,38 @@ def label_image(segmentation: Segmentation) -> Image.Image:
   return image
 
 
-def report(path: pathlib.Path, segmentation: Segmentation, outputs: Outputs) -> str:
-  """Lists label, name and share, largest first, and the files."""
+def report(
+  path: pathlib.Path,
+  segmentation: Segmentation,
+  outputs: Outputs,
+  description: Mapping[str, Any],
+) -> str:
+  """Lists label, name and share, largest first, and the files.
+
+  Names that do not occur are counted if there are many.
+  """
   h, w = segmentation.labels.shape
   shares = segmentation.shares()
   rows = [(str(k), name, shares[name]) for k, name in enumerate(segmentation.names)]
   rows.sort(key=lambda row: -row[2])
+  absent = sum(row[2] == 0 for row in rows)
+  if absent > _MOST_ABSENT:
+    rows = [row for row in rows if row[2] > 0]
   if (rest := 1 - sum(shares.values())) > 1e-9:
     rows.append(('-', '(no name)', rest))
-  width = max(4, *(len(name) for _, name, _ in rows))
+  width = max([4, *(len(name) for _, name, _ in rows)])
   lines = [f'{path} ({w} x {h} pixels)', f'  label  {"name":<{width}}    share']
   lines += [f'  {k:>5}  {name:<{width}}  {percent(x):>7}' for k, name, x in rows]
+  if absent > _MOST_ABSENT:
+    lines.append(f'  ... and {absent} names that were not found')
+  if segmentation.skipped:
+    lines.append(f'  crops that CLIP did not see: {percent(segmentation.skipped)}')
+  if 'agreement' in description:
+    lines.append(f'  agreement with exact labels: {percent(description["agreement"])}')
   lines += [f'  {"labels:":<9} {outputs.labels}', f'  overlay:  {outputs.overlay}']
   lines += [f'  segments: {outputs.segments}']
   if outputs.scores is not None:
     lines += [f'  scores:   {outputs.scores}']
+  if outputs.panoptic is not None:
+    lines += [f'  panoptic: {outputs.panoptic}']
   return '\n'.join(lines)

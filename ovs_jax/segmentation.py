@@ -8,6 +8,7 @@ from PIL import Image
 from ovs_jax.core.images import ImageLike, as_rgb
 from ovs_jax.core.types import Float, Int
 from ovs_jax.ops import overlay
+from ovs_jax.panoptic import Panoptic
 
 NO_NAME = -1  # the label of pixels that no name was given
 
@@ -20,7 +21,8 @@ class ProposalTable:
     boxes: x0, y0, x1, y1 in the picture's pixels, exclusive ends.
     labels: the name each is given, or `NO_NAME` for background and what is not painted.
     proposer: the proposer's probabilities; a row lacks "no object" to sum to 1.
-    clip: CLIP's probabilities. A row lacks background, and 'others' for a single name.
+    clip: CLIP's probabilities. A row lacks background, and 'others' for a single name;
+      it is NaN if CLIP did not have to see the proposal.
   """
 
   boxes: Float[np.ndarray, 'n 4']
@@ -58,12 +60,26 @@ class Segmentation:
     scores: of the label of each pixel, 0 where there is none. They are sums over
       proposals and compare pixels of one picture; they are not probabilities.
     proposals: see `ProposalTable`.
+    skipped: share of the valid proposals' crops that CLIP did not see, 0..1.
+    panoptic: segments with ids, if they were asked for.
   """
 
   labels: Int[np.ndarray, 'h w']
   names: tuple[str, ...]
   scores: Float[np.ndarray, 'h w']
   proposals: ProposalTable
+  skipped: float = 0.0
+  panoptic: Panoptic | None = None
+
+  def agreement(self, other: 'Segmentation') -> float:
+    """Returns the share of pixels that have the same name in both, 0..1."""
+    if (self.names, self.labels.shape) != (other.names, other.labels.shape):
+      raise ValueError(
+        'only segmentations of one picture by the same names can agree; got '
+        f'{self.labels.shape} and {other.labels.shape} (height, width), '
+        f'{len(self.names)} and {len(other.names)} names'
+      )
+    return float((self.labels == other.labels).mean())
 
   def shares(self) -> dict[str, float]:
     """Returns the share of the picture that each name has, 0..1."""
@@ -73,14 +89,12 @@ class Segmentation:
   def segments(self) -> list[Segment]:
     """Returns the names that occur, largest first."""
     found = []
-    for label, name in enumerate(self.names):
+    for label in np.unique(self.labels[self.labels >= 0]).tolist():
       mask = self.labels == label
-      if not mask.any():
-        continue
       ys, xs = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
       segment = Segment(
         label=label,
-        name=name,
+        name=self.names[label],
         share=float(mask.mean()),
         score=float(self.scores[mask].mean(dtype=np.float64)),
         box=(int(xs[0]), int(ys[0]), int(xs[-1]) + 1, int(ys[-1]) + 1),

@@ -8,8 +8,7 @@ result.overlay('photo.jpg').save('overlay.png')
 
 import dataclasses
 import functools
-import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -19,65 +18,39 @@ import numpy as np
 from ovs_jax import prompted
 from ovs_jax.core.checkpoint import load_config, load_model
 from ovs_jax.core.files import Path
-from ovs_jax.core.images import ImageLike, as_rgb, resize_shortest
+from ovs_jax.core.images import ImageLike, as_rgb
 from ovs_jax.core.lookup import lookup
 from ovs_jax.core.tree import difference
-from ovs_jax.core.types import Array, Bool, Float, Int, Params
+from ovs_jax.core.types import Array, Float, Params
+from ovs_jax.encoding import (
+  MODES,
+  EncodedImage,
+  EncodedWindows,
+  Picture,
+  Propose,
+  encode_pictures,
+  encode_windows,
+)
+from ovs_jax.labelling import result
 from ovs_jax.models import clip, ovseg
 from ovs_jax.models.class_text import NameEmbedder
 from ovs_jax.models.mask_prompts import add_to_ovseg
 from ovs_jax.models.maskformer import init_maskformer
-from ovs_jax.ops.ensemble import CLASSIFIERS, label_map
-from ovs_jax.segmentation import NO_NAME, ProposalTable, Segmentation
-from ovs_jax.text.classes import Names, parse_background, parse_classes
-from ovs_jax.text.templates import sentences
-from ovs_jax.weighing import RULES, weigh
+from ovs_jax.panoptic import divide
+from ovs_jax.segmentation import Segmentation
+from ovs_jax.settings import (
+  Settings,
+  check_asked,
+  check_method,
+  check_threshold,
+  check_window,
+  computing_in,
+)
+from ovs_jax.shortcuts import certified, filtered
+from ovs_jax.text.classes import Classes, Names, parse_background, parse_classes
+from ovs_jax.weighing import RULES, Weights, weigh
 
 OTHERS = 'others'  # joins a single name: a softmax over one class is always 1
-_BLOCK_FLOATS = 2**26  # 256 MB while labels are painted
-
-
-@dataclasses.dataclass(frozen=True)
-class Settings:
-  """How pictures are segmented unless a call says otherwise.
-
-  Attributes:
-    shortest: the picture's shorter side for the network, in pixels.
-    longest: limit of its longer side.
-    templates: name of a set in `text.templates`.
-    classifier: 'ensemble', 'clip' or 'proposer'; see `ops.ensemble.combine`.
-    weight: of CLIP in the ensemble, 0..1.
-  """
-
-  shortest: int
-  longest: int
-  templates: str
-  classifier: str
-  weight: float
-
-  def __post_init__(self) -> None:
-    _check_method(self.classifier, self.weight)
-    sentences(self.templates)
-    if not 1 <= self.shortest <= self.longest:
-      raise ValueError(
-        'the sides must be 1 <= shortest <= longest, got shortest '
-        f'{self.shortest} and longest {self.longest}'
-      )
-
-
-@dataclasses.dataclass(frozen=True)
-class EncodedImage:
-  """A picture as the networks see it, whatever the names.
-
-  Attributes:
-    size: height and width of the picture.
-    network_size: the same after resizing, without padding.
-    encoded: proposals and their embeddings; masks without padding.
-  """
-
-  size: tuple[int, int]
-  network_size: tuple[int, int]
-  encoded: ovseg.Encoded
 
 
 class Segmenter:
@@ -90,6 +63,9 @@ class Segmenter:
     *,
     settings: Settings,
     text_cache: Path | None = None,
+    dtype: str | None = None,
+    panoptic: bool = False,
+    propose: Propose = ovseg.propose,
   ) -> None:
     """Puts the parameters on the default device.
 
@@ -99,9 +75,16 @@ class Segmenter:
       settings: the defaults of `segment`.
       text_cache: where embeddings of names are kept on disk: a directory, 'off', or
         None for the default; see `text.cache.cache_root`.
+      dtype: what the networks compute pictures in, such as 'bfloat16'; None: the
+        configuration's.
+      panoptic: whether the proposer has learnt to tell things of one name apart.
+      propose: makes the masks in the proposer's place.
     """
-    self.config = config
+    self.propose = propose
+    self.config = config if dtype is None else computing_in(config, dtype)
     self.settings = settings
+    self.panoptic = panoptic
+    self._stored = config
     self._params = jax.tree.map(jnp.asarray, dict(params))
     self._embedder = NameEmbedder(config.clip, self._params['clip'], cache=text_cache)
 
@@ -115,7 +98,9 @@ class Segmenter:
     templates: str | None = None,
     shortest: int | None = None,
     longest: int | None = None,
+    mode: str | None = None,
     text_cache: Path | None = None,
+    dtype: str | None = None,
     prompts: Path | None = None,
   ) -> Any:
     """Reads an OVSeg checkpoint; of a CLIPSeg or CoSeg, see `ovs_jax.prompted`.
@@ -127,7 +112,9 @@ class Segmenter:
       templates: see `Settings`.
       shortest: see `Settings`.
       longest: see `Settings`.
+      mode: see `Settings`.
       text_cache: see `__init__`.
+      dtype: see `__init__`.
       prompts: directory of mask prompts for its CLIP; see `models.mask_prompts`.
 
     Raises:
@@ -159,29 +146,54 @@ class Segmenter:
       ) from error
     _check_params(config, params, what=f'the checkpoint {directory}')
     config, params = add_to_ovseg(config, params, prompts)
-    return cls(config, params, settings=Settings(**settings), text_cache=text_cache)
+    return cls(
+      config,
+      params,
+      settings=Settings(**settings, mode=mode or MODES[0]),
+      text_cache=text_cache,
+      dtype=dtype,
+      panoptic=bool(stored.get('panoptic')),  # our recipes never write it
+    )
 
-  def encode(self, image: ImageLike) -> EncodedImage:
+  def encode(
+    self,
+    image: ImageLike | Sequence[ImageLike],
+    *,
+    window: int | None = None,
+    overlap: float = 0.25,
+  ) -> Picture | list[Picture]:
     """Runs all of the networks that do not depend on names.
 
     Compiles for each new size; sizes are rounded up to few (`models.content.SIDES`).
 
     Args:
-      image: a path, a Pillow image or an array; see `core.images.as_rgb`.
+      image: a path, a Pillow image or an array (see `core.images.as_rgb`); or a list
+        of them, of any sizes, whose crops go through CLIP together.
+      window: side in pixels of the windows that a larger picture is cut into, each of
+        which is resized as a picture is; None never cuts.
+      overlap: share of a window that the next one repeats, 0..0.5.
+
+    Returns:
+      What `segment` takes; for a list, a list.
     """
-    image = as_rgb(image)
-    small = resize_shortest(
-      image, shortest=self.settings.shortest, longest=self.settings.longest
-    )
-    h, w = small.shape[:2]
-    encoded = _encode(
-      self.config,
-      self._params,
-      ovseg.pad_to_bucket(jnp.asarray(small)),
-      jnp.array([h, w]),
-    )
-    encoded = dataclasses.replace(encoded, masks=encoded.masks[:, :h, :w])
-    return EncodedImage(image.shape[:2], (h, w), encoded)
+    several = isinstance(image, Sequence) and not isinstance(image, str)
+    pictures = [as_rgb(one) for one in (image if several else [image])]
+    check_window(window, overlap, self.settings.mode)
+    options = {
+      key: getattr(self.settings, key) for key in ('shortest', 'longest', 'mode')
+    }
+    options['propose'] = self.propose
+    if window is None or all(max(p.shape[:2]) <= window for p in pictures):
+      found = _encode(self.config, self._params, pictures, **options)
+    else:
+      cut = {'window': window, 'overlap': overlap, **options}
+      found = [
+        encode_windows(self.config, self._params, picture, **cut)
+        if max(picture.shape[:2]) > window
+        else _encode(self.config, self._params, [picture], **options)[0]
+        for picture in pictures
+      ]
+    return found if several else found[0]
 
   def embed_names(
     self,
@@ -206,7 +218,7 @@ class Segmenter:
 
   def segment(
     self,
-    encoded: EncodedImage,
+    encoded: Picture,
     names: Names,
     *,
     classifier: str | None = None,
@@ -216,6 +228,7 @@ class Segmenter:
     background: Names | None = None,
     threshold: float = 0.0,
     rule: str = 'pixels',
+    panoptic: bool = False,
   ) -> Segmentation:
     """Gives every pixel the best of the names.
 
@@ -235,6 +248,7 @@ class Segmenter:
       background: names that compete too; pixels that they win get no name.
       threshold: pixels whose score is below it get no name; see `Segmentation.scores`.
       rule: how proposals become labels; see `weighing.RULES`.
+      panoptic: whether to make segments with ids, too; see `panoptic.divide`.
 
     Raises:
       ValueError: names are none, blank, repeated, or too long for CLIP; or an option
@@ -243,52 +257,59 @@ class Segmenter:
     classes = parse_classes(names)
     behind = parse_background(background, classes)
     classifier, weight = self._method(classifier, weight, rule)
-    _check_threshold(threshold)
-    asked = choosing = classes + behind
-    if len(asked) == 1 and classes.names[0].lower() != OTHERS:
-      asked = asked + parse_classes(OTHERS)
+    check_threshold(threshold)
+    choosing = classes + behind
+    asked = _with_others(choosing)
     templates = self.settings.templates if templates is None else templates
     rows, owner = self._embedder.classes(asked, templates, synonyms)
-    weighed = weigh(
-      encoded.encoded,
-      rows,
-      owner,
-      choosing=len(choosing),
-      rule=rule,
-      classifier=classifier,
-      weight=weight,
+    method = {'classifier': classifier, 'weight': weight}
+    run = functools.partial(
+      weigh, rows=rows, owner=owner, choosing=len(choosing), rule=rule, **method
     )
-    return self._result(encoded, classes.names, weighed, rule, threshold)
+    windows = isinstance(encoded, EncodedWindows)
+    parts = encoded.windows if windows else (encoded,)
+    check_asked(windows, self.settings.mode, rule, threshold, panoptic)
+    weighed = [self._weigh(part, run, len(asked), method) for part in parts]
+    binary = self.config.region.threshold if rule == 'demo' else None
+    segmentation = result(encoded, classes.names, weighed, threshold, binary)
+    if not panoptic:
+      return segmentation
+    found = divide(encoded, weighed[0][0], classes.names, trained=self.panoptic)
+    return dataclasses.replace(segmentation, panoptic=found)
 
-  def _result(
+  def agreement(self, image: ImageLike, names: Names, **options: Any) -> float:
+    """Returns the share of pixels that the exact mode and dtype label the same, 0..1.
+
+    Args:
+      image: see `encode`; without windows.
+      names: see `segment`.
+      options: of `segment`.
+    """
+    exact = Segmenter(
+      self._stored,
+      self._params,
+      settings=dataclasses.replace(self.settings, mode=MODES[0]),
+      propose=self.propose,
+    )
+    exact._embedder = self._embedder
+    first, second = (
+      one.segment(one.encode(image), names, **options) for one in (self, exact)
+    )
+    return first.agreement(second)
+
+  def _weigh(
     self,
-    encoded: EncodedImage,
-    names: tuple[str, ...],
-    weighed: tuple[Float[Array, 'q k'], Float[Array, 'q k'], Float[Array, 'q k']],
-    rule: str,
-    threshold: float,
-  ) -> Segmentation:
-    """Paints what `weigh` returned; classes from `len(names)` on become `NO_NAME`."""
-    weights, proposer, by_clip = weighed
-    masks, count = encoded.encoded.masks, len(names)
-    if rule == 'demo':
-      masks = (masks > self.config.region.threshold).astype(jnp.float32)
-    labels, scores = _paint(encoded, masks, weights, count)
-    named = (labels != NO_NAME) & (scores >= threshold)
-    best = np.asarray(jnp.argmax(weights, axis=1))
-    painted = (best < count) & np.asarray(jnp.max(weights, axis=1) > 0)
-    table = ProposalTable(
-      boxes=_original_boxes(encoded),
-      labels=np.where(painted, best, NO_NAME).astype(np.int32),
-      proposer=np.asarray(proposer)[:, :count],
-      clip=np.asarray(by_clip)[:, :count],
-    )
-    return Segmentation(
-      labels=np.where(named, labels, NO_NAME),
-      names=names,
-      scores=np.where(named, scores, np.float32(0)),
-      proposals=_rows(table, np.asarray(encoded.encoded.valid)),
-    )
+    part: EncodedImage,
+    run: Callable[[ovseg.Encoded], Weights],
+    count: int,
+    method: Mapping[str, Any],
+  ) -> Weights:
+    """Weighs the proposals, after those crops went through CLIP that have to."""
+    if part.crops is None:
+      return run(part.encoded)
+    if self.settings.mode == 'filtered':
+      return filtered(part, run)
+    return certified(part, run, count, **method)
 
   def _method(
     self, classifier: str | None, weight: float | None, rule: str
@@ -302,39 +323,19 @@ class Segmenter:
       )
     classifier = self.settings.classifier if classifier is None else classifier
     weight = self.settings.weight if weight is None else weight
-    _check_method(classifier, weight)
+    check_method(classifier, weight)
     return classifier, weight
 
 
-def _paint(
-  encoded: EncodedImage,
-  masks: Float[Array, 'q h w'],
-  weights: Float[Array, 'q k'],
-  count: int,
-) -> tuple[Int[np.ndarray, 'H W'], Float[np.ndarray, 'H W']]:
-  """Labels and scores of all pixels; labels from `count` on become `NO_NAME`."""
-  if not bool(encoded.encoded.valid.any()):
-    return np.full(encoded.size, NO_NAME, np.int32), np.zeros(encoded.size, np.float32)
-  row = encoded.size[1] * (weights.shape[1] + 2 * masks.shape[0])
-  block = min(max(_BLOCK_FLOATS // row, 1), 128)
-  labels, scores = label_map(weights, masks, encoded.size, block=block)
-  # Padded classes have weight 0, and so never beat a score above 0.
-  named = (labels < count) & (scores > 0)
-  return np.where(named, labels, NO_NAME), np.where(named, scores, np.float32(0))
+def _with_others(classes: Classes) -> Classes:
+  """Gives a single name something to compete with."""
+  if len(classes) > 1 or classes.names[0].lower() == OTHERS:
+    return classes
+  return classes + parse_classes(OTHERS)
 
 
-_encode = functools.partial(jax.jit, static_argnums=0)(ovseg.encode_image)
-
-
-def _original_boxes(encoded: EncodedImage) -> Float[np.ndarray, 'q 4']:
-  (height, width), (h, w) = encoded.size, encoded.network_size
-  scale = np.array([[width / w, height / h] * 2], np.float32)
-  return np.asarray(encoded.encoded.boxes).astype(np.float32) * scale
-
-
-def _rows(table: ProposalTable, keep: Bool[np.ndarray, 'q']) -> ProposalTable:
-  values: Mapping[str, Any] = vars(table)
-  return ProposalTable(**{key: value[keep] for key, value in values.items()})
+# Named here so that it can be replaced.
+_encode = encode_pictures
 
 
 def _check_params(config: ovseg.OvSegConfig, params: Params, *, what: str) -> None:
@@ -347,17 +348,3 @@ def _check_params(config: ovseg.OvSegConfig, params: Params, *, what: str) -> No
   expected = jax.eval_shape(init, jax.random.key(0))
   if (problem := difference(expected, params, what=what)) is not None:
     raise ValueError(problem)
-
-
-def _check_method(classifier: str, weight: float) -> None:
-  lookup({name: name for name in CLASSIFIERS}, classifier, 'classifier')
-  if not 0 <= weight <= 1:
-    raise ValueError(f'the ensemble weight must lie in 0..1, got {weight}')
-
-
-def _check_threshold(threshold: float) -> None:
-  if not (math.isfinite(threshold) and threshold >= 0):
-    raise ValueError(
-      f'the threshold must be a score of at least 0, got {threshold}; 0 keeps all '
-      'pixels'
-    )

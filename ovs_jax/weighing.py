@@ -18,6 +18,9 @@ from ovs_jax.ops.selection import best_per_class
 # official demo for user-defined names).
 RULES = ('pixels', 'demo')
 
+# The proposals' class weights, and both classifiers' probabilities.
+Weights = tuple[Float[Array, 'q k'], Float[Array, 'q k'], Float[Array, 'q k']]
+
 
 def weigh(
   encoded: ovseg.Encoded,
@@ -28,7 +31,7 @@ def weigh(
   rule: str,
   classifier: str,
   weight: float,
-) -> tuple[Float[Array, 'q k'], Float[Array, 'q k'], Float[Array, 'q k']]:
+) -> Weights:
   """Returns the proposals' class weights, and both classifiers' probabilities.
 
   Args:
@@ -73,7 +76,7 @@ def _weigh(
   rule: str,
   classifier: str,
   weight: float,
-) -> tuple[Float[Array, 'q k'], Float[Array, 'q k'], Float[Array, 'q k']]:
+) -> Weights:
   """See `weigh`; what is not real is padding. No `owner`: one row per class."""
   proposer, by_clip = ovseg.classify(encoded, text)
   no_object = proposer[:, -1:]

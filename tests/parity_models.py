@@ -26,7 +26,8 @@ from ovs_jax.models.ovseg import (
   pad_image,
 )
 from ovs_jax.models.resnet import ResNet, ResNetConfig
-from ovs_jax.ops.ensemble import TEMPERATURE, class_logits, combine, fuse, label_map
+from ovs_jax.ops.ensemble import TEMPERATURE, class_logits, combine, fuse
+from ovs_jax.ops.painting import label_map
 from ovs_jax.ops.regions import RegionConfig, crop_regions, patch_mask
 from ovs_jax.ops.resize import resize_bilinear
 from ovs_jax.segmentation import NO_NAME

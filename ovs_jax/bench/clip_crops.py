@@ -5,6 +5,8 @@ import dataclasses
 import jax
 import jax.numpy as jnp
 
+from ovs_jax.bench import plain
+from ovs_jax.bench.agreement import Agreement
 from ovs_jax.bench.measure import Variant, Workload
 from ovs_jax.core.lookup import lookup
 from ovs_jax.models.clip import PRESETS, Clip
@@ -28,7 +30,7 @@ class Options:
 
 
 def build(options: Options) -> Workload:
-  """The tower as prediction runs it."""
+  """The tower as prediction runs it, and one operation after the other."""
   config = dataclasses.replace(
     lookup(PRESETS, options.preset, 'CLIP preset'),
     prompt_depth=options.depth,
@@ -46,5 +48,19 @@ def build(options: Options) -> Workload:
     )
   )
   program = encode.lower(params, crops, keep).compile()
-  variant = Variant('package', lambda: program(params, crops, keep), program=program)
-  return Workload('crops', options.batch, [variant])
+  facts: dict[str, float] = {}
+  watch = Agreement(facts)
+  variants = [
+    Variant(
+      'package',
+      watch.values('package', lambda: program(params, crops, keep)),
+      program=program,
+    ),
+    Variant(
+      'plain',
+      watch.values(
+        'plain', lambda: plain.encode_crops(config, params['visual'], crops, keep)
+      ),
+    ),
+  ]
+  return Workload('crops', options.batch, variants, facts)

@@ -152,6 +152,12 @@ class Clip(nn.Module):
     """See `ClipVision.__call__`."""
     return self.visual(image, keep)
 
+  def encode_masks(
+    self, image: Float[Array, 'b h w 3'], seen: Bool[Array, 'b q n']
+  ) -> Float[Array, 'b q d']:
+    """See `ClipVision.masks`."""
+    return self.visual.masks(image, seen)
+
   def features(
     self,
     image: Float[Array, 'b h w 3'],

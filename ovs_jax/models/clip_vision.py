@@ -3,10 +3,11 @@
 from typing import Any
 
 import flax.linen as nn
+import jax
 import jax.numpy as jnp
 
 from ovs_jax.core.types import Array, Bool, Float
-from ovs_jax.models.layers import clip_blocks, layer_norm
+from ovs_jax.models.layers import ClipBlock, clip_blocks, layer_norm
 from ovs_jax.ops.resize import resize_positions
 
 
@@ -64,6 +65,22 @@ class ClipVision(nn.Module):
     x, _ = self._run(image, keep, (), 'class')
     return x[:, 0]
 
+  def masks(
+    self, image: Float[Array, 'b h w 3'], seen: Bool[Array, 'b q n']
+  ) -> Float[Array, 'b q d']:
+    """Embeds parts of images in one forward pass; images may have any size.
+
+    Args:
+      image: as for `features`, which says how positions are resized.
+      seen: patches that each part consists of. A copy of the class token attends to
+        them and to itself; nothing attends to the copies.
+
+    Returns:
+      The copies after the final projection, not L2-normalised.
+    """
+    x, _ = self._run(image, None, (), 'all', seen)
+    return x[:, -seen.shape[1] :]
+
   def features(
     self,
     image: Float[Array, 'b h w 3'],
@@ -112,6 +129,7 @@ class ClipVision(nn.Module):
     keep: Bool[Array, 'b n'] | None,
     wanted: tuple[int, ...],
     project: str,
+    seen: Bool[Array, 'b q p'] | None = None,
   ) -> tuple[Float[Array, 'b m d'] | None, tuple[Float[Array, 'b t e'], ...]]:
     b, h, w, _ = image.shape
     grid = self.image_size // self.patch
@@ -141,20 +159,33 @@ class ClipVision(nn.Module):
     position = resize_positions(jnp.asarray(position), size)
     x = x + position[None].astype(self.dtype)
     x = layer_norm('ln_pre', self.dtype, self.epsilon)(x)
-    blocks = self._blocks(wanted, project)
-    x, every = blocks(x, *self._deep_prompts(prompts), keep, None)
+    mask = None
+    if seen is not None:
+      mask = _copies_see(seen)
+      copies = jnp.broadcast_to(x[:, :1], (b, seen.shape[1], self.width))
+      x = jnp.concatenate([x, copies], axis=1)
+    # Of the last block only the class token is used; drawing parameters needs it whole.
+    short = project == 'class' and not wanted and not self.is_initializing()
+    last = self.layers - 1 if short else self._needed(wanted, project)
+    if last:
+      blocks = self._blocks(last, collect=bool(wanted))
+      x, every = blocks(x, *self._deep_prompts(prompts, last), keep, mask)
     taken = tuple(every[i] for i in wanted)
     if project == 'none':
       return None, taken
+    x = self._class_block(x) if short else x
     x = x[:, 0] if project == 'class' else x
     if project != 'raw':
       x = layer_norm('ln_post', jnp.float32, self.epsilon)(x)
     projection = self.param('proj', normal, (self.width, self.embed_dim))
     return (x @ projection).reshape(b, -1, self.embed_dim), taken
 
-  def _blocks(self, wanted: tuple[int, ...], project: str) -> nn.Module:
-    """Returns the blocks up to the last one that is needed."""
-    first = max(wanted) + 1 if wanted and project == 'none' else self.layers
+  def _needed(self, wanted: tuple[int, ...], project: str) -> int:
+    """Returns how many of the blocks are needed."""
+    return max(wanted) + 1 if wanted and project == 'none' else self.layers
+
+  def _blocks(self, first: int, *, collect: bool) -> nn.Module:
+    """Returns the first blocks."""
     return clip_blocks(
       layers=self.layers,
       num_heads=self.heads,
@@ -165,18 +196,44 @@ class ClipVision(nn.Module):
       remat=self.remat,
       unroll=min(self.unroll, first),
       first=first,
-      collect=bool(wanted),
+      collect=collect,
     )
 
+  def _class_block(self, x: Float[Array, 'b n d']) -> Float[Array, 'b 1 d']:
+    """Runs the last block for the class token alone, with its part of the stack."""
+    stack = self.variables['params']['blocks']
+    block = ClipBlock(
+      self.heads,
+      self.mlp,
+      self.activation,
+      self.epsilon,
+      self.dtype,
+      first_only=True,
+      parent=None,
+    )
+    last = jax.tree.map(lambda leaf: leaf[-1], stack)
+    x, _ = block.apply({'params': last}, x, None, None, None, None)
+    return x
+
   def _deep_prompts(
-    self, prompts: Float[Array, 'p n d'] | None
+    self, prompts: Float[Array, 'p n d'] | None, first: int
   ) -> tuple[Float[Array, 'l n d'] | None, Bool[Array, 'l'] | None]:
-    """Returns for each block the prompts that follow it and whether any do."""
+    """Returns for each of the first blocks what follows it and whether any does."""
     if prompts is None:
       return None, None
-    deep = min(self.prompt_depth - 1, self.layers)
-    pad = ((0, self.layers - deep), (0, 0), (0, 0))
-    return jnp.pad(prompts[1 : 1 + deep], pad), jnp.arange(self.layers) < deep
+    deep = min(self.prompt_depth - 1, first)
+    pad = ((0, first - deep), (0, 0), (0, 0))
+    return jnp.pad(prompts[1 : 1 + deep], pad), jnp.arange(first) < deep
+
+
+def _copies_see(seen: Bool[Array, 'b q n']) -> Bool[Array, 'b t t']:
+  """The attention that is allowed: tokens are class, patches, copies of the class."""
+  b, q, n = seen.shape
+  image = jnp.ones((b, 1 + n, 1 + n), bool)
+  top = jnp.concatenate([image, jnp.zeros((b, 1 + n, q), bool)], axis=2)
+  own = jnp.broadcast_to(jnp.eye(q, dtype=bool)[None], (b, q, q))
+  copies = jnp.concatenate([jnp.zeros((b, q, 1), bool), seen, own], axis=2)
+  return jnp.concatenate([top, copies], axis=1)
 
 
 def _grid_position(

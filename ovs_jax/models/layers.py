@@ -105,11 +105,14 @@ class Attention(nn.Module):
     query: Float[Array, 'b n d'],
     key: Float[Array, 'b m d'],
     value: Float[Array, 'b m d'],
-    mask: Bool[Array, 'n m'] | None = None,
+    mask: Bool[Array, '*any n m'] | None = None,
     *,
     train: bool = False,
   ) -> Float[Array, 'b n d']:
-    """Attends from `query` to `key`; `mask` is True where that is allowed."""
+    """Attends from `query` to `key`; `mask` is True where that is allowed.
+
+    The mask is one for all, or one for each of the batch.
+    """
     width = query.shape[-1]
     heads = (self.num_heads, width // self.num_heads)
     # The initial scale is that of one d x d matrix, not of d x heads x head size.
@@ -120,7 +123,8 @@ class Attention(nn.Module):
     q = q * (heads[1] ** -0.5)
     scores = jnp.einsum('bnhd,bmhd->bhnm', q, k, preferred_element_type=jnp.float32)
     if mask is not None:
-      scores = jnp.where(mask[None, None], scores, -jnp.inf)
+      mask = mask[None, None] if mask.ndim == 2 else mask[:, None]
+      scores = jnp.where(mask, scores, -jnp.inf)
     weights = jax.nn.softmax(scores, axis=-1).astype(self.dtype)
     if train and self.dropout:
       weights = nn.Dropout(self.dropout, deterministic=False)(weights)
@@ -155,6 +159,7 @@ class ClipBlock(nn.Module):
   epsilon: float
   dtype: Any
   collect: bool = False  # whether to return the tokens a second time
+  first_only: bool = False  # whether only the first token is wanted
 
   @nn.compact
   def __call__(
@@ -163,9 +168,9 @@ class ClipBlock(nn.Module):
     prompt: Float[Array, 'm d'] | None,
     replace: Bool[Array, ''] | None,
     keep: Bool[Array, 'b m'] | None,
-    mask: Bool[Array, 'n n'] | None,
-  ) -> tuple[Float[Array, 'b n d'], Float[Array, 'b n d'] | None]:
-    """Runs the block.
+    mask: Bool[Array, '*any n n'] | None,
+  ) -> tuple[Float[Array, 'b m1 d'], Float[Array, 'b m1 d'] | None]:
+    """Runs the block; with `first_only` all tokens are seen, and one is returned.
 
     Args:
       x: tokens; the class token comes first where there is one.
@@ -176,7 +181,9 @@ class ClipBlock(nn.Module):
     """
     width = x.shape[-1]
     y = layer_norm('ln_1', self.dtype, self.epsilon)(x)
-    x = x + Attention(self.num_heads, self.dtype, name='attn')(y, y, y, mask)
+    x = x[:, :1] if self.first_only else x
+    query = y[:, : x.shape[1]]
+    x = x + Attention(self.num_heads, self.dtype, name='attn')(query, y, y, mask)
     y = layer_norm('ln_2', self.dtype, self.epsilon)(x)
     y = ACTIVATIONS[self.activation](linear(self.mlp, name='c_fc', dtype=self.dtype)(y))
     x = x + linear(width, name='c_proj', dtype=self.dtype)(y)

@@ -12,8 +12,19 @@ from ovs_jax.models.clip import Clip, ClipConfig
 from ovs_jax.models.content import bucket_size
 from ovs_jax.models.maskformer import IMAGENET_MEAN, MaskFormer, MaskFormerConfig
 from ovs_jax.ops.ensemble import class_logits
-from ovs_jax.ops.regions import RegionConfig, Regions, crop_regions, patch_mask
+from ovs_jax.ops.regions import (
+  RegionConfig,
+  Regions,
+  crop_regions,
+  map_valid,
+  patch_mask,
+)
 from ovs_jax.ops.resize import resize_bilinear
+
+# Crops through CLIP at once, at most: as few as keep the device busy, since the last
+# chunk is filled up with crops that nobody wants.
+CROPS_AT_ONCE = {'cpu': 8}
+_CROPS_ELSEWHERE = 32
 
 
 @dataclasses.dataclass(frozen=True)
@@ -102,6 +113,55 @@ def _pad(image: Array, size: tuple[int, int]) -> Array:
   return padded.at[: image.shape[0], : image.shape[1]].set(image.astype(jnp.float32))
 
 
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Proposed:
+  """What the proposer says of an image.
+
+  Attributes:
+    embeddings: see `Encoded`.
+    mask_logits: at stride 4; `full_masks` makes the masks of them.
+    no_object: see `Encoded`.
+  """
+
+  embeddings: Float[Array, 'q d']
+  mask_logits: Float[Array, 'q y x']
+  no_object: Float[Array, '1 d']
+
+
+def propose(
+  config: OvSegConfig,
+  params: Params,
+  image: Num[Array, 'h w 3'],
+  size: Num[Array, '2'] | None = None,
+) -> Proposed:
+  """Proposes masks; see `encode_image` for the arguments."""
+  out = MaskFormer(config.proposer).apply(
+    {'params': params['proposer']}, image[None].astype(jnp.float32), size=size
+  )
+  return Proposed(out.embeddings[-1, 0], out.mask_logits[-1, 0], out.no_object)
+
+
+def full_masks(
+  mask_logits: Float[Array, 'q y x'],
+  full: tuple[int, int],
+  size: Num[Array, '2'] | None = None,
+) -> Float[Array, 'q h w']:
+  """Returns the masks' probabilities.
+
+  Args:
+    mask_logits: at stride 4.
+    full: height and width of the padded image.
+    size: of the part that is not padding, outside of which masks are 0.
+  """
+  masks = jax.nn.sigmoid(resize_bilinear(mask_logits, full))
+  if size is None:
+    return masks
+  y, x = (jnp.arange(length) for length in full)
+  inside = (y[:, None] < size[0]) & (x[None] < size[1])
+  return jnp.where(inside[None], masks, 0.0)
+
+
 def encode_image(
   config: OvSegConfig,
   params: Params,
@@ -118,22 +178,17 @@ def encode_image(
       Masks are 0 in the padding. The networks see it up to the next multiple of 32,
       as in the reference.
   """
-  h, w = image.shape[:2]
-  out = MaskFormer(config.proposer).apply(
-    {'params': params['proposer']}, image[None].astype(jnp.float32), size=size
-  )
-  masks = jax.nn.sigmoid(resize_bilinear(out.mask_logits[-1, 0], (h, w)))
-  if size is not None:
-    inside = (jnp.arange(h)[:, None] < size[0]) & (jnp.arange(w)[None] < size[1])
-    masks = jnp.where(inside[None], masks, 0.0)
+  proposed = propose(config, params, image, size)
+  masks = full_masks(proposed.mask_logits, image.shape[:2], size)
   regions = crop_regions(image, masks, config.region)
+  embeddings = embed_regions(config, params['clip'], regions)
   return Encoded(
-    embeddings=out.embeddings[-1, 0],
-    regions=embed_regions(config, params['clip'], regions),
+    embeddings=proposed.embeddings,
+    regions=embeddings,
     masks=masks,
     boxes=regions.boxes,
     valid=regions.valid,
-    no_object=out.no_object,
+    no_object=proposed.no_object,
   )
 
 
@@ -145,27 +200,39 @@ def embed_regions(
   Args:
     config: the model's.
     params: CLIP's.
-    regions: crops of one image.
+    regions: crops of one image, or of several one after the other. Only valid ones
+      go through CLIP; the rows of the others are ones.
   """
 
-  def embed(pixels: Array, masks: Array) -> Array:
-    keep = patch_mask(masks, config.clip.patch) if config.clip.prompt_depth else None
-    return Clip(config.clip).apply(
-      {'params': params}, pixels, keep, method='encode_image'
-    )
+  def embed(places: Array) -> Array:
+    return embed_crops(config, params, regions.pixels[places], regions.masks[places])
 
-  count = regions.pixels.shape[0]
-  if count <= config.chunk:
-    return embed(regions.pixels, regions.masks)
-  parts = -(-count // config.chunk)
-  pad = parts * config.chunk - count
+  count = len(regions.valid)
+  return map_valid(
+    embed,
+    regions.valid,
+    jnp.ones((count, config.clip.embed_dim)),
+    chunk=chunk_size(config),
+  )
 
-  def split(x: Array) -> Array:
-    x = jnp.pad(x, ((0, pad),) + ((0, 0),) * (x.ndim - 1))
-    return x.reshape(parts, config.chunk, *x.shape[1:])
 
-  rows = jax.lax.map(lambda x: embed(*x), (split(regions.pixels), split(regions.masks)))
-  return rows.reshape(parts * config.chunk, -1)[:count]
+def chunk_size(config: OvSegConfig) -> int:
+  """Returns how many crops go through CLIP at once."""
+  most = CROPS_AT_ONCE.get(jax.default_backend(), _CROPS_ELSEWHERE)
+  return min(config.chunk, most)
+
+
+def embed_crops(
+  config: OvSegConfig,
+  params: Params,
+  pixels: Float[Array, 'c s s 3'],
+  masks: Float[Array, 'c s s'],
+) -> Float[Array, 'c d']:
+  """Returns CLIP's embeddings of crops, all at once; see `embed_regions`."""
+  keep = patch_mask(masks, config.clip.patch) if config.clip.prompt_depth else None
+  return Clip(config.clip).apply(
+    {'params': params}, pixels, keep, method='encode_image'
+  )
 
 
 def classify(

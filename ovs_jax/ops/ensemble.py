@@ -1,13 +1,10 @@
-"""From two classifiers per proposal to one label per pixel (OVSeg, section 3.1)."""
-
-import functools
+"""From two classifiers per proposal to one score per class (OVSeg, section 3.1)."""
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
-from ovs_jax.core.types import Array, Bool, Float, Int
-from ovs_jax.ops.resize import EXACT, linear_taps
+from ovs_jax.core.types import Array, Bool, Float
+from ovs_jax.ops.resize import EXACT
 
 TEMPERATURE = 100.0  # 1 / 0.01, the papers' tau; fixed, not learned
 CLASSIFIERS = ('ensemble', 'clip', 'proposer')
@@ -70,51 +67,3 @@ def fuse(
 ) -> Float[Array, 'k h w']:
   """Sums the soft masks of all proposals, each with its class weights."""
   return jnp.einsum('qk,qhw->khw', weights, masks, precision=EXACT)
-
-
-def label_map(
-  weights: Float[Array, 'q k'],
-  masks: Float[Array, 'q h w'],
-  size: tuple[int, int],
-  *,
-  block: int = 128,
-) -> tuple[Int[np.ndarray, 'H W'], Float[np.ndarray, 'H W']]:
-  """Fuses, resizes bilinearly to `size` and takes the best class of every pixel.
-
-  Works on `block` rows at a time, so memory grows with proposals, not with classes:
-  resizing is linear and commutes with the sum over proposals.
-
-  Returns:
-    The class indices (int32) and their scores.
-  """
-  low, high, weight = linear_taps(masks.shape[1], size[0])
-  columns = linear_taps(masks.shape[2], size[1])
-  labels, scores = [], []
-  for start in range(0, size[0], block):
-    # The last block is moved up instead of cut, so that one program serves all.
-    first = max(min(start, size[0] - block), 0)
-    rows = slice(first, first + block)
-    best, score = _block_labels(
-      weights, masks, (low[rows], high[rows], weight[rows]), columns
-    )
-    labels.append(np.asarray(best)[start - first :])
-    scores.append(np.asarray(score)[start - first :])
-  return np.concatenate(labels), np.concatenate(scores)
-
-
-@functools.partial(jax.jit)
-def _block_labels(
-  weights: Float[Array, 'q k'],
-  masks: Float[Array, 'q h w'],
-  rows: tuple[Array, Array, Array],
-  columns: tuple[Array, Array, Array],
-) -> tuple[Int[Array, 'r W'], Float[Array, 'r W']]:
-  def lerp(x: Array, taps: tuple[Array, Array, Array], axis: int) -> Array:
-    low, high, weight = taps
-    shape = [1] * x.ndim
-    shape[axis] = -1
-    t = weight.reshape(shape)
-    return (1 - t) * jnp.take(x, low, axis) + t * jnp.take(x, high, axis)
-
-  scores = fuse(weights, lerp(lerp(masks, rows, 1), columns, 2))
-  return jnp.argmax(scores, axis=0).astype(jnp.int32), jnp.max(scores, axis=0)

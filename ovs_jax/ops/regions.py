@@ -7,6 +7,8 @@ are static; empty ones are marked invalid.
 """
 
 import dataclasses
+from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -109,6 +111,7 @@ def crop_regions(
   *,
   size: tuple[int, int] | None = None,
   chunk: int = 8,
+  cut: bool = True,
 ) -> Regions:
   """Cuts every proposal out of the image (OVSeg, section 3.3).
 
@@ -118,19 +121,25 @@ def crop_regions(
     config: see `RegionConfig`.
     size: height and width of the part that is not padding; boxes end there.
     chunk: proposals resampled at once; bounds the memory.
+    cut: whether to make the crops; otherwise they have no pixels.
+
+  Returns:
+    The crops in the proposals' order. Those of invalid proposals are not cut, and 0.
   """
   h, w = image.shape[:2]
   binary = masks > config.threshold
   boxes, valid = tight_boxes(binary)
   boxes = expand_boxes(boxes, config.expand, size or (h, w))
+  if not cut:
+    nothing = jnp.zeros((len(valid), 0, 0))
+    return Regions(nothing[..., None] * jnp.ones((1, 1, 1, 3)), nothing, boxes, valid)
   image = image.astype(jnp.float32)
   fill = 255 * jnp.asarray(CLIP_MEAN, jnp.float32).reshape(1, 1, 3)
   if config.fill == 'zero':
     fill = jnp.zeros_like(fill)
   weights = masks if config.matting else binary.astype(jnp.float32)
 
-  def cut(args: tuple[Array, Array]) -> tuple[Array, Array]:
-    weight, box = args
+  def cut_one(weight: Array, box: Array) -> tuple[Array, Array]:
     shown = image
     if config.fill != 'none':
       shown = image * weight[..., None] + fill * (1 - weight[..., None])
@@ -142,9 +151,53 @@ def crop_regions(
     x = nearest_indices(box[0], box[2], config.size)
     return pixels, weight[y][:, x]
 
-  chunk = min(chunk, masks.shape[0])
-  pixels, cropped = jax.lax.map(cut, (weights, boxes), batch_size=chunk)
+  side = config.size
+  pixels, cropped = map_valid(
+    lambda places: jax.vmap(cut_one)(weights[places], boxes[places]),
+    valid,
+    (jnp.zeros((len(valid), side, side, 3)), jnp.zeros((len(valid), side, side))),
+    chunk=chunk,
+  )
   return Regions(pixels=pixels, masks=cropped, boxes=boxes, valid=valid)
+
+
+def map_valid(
+  function: Callable[[Int[Array, 'c']], Any],
+  valid: Bool[Array, 'n'],
+  empty: Any,
+  *,
+  chunk: int,
+) -> Any:
+  """Fills in the valid rows of arrays, some at a time, as often as there are any.
+
+  A loop on the device whose length is the number of valid rows: nothing is computed
+  for the others but to fill the last chunk up, and nothing waits for the host. It has
+  no gradient.
+
+  Args:
+    function: from the indices of some rows to their values.
+    valid: rows to fill in.
+    empty: arrays of n rows; those that are not valid stay as they are.
+    chunk: rows at once.
+  """
+  count = len(valid)
+  chunk = min(chunk, count)
+  order = jnp.argsort(~valid, stable=True)
+
+  def fill(i: Array | int, rows: Any) -> Any:
+    # The last chunk is moved up instead of cut; what it repeats is the same again.
+    start = jnp.minimum(i * chunk, count - chunk)
+    places = jax.lax.dynamic_slice(order, (start,), (chunk,))
+    use = valid[places]
+
+    def put(old: Array, new: Array) -> Array:
+      keep = use.reshape(-1, *(1,) * (old.ndim - 1))
+      return old.at[places].set(jnp.where(keep, new, old[places]))
+
+    return jax.tree.map(put, rows, function(places))
+
+  steps = -(-jnp.sum(valid) // chunk)
+  return jax.lax.fori_loop(0, steps, fill, empty)
 
 
 def patch_mask(masks: Float[Array, '*b s s'], patch: int) -> Bool[Array, '*b n']:

@@ -4,8 +4,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from ovs_jax.ops.ensemble import class_logits, combine, fuse, label_map
-from ovs_jax.ops.resize import resize_bilinear
+from ovs_jax.ops.ensemble import class_logits, combine
 
 # The softmax of these rows is [.66524, .24473, .09003] and [.26894, .73106].
 PROPOSER = jnp.log(jnp.array([[0.66524, 0.24473, 0.09003]] * 2))
@@ -42,15 +41,3 @@ def test_class_logits_are_cosines_times_a_hundred():
   text = jnp.array([[1.0, 0.0], [0.0, 1.0]])
   got = class_logits(jnp.array([[3.0, 4.0], [-2.0, 0.0]]), text)
   np.testing.assert_allclose(got, [[60, 80], [-100, 0]], rtol=1e-5)
-
-
-@pytest.mark.parametrize('size', [(9, 13), (5, 7), (21, 4), (1, 1)])
-@pytest.mark.parametrize('block', [1, 4, 128])
-def test_blocks_give_the_resized_fusion(size, block):
-  rng = np.random.default_rng(0)
-  weights = jnp.asarray(rng.random((4, 3)), jnp.float32)
-  masks = jnp.asarray(rng.random((4, 5, 7)), jnp.float32)
-  labels, scores = label_map(weights, masks, size, block=block)
-  want = resize_bilinear(fuse(weights, masks), size)
-  np.testing.assert_array_equal(labels, jnp.argmax(want, axis=0))
-  np.testing.assert_allclose(scores, want.max(axis=0), rtol=1e-5)

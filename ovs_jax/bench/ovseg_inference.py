@@ -1,0 +1,233 @@
+"""A picture from pixels to labels: as the package does it, and plainly.
+
+Weights are random, and so are the names' embeddings, as if they came from the cache.
+The proposer's masks are replaced by smooth random ones, of which `valid` reach the
+threshold: those of a random proposer would be all valid or none.
+"""
+
+import dataclasses
+import functools
+import time
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from ovs_jax import encoding
+from ovs_jax.bench import plain
+from ovs_jax.bench.agreement import Agreement
+from ovs_jax.bench.measure import Variant, Workload
+from ovs_jax.core.images import resize_shortest
+from ovs_jax.core.lookup import lookup
+from ovs_jax.core.tree import flatten, unflatten
+from ovs_jax.models import clip, maskformer, ovseg
+from ovs_jax.ops.ensemble import class_logits, combine
+from ovs_jax.ops.regions import RegionConfig
+from ovs_jax.ops.resize import resize_bilinear
+from ovs_jax.segmenter import Segmenter
+from ovs_jax.settings import Settings
+
+
+@dataclasses.dataclass(frozen=True)
+class Options:
+  """What `--set` changes.
+
+  Attributes:
+    preset: of CLIP: tiny, b32, b16, l14 or l14_336.
+    proposer: tiny, r101c_b16 or swin_b_l14; its embeddings are made to fit.
+    shortest: the picture's shorter side for the networks.
+    height: of the picture.
+    width: of the picture.
+    queries: proposals.
+    valid: of them that go through CLIP.
+    names: classes.
+    many: classes of the variant 'many names'.
+    dtype: that the networks compute in.
+    depth: of the mask prompts.
+  """
+
+  preset: str = 'b16'
+  proposer: str = 'r101c_b16'
+  shortest: int = 320
+  height: int = 480
+  width: int = 640
+  queries: int = 100
+  valid: int = 100
+  names: int = 20
+  many: int = 10_000
+  dtype: str = 'float32'
+  depth: int = 3
+
+
+def build(options: Options) -> Workload:
+  """All modes of the package, and the plain way with all proposals."""
+  config = configuration(options)
+  params = _draw(config)
+  picture = np.random.default_rng(1).integers(
+    0, 256, (options.height, options.width, 3), np.uint8
+  )
+  blobs = functools.partial(_propose, blobs=options.valid)
+  names, many = ([f'name {i}' for i in range(n)] for n in (options.names, options.many))
+
+  def segmenter(mode: str, dtype: str | None = None) -> Segmenter:
+    made = Segmenter(
+      config,
+      params,
+      settings=Settings(
+        shortest=options.shortest,
+        longest=4 * options.shortest,
+        templates='single',
+        classifier='ensemble',
+        weight=0.7,
+        mode=mode,
+      ),
+      text_cache='off',
+      dtype=dtype,
+      propose=blobs,
+    )
+    for i, row in enumerate(_unit_rows(max(len(names), len(many)), config)):
+      made._embedder.rows['single', f'name {i}'] = row
+    return made
+
+  def run(model: Segmenter, asked: list[str]) -> Callable[[], np.ndarray]:
+    return lambda: model.segment(model.encode(picture), asked).labels
+
+  exact = segmenter('exact')
+  facts: dict[str, Any] = {'crops': options.valid}
+  watch = Agreement(facts)
+  runs = {
+    'package': run(exact, names),
+    'plain': lambda: _plain(exact, picture, names, blobs),
+    'many names': run(exact, many),
+    'certified': run(segmenter('certified'), names),
+    'filtered': run(segmenter('filtered'), names),
+    'one_pass': run(segmenter('one_pass'), names),
+    'bfloat16': run(segmenter('exact', 'bfloat16'), names),
+  }
+  facts |= _stages(exact, picture, names)
+  watch.facts = facts
+  variants = [Variant(name, watch.labels(name, one)) for name, one in runs.items()]
+  return Workload('pictures', 1, variants, facts)
+
+
+def configuration(options: Options) -> ovseg.OvSegConfig:
+  """Returns the model's sizes."""
+  tower = dataclasses.replace(
+    lookup(clip.PRESETS, options.preset, 'CLIP preset'),
+    prompt_depth=options.depth,
+    dtype=options.dtype,
+  )
+  proposer = dataclasses.replace(
+    lookup(maskformer.PRESETS, options.proposer, 'proposer'),
+    embed_dim=tower.embed_dim,
+    num_queries=options.queries,
+    dtype=options.dtype,
+  )
+  region = RegionConfig(
+    size=tower.image_size, threshold=0.4, fill='mean', expand=1.0, matting=False
+  )
+  return ovseg.OvSegConfig(proposer=proposer, clip=tower, region=region, chunk=32)
+
+
+def _draw(config: ovseg.OvSegConfig) -> dict[str, Any]:
+  """Random parameters, without the time that compiling a real initialisation takes."""
+  shapes = jax.eval_shape(
+    lambda key: {
+      'proposer': maskformer.init_maskformer(config.proposer, key),
+      'clip': clip.init_clip(config.clip, key),
+    },
+    jax.random.key(0),
+  )
+  generator = np.random.default_rng(0)
+
+  def draw(path: str, leaf: jax.ShapeDtypeStruct) -> np.ndarray:
+    if path.endswith(('scale', 'var')):
+      return np.ones(leaf.shape, np.float32)
+    fan_in = max(np.prod(leaf.shape[:-1]), 1) if len(leaf.shape) > 1 else 100
+    noise = generator.standard_normal(leaf.shape, np.float32)
+    return noise * np.float32(fan_in**-0.5)
+
+  leaves = flatten(shapes)
+  return unflatten({path: draw(path, leaf) for path, leaf in leaves.items()})
+
+
+def _unit_rows(count: int, config: ovseg.OvSegConfig) -> np.ndarray:
+  rows = np.random.default_rng(2).standard_normal((count, config.clip.embed_dim))
+  rows /= np.linalg.norm(rows, axis=1, keepdims=True)
+  return rows.astype(np.float32)
+
+
+def _propose(
+  config: ovseg.OvSegConfig, params: Any, image: Any, size: Any, *, blobs: int
+) -> ovseg.Proposed:
+  """The proposer with other masks; `blobs` of them reach any threshold."""
+  real = ovseg.propose(config, params, image, size)
+  q, *shape = real.mask_logits.shape
+  generator = np.random.default_rng(3)
+  coarse = jnp.asarray(generator.normal(-4, 5, (q, 5, 6)), jnp.float32)
+  smooth = resize_bilinear(coarse, tuple(shape))
+  top = jnp.max(smooth, axis=(1, 2), keepdims=True)
+  valid = (jnp.arange(q) < blobs)[:, None, None]
+  smooth = jnp.where(valid, smooth + jnp.maximum(3 - top, 0), smooth - top - 3)
+  # The real masks take part with weight 0, so that they are computed.
+  return dataclasses.replace(real, mask_logits=smooth + 1e-9 * real.mask_logits)
+
+
+def _plain(
+  model: Segmenter, picture: np.ndarray, names: list[str], propose: Callable[..., Any]
+) -> np.ndarray:
+  """The same labels with nothing left out, one operation after the other."""
+  small = resize_shortest(
+    picture, shortest=model.settings.shortest, longest=model.settings.longest
+  )
+  size = jnp.array(small.shape[:2])
+  image = ovseg.pad_to_bucket(jnp.asarray(small))
+  proposed = propose(model.config, model._params, image, size)
+  encoded = plain.encode_image(model.config, model._params, image, size, proposed)
+  text = jnp.asarray(model.embed_names(names))
+  weights = combine(
+    class_logits(encoded.embeddings, jnp.concatenate([text, encoded.no_object])),
+    class_logits(encoded.regions, text),
+    encoded.valid,
+    classifier=model.settings.classifier,
+    weight=model.settings.weight,
+  )
+  h, w = small.shape[:2]
+  labels, _ = plain.label_map(weights, encoded.masks[:, :h, :w], picture.shape[:2])
+  return np.asarray(labels)
+
+
+def _stages(model: Segmenter, picture: np.ndarray, names: list[str]) -> dict[str, Any]:
+  """The share of time of each stage, each waited for, in the second of two runs."""
+  settings = model.settings
+  small = resize_shortest(picture, shortest=settings.shortest, longest=settings.longest)
+  image = ovseg.pad_to_bucket(jnp.asarray(small))
+  size = jnp.array(small.shape[:2])
+  params = model._params
+
+  def timed(function: Callable[[], Any]) -> tuple[float, Any]:
+    jax.block_until_ready(function())
+    began = time.perf_counter()
+    found = jax.block_until_ready(function())
+    return time.perf_counter() - began, found
+
+  propose = functools.partial(
+    encoding.propose_crops, model.config, params, image, size, propose=model.propose
+  )
+  alone, _ = timed(lambda: propose(crop=False))
+  both, found = timed(lambda: propose(crop=True))
+  looked, _ = timed(
+    lambda: encoding.embed_crops(model.config, params['clip'], (found[2],))
+  )
+  encoded = model.encode(picture)
+  named, _ = timed(lambda: model.segment(encoded, names).labels)
+  seconds = {
+    'proposer': alone,
+    'crops': max(both - alone, 0.0),
+    'CLIP': looked,
+    'names and labels': named,
+  }
+  total = sum(seconds.values())
+  return {f'share of time: {key}': round(x / total, 3) for key, x in seconds.items()}

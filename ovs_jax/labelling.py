@@ -1,0 +1,163 @@
+"""Labels of a whole picture, from one set of proposals or from overlapping windows."""
+
+import functools
+from collections.abc import Sequence
+
+import jax.numpy as jnp
+import numpy as np
+
+from ovs_jax.core.types import Array, Float, Int
+from ovs_jax.encoding import EncodedImage, EncodedWindows, Picture
+from ovs_jax.ops.painting import View, label_map, paint
+from ovs_jax.segmentation import NO_NAME, ProposalTable, Segmentation
+from ovs_jax.weighing import Weights
+
+_WINDOWS_AT_ONCE = 6  # whose masks are kept; each needs up to 0.2 GB
+
+
+def label_picture(
+  picture: EncodedImage,
+  weights: Float[Array, 'q k'],
+  *,
+  binary: float | None = None,
+) -> tuple[Int[np.ndarray, 'H W'], Float[np.ndarray, 'H W']]:
+  """Returns the best class of every pixel and its score, 0 where no mask reaches.
+
+  Args:
+    picture: its masks count.
+    weights: of the classes for each proposal.
+    binary: a threshold above which masks count as 1, and below as 0; None: soft masks.
+  """
+  masks = picture.encoded.masks
+  if binary is not None:
+    masks = (masks > binary).astype(jnp.float32)
+  weights = jnp.where(jnp.any(picture.encoded.valid), weights, 0.0)
+  labels, scores = label_map(weights, masks, picture.size, inside=picture.network_size)
+  return np.asarray(labels), np.asarray(scores)
+
+
+def label_windows(
+  picture: EncodedWindows, weights: Sequence[Float[Array, 'q k']]
+) -> tuple[Int[np.ndarray, 'H W'], Float[np.ndarray, 'H W']]:
+  """Returns the best class of every pixel and its score.
+
+  The scores of windows are faded linearly where they overlap, so that no seam shows:
+  at every pixel the factors sum to 1, and they are 0 at a window's border.
+
+  Args:
+    picture: its windows' masks count.
+    weights: of the classes for each proposal of each window.
+  """
+  side = picture.windows[0].size
+  rows, columns = (
+    fades(
+      picture.size[axis],
+      sorted({corner[axis] for corner in picture.corners}),
+      side[axis],
+    )
+    for axis in (0, 1)
+  )
+  masks = functools.lru_cache(maxsize=_WINDOWS_AT_ONCE)(picture.masks)
+  labels = np.zeros(picture.size, np.int32)
+  scores = np.zeros(picture.size, np.float32)
+  across = len(columns[0])
+  for y0, y1, tops in intervals(rows[1]):
+    for x0, x1, lefts in intervals(columns[1]):
+      views, used = [], []
+      for i in tops:
+        for j in lefts:
+          window = i * across + j
+          one, (top, left) = picture.windows[window], picture.corners[window]
+          place = (y0 - top, x0 - left, y1 - top, x1 - left)
+          fade = rows[1][i, y0:y1], columns[1][j, x0:x1]
+          views.append(View(masks(window), one.network_size, one.size, place, fade))
+          used.append(jnp.where(jnp.any(one.encoded.valid), weights[window], 0.0))
+      found = paint(jnp.concatenate(used), views)
+      labels[y0:y1, x0:x1], scores[y0:y1, x0:x1] = map(np.asarray, found)
+  return labels, scores
+
+
+def fades(
+  length: int, starts: Sequence[int], side: int
+) -> tuple[Sequence[int], Float[np.ndarray, 'n l']]:
+  """Returns the starts, and how much each window counts along an axis.
+
+  Every column sums to 1. Where windows overlap, they grow linearly from their border.
+  """
+  place = np.arange(length) + 0.5
+  rows = []
+  for i, start in enumerate(starts):
+    inside = (place > start) & (place < start + side)
+    row = np.where(inside, 1.0, 0.0)
+    if i > 0 and (shared := starts[i - 1] + side - start) > 0:
+      row = np.minimum(row, np.clip((place - start) / shared, 0, 1))
+    if i + 1 < len(starts) and (shared := start + side - starts[i + 1]) > 0:
+      row = np.minimum(row, np.clip((start + side - place) / shared, 0, 1))
+    rows.append(row * inside)
+  table = np.stack(rows)
+  return starts, (table / table.sum(axis=0)).astype(np.float32)
+
+
+def intervals(fade: Float[np.ndarray, 'n l']) -> list[tuple[int, int, list[int]]]:
+  """Splits an axis where windows begin and end: first, last + 1, and its windows."""
+  shown = fade > 0
+  changes = np.flatnonzero((shown[:, 1:] != shown[:, :-1]).any(axis=0)) + 1
+  edges = [0, *changes.tolist(), fade.shape[1]]
+  return [
+    (first, last, np.flatnonzero(shown[:, first]).tolist())
+    for first, last in zip(edges[:-1], edges[1:], strict=True)
+  ]
+
+
+def result(
+  picture: Picture,
+  names: tuple[str, ...],
+  weighed: Sequence[Weights],
+  threshold: float,
+  binary: float | None,
+) -> Segmentation:
+  """Paints what `weigh` returned; classes from `len(names)` on become `NO_NAME`."""
+  count = len(names)
+  if isinstance(picture, EncodedWindows):
+    parts, corners = picture.windows, picture.corners
+    labels, scores = label_windows(picture, [weights for weights, _, _ in weighed])
+  else:
+    parts, corners = (picture,), ((0, 0),)
+    labels, scores = label_picture(picture, weighed[0][0], binary=binary)
+  # Padded classes have weight 0, and so never beat a score above 0.
+  named = (labels < count) & (scores > 0) & (scores >= threshold)
+  tables = [_table(*row, count) for row in zip(parts, corners, weighed, strict=True)]
+  valid = sum(int(np.sum(part.encoded.valid)) for part in parts)
+  seen = sum(
+    int(np.sum(part.encoded.valid) if part.crops is None else np.sum(part.crops.seen))
+    for part in parts
+  )
+  return Segmentation(
+    labels=np.where(named, labels, NO_NAME),
+    names=names,
+    scores=np.where(named, scores, np.float32(0)),
+    proposals=ProposalTable(
+      **{key: np.concatenate([t[key] for t in tables]) for key in tables[0]}
+    ),
+    skipped=1 - seen / valid if valid else 0.0,
+  )
+
+
+def _table(
+  part: EncodedImage, corner: tuple[int, int], weighed: Weights, count: int
+) -> dict[str, np.ndarray]:
+  """Returns the fields of a `ProposalTable`, of the valid proposals."""
+  weights, proposer, by_clip = map(np.asarray, weighed)
+  best = np.argmax(weights, axis=1)
+  painted = (best < count) & (np.max(weights, axis=1) > 0)
+  (height, width), (h, w) = part.size, part.network_size
+  scale = np.array([[width / w, height / h] * 2], np.float32)
+  boxes = np.asarray(part.encoded.boxes).astype(np.float32) * scale
+  rows = {
+    'boxes': boxes + np.array([[corner[1], corner[0]] * 2], np.float32),
+    'labels': np.where(painted, best, NO_NAME).astype(np.int32),
+    'proposer': proposer[:, :count],
+    'clip': by_clip[:, :count],
+  }
+  valid = np.asarray(part.encoded.valid)
+  return {key: value[valid] for key, value in rows.items()}

@@ -1,0 +1,100 @@
+"""How pictures are segmented, and what does not go together."""
+
+import dataclasses
+import math
+
+from ovs_jax.core.lookup import lookup
+from ovs_jax.encoding import MODES
+from ovs_jax.models import ovseg
+from ovs_jax.ops.ensemble import CLASSIFIERS
+from ovs_jax.text.templates import sentences
+
+DTYPES = ('float32', 'bfloat16')
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+  """How pictures are segmented unless a call says otherwise.
+
+  Attributes:
+    shortest: the picture's shorter side for the network, in pixels.
+    longest: limit of its longer side.
+    templates: name of a set in `text.templates`.
+    classifier: 'ensemble', 'clip' or 'proposer'; see `ops.ensemble.combine`.
+    weight: of CLIP in the ensemble, 0..1.
+    mode: what CLIP sees; see `encoding.MODES`.
+  """
+
+  shortest: int
+  longest: int
+  templates: str
+  classifier: str
+  weight: float
+  mode: str = 'exact'
+
+  def __post_init__(self) -> None:
+    lookup({name: name for name in MODES}, self.mode, 'mode')
+    check_method(self.classifier, self.weight)
+    sentences(self.templates)
+    if not 1 <= self.shortest <= self.longest:
+      raise ValueError(
+        'the sides must be 1 <= shortest <= longest, got shortest '
+        f'{self.shortest} and longest {self.longest}'
+      )
+
+
+def computing_in(config: ovseg.OvSegConfig, dtype: str) -> ovseg.OvSegConfig:
+  """Returns the configuration with both networks in another precision."""
+  lookup({name: name for name in DTYPES}, dtype, 'dtype')
+  return dataclasses.replace(
+    config,
+    proposer=dataclasses.replace(config.proposer, dtype=dtype),
+    clip=dataclasses.replace(config.clip, dtype=dtype),
+  )
+
+
+def check_method(classifier: str, weight: float) -> None:
+  """Raises ValueError for an unknown classifier or a weight out of range."""
+  lookup({name: name for name in CLASSIFIERS}, classifier, 'classifier')
+  if not 0 <= weight <= 1:
+    raise ValueError(f'the ensemble weight must lie in 0..1, got {weight}')
+
+
+def check_threshold(threshold: float) -> None:
+  """Raises ValueError for what is not a score."""
+  if not (math.isfinite(threshold) and threshold >= 0):
+    raise ValueError(
+      f'the threshold must be a score of at least 0, got {threshold}; 0 keeps all '
+      'pixels'
+    )
+
+
+def check_window(window: int | None, overlap: float, mode: str) -> None:
+  """Raises ValueError for windows that cannot be, or not in this mode."""
+  if window is not None and window < 32:
+    raise ValueError(f'windows must have at least 32 pixels a side, got {window}')
+  if not 0 <= overlap <= 0.5:
+    raise ValueError(f'the overlap must be a share in 0..0.5, got {overlap}')
+  if window is not None and mode == 'certified':
+    raise ValueError(
+      "the mode 'certified' proves labels of whole pictures, not of windows; take "
+      'another mode, or leave the window out'
+    )
+
+
+def check_asked(
+  windows: bool, mode: str, rule: str, threshold: float, panoptic: bool
+) -> None:
+  """Raises ValueError for what does not go together."""
+  if windows and (rule == 'demo' or panoptic):
+    what = "the rule 'demo'" if rule == 'demo' else 'a panoptic result'
+    raise ValueError(f'{what} needs a whole picture; encode it without windows')
+  if mode == 'certified' and (rule == 'demo' or threshold > 0 or panoptic):
+    raise ValueError(
+      "the mode 'certified' proves labels by the rule 'pixels', and not scores; leave "
+      'rule, threshold and panoptic out, or load the model in another mode'
+    )
+  if mode == 'filtered' and rule == 'demo':
+    raise ValueError(
+      "the rule 'demo' chooses proposals itself; take it in the mode 'exact'"
+    )

@@ -1,0 +1,107 @@
+"""Labels by tiles against the plain way: fuse, resize, argmax."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from ovs_jax.ops.bounds import proven
+from ovs_jax.ops.ensemble import fuse
+from ovs_jax.ops.painting import View, best_classes, label_map, paint
+from ovs_jax.ops.resize import resize_bilinear
+
+
+def weights_of(q, k, sharpness, seed=0):
+  logits = sharpness * np.random.default_rng(seed).normal(size=(q, k))
+  return jax.nn.softmax(jnp.asarray(logits, jnp.float32), axis=1)
+
+
+def masks_of(q, size, seed=1):
+  coarse = 4 * np.random.default_rng(seed).normal(size=(q, 4, 5))
+  return jax.nn.sigmoid(resize_bilinear(jnp.asarray(coarse, jnp.float32), size))
+
+
+def plain(weights, masks, size):
+  return np.asarray(resize_bilinear(fuse(weights, masks), size))
+
+
+def assert_same(labels, scores, want):
+  np.testing.assert_allclose(scores, want.max(0), rtol=1e-5, atol=1e-7)
+  best = np.sort(want, axis=0)
+  clear = best[-1] - best[-2] > 1e-6 * best[-1]  # the rest are ties to rounding
+  assert clear.mean() > 0.99
+  np.testing.assert_array_equal(np.asarray(labels)[clear], want.argmax(0)[clear])
+
+
+@pytest.mark.parametrize('size', [(9, 13), (5, 7), (21, 4), (1, 1), (40, 70)])
+def test_tiles_give_the_resized_fusion(size):
+  weights, masks = weights_of(4, 3, 1.0), masks_of(4, (5, 7))
+  labels, scores = label_map(weights, masks, size, tile=16)
+  assert labels.shape == size and labels.dtype == jnp.int32
+  assert_same(labels, scores, plain(weights, masks, size))
+
+
+@pytest.mark.parametrize('sharpness', [0.01, 3.0, 10.0])
+def test_classes_that_are_left_out_win_nothing(sharpness):
+  # Nearly equal weights leave nothing out, sharp ones nearly everything.
+  weights, masks = weights_of(20, 150, sharpness), masks_of(20, (30, 40))
+  labels, scores = label_map(weights, masks, (70, 90), tile=32, group=16)
+  assert_same(labels, scores, plain(weights, masks, (70, 90)))
+  assert len(np.unique(labels)) > 3
+
+
+def test_first_of_equals_wins_whatever_the_order():
+  weights = jnp.tile(jnp.array([[0.2, 0.5, 0.5, 0.1]]), (1, 20))
+  labels, _ = label_map(weights, jnp.ones((1, 8, 8)), (8, 8), tile=8, group=4)
+  np.testing.assert_array_equal(labels, np.ones((8, 8)))
+  everything = best_classes(weights.T * 0, jnp.ones((1, 8, 8)), group=4)
+  np.testing.assert_array_equal(everything[0], np.zeros((8, 8)))
+
+
+def test_padding_of_masks_is_not_seen():
+  weights, masks = weights_of(4, 6, 2.0), masks_of(4, (10, 12))
+  padded = jnp.pad(masks, ((0, 0), (0, 6), (0, 20)), constant_values=0.9)
+  got = label_map(weights, padded, (31, 25), inside=(10, 12), tile=16)
+  want = label_map(weights, masks, (31, 25), tile=16)
+  np.testing.assert_array_equal(got[0], want[0])
+  np.testing.assert_allclose(got[1], want[1], rtol=1e-6)
+
+
+def test_views_add_up_with_their_fades():
+  weights, masks = weights_of(6, 3, 2.0), masks_of(6, (8, 8))
+  up, down = np.linspace(0, 1, 20), np.linspace(1, 0, 20)
+  one = np.ones(16)
+  views = [
+    View(masks[:3], (8, 8), (30, 16), (10, 0, 30, 16), (down, one)),
+    View(masks[3:], (8, 8), (30, 16), (0, 0, 20, 16), (up, one)),
+  ]
+  labels, scores = paint(weights, views, tile=16)
+  first = plain(weights[:3], masks[:3], (30, 16))[:, 10:] * down[None, :, None]
+  second = plain(weights[3:], masks[3:], (30, 16))[:, :20] * up[None, :, None]
+  assert_same(labels, scores, (first + second).astype(np.float32))
+
+
+def test_pixels_are_proven_only_if_nothing_can_change_them():
+  masks = jnp.array([[1.0, 0.5, 0.0], [0.1, 0.5, 0.0]])  # q p
+  least = jnp.array([[0.8, 0.0], [0.1, 0.0]])  # k q: the second crop is not seen
+  most = jnp.array([[0.8, 0.6], [0.1, 0.9]])
+  # Pixel 0: 0.8 against 0.1 + 0.09. Pixel 1: 0.4 against 0.05 + 0.45. Pixel 2: nothing.
+  np.testing.assert_array_equal(proven(least, most, masks), [True, False, True])
+  np.testing.assert_array_equal(proven(most, most, masks), [True, True, True])
+
+
+@pytest.mark.parametrize('count', [5, 128])
+def test_proven_labels_hold_for_all_weights_between_the_bounds(count):
+  rng = np.random.default_rng(4)
+  q, pixels = 6, 200
+  least = np.where(rng.random((count, q)) < 0.5, rng.random((count, q)), 0)
+  most = least + np.where(rng.random((1, q)) < 0.4, rng.random((count, q)) / 8, 0)
+  masks = rng.random((q, pixels)) ** 4
+  least, most, masks = (x.astype(np.float32) for x in (least, most, masks))
+  sure = np.asarray(proven(jnp.asarray(least), jnp.asarray(most), jnp.asarray(masks)))
+  winner = (least @ masks).argmax(0)
+  # The worst that can happen to the winner.
+  rivals = (most @ masks) - np.where(np.arange(count)[:, None] == winner, np.inf, 0)
+  want = (least @ masks).max(0) > rivals.max(0)
+  assert (sure <= want).all() and (want & ~sure).mean() < 0.02
+  assert 0 < sure.mean() < 1

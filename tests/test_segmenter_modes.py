@@ -1,0 +1,222 @@
+"""Modes that spare crops, other precisions, and the plain way as their oracle."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from PIL import Image
+from tiny_ovseg import CONFIG, draw_params
+
+from ovs_jax import Segmenter
+from ovs_jax.bench import plain
+from ovs_jax.core.images import resize_shortest
+from ovs_jax.models import ovseg
+from ovs_jax.models.clip import Clip
+from ovs_jax.ops.ensemble import combine
+from ovs_jax.ops.resize import resize_bilinear
+from ovs_jax.settings import MODES, Settings
+
+NAMES = tuple(f'thing {i}' for i in range(12))
+
+
+def settings(mode):
+  return Settings(
+    shortest=40,
+    longest=96,
+    templates='single',
+    classifier='ensemble',
+    weight=0.7,
+    mode=mode,
+  )
+
+
+@pytest.fixture(scope='module')
+def picture():
+  small = np.random.default_rng(3).integers(0, 256, (4, 5, 3)).astype(np.uint8)
+  return np.asarray(Image.fromarray(small).resize((70, 50), Image.Resampling.BICUBIC))
+
+
+def proposals(config, params, image, size):
+  """Masks as a trained proposer makes them: clear, few that overlap, some empty."""
+  real = ovseg.propose(config, params, image, size)
+  q, *shape = real.mask_logits.shape
+  coarse = np.random.default_rng(5).normal(-6, 7, (q, 4, 4))
+  coarse[::4] = -20
+  smooth = resize_bilinear(jnp.asarray(coarse, jnp.float32), tuple(shape))
+  draw = np.random.default_rng(6).normal(size=real.embeddings.shape)
+  return dataclasses.replace(
+    real, mask_logits=smooth, embeddings=jnp.asarray(draw, jnp.float32)
+  )
+
+
+@pytest.fixture(scope='module')
+def make():
+  params = draw_params()
+  text = np.random.default_rng(2).normal(size=(len(NAMES), 64)).astype(np.float32)
+  text /= np.linalg.norm(text, axis=1, keepdims=True)
+
+  def call(mode, **options):
+    made = Segmenter(
+      CONFIG, params, settings=settings(mode), propose=proposals, **options
+    )
+    for name, row in zip(NAMES, text, strict=True):
+      made._embedder.rows['single', name] = row
+    return made
+
+  return call
+
+
+@pytest.fixture(scope='module')
+def exact(make, picture):
+  segmenter = make('exact')
+  return segmenter.segment(segmenter.encode(picture), NAMES)
+
+
+def test_fast_path_equals_the_plain_one(make, picture, exact):
+  model = make('exact')
+  small = resize_shortest(picture, shortest=40, longest=96)
+  size = jnp.array(small.shape[:2])
+  image = ovseg.pad_to_bucket(jnp.asarray(small))
+  params = model._params
+  proposed = proposals(CONFIG, params, image, size)
+  slow = plain.encode_image(CONFIG, params, image, size, proposed)
+  fast = model.encode(picture).encoded
+  valid = np.asarray(slow.valid)
+  assert 3 < valid.sum() < len(valid)
+  np.testing.assert_array_equal(fast.valid, valid)
+  np.testing.assert_allclose(
+    np.asarray(fast.regions)[valid],
+    np.asarray(slow.regions)[valid],
+    rtol=1e-3,
+    atol=1e-4,
+  )
+  logits = ovseg.classify(slow, jnp.asarray(model.embed_names(NAMES)))
+  weights = combine(*logits, slow.valid, classifier='ensemble', weight=0.7)
+  masks = slow.masks[:, : small.shape[0], : small.shape[1]]
+  labels, scores = plain.label_map(weights, masks, picture.shape[:2])
+  np.testing.assert_array_equal(exact.labels, labels)
+  np.testing.assert_allclose(exact.scores, scores, rtol=1e-3)
+  assert len(np.unique(labels)) > 3
+
+
+@pytest.mark.parametrize(
+  ('classifier', 'weight'), [('ensemble', 0.7), ('clip', 0.7), ('proposer', 0.7)]
+)
+def test_certified_labels_are_those_of_all_crops(make, picture, classifier, weight):
+  options = {'classifier': classifier, 'weight': weight}
+  whole, quick = (
+    model.segment(model.encode(picture), NAMES, **options)
+    for model in (make('exact'), make('certified'))
+  )
+  np.testing.assert_array_equal(quick.labels, whole.labels)
+  assert whole.skipped == 0
+  assert 0 <= quick.skipped <= 1
+  seen = np.isfinite(quick.proposals.clip[:, 0])
+  np.testing.assert_allclose(
+    quick.proposals.clip[seen], whole.proposals.clip[seen], rtol=1e-3, atol=1e-5
+  )
+  if classifier == 'proposer':
+    assert quick.skipped == 1  # CLIP has no say
+  else:
+    assert quick.skipped == pytest.approx(1 - seen.mean())
+
+
+def test_certified_looks_again_only_for_what_it_needs(make, picture):
+  model = make('certified')
+  encoded = model.encode(picture)
+  first = model.segment(encoded, NAMES)
+  before = encoded.crops.seen.copy()
+  again = model.segment(encoded, NAMES)
+  np.testing.assert_array_equal(encoded.crops.seen, before)
+  np.testing.assert_array_equal(first.labels, again.labels)
+
+
+def test_filtered_leaves_repeated_proposals_out(make, picture, exact):
+  model = make('filtered')
+  encoded = model.encode(picture)
+  inner = encoded.encoded
+  # The second half repeats the masks of the first, and is less of an object.
+  half = len(inner.valid) // 2
+  again = jnp.concatenate([inner.masks[:half]] * 2)
+  valid = jnp.concatenate([inner.valid[:half]] * 2)
+  twice = dataclasses.replace(inner, masks=again, valid=valid)
+  result = model.segment(dataclasses.replace(encoded, encoded=twice), NAMES)
+  assert result.skipped >= 0.5
+  for first, second in zip(*np.split(encoded.crops.seen, 2), strict=True):
+    assert not (first and second)
+  plainly = model.segment(model.encode(picture), NAMES)
+  assert plainly.agreement(exact) > 0.5
+
+
+def test_one_pass_has_the_same_interface(make, picture, exact):
+  model = make('one_pass')
+  result = model.segment(model.encode(picture), NAMES)
+  assert result.labels.shape == exact.labels.shape
+  np.testing.assert_allclose(
+    result.proposals.proposer, exact.proposals.proposer, rtol=1e-4, atol=1e-6
+  )
+  assert 0 < model.agreement(picture, NAMES) <= 1
+
+
+def test_agreement_counts_pixels(make, picture, exact):
+  assert make('exact').agreement(picture, NAMES) == 1
+  half = make('exact', dtype='bfloat16')
+  agreement = half.agreement(picture, NAMES)
+  result = half.segment(half.encode(picture), NAMES)
+  assert agreement == pytest.approx((result.labels == exact.labels).mean())
+  assert agreement > 0.9
+  with pytest.raises(ValueError, match='one picture by the same names'):
+    exact.agreement(dataclasses.replace(exact, names=NAMES[1:]))
+
+
+@pytest.mark.parametrize(
+  ('mode', 'options'),
+  [
+    ('certified', {'threshold': 0.1}),
+    ('certified', {'rule': 'demo'}),
+    ('certified', {'panoptic': True}),
+    ('filtered', {'rule': 'demo'}),
+  ],
+)
+def test_what_does_not_go_together(make, picture, mode, options):
+  model = make(mode)
+  with pytest.raises(ValueError, match="mode '(certified|exact)'"):
+    model.segment(model.encode(picture), NAMES, **options)
+
+
+def test_unknown_names_of_options(make, picture):
+  with pytest.raises(ValueError, match='unknown mode.*Did you mean'):
+    settings('certifed')
+  with pytest.raises(ValueError, match='unknown dtype'):
+    make('exact', dtype='float8')
+  with pytest.raises(ValueError, match='not of windows'):
+    make('certified').encode(picture, window=64)
+  assert MODES[0] == 'exact'
+
+
+def test_gradients_of_the_last_block_are_those_of_the_plain_tower():
+  config = CONFIG.clip
+  params = jax.tree.map(jnp.asarray, draw_params()['clip'])
+  pixels = jax.random.normal(jax.random.key(0), (2, 48, 48, 3))
+  keep = jax.random.bernoulli(jax.random.key(1), 0.5, (2, 36))
+
+  def fast(visual):
+    variables = {'params': {**params, 'visual': visual}}
+    out = Clip(config).apply(variables, pixels, keep, method='encode_image')
+    return jnp.sum(jnp.sin(out))
+
+  def slow(visual):
+    return jnp.sum(jnp.sin(plain.encode_crops(config, visual, pixels, keep)))
+
+  value, gradient = jax.jit(jax.value_and_grad(fast))(params['visual'])
+  want, expected = jax.jit(jax.value_and_grad(slow))(params['visual'])
+  np.testing.assert_allclose(value, want, rtol=1e-4)
+  for path, leaf in jax.tree_util.tree_leaves_with_path(expected):
+    got = gradient
+    for key in path:
+      got = got[key.key]
+    scale = np.abs(leaf).max()
+    # Keys' biases have no gradient but rounding.
+    np.testing.assert_allclose(got, leaf, atol=1e-3 * scale + 1e-5, err_msg=str(path))
