@@ -4,7 +4,8 @@
 
 In PyTorch as open_clip trains: float32, InfoNCE over crops and texts that are embedded
 beforehand, AdamW. `ft` trains the image tower and the temperature, `mpt` the mask
-prompts, which there are put in by hooks. Needs torch and transformers.
+prompts, which there are put in by hooks. Needs torch and transformers, which nothing
+else here does, beside requirements/core.txt and data.txt.
 """
 
 import argparse
