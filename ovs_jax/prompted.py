@@ -46,8 +46,8 @@ class PromptedSegmentation(Segmentation):
       one; `labels` then are those of rule A. None by other rules.
   """
 
-  heat: Float[np.ndarray, 'k y x'] | None
-  claims: dict[int, Bool[np.ndarray, 'h w']] | None
+  heat: Float[np.ndarray, 'k y x'] | None = None
+  claims: dict[int, Bool[np.ndarray, 'h w']] | None = None
 
   def heat_map(self, name: str) -> Float[np.ndarray, 'h w']:
     """Returns the probability of a name at every pixel of the picture.

@@ -133,17 +133,7 @@ class Segmenter:
       'shortest': shortest,
       'longest': longest,
     }
-    try:
-      config = ovseg.OvSegConfig.from_dict(stored)
-      defaults = {**stored['test'], **stored}
-      settings = {
-        key: defaults[key] if value is None else value for key, value in given.items()
-      }
-    except (KeyError, TypeError) as error:
-      raise ValueError(
-        f'the checkpoint {directory} does not describe an OVSeg model ({error!r}); '
-        'write it again with this version'
-      ) from error
+    config, settings = _described(directory, stored, given)
     _check_params(config, params, what=f'the checkpoint {directory}')
     config, params = add_to_ovseg(config, params, prompts)
     return cls(
@@ -336,6 +326,22 @@ def _with_others(classes: Classes) -> Classes:
 
 # Named here so that it can be replaced.
 _encode = encode_pictures
+
+
+def _described(
+  directory: Path, stored: Mapping[str, Any], given: Mapping[str, Any]
+) -> tuple[ovseg.OvSegConfig, dict[str, Any]]:
+  """Returns a checkpoint's model, and its settings but for those given."""
+  try:
+    config = ovseg.OvSegConfig.from_dict(stored)
+    defaults = {**stored['test'], **stored}
+    settings = {k: defaults[k] if v is None else v for k, v in given.items()}
+  except (KeyError, TypeError) as error:
+    raise ValueError(
+      f'the checkpoint {directory} does not describe an OVSeg model ({error!r}); '
+      'write it again with this version'
+    ) from error
+  return config, settings
 
 
 def _check_params(config: ovseg.OvSegConfig, params: Params, *, what: str) -> None:

@@ -178,7 +178,8 @@ def test_flags_reach_the_segmenter(run, monkeypatch):
   monkeypatch.setattr(Segmenter, 'load', load)
   assert run(classifier='ensemble', weight='0.25', templates='vild')[0] == 0
   settings = {'classifier': 'ensemble', 'weight': 0.25, 'templates': 'vild'}
-  assert seen == {**settings, 'text_cache': None, 'mode': None, 'dtype': None}
+  rest = ('text_cache', 'mode', 'dtype', 'prompts')
+  assert seen == {**settings, **dict.fromkeys(rest)}
 
 
 @pytest.mark.usefixtures('no_networks')

@@ -75,7 +75,7 @@ def configuration(options: Options) -> ml_collections.ConfigDict:
       'coseg': parts,
       'slots': slots,
       'optimizer': optimizer,
-      'train': {'steps': 1},
+      'train': {'steps': 1, 'accumulate': 1},
     }
   )
 

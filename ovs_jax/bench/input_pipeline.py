@@ -206,6 +206,7 @@ def _crops(directory: pathlib.Path, count: int) -> tuple[Any, str]:
         'proposal': 0,
         'box': np.array([0, 0, w, h], np.int32),
         'score': 0.5,
+        'cosine': 0.5,
       }
     )
   pairs.write(directory / 'pairs', found, {})

@@ -100,7 +100,7 @@ def _settings() -> ml_collections.ConfigDict:
   return ml_collections.ConfigDict(
     {
       'seed': 0,
-      'train': {'steps': 120_000},
+      'train': {'steps': 120_000, 'accumulate': 1},
       'optimizer': {
         'schedule': 'warmup_poly',
         'learning_rate': 6e-5,

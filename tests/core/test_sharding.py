@@ -34,6 +34,14 @@ MODELS: dict[str, Callable[[], Params]] = {
     for language in ('prefix', 'cross')
   },
   **{
+    f'coseg, {size}': functools.partial(
+      coseg.init_coseg,
+      dataclasses.replace(coseg.tiny('prefix'), size_embedding=size),
+      KEY,
+    )
+    for size in ('slot', 'area')
+  },
+  **{
     name: functools.partial(
       lambda name: {
         'decoder': clipseg_decoder.init_decoder(

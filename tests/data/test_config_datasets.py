@@ -11,7 +11,7 @@ from ovs_jax.evaluate.suite import Target
 from ovs_jax.text import vocabulary
 
 ROOT = pathlib.Path(__file__).parents[2]
-SHARED = ('__init__', 'common', 'scenes', 'coco_stuff')
+SHARED = ('__init__', 'adaptation', 'common', 'scenes', 'coco_stuff')
 NAMES = sorted(p.stem for p in (ROOT / 'configs').glob('*.py') if p.stem not in SHARED)
 
 

@@ -5,7 +5,8 @@ import numpy as np
 import pytest
 
 from ovs_jax.evaluate import painting
-from ovs_jax.ops.ensemble import fuse, label_map
+from ovs_jax.ops.ensemble import fuse
+from ovs_jax.ops.painting import label_map
 from ovs_jax.ops.resize import resize_bilinear
 
 CONTENT, SIZE = (10, 13), (70, 150)  # more than one block of rows; columns are padded
@@ -28,7 +29,7 @@ def test_equals_the_label_map_of_prediction(masks: np.ndarray, count: int) -> No
   weights = weights_of(count)
   got = painting.paint(weights, jnp.asarray(masks), CONTENT, SIZE)
   inside = jnp.asarray(masks[:, :10, :13])
-  expected, _ = label_map(jnp.asarray(weights), inside, SIZE, block=70)
+  expected, _ = label_map(jnp.asarray(weights), inside, SIZE)
   assert got.dtype == np.int32 and got.shape == SIZE
   np.testing.assert_array_equal(got, expected)
 

@@ -101,7 +101,7 @@ class Proposer:
 
   def loss(self, params: Params, batch: Batch, key: Array) -> tuple[Array, Metrics]:
     """The set loss, summed over all decoder layers, each with its own matching."""
-    weights = self.config.train.set_weights
+    weights = dict(self.config.train.set_weights)
     return deep_loss(self.model, params, batch, key, text=self._text, weights=weights)
 
   def project(self, params: Params) -> Params:
