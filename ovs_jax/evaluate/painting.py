@@ -1,10 +1,7 @@
 """Label maps of the picture's own size, from proposals in buckets of few sizes.
 
-Gives what `ops.ensemble.label_map` gives, but compiles few programs for a data set
-whose images all have different sizes, and holds at most `CHUNK` classes at once.
+What `ops.painting` does, with pixels that no class has a score in left unassigned.
 """
-
-import functools
 
 import jax
 import jax.numpy as jnp
@@ -12,11 +9,11 @@ import numpy as np
 
 from ovs_jax.core.types import Array, Bool, Float, Int
 from ovs_jax.ops.ensemble import fuse
+from ovs_jax.ops.painting import label_map
 from ovs_jax.ops.resize import linear_taps
 
 UNASSIGNED = -1
 ROWS = 64  # of the picture at once
-CHUNK = 256  # classes at once
 _COLUMNS = 128  # a picture's width is rounded up to a multiple of it
 
 
@@ -34,12 +31,8 @@ def paint(
     content: height and width of the part of `masks` that is the picture.
     size: height and width of the result.
   """
-  chunks = _chunks(weights)
-  labels = np.empty(size, np.int32)
-  for rows, taps in _blocks(content, size):
-    best = _best_labels(chunks, masks, *taps)
-    labels[rows] = np.asarray(best)[: rows.stop - rows.start, : size[1]]
-  return labels
+  labels, scores = label_map(jnp.asarray(weights), masks, size, inside=content)
+  return np.where(np.asarray(scores) > 0, np.asarray(labels), UNASSIGNED)
 
 
 def claims(
@@ -63,15 +56,6 @@ def claims(
     block = np.asarray(_positive(padded, masks, *taps))
     found[:, rows] = block[:count, : rows.stop - rows.start, : size[1]]
   return found
-
-
-def _chunks(weights: Float[np.ndarray, 'q k']) -> Float[Array, 'n q c']:
-  """Classes in equal chunks, filled up with weights of 0, which win nowhere."""
-  count = weights.shape[1]
-  chunk = min(CHUNK, max(8, 1 << (count - 1).bit_length()))
-  padded = np.pad(weights, ((0, 0), (0, -count % chunk)))
-  q, total = padded.shape
-  return jnp.asarray(padded.reshape(q, total // chunk, chunk).transpose(1, 0, 2))
 
 
 def _blocks(
@@ -104,30 +88,7 @@ def _resized(
   return masks
 
 
-@functools.partial(jax.jit)
-def _best_labels(
-  chunks: Float[Array, 'n q c'],
-  masks: Float[Array, 'q h w'],
-  down: tuple[Array, ...],
-  across: tuple[Array, ...],
-) -> Int[Array, 'r W']:
-  resized = _resized(masks, down, across)
-
-  def better(best: tuple[Array, ...], chunk: Array) -> tuple[tuple[Array, ...], None]:
-    score, label, start = best
-    scores = fuse(chunk, resized)
-    top = jnp.max(scores, axis=0)
-    which = jnp.argmax(scores, axis=0).astype(jnp.int32) + start
-    # The first of equals wins, as it does without chunks.
-    label = jnp.where(top > score, which, label)
-    return (jnp.maximum(top, score), label, start + chunk.shape[1]), None
-
-  shape = resized.shape[1:]
-  first = (jnp.zeros(shape), jnp.full(shape, UNASSIGNED, jnp.int32), jnp.int32(0))
-  return jax.lax.scan(better, first, chunks)[0][1]
-
-
-@functools.partial(jax.jit)
+@jax.jit
 def _positive(
   weights: Float[Array, 'q t'],
   masks: Float[Array, 'q h w'],
