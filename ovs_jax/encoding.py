@@ -95,7 +95,7 @@ class Crops:
 def encode_pictures(
   config: ovseg.OvSegConfig,
   params: Params,
-  pictures: Sequence[UInt8[np.ndarray, 'h w 3']],
+  pictures: Sequence[UInt8[np.ndarray, '_ _ 3']],
   *,
   shortest: int,
   longest: int,
@@ -151,7 +151,7 @@ def encode_pictures(
 def _first_rows(
   config: ovseg.OvSegConfig,
   params: Params,
-  pictures: Sequence[UInt8[np.ndarray, 'h w 3']],
+  pictures: Sequence[UInt8[np.ndarray, '_ _ 3']],
   found: Sequence[tuple[ovseg.Proposed, Array, Regions]],
   mode: str,
 ) -> list[Float[Array, 'q d']]:

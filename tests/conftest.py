@@ -1,6 +1,7 @@
 """Runs before any test: eight CPU devices, checked annotations, strict ranks."""
 
 import os
+import tempfile
 
 os.environ.setdefault('JAX_PLATFORMS', 'cpu')
 os.environ['XLA_FLAGS'] = (
@@ -10,6 +11,11 @@ os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '3')
 # Most programs here run once: compiling sooner beats running faster.
 os.environ.setdefault('JAX_DISABLE_MOST_OPTIMIZATIONS', '1')
 os.environ['OVS_JAX_TEXT_CACHE'] = 'off'  # tests must not depend on each other
+# Programs are compiled once for all processes of a run, which inherit this.
+if 'JAX_COMPILATION_CACHE_DIR' not in os.environ:
+  _programs = tempfile.TemporaryDirectory(prefix='ovs_jax_programs_')
+  os.environ['JAX_COMPILATION_CACHE_DIR'] = _programs.name
+os.environ.setdefault('JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS', '0.3')
 
 import jaxtyping  # noqa: E402
 

@@ -168,7 +168,7 @@ def draw(
 
 def strip(
   image: UInt8[np.ndarray, 'h w 3'],
-  maps: Sequence[Num[np.ndarray, 'h w']],
+  maps: Sequence[Num[np.ndarray, '_ _']],
   names: vocabulary.Vocabulary,
   *,
   scale: int = _SCALE,

@@ -119,7 +119,7 @@ def choose(tally: Tally, count: int) -> list[tuple[str, str, float]]:
 
 def write_sheet(
   directory: pathlib.Path,
-  drawn: Sequence[tuple[str, Sample, Int[np.ndarray, 'h w']]],
+  drawn: Sequence[tuple[str, Sample, Int[np.ndarray, '_ _']]],
   names: Vocabulary,
 ) -> None:
   """Writes sheet.png: image, truth and prediction of each, below its title."""

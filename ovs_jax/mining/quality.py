@@ -75,7 +75,7 @@ def exchange_captions(
 
 def measure(
   found: Sequence[Pair],
-  labels: Mapping[str, Num[np.ndarray, 'h w']],
+  labels: Mapping[str, Num[np.ndarray, '_ _']],
   mentioned: Mapping[str, set[int]],
   *,
   min_area: int,

@@ -25,7 +25,7 @@ from ovs_jax.text.templates import fill, sentences
 from ovs_jax.text.tokenizer import tokenize
 
 PROMPT = ('a photo of a {}.',)  # one of the sentences that CLIPSeg was trained with
-Examples = Mapping[str, Sequence[tuple[UInt8[np.ndarray, 'h w 3'], Any]]]
+Examples = Mapping[str, Sequence[tuple[UInt8[np.ndarray, '_ _ 3'], Any]]]
 
 
 @dataclasses.dataclass(frozen=True)

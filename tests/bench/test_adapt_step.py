@@ -7,6 +7,7 @@ import pytest
 from ovs_jax.bench import clip_adapt_step
 
 
+@pytest.mark.slow
 def test_a_step_of_prompt_tuning_is_measured() -> None:
   options = clip_adapt_step.Options(preset='tiny', batch=4)
   workload = clip_adapt_step.build(options)

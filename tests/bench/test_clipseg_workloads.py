@@ -6,6 +6,7 @@ import pytest
 from ovs_jax.bench import clipseg, coseg_step
 
 
+@pytest.mark.slow
 def test_prompts_agree_with_one_tower_each() -> None:
   options = clipseg.Options(preset='tiny', prompts=5, size=16, repeated=True)
   workload = clipseg.build(options)
@@ -16,6 +17,7 @@ def test_prompts_agree_with_one_tower_each() -> None:
     clipseg.build(clipseg.Options(preset='rd65'))
 
 
+@pytest.mark.slow
 def test_both_steps_have_the_same_loss() -> None:
   workload = coseg_step.build(coseg_step.Options(small=True, batch=1))
   one, other = (workload.facts[f'loss, {v.name}'] for v in workload.variants)

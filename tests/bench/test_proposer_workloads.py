@@ -8,6 +8,7 @@ from ovs_jax.bench import proposer_forward, proposer_step
 from ovs_jax.models.maskformer import PRESETS
 
 
+@pytest.mark.slow
 def test_forward_agrees_with_hidden_padding() -> None:
   options = proposer_forward.Options(preset='tiny', side=64, batch=2)
   workload = proposer_forward.build(options)

@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 import tiny_configs
 
-from ovs_jax.core.tree import flatten
 from ovs_jax.integrations import scenic
 from ovs_jax.train.recipes import RECIPES
 
@@ -152,13 +151,9 @@ def test_a_recipe_is_a_model(stand_in: None, data_dir: str) -> None:
   assert sums['accuracy'][1] == 8
   np.testing.assert_allclose(sums['accuracy'][0] / 8, metrics['accuracy'], rtol=1e-6)
 
-  def loss(variables: Any) -> Any:
-    rngs = {'dropout': jax.random.key(1)}
-    out = model.flax_model.apply(variables, local['inputs'], train=True, rngs=rngs)
-    return model.loss_function(out, local)
-
-  slopes = flatten(jax.grad(loss)(variables)['params']['recipe'])
-  assert sum(bool(np.any(np.asarray(x))) for x in slopes.values()) > len(slopes) / 2
+  rngs = {'dropout': jax.random.key(1)}
+  trained = model.flax_model.apply(variables, local['inputs'], train=True, rngs=rngs)
+  np.testing.assert_allclose(model.loss_function(trained, local), expected, rtol=1e-6)
 
 
 def test_a_recipe_needs_its_configuration(stand_in: None) -> None:

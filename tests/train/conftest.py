@@ -1,25 +1,13 @@
 """A tiny CLIP and a few mined pairs, made once."""
 
 import pathlib
-from collections.abc import Iterator
 
-import jax
 import numpy as np
 import pytest
 import tiny_configs
 
 from ovs_jax.data import pairs
 from ovs_jax.train.loop import train
-
-
-@pytest.fixture(scope='session', autouse=True)
-def programs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-  """Keeps compiled programs, so that a resumed run compiles nothing again."""
-  directory = str(tmp_path_factory.mktemp('programs'))
-  before = jax.config.jax_compilation_cache_dir
-  jax.config.update('jax_compilation_cache_dir', directory)
-  yield
-  jax.config.update('jax_compilation_cache_dir', before)
 
 
 @pytest.fixture(scope='session')

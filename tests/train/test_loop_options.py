@@ -147,6 +147,7 @@ def test_lines_say_where_time_and_memory_went(
   assert 'parameters train' in said and 'on 8 cpu as 8x1 (data x model)' in said
 
 
+@pytest.mark.slow
 def test_fsdp_trains_the_same(data_dir: str, tmp_path: pathlib.Path) -> None:
   results = []
   for fsdp in (False, True):
