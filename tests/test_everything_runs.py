@@ -17,6 +17,21 @@ from ovs_jax.pipeline import run_pipeline
 ROOT = pathlib.Path(__file__).parents[1]
 SHARED = ('__init__', 'common', 'scenes', 'coco_stuff', 'adaptation')
 NAMES = sorted(p.stem for p in (ROOT / 'configs').glob('*.py') if p.stem not in SHARED)
+# At the size `smoke` these run what another configuration runs, too.
+ALIKE = {
+  'baseline_vitb16',
+  'baseline_vitl14',
+  'clipseg_finetune',
+  'coseg_cross_vitb16',
+  'coseg_prefix_vitb16',
+  'evaluate_coseg_scenes',
+  'ft_vitb16',
+  'ft_vitl14',
+  'gt_classes_vitl14',
+  'mpt_ft_vitl14',
+  'mpt_vitb16',
+  'proposer_photos',
+}
 IGNORED = {'.venv', 'build', '.git', 'runs'}
 
 
@@ -77,7 +92,13 @@ def test_a_config_loads_and_says_what_it_is(name: str) -> None:
     load(name, 'large')
 
 
-@pytest.mark.parametrize('name', NAMES)
+@pytest.mark.parametrize(
+  'name',
+  [
+    pytest.param(name, marks=pytest.mark.slow) if name in ALIKE else name
+    for name in NAMES
+  ],
+)
 def test_a_config_runs_as_smoke(
   name: str,
   data_dir: str,

@@ -18,7 +18,7 @@ from ovs_jax.core.tree import flatten
 
 # The Python of these tests, where launch/setup.sh expects that of .venv.
 PYTHON = """#!/bin/bash
-case "$*" in *version_info*) echo 3.12 ;; *) exec {executable} "$@" ;; esac
+case "$*" in *version_info*) echo 3.12 ;; *) exec "{executable}" "$@" ;; esac
 """
 
 

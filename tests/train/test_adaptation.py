@@ -79,6 +79,7 @@ def test_only_the_prompts_are_stored_and_the_rest_is_bit_identical(
   assert size < 100_000 < sum(x.nbytes for x in before.values())
 
 
+@pytest.mark.slow
 def test_evaluations_are_kept_and_the_best_step_too(
   run: tuple[Any, pathlib.Path],
 ) -> None:
@@ -94,6 +95,7 @@ def test_evaluations_are_kept_and_the_best_step_too(
   assert best == next(line for line in scores if line['top1'] == best['top1'])
 
 
+@pytest.mark.slow
 def test_a_stopped_run_of_prompts_goes_on(
   run: tuple[Any, pathlib.Path], tmp_path: pathlib.Path
 ) -> None:

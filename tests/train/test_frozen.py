@@ -216,6 +216,7 @@ def gradients(config: Any, *counts: int) -> list[dict[str, Any]]:
   return found
 
 
+@pytest.mark.slow
 def test_options_of_memory_and_precision_and_pictures_without_targets() -> None:
   plain, none = gradients(SMALL, 2, 0)
   assert float(plain['mask']) > 0 and float(plain['dice']) > 0

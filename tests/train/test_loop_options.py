@@ -54,6 +54,7 @@ def test_each_turn_has_its_own_randomness() -> None:
   assert draws[0] != draws[1]
 
 
+@pytest.mark.slow
 def test_turns_train(data_dir: str, tmp_path: pathlib.Path) -> None:
   config = tiny_configs.pretraining(data_dir)
   config.train.update(accumulate=2, steps=2, batch_size=16)
