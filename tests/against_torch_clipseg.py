@@ -11,10 +11,7 @@ import argparse
 import json
 import os
 import pathlib
-import statistics
 import tempfile
-import time
-from collections.abc import Callable
 
 # Before the import of anything that counts cores.
 _PARSER = argparse.ArgumentParser(description=__doc__.split('\n')[0])
@@ -31,6 +28,7 @@ import jax  # noqa: E402
 import numpy as np  # noqa: E402
 import torch  # noqa: E402
 import transformers  # noqa: E402
+from torch_turns import circumstances, median_seconds  # noqa: E402
 
 from ovs_jax.convert import exchange  # noqa: E402
 from ovs_jax.core.checkpoint import load_model  # noqa: E402
@@ -65,13 +63,6 @@ def converted(
   return ClipSegConfig.from_dict(stored['clipseg']), jax.device_put(params)
 
 
-def seconds(job: Callable[[], object]) -> float:
-  """Times one call."""
-  began = time.perf_counter()
-  job()
-  return time.perf_counter() - began
-
-
 def main(arguments: argparse.Namespace) -> None:
   """Prints one line of JSON."""
   torch.set_num_threads(arguments.threads)
@@ -100,8 +91,7 @@ def main(arguments: argparse.Namespace) -> None:
     return clipseg.segment(config, params, image, prompts)[0]
 
   expected, found = by_torch(), by_jax()  # compiles, too
-  times = [(seconds(by_torch), seconds(by_jax)) for _ in range(arguments.repeats)]
-  theirs, mine = (statistics.median(column) for column in zip(*times, strict=True))
+  theirs, mine = median_seconds(by_torch, by_jax, repeats=arguments.repeats)
   report = {
     'prompts': arguments.prompts,
     'size': side,
@@ -111,10 +101,7 @@ def main(arguments: argparse.Namespace) -> None:
     'torch_seconds': round(theirs, 3),
     'ovs_jax_seconds': round(mine, 3),
     'ratio': round(theirs / mine, 3),
-    'load': os.getloadavg()[0],
-    'torch': torch.__version__,
-    'transformers': transformers.__version__,
-    'jax': jax.__version__,
+    **circumstances(),
   }
   print(json.dumps(report))
 

@@ -11,7 +11,6 @@ import argparse
 import json
 import os
 import pathlib
-import statistics
 import tempfile
 import time
 from typing import Any
@@ -31,6 +30,7 @@ import jax  # noqa: E402
 import numpy as np  # noqa: E402
 import torch  # noqa: E402
 import transformers  # noqa: E402
+from torch_turns import circumstances, median_seconds  # noqa: E402
 
 from ovs_jax.convert import backbone_families, exchange  # noqa: E402
 from ovs_jax.core.checkpoint import load_model  # noqa: E402
@@ -108,15 +108,9 @@ def main(arguments: argparse.Namespace) -> None:
     out = program({'params': params}, ours)
     return np.asarray(out.embeddings[-1]), np.asarray(out.mask_logits[-1])
 
-  def seconds(job: Any) -> float:
-    began = time.perf_counter()
-    job()
-    return time.perf_counter() - began
-
   pairs = zip(by_torch(), by_jax(), strict=True)
   errors = [float(np.abs(a - b).max() / np.abs(a).max()) for a, b in pairs]
-  times = [(seconds(by_torch), seconds(by_jax)) for _ in range(arguments.repeats)]
-  theirs, mine = (statistics.median(column) for column in zip(*times, strict=True))
+  theirs, mine = median_seconds(by_torch, by_jax, repeats=arguments.repeats)
   report = {
     'backbone': arguments.backbone,
     'side': arguments.side,
@@ -128,10 +122,7 @@ def main(arguments: argparse.Namespace) -> None:
     'ovs_jax_images_per_second': round(arguments.batch / mine, 4),
     'ratio': round(theirs / mine, 3),
     'compile_seconds': round(compile_seconds, 1),
-    'load': os.getloadavg()[0],
-    'torch': torch.__version__,
-    'transformers': transformers.__version__,
-    'jax': jax.__version__,
+    **circumstances(),
   }
   print(json.dumps(report))
 

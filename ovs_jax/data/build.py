@@ -4,6 +4,7 @@ A killed build leaves folders that the next one sweeps away; a build with proble
 leaves nothing but the list of them.
 """
 
+import abc
 import contextlib
 import fcntl
 import functools
@@ -33,9 +34,9 @@ class Builder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
     """What is wrong with the source, as far as it has been read."""
     return []
 
+  @abc.abstractmethod
   def total(self, source: pathlib.Path) -> tuple[int, int]:
     """Returns how many examples there will be at most, and their images' bytes."""
-    raise NotImplementedError
 
 
 @contextlib.contextmanager
