@@ -12,5 +12,5 @@ source launch/setup.sh
 
 set_up test
 # The whole suite on two cores; a selection starts sooner in one process.
-[ $# -gt 0 ] || set -- -n 2 --dist loadfile
+[ $# -gt 0 ] || set -- -n 2 --dist loadfile --no-loadscope-reorder
 run_python -m pytest "$@"

@@ -17,11 +17,12 @@ from ovs_jax.pipeline import run_pipeline
 ROOT = pathlib.Path(__file__).parents[1]
 SHARED = ('__init__', 'common', 'scenes', 'coco_stuff', 'adaptation')
 NAMES = sorted(p.stem for p in (ROOT / 'configs').glob('*.py') if p.stem not in SHARED)
-# At the size `smoke` these run what another configuration runs, too.
+# At the size `smoke` these run what another configuration or test runs, too.
 ALIKE = {
   'baseline_vitb16',
   'baseline_vitl14',
   'clipseg_finetune',
+  'coseg_cross_scenes',
   'coseg_cross_vitb16',
   'coseg_prefix_vitb16',
   'evaluate_coseg_scenes',
@@ -31,6 +32,7 @@ ALIKE = {
   'mpt_ft_vitl14',
   'mpt_vitb16',
   'proposer_photos',
+  'proposer_swin_b',
 }
 IGNORED = {'.venv', 'build', '.git', 'runs'}
 

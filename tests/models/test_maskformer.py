@@ -189,7 +189,14 @@ def draw_params(config):
   return map_with_path(draw, shapes_of(config))
 
 
-@pytest.mark.parametrize('backbone', ['tiny', 'swin_mini', FROZEN])
+@pytest.mark.parametrize(
+  'backbone',
+  [
+    'swin_mini',
+    pytest.param('tiny', marks=pytest.mark.slow),
+    pytest.param(FROZEN, marks=pytest.mark.slow),
+  ],
+)
 def test_the_bucket_does_not_matter(backbone):
   config = dataclasses.replace(SMALL, backbone=backbone)
   params = draw_params(config)
