@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import jax
-from jaxtyping import Array, Bool, Float, Int, Key, Num, Shaped, UInt8
+from jaxtyping import Array, Bool, Float, Int, Key, Num, Shaped, UInt, UInt8
 
 Params = Mapping[str, Any]
 Batch = Mapping[str, Any]
@@ -32,5 +32,6 @@ __all__ = [
   'Num',
   'Params',
   'Shaped',
+  'UInt',
   'UInt8',
 ]

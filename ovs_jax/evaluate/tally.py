@@ -13,7 +13,7 @@ import numpy as np
 
 from ovs_jax.core.types import Int
 from ovs_jax.ops.boundary import boundary_counts
-from ovs_jax.ops.confusion import count_pixels
+from ovs_jax.ops.confusion import compact, count_pixels
 
 Arrays = dict[str, np.ndarray]
 
@@ -65,6 +65,8 @@ class Tally:
         f'{_size(label)}; predictions must have the size of the label map'
       )
     self._check_new(image_id)
+    # Small types: memory is most of what counting takes.
+    prediction, label = (compact(x, self.num_classes) for x in (prediction, label))
     matrix = count_pixels(prediction, label, self.num_classes)
     self.matrix += matrix
     if boundary:

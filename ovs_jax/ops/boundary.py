@@ -9,7 +9,8 @@ import math
 
 import numpy as np
 
-from ovs_jax.core.types import Bool, Int, Num
+from ovs_jax.core.types import Bool, Int, Num, UInt8
+from ovs_jax.ops.confusion import compact
 
 RATIO = 0.02  # of the diagonal; the paper's value
 
@@ -20,41 +21,101 @@ def band_width(size: tuple[int, int], ratio: float = RATIO) -> int:
 
 
 def boundary_band(
-  labels: Int[np.ndarray, 'h w'], distance: int
+  labels: Num[np.ndarray, 'h w'], distance: int
 ) -> Bool[np.ndarray, 'h w']:
-  """Marks pixels with another label (0 or more), or the image's end, in `distance`.
+  """Marks pixels with another label, or the image's end, in `distance`.
 
   The distance is that of `distance` erosions with a square of 3x3, as in the authors'
   code: the larger one of those along rows and columns.
   """
-  # A frame of a value that no label has, so that the image's end is a border too.
-  outside = int(labels.max(initial=0)) + 1
-  # The smallest type: memory is all that limits the speed.
-  small = labels.astype(np.min_scalar_type(outside))
-  padded = np.pad(small, distance, constant_values=outside)
-  low, high = padded, padded
-  for axis in (0, 1):
-    low = _window(low, distance, axis, np.minimum)
-    high = _window(high, distance, axis, np.maximum)
-  return low != high
+  band = _band(_changes(labels), distance)
+  return _unpack(band, labels.shape[1])
 
 
-def _window(
-  x: Num[np.ndarray, 'h w'], distance: int, axis: int, least: np.ufunc
-) -> Num[np.ndarray, 'H W']:
-  """The least of every window of 2 * distance + 1, which doubles from 1."""
-  window, covered = 2 * distance + 1, 1
-  x = np.moveaxis(x, axis, 0)
-  while covered < window:
-    step = min(covered, window - covered)
-    x = least(x[:-step], x[step:])
+# Below, a bit is a pixel. Rows are whole bytes, with the first pixel as the lowest bit
+# and at least one bit more than there are pixels.
+
+
+def _changes(labels: Num[np.ndarray, 'h w']) -> UInt8[np.ndarray, '2 h r']:
+  """Marks pixels that differ from the one to the left, and from the one above.
+
+  What lies outside of the image differs, and so does all that fills rows up.
+  """
+  h, w = labels.shape
+  differs = np.ones((2, h, (w // 8 + 1) * 8), bool)
+  np.not_equal(labels[:, 1:], labels[:, :-1], out=differs[0, :, 1:w])
+  np.not_equal(labels[1:], labels[:-1], out=differs[1, 1:, :w])
+  return np.packbits(differs, axis=2, bitorder='little')
+
+
+def _band(
+  changes: UInt8[np.ndarray, '2 h r'], distance: int
+) -> UInt8[np.ndarray, 'h r']:
+  """Marks pixels in whose window of 2 * distance + 1 anything changes.
+
+  It does along a row of the window, or from one row to the next: with rows that are
+  each of one label it is enough to look above a single pixel.
+  """
+  across, above = changes
+  h = len(across)
+  mixed = _spread(across, distance)
+  # Between a row and the one above it; a mixed row is on both sides.
+  between = np.full((h + 1, mixed.shape[1]), 255, np.uint8)
+  between[1:-1] = above[1:] | mixed[1:] | mixed[:-1]
+  band = np.full_like(mixed, 255)
+  if 2 * distance > h + 1:
+    return band
+  covered = 1
+  while covered < 2 * distance:
+    step = min(covered, 2 * distance - covered)
+    between = between[:-step] | between[step:]
     covered += step
-  return np.moveaxis(x, 0, axis)
+  band[distance - 1 : h - distance + 1] = between
+  return band
+
+
+def _spread(
+  across: UInt8[np.ndarray, 'h r'], distance: int
+) -> UInt8[np.ndarray, 'h r']:
+  """Marks pixels with a change in the 2 * distance places around them.
+
+  Place x is between the pixels x - 1 and x; pixel x has x - distance + 1 to x +
+  distance. All rows are one line of bits. What crosses the end of a row changes
+  nothing there, because all pixels in reach of it are marked anyway.
+  """
+  bits = across.reshape(-1)
+  line, covered = _behind(bits, distance - 1), 1
+  while covered < 2 * distance:
+    step = min(covered, 2 * distance - covered)
+    line |= _ahead(line, step)
+    covered += step
+  return line[: bits.size].reshape(across.shape)
+
+
+def _ahead(line: UInt8[np.ndarray, 'n'], count: int) -> UInt8[np.ndarray, 'n']:
+  """Returns in each bit that `count` bits later, past the end ones."""
+  whole, part = divmod(count, 8)
+  end = np.full(min(whole, line.size) + 1, 255, np.uint8)
+  moved = np.concatenate([line[whole:], end])
+  if not part:
+    return moved[:-1]
+  return (moved[:-1] >> part) | (moved[1:] << (8 - part))
+
+
+def _behind(line: UInt8[np.ndarray, 'n'], count: int) -> UInt8[np.ndarray, 'm']:
+  """Returns in each bit that `count` bits earlier, before the start ones."""
+  whole, part = divmod(count, 8)
+  start = np.full(whole + 1, 255, np.uint8)
+  return _ahead(np.concatenate([start, line]), 8 - part)
+
+
+def _unpack(bits: UInt8[np.ndarray, 'h r'], width: int) -> Bool[np.ndarray, 'h w']:
+  return np.unpackbits(bits, axis=1, count=width, bitorder='little').view(bool)
 
 
 def boundary_counts(
-  prediction: Int[np.ndarray, 'h w'],
-  label: Int[np.ndarray, 'h w'],
+  prediction: Num[np.ndarray, 'h w'],
+  label: Num[np.ndarray, 'h w'],
   num_classes: int,
   *,
   ratio: float = RATIO,
@@ -64,17 +125,26 @@ def boundary_counts(
   Void (a label outside 0..num_classes-1) has a border with its neighbours, but none of
   its pixels counts. Boundary IoU is common / (predicted + true - common).
   """
-  distance = band_width(label.shape, ratio)
-  valid = (label >= 0) & (label < num_classes)
-  given = (prediction >= 0) & (prediction < num_classes)
-  guess = np.where(given, prediction, num_classes)
-  truth = np.where(valid, label, num_classes)
-  of_guess = boundary_band(guess, distance) & valid & given
-  of_truth = boundary_band(truth, distance) & valid
-  common = of_guess & of_truth & (guess == truth)
-  return np.stack(
-    [
-      np.bincount(x[where], minlength=num_classes)
-      for x, where in ((truth, common), (guess, of_guess), (truth, of_truth))
-    ]
+  distance, width = band_width(label.shape, ratio), label.shape[1]
+  guess, truth = (compact(x, num_classes) for x in (prediction, label))
+  edges = [_changes(x) for x in (guess, truth)]
+  bands = [_band(x, distance) for x in edges]
+  # Runs of pixels that are alike in all four: labels and bands change seldom.
+  starts = edges[0][0] | edges[1][0]
+  for band in bands:
+    line = band.reshape(-1)
+    starts |= (line ^ _behind(line, 1)[: line.size]).reshape(band.shape)
+  first = np.flatnonzero(_unpack(starts, width))
+  lengths = np.diff(first, append=guess.size)
+  guess, truth, of_guess, of_truth = (
+    x.reshape(-1)[first] for x in (guess, truth, *(_unpack(b, width) for b in bands))
   )
+  labelled = truth < num_classes
+  of_guess = of_guess & labelled
+  common = of_guess & of_truth & (guess == truth)
+  # Sums of integers below 2**53 are exact in float64.
+  counts = [
+    np.bincount(x[where], lengths[where], num_classes + 1)[:num_classes]
+    for x, where in ((truth, common), (guess, of_guess), (truth, of_truth))
+  ]
+  return np.stack(counts).astype(np.int64)

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 import jax.numpy as jnp
 import numpy as np
 
-from ovs_jax.core.types import Array, Float, Int, Num
+from ovs_jax.core.types import Array, Float, Int, Num, UInt
 
 # From this share of neighbours with other labels on, counting runs does not pay.
 _BUSY = 8
@@ -66,12 +66,20 @@ def _index(
   prediction: Num[np.ndarray, 'n'], label: Num[np.ndarray, 'n'], num_classes: int
 ) -> Num[np.ndarray, 'n']:
   """The place of each pixel in the matrix, row by row."""
-  # Only numbers below 0 are larger as unsigned ones, and there are fewer classes.
   rows, columns = (
-    np.minimum(x.astype(np.int32).view(np.uint32), num_classes)
-    for x in (prediction, label)
+    compact(x, num_classes).astype(np.uint32) for x in (prediction, label)
   )
   return rows * np.uint32(num_classes + 1) + columns
+
+
+def compact(labels: Num[np.ndarray, '*b'], num_classes: int) -> UInt[np.ndarray, '*b']:
+  """Returns labels in the smallest type, those of no class as `num_classes`."""
+  if labels.dtype.kind != 'u':
+    # Only numbers below 0 are larger as unsigned ones, and there are fewer classes.
+    labels = labels.astype(np.int32, copy=False).view(np.uint32)
+  limit = min(num_classes, int(np.iinfo(labels.dtype).max))
+  small = np.min_scalar_type(num_classes)
+  return np.minimum(labels, labels.dtype.type(limit)).astype(small, copy=False)
 
 
 def segmentation_scores(

@@ -33,6 +33,42 @@ def test_bands_of_all_classes_equal_erosion(distance: int) -> None:
   assert 0 < got.sum() < got.size or distance > 3
 
 
+@pytest.mark.parametrize('seed', range(40))
+def test_bands_of_any_shape_equal_erosion(seed: int) -> None:
+  rng = np.random.default_rng(seed)
+  shape = tuple(rng.integers(1, 40, 2))
+  coarse = rng.integers(0, 3, (shape[0] // 9 + 1, shape[1] // 9 + 1))
+  labels = coarse.repeat(9, axis=0).repeat(9, axis=1)[: shape[0], : shape[1]]
+  labels[rng.random(shape) < 0.01] = 7
+  for distance in (1, 2, 3, 4, 5, 7, 8, 9, 13, 16, 17):
+    got = boundary.boundary_band(labels, distance)
+    expected = erosion_band(labels, distance)
+    np.testing.assert_array_equal(got, expected, err_msg=f'{shape}, {distance}')
+
+
+@pytest.mark.parametrize(
+  ('num_classes', 'dtype'), [(4, np.uint8), (4, np.int64), (847, np.uint16)]
+)
+def test_counts_are_those_of_the_bands(num_classes: int, dtype: type) -> None:
+  rng = np.random.default_rng(num_classes)
+  low = 0 if np.iinfo(dtype).min == 0 else -1
+  maps = [
+    rng.integers(low, num_classes + 2, (5, 6)).astype(dtype).repeat(13, 0).repeat(11, 1)
+    for _ in range(2)
+  ]
+  maps[1][:30] = maps[0][:30]
+  wide = [x.astype(int) for x in maps]
+  guess, truth = (np.where((x < 0) | (x >= num_classes), -1, x) for x in wide)
+  of_guess, of_truth = (erosion_band(x, 4) for x in (guess, truth))
+  of_guess &= truth >= 0
+  got = boundary.boundary_counts(*maps, num_classes, ratio=4 / np.hypot(65, 66))
+  for k in range(num_classes):
+    both = of_guess & of_truth & (guess == k) & (truth == k)
+    bands = (both, of_guess & (guess == k), of_truth & (truth == k))
+    assert got[:, k].tolist() == [int(x.sum()) for x in bands], k
+  assert (got.sum(axis=1) > 0).all()
+
+
 def test_width_is_two_percent_of_the_diagonal() -> None:
   assert boundary.band_width((480, 640)) == 16
   assert boundary.band_width((10, 10)) == 1
