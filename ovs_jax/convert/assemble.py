@@ -56,6 +56,8 @@ def assemble(config: Any, workdir: pathlib.Path) -> dict[str, Any]:
     'weight': config.test.weight,
     'test': {'shortest': config.test.shortest, 'longest': config.test.longest},
   }
+  if 'training_names' in stored:  # older proposers do not say
+    description['training_names'] = stored['training_names']
   save_model(workdir / 'model', {'proposer': proposer, 'clip': clip}, description)
   return {'model': str(workdir / 'model')}
 

@@ -66,6 +66,8 @@ class Network:
     self.templates: str = stored['templates']
     self.setting = Setting(stored['classifier'], float(stored['weight']))
     self.shortest, self.longest = (stored['test'][k] for k in ('shortest', 'longest'))
+    # Name and sha256 of the class list; None where the checkpoint does not say.
+    self.training_names: dict[str, str] | None = stored.get('training_names')
     self._params = jax.tree.map(jnp.asarray, params)
     self._embedder = NameEmbedder(self.model.clip, params['clip'])
 

@@ -23,6 +23,7 @@ from ovs_jax.evaluate.judges import Judge, ModelJudge, Plan, Sample, SavedJudge
 from ovs_jax.evaluate.network import Network, Setting
 from ovs_jax.evaluate.summary import Training, summarise
 from ovs_jax.evaluate.tally import gather, pack, unpack
+from ovs_jax.evaluate.training_names import check_training
 from ovs_jax.text import vocabulary
 
 _TARGET = re.compile(r'(\w+)(?:/(.+?))?(?::(\w+(?:\[.*\])?(?:\+.*)?))?')
@@ -104,6 +105,10 @@ def benchmark(config: Any, workdir: pathlib.Path) -> dict[str, Any]:
   sources = load_sources(config, targets)
   saved = config.suite.predictions
   network = None if saved else Network(config.eval.checkpoint)
+  note = None
+  if network is not None:
+    lists = [source.names for source in sources]
+    note = check_training(config, network.training_names, lists)
   summaries: dict[str, Any] = {}
   for number, source in enumerate(sources, start=1):
     title = f'[{number}/{len(sources)}] {source.target}'
@@ -112,6 +117,7 @@ def benchmark(config: Any, workdir: pathlib.Path) -> dict[str, Any]:
     what = {
       'checkpoint': str(saved or config.eval.checkpoint),
       'settings': {} if network is None else network.describe(),
+      'training_note': note,
       'searched': bool(config.suite.search),
       'searched_on_test': bool(config.suite.search) and any(t.is_test for t in targets),
     }

@@ -55,7 +55,8 @@ def markdown(what: Mapping[str, Any], summaries: Summaries) -> str:
   """Returns the report.
 
   Args:
-    what: `checkpoint`, `settings`, and whether settings were `searched`, and so on a
+    what: `checkpoint`, `settings`, what is not known of its training
+      (`training_note`, or None), and whether settings were `searched`, and so on a
       test split (`searched_on_test`).
     summaries: of the data sets, from `summary.summarise`.
   """
@@ -66,6 +67,8 @@ def markdown(what: Mapping[str, Any], summaries: Summaries) -> str:
       'says nothing about other images.**',
       '',
     ]
+  if what['training_note']:
+    lines += [what['training_note'], '']
   unproven = [name for name, s in summaries.items() if not s['names_checked']]
   if unproven:
     lines += [

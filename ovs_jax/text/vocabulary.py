@@ -44,6 +44,10 @@ class Vocabulary:
     columns = [self.names, self.source_values, self.kinds, self.splits, self.synonyms]
     return hashlib.sha256(json.dumps(columns).encode('ascii')).hexdigest()
 
+  def identity(self) -> dict[str, str]:
+    """Returns what a checkpoint says of the class list that it was trained with."""
+    return {'name': self.name, 'sha256': self.sha256}
+
 
 def known() -> dict[str, str]:
   """Returns the vocabularies in the package: name to file name."""

@@ -246,6 +246,7 @@ class TestMistakes:
     what = {
       'checkpoint': 'x',
       'settings': {},
+      'training_note': None,
       'searched': True,
       'searched_on_test': True,
     }

@@ -28,8 +28,12 @@ class Proposer:
   def __init__(self, config: Any) -> None:
     self.config = config
     self.model = MaskFormerConfig(**config.proposer)
-    self.model_config = {'model': 'proposer', 'proposer': config.proposer.to_dict()}
     names = load_names(config.dataset)
+    self.model_config = {
+      'model': 'proposer',
+      'proposer': config.proposer.to_dict(),
+      'training_names': names.identity(),
+    }
     held_out = {'seen': 'unseen', 'all': None}[config.train.classes]
     self.seen = [k for k, split in enumerate(names.splits) if split != held_out]
     self._names = [names.names[k] for k in self.seen]

@@ -1,0 +1,45 @@
+"""Whether an evaluation takes the class list of training for what it was."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from ovs_jax.text import vocabulary
+
+
+def check_training(
+  config: Any,
+  trained: Mapping[str, str] | None,
+  evaluated: Sequence[vocabulary.Vocabulary],
+) -> str | None:
+  """Compares `suite.training` with the class list that the checkpoint names.
+
+  Where the evaluated lists say themselves what is seen, nothing depends on it.
+
+  Args:
+    config: of the evaluation.
+    trained: `name` and `sha256` of the checkpoint's list; None if it does not say.
+    evaluated: class lists.
+
+  Returns:
+    What a report has to say about it: that it could not be compared, and why.
+
+  Raises:
+    ValueError: they are different lists of this package.
+  """
+  if all(any(names.splits) for names in evaluated):
+    return None
+  given = vocabulary.load(config.suite.training)
+  taken = f'The groups of classes take them to be those of {given.name}.'
+  if trained is None:
+    return f'The checkpoint does not say with which names it was trained. {taken}'
+  if trained['sha256'] == given.sha256:
+    return None
+  kinds = [f'{x["name"]} (sha256 {x["sha256"]})' for x in (given.identity(), trained)]
+  if trained['name'] not in vocabulary.known():
+    return f'The checkpoint was trained with names of its own, {kinds[1]}. {taken}'
+  raise ValueError(
+    f'config.suite.training is {kinds[0]}, but the checkpoint '
+    f'{config.eval.checkpoint} was trained with {kinds[1]}: classes would be called '
+    f'seen that are not. Set --config.suite.training={trained["name"]}; if that is its '
+    'value, the list has changed since: train again, or evaluate with that version'
+  )
