@@ -35,11 +35,21 @@ def atomic_path(path: Path) -> Iterator[pathlib.Path]:
       os.replace(temporary, path)
   finally:
     # With what is left of its writer's own temporaries, such as Orbax's.
-    for left in path.parent.glob(f'{glob.escape(temporary.name)}*'):
-      if left.is_dir():
-        shutil.rmtree(left, ignore_errors=True)
-      else:
-        left.unlink(missing_ok=True)
+    _remove(path.parent, f'{glob.escape(temporary.name)}*')
+
+
+def clear_leftovers(path: Path) -> None:
+  """Removes what killed writers of `path` left; nobody may be writing it."""
+  path = pathlib.Path(path)
+  _remove(path.parent, f'.{glob.escape(path.name)}.*.tmp*')
+
+
+def _remove(directory: pathlib.Path, pattern: str) -> None:
+  for left in directory.glob(pattern):
+    if left.is_dir():
+      shutil.rmtree(left, ignore_errors=True)
+    else:
+      left.unlink(missing_ok=True)
 
 
 def write_text(path: Path, text: str) -> None:

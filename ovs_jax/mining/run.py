@@ -17,7 +17,7 @@ from typing import Any
 import jax
 
 from ovs_jax.core import hosts
-from ovs_jax.core.files import check_writable
+from ovs_jax.core.files import check_writable, clear_leftovers
 from ovs_jax.core.runlog import progress
 from ovs_jax.data import load_dataset, pairs
 from ovs_jax.data.records import Broken, decode_example, encoded_examples
@@ -134,6 +134,7 @@ def _finish(
   found = sheet.datasheet(
     config, builder, miner, kept, notes, left_out=keep.count(False)
   )
+  clear_leftovers(workdir / 'pairs')
   pairs.write(workdir / 'pairs', chunks.read_pairs(folder, count, keep), found)
   sheet.write_summary(workdir, found, seed=config.seed)
   shutil.rmtree(folder)

@@ -75,6 +75,11 @@ class TestAtomicPath:
     assert path.read_text() == 'old'
     files.write_text(path, 'new')
     assert path.read_text() == 'new'
+    other = path.with_name('.b.txt.0.tmp.txt')
+    other.touch()
+    assert len(list(tmp_path.iterdir())) == 3
+    files.clear_leftovers(path)
+    assert sorted(tmp_path.iterdir()) == [other, path]
 
 
 class TestJson:

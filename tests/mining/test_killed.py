@@ -1,11 +1,9 @@
 """A mining job that is killed by the system, again and again, and goes on."""
 
-import os
 import pathlib
 import signal
 import subprocess
 import sys
-import time
 
 import numpy as np
 import pytest
@@ -15,19 +13,42 @@ from ovs_jax.core.checkpoint import save_model
 from ovs_jax.data import pairs, pipeline
 
 TESTS = pathlib.Path(__file__).parents[1]
-# The job of test_run.py in a process of its own, whose networks cost nothing.
+# The job of test_run.py in a process of its own, whose networks cost nothing. It kills
+# itself at a call of that number: before a chunk, amid the file of a chunk, or amid the
+# data set.
 JOB = """
-import pathlib, sys, time
+import os, pathlib, signal, sys
 sys.path[:0] = [{root!r}, {tests!r}, {here!r}]
 import conftest, test_run
 from configs import scenes
-from ovs_jax.mining import candidates, miner, run
+from ovs_jax.mining import candidates, chunks, miner, run
 
-def slowly(*args):
-  time.sleep(0.3)
+moment, left = {moment!r}, {number!r}
+
+def passing(name):
+  global left
+  if name == moment:
+    left -= 1
+    if not left:
+      os.kill(os.getpid(), signal.SIGKILL)
+
+def encode(*args):
+  passing('chunk')
   return test_run.encode(*args)
 
-candidates._encode, miner.clip.encode_prompts = slowly, test_run.embed
+def savez(file, savez=chunks.np.savez, **arrays):
+  savez(file, **arrays)
+  whole = file.read_bytes()
+  file.write_bytes(whole[:len(whole) // 2])
+  passing('file')
+  file.write_bytes(whole)
+
+def pair(*args, pair=chunks._pair):
+  passing('data set')
+  return pair(*args)
+
+candidates._encode, miner.clip.encode_prompts = encode, test_run.embed
+chunks.np.savez, chunks._pair = savez, pair
 config = scenes.mine({model!r})
 config.dataset.update(variant='smoke', data_dir={data!r})
 config.mining.update(chunk=4, backend='lexicon', min_score=-1.0)
@@ -41,7 +62,7 @@ def test_kill_nine_loses_and_doubles_nothing(
 ) -> None:
   save_model(tmp_path / 'model', {'clip': {'x': np.ones(1)}}, tiny_ovseg.STORED)
 
-  def start(output: str) -> subprocess.Popen[bytes]:
+  def run(output: str, moment: str = '', number: int = 0) -> int:
     code = JOB.format(
       root=str(TESTS.parent),
       tests=str(TESTS),
@@ -49,20 +70,23 @@ def test_kill_nine_loses_and_doubles_nothing(
       model=str(tmp_path / 'model'),
       data=data_dir,
       output=str(tmp_path / output),
+      moment=moment,
+      number=number,
     )
-    return subprocess.Popen([sys.executable, '-c', code], stderr=subprocess.DEVNULL)
+    done = subprocess.run([sys.executable, '-c', code], stderr=subprocess.DEVNULL)
+    return done.returncode
 
-  assert start('whole').wait() == 0
+  assert run('whole') == 0
   chunks = tmp_path / 'killed' / 'chunks'
-  for wanted in (1, 4, 7):
-    process = start('killed')
-    while process.poll() is None and len(list(chunks.glob('0*.npz'))) < wanted:
-      time.sleep(0.01)
-    os.kill(process.pid, signal.SIGKILL)
-    assert process.wait() == -signal.SIGKILL
-    assert wanted <= len(list(chunks.glob('0*.npz'))) < 8
+  for moment, number, finished in (
+    ('chunk', 2, 1),
+    ('file', 3, 3),
+    ('data set', 20, 8),
+  ):
+    assert run('killed', moment, number) == -signal.SIGKILL
+    assert len(list(chunks.glob('0*.npz'))) == finished
     assert not (tmp_path / 'killed' / 'pairs').exists()
-  assert start('killed').wait() == 0
+  assert run('killed') == 0
   expected, got = (
     list(pipeline.examples(pairs.load(tmp_path / name / 'pairs'), 'train'))
     for name in ('whole', 'killed')
@@ -73,3 +97,10 @@ def test_kill_nine_loses_and_doubles_nothing(
       np.testing.assert_array_equal(one[name], other[name])
   keys = {(pair['image_id'], pair['noun']) for pair in got}
   assert len(keys) == len(got)
+  sheets = [pairs.datasheet(tmp_path / name / 'pairs') for name in ('whole', 'killed')]
+  assert sheets[0] == sheets[1] and sheets[0]['images'] == 32
+  # Nor does anything half-written stay.
+  names = [
+    sorted(p.name for p in (tmp_path / n).iterdir()) for n in ('whole', 'killed')
+  ]
+  assert names[0] == names[1]
