@@ -14,7 +14,7 @@ import tensorflow as tf
 
 from ovs_jax.core.types import Float, Int
 from ovs_jax.data import pipeline
-from ovs_jax.data.transforms import Transform, chain, decode
+from ovs_jax.data.transforms import Transform, as_written, chain, decode
 
 Source = tuple[Any, Sequence[str], float]  # builder, noun of every pair, weight
 
@@ -88,6 +88,7 @@ def weighted_batches(
     if first < steps:
       key = np.int64(seed) * 1_000_003 + epoch
 
+      @as_written
       def seeded(i: Any, record: Any, key: np.int64 = key) -> dict[str, Any]:
         return apply({**record, 'seed': tf.stack([tf.constant(key), 8 * i])})
 
@@ -96,8 +97,7 @@ def weighted_batches(
         tf.data.Dataset.from_tensor_slices(turns.astype(np.int64)),
       )
       data = data.take(steps * batch_size).enumerate().skip(first * batch_size)
-      if process_count > 1:
-        data = data.filter(lambda i, _: i % batch_size // local == process_index)
+      data = pipeline._own_rows(data, local, process_index, process_count)
       data = data.map(seeded, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
       data = data.batch(local, drop_remainder=True).prefetch(4)
       yield from data.as_numpy_iterator()
@@ -109,9 +109,10 @@ def _shown(builder: Any, shows: Int[np.ndarray, 'n'], key: np.int64) -> tf.data.
   records = pipeline._records(builder, 'train', index=0, count=1)
   times = tf.data.Dataset.from_tensor_slices(shows)
 
+  @as_written
   def repeat(record: Any, n: Any) -> tf.data.Dataset:
     return tf.data.Dataset.from_tensors(record).repeat(n)
 
-  data = tf.data.Dataset.zip(records, times).filter(lambda _, n: n > 0)
+  data = tf.data.Dataset.zip(records, times).filter(as_written(lambda _, n: n > 0))
   window = min(max(int(shows.sum()), 1), pipeline._SHUFFLE)
   return data.flat_map(repeat).shuffle(window, seed=int(key))

@@ -15,7 +15,7 @@ import tensorflow as tf
 import tensorflow_datasets as tfds
 
 from ovs_jax.core.types import Num
-from ovs_jax.data.transforms import Example, Transform, chain, decode
+from ovs_jax.data.transforms import Example, Transform, as_written, chain, decode
 from ovs_jax.ops.regions import CLIP_MEAN
 
 # Encoded records held for shuffling; TFDS has shuffled them on disk by their hash.
@@ -106,18 +106,27 @@ def train_batches(
   while True:
     key = np.int64(seed) * 1_000_003 + epoch
 
+    @as_written
     def seeded(i: Any, example: dict[str, Any], key: np.int64 = key) -> dict[str, Any]:
       return apply({**example, 'seed': tf.stack([tf.constant(key), 8 * i])})
 
     data = _records(builder, split, index=0, count=1)
     data = data.shuffle(min(total, _SHUFFLE), seed=int(key))
     data = data.take(per_epoch * batch_size).enumerate().skip(first * batch_size)
-    if process_count > 1:
-      data = data.filter(lambda i, _: i % batch_size // local == process_index)
+    data = _own_rows(data, local, process_index, process_count)
     data = data.map(seeded, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
     data = data.batch(local, drop_remainder=True).prefetch(4)
     yield from data.as_numpy_iterator()
     epoch, first = epoch + 1, 0
+
+
+def _own_rows(
+  data: tf.data.Dataset, local: int, index: int, count: int
+) -> tf.data.Dataset:
+  """The enumerated examples that one of `count` processes decodes, `local` a batch."""
+  if count == 1:
+    return data
+  return data.filter(as_written(lambda i, _: i % (local * count) // local == index))
 
 
 def eval_batches(

@@ -5,10 +5,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+import tensorflow as tf
 
 from ovs_jax.data import pipeline, scenes, transforms
 
-KEEP = transforms.keep('image_id', 'seed')
+KEEP, KEEP_ID = transforms.keep('image_id', 'seed'), transforms.keep('image_id')
 TOTAL = 32  # examples of scenes/smoke:train
 
 
@@ -120,3 +121,17 @@ class TestEvaluation:
     assert found[0]['image'].shape == (128, 128, 3)
     assert found[0]['label'].shape == (128, 128)
     assert all(isinstance(c, bytes) for e in found for c in e['captions'])
+
+
+def test_functions_run_as_they_are_written(
+  builder: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+  logger = tf.get_logger()  # passes nothing on
+  logger.addHandler(caplog.handler)
+  try:
+    stream(builder, 1, process_index=1, process_count=2)
+    next(pipeline.eval_batches(builder, 'val', [KEEP_ID], batch_size=2))
+    next(pipeline.examples(builder, 'val'))
+  finally:
+    logger.removeHandler(caplog.handler)
+  assert 'AutoGraph' not in caplog.text
