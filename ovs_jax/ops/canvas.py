@@ -90,7 +90,8 @@ def _matrices(
   return found
 
 
-@functools.partial(jax.jit, static_argnums=7)
+# In place: the state of a large picture is larger than the masks that come in.
+@functools.partial(jax.jit, static_argnums=7, donate_argnums=0)
 def _paint(
   state: State,
   logits: Float[Array, 'n y x'],
