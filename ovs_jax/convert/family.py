@@ -105,12 +105,15 @@ class Renamed(Mapping[str, np.ndarray]):
     self.tensors, self.names = tensors, dict(names)
 
   def __getitem__(self, name: str) -> np.ndarray:
+    """Reads the tensor of a new name."""
     return self.tensors[self.names[name]]
 
   def __iter__(self) -> Iterator[str]:
+    """The new names."""
     return iter(self.names)
 
   def __len__(self) -> int:
+    """The number of new names."""
     return len(self.names)
 
   def __contains__(self, name: object) -> bool:

@@ -63,15 +63,19 @@ class Tensors(Mapping[str, np.ndarray]):
   """
 
   def __init__(self, entries: Mapping[str, Tensor]) -> None:
+    """Takes tensors by name, and reads none of them."""
     self._entries = dict(entries)
 
   def __getitem__(self, name: str) -> Shaped[np.ndarray, '...']:
+    """Reads a tensor, of the shape that the file has; halves become float32."""
     return widen(self._entries[name].read())
 
   def __iter__(self) -> Iterator[str]:
+    """The names."""
     return iter(self._entries)
 
   def __len__(self) -> int:
+    """The number of tensors."""
     return len(self._entries)
 
   def __contains__(self, name: object) -> bool:

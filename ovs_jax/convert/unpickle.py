@@ -91,6 +91,7 @@ class Unpickler:
     persistent: Callable[[Any], Any] | None = None,
     script: bool = False,
   ) -> None:
+    """See the attributes; nothing is read yet."""
     self.file = file
     self.size = size
     self.where = where

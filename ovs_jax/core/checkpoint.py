@@ -98,6 +98,7 @@ class Leaf:
     self.shape, self.dtype = tuple(kind.shape), np.dtype(kind.dtype)
 
   def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
+    """Reads the values, of shape `shape`."""
     return np.array(self._read(), dtype, copy=copy)
 
 

@@ -25,10 +25,12 @@ class Preemption:
   """
 
   def __init__(self) -> None:
+    """Changes nothing before the context is entered."""
     self._asked = False
     self._before: Any = None
 
   def __enter__(self) -> 'Preemption':
+    """Listens for SIGTERM."""
     # Only the main thread may, and with several processes JAX listens itself.
     if (
       jax.process_count() == 1 and threading.current_thread() is threading.main_thread()
@@ -42,6 +44,7 @@ class Preemption:
     error: BaseException | None,
     trace: TracebackType | None,
   ) -> None:
+    """Gives SIGTERM back to whoever had it."""
     if self._before is not None:
       signal.signal(signal.SIGTERM, self._before)
 

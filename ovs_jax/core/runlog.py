@@ -188,9 +188,11 @@ class Trace:
     self._running = False
 
   def __enter__(self) -> 'Trace':
+    """Returns itself; tracing starts with `before`."""
     return self
 
   def __exit__(self, *error: object) -> None:
+    """Ends the tracing, if any is going on."""
     self._stop()
 
   def before(self, step: int) -> None:

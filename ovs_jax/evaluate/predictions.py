@@ -73,6 +73,7 @@ class SavedMaps:
   """The label maps of one data set in a directory."""
 
   def __init__(self, directory: pathlib.Path, num_classes: int) -> None:
+    """Reads nothing yet; `problems` fills up while maps are read."""
     self.directory = directory
     self.num_classes = num_classes
     self.problems: dict[str, list[str]] = {}

@@ -36,6 +36,7 @@ class LexiconExtractor:
   """Nouns by word lists and rules; see lexicon.py."""
 
   def __init__(self, *, adjectives: str = 'none'):
+    """Takes one of `ADJECTIVES`; any other is a `ValueError`."""
     self._colours = lookup(ADJECTIVES, adjectives, 'choice of adjectives')
     self.name = 'lexicon'
     self.version = lexicon.version()

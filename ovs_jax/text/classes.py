@@ -28,9 +28,11 @@ class Classes:
   words: tuple[tuple[str, ...], ...]
 
   def __len__(self) -> int:
+    """The number of names."""
     return len(self.names)
 
   def __add__(self, other: 'Classes') -> 'Classes':
+    """These classes, then the others; nothing is checked for repeats."""
     return Classes(self.names + other.names, self.words + other.words)
 
   def texts(self, synonyms: str) -> tuple[tuple[str, ...], ...]:

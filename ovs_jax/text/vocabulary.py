@@ -36,6 +36,7 @@ class Vocabulary:
   synonyms: tuple[tuple[str, ...], ...]
 
   def __len__(self) -> int:
+    """The number of classes."""
     return len(self.names)
 
   @property

@@ -24,6 +24,7 @@ class ClipPretrain:
   """Both towers from scratch; one caption per image and step."""
 
   def __init__(self, config: Any) -> None:
+    """Takes the whole configuration; loads nothing."""
     self.config = config
     self.clip = ClipConfig(**config.clip)
     self.model_config = {'model': 'clip', 'clip': dict(config.clip)}

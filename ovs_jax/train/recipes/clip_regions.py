@@ -36,6 +36,11 @@ class ClipRegions:
   """CLIP on mined (masked crop, noun) pairs."""
 
   def __init__(self, config: Any) -> None:
+    """Takes the whole configuration; loads nothing.
+
+    Raises:
+      ValueError: a setting of `config.adapt` is unknown.
+    """
     self.config = config
     self.clip = ClipConfig(**config.clip)
     self.model_config: dict[str, Any] = {'model': 'clip', 'clip': dict(config.clip)}

@@ -35,6 +35,11 @@ class ClipSegTraining:
   """CLIP is frozen; its embeddings of phrases are computed once."""
 
   def __init__(self, config: Any) -> None:
+    """Takes the whole configuration; loads the class list alone, without a table.
+
+    Raises:
+      ValueError: `config.phrases.crop` is unknown.
+    """
     self.config = config
     self.model = ClipSegConfig.from_dict(
       {**config.clipseg.to_dict(), 'clip': config.clip.to_dict()}

@@ -44,6 +44,11 @@ class CoSegTraining:
   """CLIP is frozen; the rest learns end to end from label maps."""
 
   def __init__(self, config: Any) -> None:
+    """Takes the whole configuration; loads the class list alone.
+
+    Raises:
+      ValueError: a setting of `config.slots` is unknown.
+    """
     self.config = config
     self.model = CoSegConfig.from_dict(
       {**config.coseg.to_dict(), 'clip': config.clip.to_dict()}

@@ -26,6 +26,7 @@ class Proposer:
   """The proposer learns; the text tower that names its classes is frozen."""
 
   def __init__(self, config: Any) -> None:
+    """Takes the whole configuration; loads the class list alone."""
     self.config = config
     self.model = MaskFormerConfig(**config.proposer)
     names = load_names(config.dataset)
