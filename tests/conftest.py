@@ -3,6 +3,7 @@
 import importlib.metadata
 import os
 import tempfile
+from typing import Any
 
 os.environ.setdefault('JAX_PLATFORMS', 'cpu')
 os.environ['XLA_FLAGS'] = (
@@ -34,6 +35,17 @@ jax.config.update('jax_numpy_rank_promotion', 'raise')
 def data_dir(tmp_path_factory: pytest.TempPathFactory) -> str:
   """Returns where the embedded data sets of this test run are prepared."""
   return str(tmp_path_factory.mktemp('data'))
+
+
+@pytest.fixture(scope='session')
+def reuse(tmp_path_factory: pytest.TempPathFactory) -> Any:
+  """Returns what runs the stages of pipelines, each once in all processes."""
+  from reuse import Reuse
+
+  directory = tmp_path_factory.getbasetemp()
+  if 'PYTEST_XDIST_WORKER' in os.environ:
+    directory = directory.parent
+  return Reuse(directory / 'stages')
 
 
 # Files that take longest; where processes share the tests, these must not come last.

@@ -3,15 +3,14 @@
 import importlib
 import json
 import pathlib
-import shutil
 from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image
+from reuse import Reuse
 
 from ovs_jax import Segmenter, main
-from ovs_jax.core.files import fingerprint
 from ovs_jax.pipeline import run_pipeline
 
 ROOT = pathlib.Path(__file__).parents[1]
@@ -45,31 +44,6 @@ def smoke(name: str, data_dir: str) -> Any:
   config = load(name, 'smoke')
   config.dataset.data_dir = data_dir
   return config
-
-
-class Reuse:
-  """Runs stages, but copies one whose settings ran before."""
-
-  def __init__(self) -> None:
-    self._made: dict[str, tuple[pathlib.Path, dict[str, Any]]] = {}
-    self.ran: list[str] = []
-
-  def __call__(self, mode: str, stage: Any, workdir: pathlib.Path) -> dict[str, Any]:
-    settings = json.dumps(stage.to_dict(), default=str)
-    settings = settings.replace(str(workdir.parent), '{run}')
-    key = fingerprint([workdir.name, settings])
-    if mode == 'report' or key not in self._made:
-      self.ran.append(workdir.name)
-      self._made[key] = (workdir, main.run(mode, stage, workdir))
-    else:
-      shutil.copytree(self._made[key][0], workdir)
-    return self._made[key][1]
-
-
-@pytest.fixture(scope='module')
-def reuse() -> Reuse:
-  """Returns what runs stages."""
-  return Reuse()
 
 
 @pytest.fixture(scope='module')

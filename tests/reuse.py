@@ -1,0 +1,41 @@
+"""Stages that run once in a whole test run, whatever processes share its tests."""
+
+import json
+import pathlib
+import shutil
+from typing import Any
+
+from ovs_jax import main
+from ovs_jax.core.files import fingerprint, read_json, write_json
+from ovs_jax.data.build import locked
+
+
+class Reuse:
+  """Runs stages, but copies one whose settings ran before, here or elsewhere."""
+
+  def __init__(self, directory: pathlib.Path) -> None:
+    """Takes a directory that all processes of the test run share."""
+    self._run = main.run
+    self._directory = directory
+    self.ran: list[str] = []
+
+  def __call__(self, mode: str, stage: Any, workdir: pathlib.Path) -> dict[str, Any]:
+    place = self._directory / stage_key(stage, workdir)
+    made = place / 'made.json'
+    with locked(place):
+      if mode != 'report' and made.exists():
+        found = read_json(made)
+        shutil.copytree(found['workdir'], workdir)
+        return found['result']
+      self.ran.append(workdir.name)
+      result = self._run(mode, stage, workdir)
+      write_json(made, {'workdir': str(workdir.absolute()), 'result': result})
+      return result
+
+
+def stage_key(stage: Any, workdir: pathlib.Path) -> str:
+  """Tells stages apart, but for their titles and the places that they work in."""
+  settings = stage.to_dict()
+  del settings['name'], settings['dataset']['data_dir']
+  text = json.dumps(settings, default=str).replace(str(workdir.parent), '{run}')
+  return fingerprint([workdir.name, text])
