@@ -11,7 +11,7 @@ from jax.extend import core
 
 
 def count_flops(jaxpr: core.ClosedJaxpr | core.Jaxpr) -> int:
-  """Returns what matrix products and convolutions need, a multiply-add being two.
+  """Returns what products and convolutions need, a multiply-add being two.
 
   Everything else is not counted. Loops of unknown length count once, of branches the
   dearest one.
@@ -29,6 +29,8 @@ def _equation(equation: Any) -> int:
     return _product(equation)
   if name == 'conv_general_dilated':
     return _convolution(equation)
+  if name.startswith('dot_product_attention'):  # cuDNN's, of `ops.attention`
+    return _attention(equation)
   if name == 'cond':
     return max(count_flops(branch) for branch in params['branches'])
   inner = sum(
@@ -54,3 +56,10 @@ def _convolution(equation: Any) -> int:
   out_features = kernel[numbers.rhs_spec[0]]
   taps = math.prod(kernel) // out_features  # input features of one group, and space
   return 2 * taps * math.prod(equation.outvars[0].aval.shape)
+
+
+def _attention(equation: Any) -> int:
+  """Two products forward; four backward, without those that are computed again."""
+  b, n, heads, size = equation.invars[0].aval.shape
+  products = 4 if '_bwd' in equation.primitive.name else 2
+  return products * 2 * b * heads * n * equation.invars[1].aval.shape[1] * size

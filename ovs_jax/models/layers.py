@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from ovs_jax.core.types import Array, Bool, Float
+from ovs_jax.ops.attention import attend
 
 # PyTorch's default for layer, group and batch norms; Flax's is 1e-6.
 NORM_EPSILON = 1e-5
@@ -120,17 +121,12 @@ class Attention(nn.Module):
     q = linear(heads, name='q', dtype=self.dtype, init=init)(query)
     k = linear(heads, name='k', dtype=self.dtype, init=init)(key)
     v = linear(heads, name='v', dtype=self.dtype, init=init)(value)
-    q = q * (heads[1] ** -0.5)
-    scores = jnp.einsum('bnhd,bmhd->bhnm', q, k, preferred_element_type=jnp.float32)
     if mask is not None:
       mask = mask[None, None] if mask.ndim == 2 else mask[:, None]
-      scores = jnp.where(mask, scores, -jnp.inf)
-    weights = jax.nn.softmax(scores, axis=-1).astype(self.dtype)
+    drop = None
     if train and self.dropout:
-      weights = nn.Dropout(self.dropout, deterministic=False)(weights)
-    mixed = jnp.einsum(
-      'bhnm,bmhd->bnhd', weights, v, preferred_element_type=jnp.float32
-    ).astype(self.dtype)
+      drop = nn.Dropout(self.dropout, deterministic=False)
+    mixed = attend(q, k, v, mask=mask, drop=drop)
     return linear(width, name='out', dtype=self.dtype, axis=(-2, -1))(mixed)
 
 

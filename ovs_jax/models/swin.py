@@ -12,6 +12,7 @@ import numpy as np
 from ovs_jax.core.types import Array, Bool, Float, Int
 from ovs_jax.models.content import Content, zero_outside
 from ovs_jax.models.layers import layer_norm, linear
+from ovs_jax.ops.attention import attend
 
 _INIT = nn.initializers.truncated_normal(0.02)
 _BLOCKED = -100.0  # added to the scores of positions that are apart; the reference's
@@ -136,18 +137,12 @@ class WindowAttention(nn.Module):
     width = x.shape[-1]
     heads = (self.heads, width // self.heads)
     q, k, v = (linear(heads, name=s, dtype=self.dtype, init=_INIT)(x) for s in 'qkv')
-    q = q * (heads[1] ** -0.5)
     table = self.param(
       'relative_position_bias', _INIT, ((2 * self.window - 1) ** 2, self.heads)
     )
     bias = table[relative_index(self.window)].transpose(2, 0, 1)  # h n m
-    scores = jnp.einsum('bwnhd,bwmhd->bwhnm', q, k, preferred_element_type=jnp.float32)
     apart = jnp.where(together, 0.0, _BLOCKED)[:, None]
-    scores = scores + (bias[None] + apart)[None]
-    weights = jax.nn.softmax(scores, axis=-1).astype(self.dtype)
-    mixed = jnp.einsum(
-      'bwhnm,bwmhd->bwnhd', weights, v, preferred_element_type=jnp.float32
-    ).astype(self.dtype)
+    mixed = attend(q, k, v, bias=(bias[None] + apart)[None])
     out = linear(width, name='out', dtype=self.dtype, axis=(-2, -1), init=_INIT)
     return out(mixed)
 

@@ -1,9 +1,12 @@
 """Operations counted by hand."""
 
+from types import SimpleNamespace
+
 import jax
 import jax.numpy as jnp
+import pytest
 
-from ovs_jax.core.flops import count_flops
+from ovs_jax.core.flops import _equation, count_flops
 from ovs_jax.core.types import Array
 
 
@@ -57,3 +60,15 @@ def test_a_gradient_costs_three_products_of_a_layer() -> None:
     return jnp.sum((x @ w) ** 2)
 
   assert count(jax.grad(loss, argnums=(0, 1)), (4, 5), (3, 4)) == 3 * 2 * 3 * 4 * 5
+
+
+@pytest.mark.parametrize(
+  ('name', 'products'),
+  [('dot_product_attention_fwd_wrapper', 2), ('dot_product_attention_bwd_wrapper', 4)],
+)
+def test_a_fused_attention_counts_as_its_products(name: str, products: int) -> None:
+  query, key = (SimpleNamespace(aval=jnp.zeros((2, n, 3, 8))) for n in (5, 7))
+  equation = SimpleNamespace(
+    primitive=SimpleNamespace(name=name), params={}, invars=[query, key, key]
+  )
+  assert _equation(equation) == products * 2 * (2 * 3 * 5 * 7 * 8)

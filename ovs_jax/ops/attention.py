@@ -1,0 +1,120 @@
+"""Attention, by whichever implementation fits the device and the shapes."""
+
+import re
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+
+from ovs_jax.core.lookup import lookup
+from ovs_jax.core.types import Array, Bool, Float
+
+IMPLEMENTATIONS = ('einsum', 'xla', 'cudnn')
+# Finite, as in `jax.nn`: minus infinity would give NaN where nothing may be seen.
+_HIDDEN = -0.7 * float(jnp.finfo(jnp.float32).max)
+_LARGEST_HEAD = 128  # that cuDNN takes on every GPU from compute capability 8.0 on
+
+
+def attend(
+  q: Float[Array, '*b n h d'],
+  k: Float[Array, '*b m h d'],
+  v: Float[Array, '*b m h d'],
+  *,
+  mask: Bool[Array, '*#b #h n m'] | None = None,
+  bias: Float[Array, '*#b #h n m'] | None = None,
+  drop: Callable[[Array], Array] | None = None,
+  implementation: str | None = None,
+) -> Float[Array, '*b n h d']:
+  """Returns the mean of `v` under the softmax of `q @ k / sqrt(d) + bias`.
+
+  Scores and softmax are float32, whatever the type of `q`. A query that may see nothing
+  gets the mean of all values.
+
+  Without an `implementation`, NVIDIA's GPUs run cuDNN's fused kernel, which never holds
+  the n x m weights, for what it takes: bfloat16 or float16, heads of at most 128 that
+  are a multiple of 8, no bias, no dropout, and with a mask even lengths. Everything
+  else, and so all of float32, is 'einsum'.
+
+  Args:
+    q: queries, not scaled.
+    k: keys.
+    v: values.
+    mask: True where a query may see a key; of the rank of `q`.
+    bias: added to the scores; of the rank of `q`.
+    drop: applied to the weights, for dropout.
+    implementation: 'einsum', two products with a softmax between them; 'xla' or
+      'cudnn', those of `jax.nn.dot_product_attention`; None chooses.
+
+  Raises:
+    ValueError: an unknown implementation, or one that cannot do what is asked.
+  """
+  name = implementation
+  if name is None:
+    name = 'cudnn' if _cudnn_takes(q, k, mask, bias, drop) else 'einsum'
+  lookup(dict.fromkeys(IMPLEMENTATIONS), name, 'implementation of attention')
+  if name != 'einsum':
+    if drop is not None or name == 'cudnn' and not _cudnn_takes(q, k, mask, bias, drop):
+      raise ValueError(
+        f'the attention {name!r} cannot do this (queries {q.shape} and keys {k.shape} '
+        f'of {q.dtype}, {"a" if bias is not None else "no"} bias, '
+        f'{"with" if drop else "no"} dropout, on {jax.default_backend()}); leave '
+        "`implementation` out, or take 'einsum'"
+      )
+    return _library(q, k, v, mask, bias, name)
+  scores = jnp.einsum(
+    '...nhd,...mhd->...hnm',
+    q * (q.shape[-1] ** -0.5),
+    k,
+    preferred_element_type=jnp.float32,
+  )
+  if bias is not None:
+    scores = scores + bias
+  if mask is not None:
+    scores = jnp.where(mask, scores, _HIDDEN)
+  weights = jax.nn.softmax(scores, axis=-1).astype(q.dtype)
+  if drop is not None:
+    weights = drop(weights)
+  return jnp.einsum(
+    '...hnm,...mhd->...nhd', weights, v, preferred_element_type=jnp.float32
+  ).astype(q.dtype)
+
+
+def _cudnn_takes(
+  q: Array,
+  k: Array,
+  mask: Array | None,
+  bias: Array | None,
+  drop: Callable[[Array], Array] | None,
+) -> bool:
+  """Whether cuDNN has a kernel for this, forward and backward, on this device."""
+  if jax.default_backend() != 'gpu' or bias is not None or drop is not None:
+    return False
+  # '9.0' of an NVIDIA GPU; others say something else, such as 'gfx90a'.
+  capability = str(getattr(jax.local_devices()[0], 'compute_capability', ''))
+  version = re.fullmatch(r'(\d+)\.\d+', capability)
+  even = q.shape[-3] % 2 == 0 and k.shape[-3] % 2 == 0
+  return (
+    version is not None
+    and int(version[1]) >= 8
+    and q.dtype in (jnp.bfloat16, jnp.float16)
+    and q.shape[-1] % 8 == 0
+    and q.shape[-1] <= _LARGEST_HEAD
+    and (mask is None or even)
+  )
+
+
+def _library(
+  q: Array, k: Array, v: Array, mask: Array | None, bias: Array | None, name: str
+) -> Array:
+  """JAX's own, which takes a single batch dimension."""
+
+  def merged(x: Array | None) -> Array | None:
+    if x is None:
+      return None
+    lead = q.shape[:-3] if max(x.shape[:-3], default=1) > 1 else x.shape[:-3]
+    return jnp.broadcast_to(x, (*lead, *x.shape[-3:])).reshape(-1, *x.shape[-3:])
+
+  out = jax.nn.dot_product_attention(
+    merged(q), merged(k), merged(v), merged(bias), merged(mask), implementation=name
+  )
+  return out.reshape(q.shape)

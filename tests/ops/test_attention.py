@@ -1,0 +1,163 @@
+"""Attention: right by hand, and the same by every implementation."""
+
+from types import SimpleNamespace
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from ovs_jax.core.types import Array
+from ovs_jax.ops import attention
+from ovs_jax.ops.attention import attend
+
+B, N, M, H, D = 2, 6, 10, 3, 8
+# Of results of about 1: rounding of the inputs, and of sums of products.
+TOLERANCE = {jnp.float32: 1e-6, jnp.bfloat16: 2e-2}
+MASKS = {
+  'none': None,
+  'one for all': np.tri(N, M, M - N, dtype=bool)[None, None],
+  'one each': np.random.default_rng(7).random((B, 1, N, M)) < 0.5,
+}
+MASKS['one each'][..., 0] = True  # every query sees something
+
+
+def draw(dtype: Any = jnp.float32, lead: tuple[int, ...] = (B,)) -> list[Array]:
+  """Queries, keys, values, and weights of the results in a loss."""
+  rng = np.random.default_rng(0)
+  shapes = [(*lead, n, H, D) for n in (N, M, M, N)]
+  return [jnp.asarray(rng.normal(size=shape), dtype) for shape in shapes]
+
+
+def expected(
+  q: Array, k: Array, v: Array, mask: Any = True, bias: Any = 0.0
+) -> np.ndarray:
+  """The formula in float64."""
+  q, k, v = (np.asarray(x, np.float64) for x in (q, k, v))
+  scores = np.einsum('...nhd,...mhd->...hnm', q, k) / np.sqrt(D) + bias
+  weights = np.exp(scores) * mask
+  weights /= weights.sum(axis=-1, keepdims=True)
+  return np.einsum('...hnm,...mhd->...nhd', weights, v)
+
+
+def results(implementation: str, dtype: Any, mask: Any, bias: Any = None) -> list[Any]:
+  """Values, and the gradients for all that has one."""
+  *given, weights = draw(dtype)
+  given += [] if bias is None else [bias]
+
+  def loss(q: Array, k: Array, v: Array, bias: Array | None = None) -> Any:
+    out = attend(q, k, v, mask=mask, bias=bias, implementation=implementation)
+    return jnp.sum(out.astype(jnp.float32) * weights.astype(jnp.float32)), out
+
+  places = tuple(range(len(given)))
+  grads, out = jax.jit(jax.grad(loss, argnums=places, has_aux=True))(*given)
+  assert out.dtype == dtype
+  return [np.asarray(x, np.float32) for x in (out, *grads)]
+
+
+@pytest.mark.parametrize('mask', MASKS)
+@pytest.mark.parametrize('dtype', TOLERANCE, ids=lambda x: x.__name__)
+def test_implementations_agree(dtype: Any, mask: str) -> None:
+  allowed = MASKS[mask] if MASKS[mask] is None else jnp.asarray(MASKS[mask])
+  own, library = (results(name, dtype, allowed) for name in ('einsum', 'xla'))
+  atol = TOLERANCE[dtype]
+  for one, other in zip(own, library, strict=True):
+    np.testing.assert_allclose(one, other, rtol=atol, atol=atol)
+  wanted = expected(*draw(dtype)[:3], True if MASKS[mask] is None else MASKS[mask])
+  np.testing.assert_allclose(own[0], wanted, rtol=atol, atol=atol)
+
+
+def test_a_bias_is_added_and_learnt() -> None:
+  bias = jnp.asarray(np.random.default_rng(1).normal(size=(1, H, N, M)), jnp.float32)
+  own, library = (results(name, jnp.float32, None, bias) for name in ('einsum', 'xla'))
+  np.testing.assert_allclose(own[0], expected(*draw()[:3], bias=bias), atol=1e-6)
+  for one, other in zip(own, library, strict=True):
+    np.testing.assert_allclose(one, other, atol=1e-6)
+  assert np.abs(own[-1]).max() > 0.01
+
+
+@pytest.mark.parametrize('implementation', ['einsum', 'xla'])
+def test_windows_are_a_second_batch_dimension(implementation: str) -> None:
+  q, k, v, _ = draw(lead=(B, 4))
+  bias = np.random.default_rng(1).normal(size=(1, 4, H, N, M)).astype(np.float32)
+  got = attend(q, k, v, bias=jnp.asarray(bias), implementation=implementation)
+  np.testing.assert_allclose(got, expected(q, k, v, bias=bias), atol=1e-6)
+
+
+@pytest.mark.parametrize('implementation', ['einsum', 'xla'])
+def test_a_query_that_sees_nothing_gets_the_mean(implementation: str) -> None:
+  mask = jnp.asarray(MASKS['one each']).at[1, :, 2].set(False)
+  out, *grads = results(implementation, jnp.float32, mask)
+  np.testing.assert_allclose(out[1, 2], draw()[2][1].mean(axis=0), atol=1e-6)
+  assert all(np.isfinite(x).all() for x in grads)
+  assert not grads[0][1, 2].any()
+
+
+def test_weights_are_dropped_after_the_softmax() -> None:
+  q, k, v, _ = draw()
+  seen = []
+
+  def drop(weights: Array) -> Array:
+    seen.append(weights)
+    return 2 * weights
+
+  got = attend(q, k, v, drop=drop)
+  np.testing.assert_allclose(got, 2 * expected(q, k, v), atol=1e-6)
+  np.testing.assert_allclose(seen[0].sum(axis=-1), np.ones((B, H, N)), rtol=1e-6)
+  with pytest.raises(ValueError, match="attention 'xla' cannot do this .*with dropout"):
+    attend(q, k, v, drop=drop, implementation='xla')
+
+
+def test_mistakes_are_explained() -> None:
+  q, k, v, _ = draw()
+  with pytest.raises(ValueError, match="Did you mean 'einsum'"):
+    attend(q, k, v, implementation='einsun')
+  with pytest.raises(ValueError, match="'cudnn' cannot do this .*float32.*on cpu"):
+    attend(q, k, v, implementation='cudnn')
+
+
+HALF = {'dtype': jnp.bfloat16, 'shape': (2, 50, 4, 64)}
+
+
+@pytest.mark.parametrize(
+  ('changes', 'capability', 'taken'),
+  [
+    ({}, '9.0', True),
+    ({'dtype': jnp.float16}, '8.6', True),
+    ({'mask': True}, '9.0', True),
+    ({'dtype': jnp.float32}, '9.0', False),
+    ({'shape': (2, 50, 4, 12)}, '9.0', False),
+    ({'shape': (2, 50, 4, 256)}, '9.0', False),
+    ({'shape': (2, 51, 4, 64)}, '9.0', True),
+    ({'shape': (2, 51, 4, 64), 'mask': True}, '9.0', False),
+    ({'bias': True}, '9.0', False),
+    ({'drop': True}, '9.0', False),
+    ({}, '7.5', False),
+    ({}, 'gfx90a', False),
+    ({}, None, False),
+  ],
+)
+def test_cudnn_is_chosen_for_what_it_takes(
+  changes: dict[str, Any],
+  capability: str | None,
+  taken: bool,
+  monkeypatch: pytest.MonkeyPatch,
+) -> None:
+  wanted = {'mask': False, 'bias': False, 'drop': False, **HALF, **changes}
+  x = jnp.zeros(wanted['shape'], wanted['dtype'])
+  given = [x if wanted[name] else None for name in ('mask', 'bias')]
+  drop = jnp.negative if wanted['drop'] else None
+  device = SimpleNamespace(compute_capability=capability) if capability else None
+  monkeypatch.setattr(attention.jax, 'default_backend', lambda: 'gpu')
+  monkeypatch.setattr(attention.jax, 'local_devices', lambda: [device])
+  assert attention._cudnn_takes(x, x, *given, drop) == taken
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize('mask', MASKS)
+def test_cudnn_agrees(mask: str) -> None:
+  allowed = MASKS[mask] if MASKS[mask] is None else jnp.asarray(MASKS[mask])
+  own, fused = (results(name, jnp.bfloat16, allowed) for name in ('einsum', 'cudnn'))
+  for one, other in zip(own, fused, strict=True):
+    np.testing.assert_allclose(one, other, rtol=2e-2, atol=2e-2)
