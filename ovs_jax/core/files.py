@@ -1,12 +1,14 @@
 """Files that appear whole or not at all, and early answers about the disk."""
 
 import contextlib
+import ctypes
 import glob
 import hashlib
 import json
 import os
 import pathlib
 import shutil
+import sys
 import uuid
 from collections.abc import Iterator
 from typing import Any
@@ -18,21 +20,22 @@ Path = str | os.PathLike[str]
 def atomic_path(path: Path) -> Iterator[pathlib.Path]:
   """Yields a temporary sibling to write, which becomes `path` when all went well.
 
-  Works for files and for directories; a failure removes what was written. An existing
-  file is replaced in one step; an existing directory is moved aside first.
+  Works for files and for directories; a failure removes what was written. What exists
+  is replaced in one step. (Where two directories cannot change places, an existing one
+  is moved aside first.)
   """
   path = pathlib.Path(path)
   path.parent.mkdir(parents=True, exist_ok=True)
   temporary = path.with_name(f'.{path.name}.{uuid.uuid4().hex[:8]}.tmp{path.suffix}')
   try:
     yield temporary
-    if path.is_dir() and temporary.is_dir():
+    if not (path.is_dir() and temporary.is_dir()):
+      os.replace(temporary, path)
+    elif not _exchange(temporary, path):
       old = path.with_name(f'.{path.name}.{uuid.uuid4().hex[:8]}.old')
       path.rename(old)
       temporary.rename(path)
       shutil.rmtree(old)
-    else:
-      os.replace(temporary, path)
   finally:
     # With what is left of its writer's own temporaries, such as Orbax's.
     _remove(path.parent, f'{glob.escape(temporary.name)}*')
@@ -50,6 +53,15 @@ def _remove(directory: pathlib.Path, pattern: str) -> None:
       shutil.rmtree(left, ignore_errors=True)
     else:
       left.unlink(missing_ok=True)
+
+
+def _exchange(one: pathlib.Path, other: pathlib.Path) -> bool:
+  """Lets two directories change places at once; False where that is not possible."""
+  if sys.platform != 'linux' or not hasattr(libc := ctypes.CDLL(None), 'renameat2'):
+    return False
+  here, exchange = -100, 2  # AT_FDCWD and RENAME_EXCHANGE of Linux
+  names = (os.fsencode(path.absolute()) for path in (one, other))
+  return libc.renameat2(here, next(names), here, next(names), exchange) == 0
 
 
 def write_text(path: Path, text: str) -> None:

@@ -67,6 +67,12 @@ class TestAtomicPath:
     assert [p.name for p in path.iterdir()] == ['new']
     assert list(tmp_path.iterdir()) == [path]
 
+  def test_directories_that_cannot_change_places_are_moved(
+    self, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+  ) -> None:
+    monkeypatch.setattr(files, '_exchange', lambda one, other: False)
+    self.test_replaces_directories(tmp_path)
+
   def test_a_kill_leaves_the_old_file(self, tmp_path: pathlib.Path) -> None:
     path = tmp_path / 'a.txt'
     path.write_text('old')
