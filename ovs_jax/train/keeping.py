@@ -2,7 +2,8 @@
 
 A recipe may have `stored`, the paths of the parameters that its checkpoints hold, and
 `evaluate(params) -> scores`. Scores go to `evaluations.jsonl`; the parameters of the
-step with the highest first score are in `best`, beside the latest in `checkpoints`.
+step with the highest first score are in `best`, beside the latest `config.train.keep`
+in `checkpoints`. Both are replaced as a whole: a killed save leaves the one before.
 """
 
 import json

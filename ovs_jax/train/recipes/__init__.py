@@ -13,7 +13,11 @@ from ovs_jax.train.recipes.proposer import Proposer
 
 @runtime_checkable
 class Recipe(Protocol):
-  """What the loop asks of a recipe."""
+  """What the loop asks of a recipe.
+
+  One with `evaluate(params) -> scores` is evaluated during training, if
+  `config.adapt.evaluate_every` says so, and its best step is kept; see `train.keeping`.
+  """
 
   # Stored beside the parameters; from it `models.build` makes the model again.
   model_config: dict[str, Any]
