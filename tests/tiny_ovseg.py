@@ -33,12 +33,12 @@ STORED: dict[str, Any] = {
 }
 
 
-def draw_params() -> dict[str, Any]:
+def draw_params(config: ovseg.OvSegConfig = CONFIG) -> dict[str, Any]:
   """Random parameters without the compilation that a real initialisation takes."""
   shapes = jax.eval_shape(
     lambda: {
-      'proposer': maskformer.init_maskformer(CONFIG.proposer, jax.random.key(0)),
-      'clip': clip.init_clip(CONFIG.clip, jax.random.key(0)),
+      'proposer': maskformer.init_maskformer(config.proposer, jax.random.key(0)),
+      'clip': clip.init_clip(config.clip, jax.random.key(0)),
     }
   )
   generator = np.random.default_rng(0)
