@@ -2,6 +2,8 @@
 
     python -m ovs_jax.bench --workload=clip_crops --set=preset=b16 --set=batch=8
 
+    python -m ovs_jax.bench --workload=clip_adapt_step --devices=8 --mesh=4,2 --batch=8
+
 Every workload runs what the package does beside its alternatives, in turns in one
 process, and reports their ratio. `--output=FILE.json` keeps the report, and
 `--compare=FILE.json` shows the ratios to an earlier one.
@@ -21,9 +23,11 @@ import jax
 
 from ovs_jax.bench import WORKLOADS
 from ovs_jax.bench.measure import Workload, measure
-from ovs_jax.core.devices import matmul_peak, peak_memory
+from ovs_jax.core.devices import matmul_peak, peak_memory, simulate_devices
 from ovs_jax.core.files import read_json, write_json
 from ovs_jax.core.lookup import lookup
+
+DTYPES = {name: name for name in ('float32', 'bfloat16', 'float16')}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -50,6 +54,17 @@ def _parser() -> argparse.ArgumentParser:
   parser.add_argument(
     '--set', action='append', default=[], metavar='KEY=VALUE', help='an option of it'
   )
+  parser.add_argument(
+    '--devices', type=int, help='CPU devices to simulate; accelerators must be as many'
+  )
+  parser.add_argument(
+    '--mesh',
+    metavar='DATA,MODEL',
+    help='devices along batch and heads; default: one, or those of --devices along the '
+    'batch',
+  )
+  parser.add_argument('--batch', help='short for --set=batch=')
+  parser.add_argument('--dtype', help=f'--set=dtype=: {", ".join(DTYPES)}')
   parser.add_argument('--variants', help='only these, separated by commas')
   parser.add_argument('--warmup', type=int, default=1, help='untimed runs of each')
   parser.add_argument('--repeats', type=int, default=5, help='timed runs of each')
@@ -66,18 +81,24 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
   """
   name = lookup(WORKLOADS, arguments.workload, 'workload')
   module = importlib.import_module(name)
-  options = parse_options(module.Options, arguments.set)
+  settings = [*arguments.set, *flag_settings(arguments, module.Options)]
+  options = parse_options(module.Options, settings)
+  dtype = lookup(DTYPES, getattr(options, 'dtype', 'float32'), 'dtype')
+  if arguments.devices is not None:
+    simulate_devices(arguments.devices)
   workload: Workload = module.build(options)
   if arguments.variants:
     workload = _choose(workload, arguments.variants.split(','))
-  dtype = getattr(options, 'dtype', 'float32')
   peak = matmul_peak(dtype)
   rows = measure(
     workload, warmup=arguments.warmup, repeats=arguments.repeats, peak=peak
   )
   return {
     'workload': arguments.workload,
-    'options': dataclasses.asdict(options),
+    'options': {  # as JSON gives them back
+      key: list(value) if isinstance(value, tuple) else value
+      for key, value in dataclasses.asdict(options).items()
+    },
     'unit': workload.unit,
     'items': workload.items,
     'facts': workload.facts,
@@ -98,6 +119,27 @@ def _choose(workload: Workload, names: Sequence[str]) -> Workload:
   return dataclasses.replace(workload, variants=chosen)
 
 
+def flag_settings(arguments: argparse.Namespace, options: type) -> list[str]:
+  """Returns the flags that are options of the workload, as `--set` has them.
+
+  Raises:
+    ValueError: the workload has no such option.
+  """
+  known = [field.name for field in dataclasses.fields(options)]
+  given = {name: getattr(arguments, name) for name in ('mesh', 'batch', 'dtype')}
+  flags = {name: f'--{name}' for name in given}
+  if arguments.devices is not None and given['mesh'] is None:
+    given['mesh'], flags['mesh'] = f'{arguments.devices},1', '--devices'
+  given = {name: value for name, value in given.items() if value is not None}
+  for name in given:
+    if name not in known:
+      raise ValueError(
+        f'the workload {arguments.workload!r} has no option {name!r}; leave '
+        f'{flags[name]} out. It has: {", ".join(known)}'
+      )
+  return [f'{name}={value}' for name, value in given.items()]
+
+
 def parse_options(options: type, settings: Sequence[str]) -> Any:
   """Returns an `Options` with the settings, each `key=value`, in place of defaults.
 
@@ -113,12 +155,19 @@ def parse_options(options: type, settings: Sequence[str]) -> Any:
     kind = type(lookup(fields, key, 'option').default)
     if kind is bool:
       kind = {'true': True, 'false': False}.__getitem__
+    if kind is tuple:
+      kind = _numbers
     try:
       changed[key] = kind(value)
     except (ValueError, KeyError):
       expected = type(fields[key].default).__name__
+      expected = {'tuple': 'numbers with commas'}.get(expected, expected)
       raise ValueError(f'option {key}={value!r} is not of type {expected}') from None
   return options(**changed)
+
+
+def _numbers(text: str) -> tuple[int, ...]:
+  return tuple(int(x) for x in text.split(','))
 
 
 def table(report: dict[str, Any]) -> str:

@@ -7,13 +7,12 @@ import jax.numpy as jnp
 from ml_collections import ConfigDict
 
 from ovs_jax.bench.measure import Variant, Workload
+from ovs_jax.bench.placed_step import place_step
 from ovs_jax.core.lookup import lookup
 from ovs_jax.core.tree import flatten
 from ovs_jax.core.types import Batch
 from ovs_jax.models.clip import PRESETS, ClipConfig, init_clip
-from ovs_jax.train.loop import make_step
 from ovs_jax.train.recipes.clip_regions import ClipRegions
-from ovs_jax.train.state import TrainState, split_params
 
 METHODS = {
   'mpt': ((r'visual/mask_prompt$', 1.0), (r'.*', None)),
@@ -32,6 +31,7 @@ class Options:
     dtype: the towers compute in; parameters are float32.
     remat: whether blocks are computed again on the way back.
     chunk: columns of logits at once; 0: all.
+    mesh: devices along the batch, and along heads and hidden units.
   """
 
   preset: str = 'b16'
@@ -40,6 +40,7 @@ class Options:
   dtype: str = 'float32'
   remat: bool = False
   chunk: int = 0
+  mesh: tuple[int, ...] = (1, 1)
 
 
 def build(options: Options) -> Workload:
@@ -54,19 +55,18 @@ def build(options: Options) -> Workload:
   config = settings(clip, options, groups)
   recipe = ClipRegions(config)
   params = init_clip(clip, jax.random.key(0))
-  step, optimizer, trainable = make_step(recipe, config, params)
-  moments = optimizer.init(split_params(params, trainable)[0])
-  state = TrainState(jnp.int32(0), params, moments)
+  placed = place_step(recipe, config, params, options.mesh)
   variants = []
   for name, batch in batches(clip, options.batch).items():
-    program = jax.jit(step).lower(state, batch).compile()
+    batch = placed.put(batch)
+    program = placed.compile(batch)
     # The state stays, so that every run does the same work.
-    run = jax.tree_util.Partial(program, state, batch)
+    run = jax.tree_util.Partial(program, placed.state, batch)
     variants.append(Variant(name, lambda run=run: run()[1], program=program))
   leaves = flatten(params)
   facts = {
     'parameters': sum(x.size for x in leaves.values()),
-    'trained': sum(leaves[path].size for path in trainable),
+    'trained': sum(leaves[path].size for path in placed.trainable),
   }
   return Workload('crops', options.batch, variants, facts)
 

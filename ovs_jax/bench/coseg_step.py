@@ -8,12 +8,11 @@ import ml_collections
 import numpy as np
 
 from ovs_jax.bench.measure import Variant, Workload
+from ovs_jax.bench.placed_step import place_step
 from ovs_jax.core.lookup import lookup
 from ovs_jax.core.types import Batch
 from ovs_jax.models.coseg import PRESETS, init_coseg, tiny
-from ovs_jax.train import loop
 from ovs_jax.train.recipes.coseg import CoSegTraining, encode_images
-from ovs_jax.train.state import TrainState, split_params
 
 
 @dataclasses.dataclass(frozen=True)
@@ -26,6 +25,7 @@ class Options:
     small: the sizes for `scenes` in place of the paper's.
     dtype: the networks compute in.
     remat: whether blocks are computed again in the backward pass.
+    mesh: devices along the batch, and along heads and hidden units.
   """
 
   language: str = 'prefix'
@@ -33,6 +33,7 @@ class Options:
   small: bool = False
   dtype: str = 'float32'
   remat: bool = False
+  mesh: tuple[int, ...] = (1, 1)
 
 
 def configuration(options: Options) -> ml_collections.ConfigDict:
@@ -86,9 +87,7 @@ def build(options: Options) -> Workload:
   recipe = CoSegTraining(config)
   params = init_coseg(recipe.model, jax.random.key(0))
   recipe.set_anchors(_directions(len(recipe.seen) + 1, recipe.model.clip.embed_dim))
-  step, optimizer, trainable = loop.make_step(recipe, config, params)
-  moments = optimizer.init(split_params(params, trainable)[0])
-  state = TrainState(jnp.zeros((), jnp.int32), params, moments)
+  placed = place_step(recipe, config, params, options.mesh)
   side = recipe.model.image_size
   rng = np.random.default_rng(0)
   shape = (options.batch, side, side)
@@ -107,9 +106,12 @@ def build(options: Options) -> Workload:
   losses = {}
 
   def variant(name: str, given: Batch) -> Variant:
-    program = jax.jit(step).lower(state, given).compile()
-    losses[name] = float(program(state, given)[1]['loss'])
-    return Variant(name, lambda: program(state, given)[1]['loss'], program=program)
+    given = placed.put(given)
+    program = placed.compile(given)
+    losses[name] = float(program(placed.state, given)[1]['loss'])
+    return Variant(
+      name, lambda: program(placed.state, given)[1]['loss'], program=program
+    )
 
   variants = [variant('package', batch), variant('stored activations', stored)]
   facts = {f'loss, {name}': value for name, value in losses.items()}

@@ -11,14 +11,13 @@ import jax.numpy as jnp
 import ml_collections
 
 from ovs_jax.bench.measure import Variant, Workload
+from ovs_jax.bench.placed_step import place_step
 from ovs_jax.bench.proposer_forward import proposer_config, random_params
 from ovs_jax.core.tree import count_parameters
 from ovs_jax.core.types import Batch
 from ovs_jax.models.maskformer import MaskFormerConfig
 from ovs_jax.ops.losses import SET_WEIGHTS
-from ovs_jax.train.loop import make_step
 from ovs_jax.train.recipes.proposer import deep_loss
-from ovs_jax.train.state import TrainState, split_params
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,6 +32,7 @@ class Options:
     classes: names to tell apart.
     dtype: of the computation; parameters stay float32.
     alternatives: whether to compile and time those, too.
+    mesh: devices along the batch, and along heads and hidden units.
   """
 
   preset: str = 'swin_b_l14'
@@ -42,6 +42,7 @@ class Options:
   classes: int = 171
   dtype: str = 'float32'
   alternatives: bool = True
+  mesh: tuple[int, ...] = (1, 1)
 
 
 def build(options: Options) -> Workload:
@@ -72,21 +73,13 @@ def _step(
   def loss(params: Any, batch: Batch, key: Any) -> Any:
     return deep_loss(config, params, batch, key, text=text, weights=SET_WEIGHTS)
 
-  recipe = SimpleNamespace(
-    model_config={},
-    init=lambda key: params,
-    batches=lambda start: iter(()),
-    loss=loss,
-    project=lambda params: params,
-  )
-  step, optimizer, trainable = make_step(recipe, _settings(), params)
-  moments = optimizer.init(split_params(params, trainable)[0])
-  state = TrainState(jnp.int32(0), params, moments)
-  batch = _batch(options)
+  recipe = SimpleNamespace(loss=loss, project=lambda params: params)
+  placed = place_step(recipe, _settings(), params, options.mesh)
+  batch = placed.put(_batch(options))
   began = time.perf_counter()
-  program = jax.jit(step, donate_argnums=0).lower(state, batch).compile()
+  program = placed.compile(batch, donate=True)
   seconds = time.perf_counter() - began
-  held = [state]  # each step takes the place of the one before
+  held = [placed.state]  # each step takes the place of the one before
 
   def run() -> Any:
     held[0], metrics = program(held[0], batch)

@@ -1,4 +1,4 @@
-"""What the devices can do and hold, measured."""
+"""What the devices can do and hold, measured; and more of them than there are."""
 
 import math
 import resource
@@ -26,6 +26,29 @@ def matmul_peak(dtype: str = 'float32', *, side: int | None = None) -> float:
     jax.block_until_ready(product(x, x))
     best = min(best, time.perf_counter() - began)
   return 2 * side**3 / best
+
+
+def simulate_devices(count: int) -> None:
+  """Splits the CPU into `count` devices, before anything asks JAX for its devices.
+
+  Accelerators stay as they are, and must be as many.
+
+  Raises:
+    ValueError: there are more or fewer devices all the same.
+  """
+  if count < 1:
+    raise ValueError(f'{count} devices; expected at least 1')
+  try:
+    jax.config.update('jax_num_cpu_devices', count)
+  except RuntimeError:
+    pass  # JAX has its devices already, perhaps as many
+  found = jax.device_count()
+  if found != count:
+    raise ValueError(
+      f'{count} devices were asked for and JAX has {found} ({jax.default_backend()}). '
+      'Only CPUs are simulated (JAX_PLATFORMS=cpu), and only before JAX is used; '
+      'CUDA_VISIBLE_DEVICES hides GPUs'
+    )
 
 
 def peak_memory() -> dict[str, int]:

@@ -76,11 +76,13 @@ class Options:
   batch: int = 2
   share: float = 0.5
   exact: bool = True
+  mesh: tuple[int, ...] = (1, 1)
 
 
 def test_settings_take_the_type_of_the_default() -> None:
-  settings = ['preset=b16', 'batch=3', 'share=1', 'exact=false']
-  assert __main__.parse_options(Options, settings) == Options('b16', 3, 1.0, False)
+  settings = ['preset=b16', 'batch=3', 'share=1', 'exact=false', 'mesh=4,2']
+  expected = Options('b16', 3, 1.0, False, (4, 2))
+  assert __main__.parse_options(Options, settings) == expected
   assert __main__.parse_options(Options, []) == Options()
 
 
@@ -91,11 +93,26 @@ def test_settings_take_the_type_of_the_default() -> None:
     ('bach=3', "Did you mean 'batch'"),
     ('batch=many', "batch='many' is not of type int"),
     ('exact=yes', "exact='yes' is not of type bool"),
+    ('mesh=4x2', "mesh='4x2' is not of type numbers with commas"),
   ],
 )
 def test_unfit_settings_are_explained(setting: str, message: str) -> None:
   with pytest.raises(ValueError, match=message):
     __main__.parse_options(Options, [setting])
+
+
+@pytest.mark.parametrize(
+  ('flags', 'settings'),
+  [
+    ([], []),
+    (['--mesh=4,2', '--batch=8'], ['mesh=4,2', 'batch=8']),
+    (['--devices=8'], ['mesh=8,1']),
+    (['--devices=8', '--mesh=2,4'], ['mesh=2,4']),
+  ],
+)
+def test_flags_are_settings(flags: list[str], settings: list[str]) -> None:
+  arguments = __main__._parser().parse_args(['--workload=clip_crops', *flags])
+  assert __main__.flag_settings(arguments, Options) == settings
 
 
 def test_command_measures_keeps_and_compares(
@@ -137,6 +154,12 @@ def test_reports_of_the_same_workload_are_compared() -> None:
       ['--workload=clip_crops', '--set=preset=tiny', '--variants=pakage'],
       "Did you mean 'package'",
     ),
+    (['--workload=fusion', '--batch=2'], "no option 'batch'; leave --batch out"),
+    (['--workload=clip_crops', '--mesh=4,2'], "no option 'mesh'; leave --mesh out"),
+    (['--workload=metrics', '--devices=8'], "no option 'mesh'; leave --devices out"),
+    (['--workload=clip_crops', '--dtype=bfloat'], "Did you mean 'bfloat16'"),
+    (['--workload=clip_adapt_step', '--devices=4'], '4 devices were asked for and'),
+    (['--workload=clip_adapt_step', '--devices=0'], 'expected at least 1'),
   ],
 )
 def test_mistakes_are_one_line(

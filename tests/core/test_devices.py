@@ -1,4 +1,6 @@
-"""Measured peaks."""
+"""Measured peaks, and simulated devices."""
+
+import pytest
 
 from ovs_jax.core import devices
 
@@ -6,3 +8,11 @@ from ovs_jax.core import devices
 def test_peaks_are_plausible() -> None:
   assert 1e8 < devices.matmul_peak(side=256) < 1e16
   assert devices.peak_memory()['process'] > 50e6
+
+
+def test_devices_are_simulated_before_jax_has_some() -> None:
+  devices.simulate_devices(8)  # those of these tests
+  with pytest.raises(ValueError, match='4 devices were asked for and JAX has 8'):
+    devices.simulate_devices(4)
+  with pytest.raises(ValueError, match='0 devices; expected at least 1'):
+    devices.simulate_devices(0)

@@ -1,0 +1,113 @@
+"""The step of the training loop on a mesh of devices, for the workloads that train."""
+
+import dataclasses
+import math
+from collections.abc import Callable
+from types import SimpleNamespace
+from typing import Any
+
+import jax
+import ml_collections
+import numpy as np
+from jax.sharding import AxisType, Mesh
+
+from ovs_jax.core import sharding
+from ovs_jax.core.types import Batch, Params
+from ovs_jax.train import loop
+from ovs_jax.train.state import TrainState
+
+
+@dataclasses.dataclass(frozen=True)
+class PlacedStep:
+  """A step and what it starts from.
+
+  Attributes:
+    state: parameters and optimizer, on their devices.
+    trainable: paths of the parameters that it trains.
+    mesh: of the devices.
+    step: from a state and a batch to the next state and metrics.
+  """
+
+  state: TrainState
+  trainable: set[str]
+  mesh: Mesh
+  step: Callable[..., Any]
+
+  def compile(self, batch: Batch, *, donate: bool = False) -> jax.stages.Compiled:
+    """Returns the program of the step for a batch from `put`.
+
+    Args:
+      batch: arrays on the devices.
+      donate: whether a run may overwrite the state that it is given.
+    """
+    # The new state lies as the old one does, and can take its place.
+    placed = jax.tree.map(lambda x: x.sharding, self.state)
+    program = jax.jit(
+      self.step, out_shardings=(placed, None), donate_argnums=0 if donate else ()
+    )
+    return program.lower(self.state, batch).compile()
+
+  def put(self, batch: Batch) -> dict[str, jax.Array]:
+    """Splits a batch over the mesh.
+
+    Raises:
+      ValueError: it cannot be split evenly.
+    """
+    arrays = {name: np.asarray(x) for name, x in batch.items()}
+    size, parts = len(next(iter(arrays.values()))), self.mesh.shape['data']
+    if size % parts:
+      raise ValueError(
+        f'a batch of {size} cannot be split over {parts} devices; set --batch to a '
+        'multiple of the first number of --mesh'
+      )
+    return sharding.shard_batch(self.mesh, arrays)
+
+
+def place_step(
+  recipe: Any, config: ml_collections.ConfigDict, params: Params, shape: tuple[int, ...]
+) -> PlacedStep:
+  """Places parameters and optimizer as the training loop does.
+
+  Args:
+    recipe: with `loss` and `project`; it need not know how to make parameters.
+    config: with `optimizer`, `train` and `seed`.
+    params: of the model.
+    shape: devices along batch and heads, see `make_mesh`.
+
+  Raises:
+    ValueError: the mesh fits neither the devices nor the parameters.
+  """
+  given = SimpleNamespace(
+    model_config={},
+    init=lambda key: params,
+    batches=lambda start: iter(()),
+    loss=recipe.loss,
+    project=recipe.project,
+  )
+  mesh = make_mesh(shape)
+  own = ml_collections.ConfigDict({'mesh': {'rules': (), 'fsdp': False}})
+  own.update(config)
+  state, step, trainable = loop.init_state(given, own, mesh)
+  return PlacedStep(state, trainable, mesh, step)
+
+
+def make_mesh(shape: tuple[int, ...]) -> Mesh:
+  """Returns a mesh of (data, model) devices; (1, 1) is the first of any number.
+
+  Raises:
+    ValueError: there are not two numbers, or more or fewer devices.
+  """
+  count = jax.device_count()
+  if len(shape) != 2 or min(shape) < 1:
+    raise ValueError(
+      f'--mesh={",".join(map(str, shape))} is not two numbers from 1 on, the devices '
+      'along the batch and along heads, such as 4,2'
+    )
+  if math.prod(shape) not in (1, count):
+    raise ValueError(
+      f'a mesh of {shape[0]}x{shape[1]} devices does not fit the {count} that are '
+      f'here; on a CPU add --devices={math.prod(shape)}, else change --mesh'
+    )
+  axes = (AxisType.Auto,) * 2
+  devices = jax.devices()[: math.prod(shape)]
+  return jax.make_mesh(shape, ('data', 'model'), axis_types=axes, devices=devices)
