@@ -125,7 +125,8 @@ def table_batches(
     seed: of order, crops and negatives.
     start: the first step.
     process_index: of this process.
-    process_count: of processes.
+    process_count: of processes; each reads its part of every batch, so that the batches
+      are the same on any number of them.
 
   Raises:
     ValueError: fewer examples than a batch, a file that cannot be read, or a mask of
@@ -137,14 +138,14 @@ def table_batches(
       f'the phrase table has {count} examples, fewer than one batch of {batch_size}; '
       'lower config.train.batch_size or add examples'
     )
-  per_epoch = count // batch_size
+  per_epoch, local = count // batch_size, batch_size // process_count
   step = start
   while True:
     epoch, place = divmod(step, per_epoch)
     order = np.random.default_rng([seed, epoch]).permutation(count)
-    chosen = order[place * batch_size : (place + 1) * batch_size]
+    first = place * batch_size + process_index * local
     examples = []
-    for i in chosen[process_index::process_count]:
+    for i in order[first : first + local]:
       rng = np.random.default_rng([seed, epoch, int(i), 1])
       examples.append(_example(table, int(i), size, crop, negative, rng))
     images, masks, phrases = zip(*examples, strict=True)

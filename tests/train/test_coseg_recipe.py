@@ -14,7 +14,8 @@ from PIL import Image
 from configs import scenes
 from ovs_jax.core.checkpoint import load_model
 from ovs_jax.core.tree import flatten
-from ovs_jax.core.types import VOID
+from ovs_jax.core.types import VOID, Batch
+from ovs_jax.data.phrase_table import read_table
 from ovs_jax.models.coseg import CoSegConfig
 from ovs_jax.train import loop
 from ovs_jax.train.recipes.clipseg import ClipSegTraining
@@ -41,6 +42,18 @@ def clipseg(data_dir: str, clip: str) -> ml_collections.ConfigDict:
   config.clipseg.decoder.update(DECODER)
   config.clipseg.image_size = 16
   return config
+
+
+def write_table(directory: pathlib.Path, count: int) -> None:
+  """Makes `phrases.csv` of images of noise under three phrases."""
+  rng = np.random.default_rng(0)
+  lines = ['image,mask,phrase']
+  for i in range(count):
+    pixels = rng.integers(0, 256, (20, 24, 3)).astype(np.uint8)
+    Image.fromarray(pixels).save(directory / f'{i}.png')
+    Image.fromarray(pixels[..., 0] > 128).save(directory / f'{i}_mask.png')
+    lines.append(f'{i}.png,{i}_mask.png,thing {i % 3}')
+  (directory / 'phrases.csv').write_text('\n'.join(lines))
 
 
 @pytest.fixture(scope='module')
@@ -105,6 +118,35 @@ def test_phrases_are_of_classes_that_are_there_or_not(data_dir: str) -> None:
   assert not mask.any()
 
 
+def batch_of(config: Any, table: Any, index: int, count: int) -> Batch:
+  """The second batch of one of several processes, which is told that it is."""
+  with pytest.MonkeyPatch.context() as patch:
+    patch.setattr(jax, 'process_index', lambda: index)
+    patch.setattr(jax, 'process_count', lambda: count)
+    recipe = ClipSegTraining(config)
+    recipe.table = table
+    return next(recipe.batches(1))
+
+
+@pytest.mark.parametrize('own', [False, True], ids=['classes', 'table'])
+def test_processes_draw_for_their_rows_of_the_batch(
+  own: bool, data_dir: str, tmp_path: pathlib.Path
+) -> None:
+  config = clipseg(data_dir, '')
+  table = None
+  if own:
+    write_table(tmp_path, 20)
+    config.phrases.table = str(tmp_path / 'phrases.csv')
+    config.phrases.negative = 0.5
+    table = read_table(config.phrases.table)
+  whole = batch_of(config, table, 0, 1)
+  parts = [batch_of(config, table, i, 4) for i in range(4)]
+  assert len(set(whole['phrase'].tolist())) > 2
+  for name, value in whole.items():
+    together = np.concatenate([part[name] for part in parts])
+    np.testing.assert_array_equal(together, value, err_msg=name)
+
+
 def test_unknown_choices_are_refused(data_dir: str) -> None:
   config = coseg(data_dir, '')
   config.slots.matching = 'hungary'
@@ -142,14 +184,7 @@ def test_cached_activations_train_to_the_same_numbers(
 def test_a_users_own_table_trains_the_decoder(
   data_dir: str, clip_run: pathlib.Path, tmp_path: pathlib.Path
 ) -> None:
-  rng = np.random.default_rng(0)
-  lines = ['image,mask,phrase']
-  for i in range(8):
-    pixels = rng.integers(0, 256, (20, 24, 3)).astype(np.uint8)
-    Image.fromarray(pixels).save(tmp_path / f'{i}.png')
-    Image.fromarray(pixels[..., 0] > 128).save(tmp_path / f'{i}_mask.png')
-    lines.append(f'{i}.png,{i}_mask.png,thing {i % 3}')
-  (tmp_path / 'phrases.csv').write_text('\n'.join(lines))
+  write_table(tmp_path, 8)
   config = clipseg(data_dir, str(clip_run))
   config.phrases.table = str(tmp_path / 'phrases.csv')
   config.train.steps = 2

@@ -31,6 +31,15 @@ from ovs_jax.train.state import draw_params
 CROPS = dict.fromkeys(('none', 'square'))
 
 
+def row_draws(seed: int, step: int, count: int) -> list[np.random.Generator]:
+  """Returns a generator for each of this process's `count` rows of a batch.
+
+  A row's is the same on any number of processes.
+  """
+  first = jax.process_index() * count
+  return [np.random.default_rng([seed, step, first + i]) for i in range(count)]
+
+
 class ClipSegTraining:
   """CLIP is frozen; its embeddings of phrases are computed once."""
 
@@ -98,8 +107,11 @@ class ClipSegTraining:
       process_count=jax.process_count(),
     )
     for step, batch in enumerate(batches, start):
-      rng = np.random.default_rng([c.seed, step, jax.process_index()])
-      chosen = [self.choose(np.asarray(label), rng) for label in batch['label']]
+      draws = row_draws(c.seed, step, len(batch['label']))
+      chosen = [
+        self.choose(np.asarray(label), rng)
+        for label, rng in zip(batch['label'], draws, strict=True)
+      ]
       yield {
         'image': batch['image'],
         'mask': np.stack([mask for mask, _ in chosen]),
@@ -142,8 +154,8 @@ class ClipSegTraining:
     )
     count = len(c.phrases.templates)
     for step, batch in enumerate(batches, start):
-      rng = np.random.default_rng([c.seed, step, jax.process_index()])
-      template = rng.integers(count, size=batch['phrase'].shape)
+      draws = row_draws(c.seed, step, len(batch['phrase']))
+      template = np.array([rng.integers(count) for rng in draws])
       phrase = batch['phrase'] * count + template
       yield {**batch, 'phrase': phrase.astype(np.int32)}
 
