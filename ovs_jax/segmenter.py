@@ -67,7 +67,7 @@ class Segmenter:
     panoptic: bool = False,
     propose: Propose = ovseg.propose,
   ) -> None:
-    """Puts the parameters on the default device.
+    """Puts parameters on the default device; those that are on some stay there.
 
     Args:
       config: of the model whose `params` are given.

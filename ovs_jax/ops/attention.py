@@ -48,19 +48,29 @@ def attend(
   Raises:
     ValueError: an unknown implementation, or one that cannot do what is asked.
   """
-  name = implementation
-  if name is None:
-    name = 'cudnn' if _cudnn_takes(q, k, mask, bias, drop) else 'einsum'
+  fused = _cudnn_takes(q, k, mask, bias, drop)
+  name = implementation or ('cudnn' if fused else 'einsum')
   lookup(dict.fromkeys(IMPLEMENTATIONS), name, 'implementation of attention')
-  if name != 'einsum':
-    if drop is not None or name == 'cudnn' and not _cudnn_takes(q, k, mask, bias, drop):
-      raise ValueError(
-        f'the attention {name!r} cannot do this (queries {q.shape} and keys {k.shape} '
-        f'of {q.dtype}, {"a" if bias is not None else "no"} bias, '
-        f'{"with" if drop else "no"} dropout, on {jax.default_backend()}); leave '
-        "`implementation` out, or take 'einsum'"
-      )
-    return _library(q, k, v, mask, bias, name)
+  if name == 'einsum':
+    return _products(q, k, v, mask, bias, drop)
+  if drop is not None or (name == 'cudnn' and not fused):
+    raise ValueError(
+      f'the attention {name!r} cannot do this (queries {q.shape} and keys {k.shape} of '
+      f'{q.dtype}, {"no" if bias is None else "a"} bias, '
+      f'{"no" if drop is None else "with"} dropout, on {jax.default_backend()}); leave '
+      "`implementation` out, or take 'einsum'"
+    )
+  return _library(q, k, v, mask, bias, name)
+
+
+def _products(
+  q: Array,
+  k: Array,
+  v: Array,
+  mask: Array | None,
+  bias: Array | None,
+  drop: Callable[[Array], Array] | None,
+) -> Array:
   scores = jnp.einsum(
     '...nhd,...mhd->...hnm',
     q * (q.shape[-1] ** -0.5),
