@@ -74,6 +74,8 @@ def base(name: str, mode: str) -> ml_collections.ConfigDict:
     adapted='',  # and of the adapted one
     method='ensemble_0.70',  # whose label maps are shown
     run='',  # of the pipeline, whose stages are timed
+    seeds=('seed_0',),  # directories of a replication's seeds, below `run`
+    resamples=1000,  # bootstraps of a replication's intervals
   )
   return config
 
@@ -218,6 +220,7 @@ def _mining() -> ml_collections.ConfigDict:
 def _test() -> ml_collections.ConfigDict:
   return _section(
     prompt_depth=0,  # mask prompts used at inference; 0: none
+    clip_side=0,  # CLIP's input, with resized positions; 0: its own (no mask prompts)
     classifier='ensemble',  # ensemble | clip | proposer
     weight=0.7,  # lambda, the share of CLIP (ADE20K's value)
     chunk=128,  # regions through CLIP at once
@@ -233,6 +236,8 @@ def _eval() -> ml_collections.ConfigDict:
     batch_size=8,
     bucket=1,  # heights and widths are padded to multiples; see docs/datasets.md
     max_targets=12,  # true masks per image in the oracle analyses
+    distractors=(),  # numbers of irrelevant names, each tried with the last method
+    proposer_side=0,  # of the square that the proposer sees; 0: images as they are
     pictures=6,  # images of the first batch kept for the report
     methods=(
       _section(classifier='proposer', weight=0.0),
@@ -269,7 +274,15 @@ def _systems() -> ml_collections.ConfigDict:
     prompt='a photo of a {}.',  # sentence for CLIPSeg; the paper does not say
     all_names=False,  # also the CLIPSeg with every name as a prompt
     coseg=_section(  # trained CoSegs; '' leaves one out
-      prefix='', cross='', prefix_alone='', cross_alone='', prefix_one='', cross_one=''
+      prefix='',
+      cross='',
+      prefix_alone='',
+      cross_alone='',
+      prefix_one='',
+      cross_one='',
+      prefix_area_sort='',
+      prefix_no_dice='',
+      prefix_size='',
     ),
     split='val',
     images=0,  # only the first ones; 0: all
@@ -278,6 +291,7 @@ def _systems() -> ml_collections.ConfigDict:
     rules=('A', 'B', 'C', 'D'),  # of merging; see ovs_jax.ops.merging
     threshold=0.3,  # of the masks in A, B and D (the paper's)
     tau=0.08,  # temperature of the labels in C
+    distractors=(),  # numbers of irrelevant names, each tried with rule A
     bounds=True,  # also with true labels, and with true masks
     many=4,  # classes of an image from which it counts as one with many
     resamples=1000,  # bootstraps over the images for intervals; 0: none

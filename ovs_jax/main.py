@@ -89,6 +89,12 @@ def _report(config: Any, workdir: pathlib.Path) -> dict[str, Any]:
   return report(config, workdir)
 
 
+def _replicate(config: Any, workdir: pathlib.Path) -> dict[str, Any]:
+  from ovs_jax.evaluate.replication import replicate
+
+  return replicate(config, workdir)
+
+
 def _pipeline(config: Any, workdir: pathlib.Path) -> dict[str, Any]:
   return run_pipeline(config, workdir, run)
 
@@ -102,6 +108,7 @@ MODES = {
   'assemble': _assemble,
   'prepare': _prepare,
   'report': _report,
+  'replicate': _replicate,
   'pipeline': _pipeline,
 }
 

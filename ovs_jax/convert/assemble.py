@@ -8,6 +8,7 @@ import dataclasses
 import pathlib
 from typing import Any
 
+from ovs_jax.convert.positions import resize_positions
 from ovs_jax.core.checkpoint import load_config, load_model, save_model
 from ovs_jax.core.types import Params
 from ovs_jax.models.clip import ClipConfig
@@ -30,6 +31,8 @@ def assemble(config: Any, workdir: pathlib.Path) -> dict[str, Any]:
     )
     clip_stored = {**clip_stored, 'clip': dataclasses.asdict(sizes)}
   clip_config = {**clip_stored['clip'], 'prompt_depth': config.test.prompt_depth}
+  if config.test.clip_side:
+    clip_config, clip = _resized(clip_config, clip, config.test.clip_side)
   trained = clip_stored['clip']['prompt_depth']
   if config.test.prompt_depth not in (0, trained):
     raise ValueError(
@@ -60,6 +63,22 @@ def assemble(config: Any, workdir: pathlib.Path) -> dict[str, Any]:
     description['training_names'] = stored['training_names']
   save_model(workdir / 'model', {'proposer': proposer, 'clip': clip}, description)
   return {'model': str(workdir / 'model')}
+
+
+def _resized(
+  config: dict[str, Any], params: Params, side: int
+) -> tuple[dict[str, Any], Params]:
+  """Makes the positions of a CLIP fit crops of another size."""
+  if side % config['patch'] or config['prompt_depth']:
+    raise ValueError(
+      f'config.test.clip_side {side} must be a multiple of the patch, '
+      f'{config["patch"]}, and needs config.test.prompt_depth=0, as mask prompts '
+      'belong to one size'
+    )
+  visual = params['visual']
+  table = resize_positions(visual['positional_embedding'], side // config['patch'])
+  visual = {**visual, 'positional_embedding': table}
+  return {**config, 'image_size': side}, {**params, 'visual': visual}
 
 
 def _load_proposer(directory: str) -> tuple[Params, dict[str, Any]]:

@@ -10,13 +10,16 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from ovs_jax.core import hosts
 from ovs_jax.core.checkpoint import load_model
 from ovs_jax.core.files import atomic_path, check_writable, write_json, write_text
+from ovs_jax.core.flops import count_flops
 from ovs_jax.core.runlog import progress
 from ovs_jax.core.types import Array, Float, Int, Params
 from ovs_jax.data import load_dataset, load_names, transforms
 from ovs_jax.data.pipeline import eval_batches
-from ovs_jax.evaluate import oracle
+from ovs_jax.evaluate import oracle, tally
+from ovs_jax.evaluate.distractors import distractors
 from ovs_jax.models import ovseg
 from ovs_jax.models.class_text import embed_names
 from ovs_jax.models.mask_prompts import add_to_ovseg
@@ -32,6 +35,10 @@ Scores = dict[str, Any]
 
 def evaluate(config: Any, workdir: pathlib.Path) -> Scores:
   """Evaluates `config.eval.checkpoint` and writes scores.json and per_class.csv.
+
+  The counts of each image, from which scores of resampled data sets follow, are in
+  counts.npz: for every method (n, 3, k) pixels that are right, true and predicted, and
+  for `crop_true_mask` and `crop_proposal` the same in crops.
 
   Returns:
     For each classifier and oracle its scores in percent, and the settings.
@@ -50,7 +57,12 @@ def evaluate(config: Any, workdir: pathlib.Path) -> Scores:
   )
   text = embed_names(model.clip, params['clip'], names.names, config.text.templates)
   settings = tuple((m.classifier, float(m.weight)) for m in config.eval.methods)
-  totals = _accumulate(config, model, params, text, builder, settings, workdir)
+  texts = {0: text}
+  for count in config.eval.distractors:
+    more = distractors(names.names, count)
+    more = embed_names(model.clip, params['clip'], more, config.text.templates)
+    texts[count] = np.concatenate([text, more])
+  totals, counts = _accumulate(config, model, params, texts, builder, settings, workdir)
   groups = {
     split: [k for k, s in enumerate(names.splits) if s == split]
     for split in sorted(set(names.splits) - {''})
@@ -59,6 +71,7 @@ def evaluate(config: Any, workdir: pathlib.Path) -> Scores:
     'dataset': f'{config.dataset.name}/{config.dataset.variant}:{config.eval.split}',
     'vocabulary_sha256': names.sha256,
     'images': int(totals.pop('images')),
+    'gflops': image_gflops(model, params, builder, config.eval.proposer_side),
     'methods': {},
     'crops': {},
   }
@@ -68,8 +81,11 @@ def evaluate(config: Any, workdir: pathlib.Path) -> Scores:
   for name, matrix in crops.items():
     scores['crops'][name.removeprefix('crop_')] = crop_accuracy(matrix, groups)
   scores['seconds'] = round(time.time() - began, 1)
-  write_json(workdir / 'scores.json', scores)
-  write_text(workdir / 'per_class.csv', per_class_table(names, scores['methods']))
+  if hosts.primary():
+    with atomic_path(workdir / 'counts.npz') as temporary:
+      np.savez_compressed(temporary, **counts)
+    write_text(workdir / 'per_class.csv', per_class_table(names, scores['methods']))
+    write_json(workdir / 'scores.json', scores)
   return scores
 
 
@@ -78,28 +94,35 @@ def method_name(classifier: str, weight: float) -> str:
   return f'ensemble_{weight:.2f}' if classifier == 'ensemble' else classifier
 
 
-@functools.partial(jax.jit, static_argnums=(0, 5, 6))
+@functools.partial(jax.jit, static_argnums=(0, 5, 6, 7))
 def _count(
   model: ovseg.OvSegConfig,
   params: Params,
-  text: Float[Array, 'k d'],
+  texts: Mapping[int, Float[Array, '_ d']],
   images: Array,
   labels: Int[Array, 'b h w'],
   settings: tuple[tuple[str, float], ...],
   max_targets: int,
-) -> tuple[dict[str, Array], dict[str, Array]]:
-  """Confusion matrices of a batch and the label maps, for every setting and oracle."""
+  side: int,
+) -> tuple[dict[str, Array], dict[str, Array], dict[str, Array]]:
+  """Confusion matrices of a batch, counts of each image, and label maps.
+
+  All three are for every setting and oracle, and for the last setting among irrelevant
+  names. The counts are (b, 3, k).
+  """
+  text = texts[0]
   num_classes = text.shape[0]
 
   def one(args: tuple[Array, Array]) -> tuple[dict[str, Array], dict[str, Array]]:
     image, label = args
-    encoded = ovseg.encode_image(model, params, image)
+    encoded = ovseg.encode_image(model, params, image, side=side)
     logits = ovseg.classify(encoded, text)
-    predictions = {}
-    for classifier, weight in settings:
-      weights = combine(*logits, encoded.valid, classifier=classifier, weight=weight)
-      scores = fuse(weights, encoded.masks)
-      predictions[method_name(classifier, weight)] = jnp.argmax(scores, axis=0)
+    predictions = {
+      method_name(*setting): _label(encoded, logits, *setting) for setting in settings
+    }
+    for count in [n for n in texts if n]:
+      crowded = ovseg.classify(encoded, texts[count])
+      predictions[f'distractors_{count}'] = _label(encoded, crowded, *settings[-1])
     classes, masks, valid = oracle.true_masks(label, num_classes, max_targets)
     on_truth = oracle.classify_masks(model, params['clip'], image, masks, text)
     predictions['oracle_masks'] = oracle.paint(masks, on_truth, valid)
@@ -118,52 +141,104 @@ def _count(
       counts[name] = confusion_matrix(guess, truth, num_classes)
     return counts, predictions
 
-  counts, predictions = jax.lax.map(one, (images, labels))
-  return {name: jnp.sum(x, axis=0) for name, x in counts.items()}, predictions
+  matrices, predictions = jax.lax.map(one, (images, labels))
+  counts = {name: tally.class_counts(x) for name, x in matrices.items()}
+  sums = {name: jnp.sum(x, axis=0) for name, x in matrices.items()}
+  return sums, counts, predictions
+
+
+def _label(
+  encoded: ovseg.Encoded,
+  logits: tuple[Float[Array, 'q k1'], Float[Array, 'q k']],
+  classifier: str,
+  weight: float,
+) -> Int[Array, 'h w']:
+  weights = combine(*logits, encoded.valid, classifier=classifier, weight=weight)
+  return jnp.argmax(fuse(weights, encoded.masks), axis=0)
 
 
 def _accumulate(
   config: Any,
   model: ovseg.OvSegConfig,
   params: Params,
-  text: np.ndarray,
+  texts: Mapping[int, np.ndarray],
   builder: Any,
   settings: tuple[tuple[str, float], ...],
   workdir: pathlib.Path,
-) -> dict[str, np.ndarray]:
-  """Sums the matrices of all images in 64-bit integers."""
+) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
+  """Sums the matrices of all images, on all hosts, and keeps the counts of each."""
   total = builder.info.splits[config.eval.split].num_examples
+  index, count = jax.process_index(), jax.process_count()
   batches = eval_batches(
     builder,
     config.eval.split,
     [transforms.keep('image', 'label')],
     batch_size=config.eval.batch_size,
     bucket=config.eval.bucket,
-    process_index=jax.process_index(),
-    process_count=jax.process_count(),
+    process_index=index,
+    process_count=count,
   )
-  steps = -(-total // (config.eval.batch_size * jax.process_count()))
-  params = jax.tree.map(jnp.asarray, params)
-  sums: dict[str, np.ndarray] = {}
-  images = 0
+  steps = -(-total // (config.eval.batch_size * count))
+  params, texts = jax.tree.map(jnp.asarray, (params, dict(texts)))
+  sums: dict[str, np.ndarray] = {'images': np.int64(0)}
+  kept: dict[str, np.ndarray] = {}
+  place = index
   for batch in progress(batches, total=steps, title=f'{config.name}: evaluate'):
-    labels = batch['label'].astype(np.int32)
-    labels = np.where(batch['example_valid'][:, None, None], labels, _NO_CLASS)
-    counts, predictions = _count(
+    valid = batch['example_valid']
+    labels = np.where(valid[:, None, None], batch['label'].astype(np.int32), _NO_CLASS)
+    matrices, counts, predictions = _count(
       model,
       params,
-      jnp.asarray(text),
+      texts,
       jnp.asarray(batch['image']),
       jnp.asarray(labels),
       settings,
       config.eval.max_targets,
+      config.eval.proposer_side,
     )
-    if not images:
+    if not sums['images'] and hosts.primary():
       _keep_pictures(workdir, batch, predictions, config.eval.pictures)
-    images += int(batch['example_valid'].sum())
-    for name, matrix in counts.items():
+    places = place + count * np.arange(valid.sum())
+    place += count * len(places)
+    sums['images'] += len(places)
+    for name, matrix in matrices.items():
       sums[name] = sums.get(name, 0) + np.asarray(matrix, np.int64)
-  return {**sums, 'images': np.int64(images)}
+      rows = np.asarray(counts[name])[valid]
+      kept.setdefault(name, np.zeros((total, *rows.shape[1:]), np.int32))[places] = rows
+  # Every host has rows of its own images and zeros elsewhere.
+  merged = [
+    tally.unpack(tally.gather(tally.pack({}, part)))[1] for part in (sums, kept)
+  ]
+  return merged[0], merged[1]
+
+
+def image_gflops(
+  model: ovseg.OvSegConfig, params: Params, builder: Any, side: int
+) -> dict[str, float]:
+  """Returns what one image costs, in 1e9 operations of matrix products.
+
+  Args:
+    model: what is evaluated.
+    params: its parameters.
+    builder: of the data; the first image counts.
+    side: of the proposer's input; 0 is the image's own size.
+
+  Returns:
+    `proposer`, for all masks, and `clip`, for as many crops as there are queries.
+  """
+  size = builder.info.features['image'].shape[:2]
+  size = (side, side) if side else tuple(n or model.region.size for n in size)
+  queries, crop = model.proposer.num_queries, model.region.size
+  pixels = jax.ShapeDtypeStruct((queries, crop, crop, 3), jnp.float32)
+  masks = jax.ShapeDtypeStruct((queries, crop, crop), jnp.float32)
+  image = jax.ShapeDtypeStruct((*size, 3), jnp.float32)
+  programs = {
+    'proposer': jax.jit(lambda p, x: ovseg.propose(model, p, x)).trace(params, image),
+    'clip': jax.jit(lambda p, x, m: ovseg.embed_crops(model, p['clip'], x, m)).trace(
+      params, pixels, masks
+    ),
+  }
+  return {k: round(count_flops(p.jaxpr) / 1e9, 4) for k, p in programs.items()}
 
 
 def _keep_pictures(

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from ovs_jax.core.files import check_writable, write_json, write_text
+from ovs_jax.core.files import atomic_path, check_writable, write_json, write_text
 from ovs_jax.core.inputs import check_inputs
 from ovs_jax.core.lookup import lookup
 from ovs_jax.core.runlog import progress
@@ -20,6 +20,7 @@ from ovs_jax.core.types import Bool, Int, Num, UInt8
 from ovs_jax.data import load_dataset, load_names, transforms
 from ovs_jax.data.pipeline import eval_batches
 from ovs_jax.evaluate import mask_scores
+from ovs_jax.evaluate.distractors import distractors
 from ovs_jax.models.labelled_masks import (
   MaskChunk,
   System,
@@ -32,12 +33,16 @@ from ovs_jax.ops import canvas as canvases
 from ovs_jax.ops.merging import RULES, UNASSIGNED
 from ovs_jax.text.classes import Classes
 
+ALL_NAMES = 'clipseg'  # the system that takes every name as a prompt
 PROTOCOLS = dict.fromkeys(('standard', 'paper'))
 _FEW = 64  # masks up to which rules that need all of them at once are run
 
 
 def evaluate_systems(config: Any, workdir: pathlib.Path) -> dict[str, Any]:
   """Evaluates the systems of `config.systems`; writes scores.json, .md and .csv.
+
+  The counts of each image are in counts.npz: for every SYSTEM/PROTOCOL/METHOD (n, 3, k)
+  pixels that are right, true and predicted.
 
   Raises:
     FileNotFoundError, ValueError: no system, no checkpoint, or of another model.
@@ -64,6 +69,11 @@ def evaluate_systems(config: Any, workdir: pathlib.Path) -> dict[str, Any]:
   names = load_names(config.dataset)
   classes = Classes(names.names, tuple((name,) for name in names.names))
   texts = {name: system.embed(classes) for name, system in systems.items()}
+  crowds = {
+    name: {n: system.embed(_among_others(names.names, n)) for n in settings.distractors}
+    for name, system in systems.items()
+    if name != ALL_NAMES  # which would decode each of them
+  }
   groups = {
     split: [k for k, s in enumerate(names.splits) if s == split]
     for split in sorted(set(names.splits) - {''})
@@ -79,7 +89,8 @@ def evaluate_systems(config: Any, workdir: pathlib.Path) -> dict[str, Any]:
     for (name, protocol), tally in tallies.items():
       view = centre_view(image, label, settings.side) if protocol == 'paper' else None
       seen, truth = view if view is not None else (image, label)
-      tally.add(seen, truth, systems[name], texts[name], settings)
+      crowd = crowds.get(name, {}) if protocol == 'standard' else {}
+      tally.add(seen, truth, systems[name], texts[name], settings, crowd)
   report: dict[str, Any] = {
     'dataset': f'{config.dataset.name}/{config.dataset.variant}:{settings.split}',
     'vocabulary_sha256': names.sha256,
@@ -91,11 +102,24 @@ def evaluate_systems(config: Any, workdir: pathlib.Path) -> dict[str, Any]:
     found = tally.report(groups, many=settings.many, resamples=settings.resamples)
     report['systems'].setdefault(name, {})[protocol] = found
   report['seconds'] = round(time.time() - began, 1)
+  counts = {
+    f'{name}/{protocol}/{method}': x
+    for (name, protocol), tally in tallies.items()
+    for method, x in tally.counts().items()
+  }
+  with atomic_path(workdir / 'counts.npz') as temporary:
+    np.savez_compressed(temporary, **counts)
   write_json(workdir / 'scores.json', report)
   write_text(workdir / 'scores.md', markdown(report))
   write_text(workdir / 'per_class.csv', per_class(names.names, report))
   print(markdown(report))
   return report['systems']
+
+
+def _among_others(names: tuple[str, ...], count: int) -> Classes:
+  """The classes, and after them so many names of things that share no word."""
+  everything = (*names, *distractors(names, count))
+  return Classes(everything, tuple((name,) for name in everything))
 
 
 def build_systems(settings: Any) -> dict[str, System]:
@@ -115,7 +139,7 @@ def build_systems(settings: Any) -> dict[str, System]:
     )
     if settings.all_names:
       prompt = (settings.prompt,)
-      systems['clipseg'] = load_system(settings.clipseg, templates=prompt)
+      systems[ALL_NAMES] = load_system(settings.clipseg, templates=prompt)
   for name, directory in settings.coseg.items():
     if directory:
       systems[name] = load_system(directory, kind='coseg')
@@ -168,8 +192,18 @@ class Tally:
     system: System,
     texts: Texts,
     settings: Any,
+    crowds: Mapping[int, Texts] | None = None,
   ) -> None:
-    """Segments one image and counts its pixels under all rules and bounds."""
+    """Segments one image and counts its pixels under all rules and bounds.
+
+    Args:
+      image: RGB, 0..255.
+      label: the truth.
+      system: what segments.
+      texts: the classes.
+      settings: `config.systems`.
+      crowds: the classes and after them irrelevant names, by the number of these.
+    """
     encoded = system.encode(image)
     present = np.unique(label[(label >= 0) & (label < self._count)])
     chosen = system.candidates(encoded, texts)
@@ -180,6 +214,13 @@ class Tally:
     masks = list(system.masks(encoded, texts))
     for name, counts in self._by_rule(masks, label, settings):
       self._counts.setdefault(name, []).append(counts)
+    for count, crowd in (crowds or {}).items():
+      found = _paint(
+        list(system.masks(encoded, crowd)), label.shape, 'A', settings.threshold
+      )
+      found = np.where(found < self._count, found, UNASSIGNED)
+      counts = mask_scores.count_pixels(found, label, self._count)
+      self._counts.setdefault(crowded(count), []).append(counts)
     if settings.bounds:
       allowed = np.isin(np.arange(self._count), present)
       known = list(system.masks(encoded, texts, allowed))
@@ -217,16 +258,18 @@ class Tally:
           )
         yield 'D (binary masks)', mask_scores.count_claims(claims, label, count)
 
+  def counts(self) -> dict[str, Int[np.ndarray, 'n 3 k']]:
+    """Returns the counts of every image by method."""
+    return {name: np.stack(counts) for name, counts in self._counts.items()}
+
   def report(
     self, groups: Mapping[str, list[int]], *, many: int, resamples: int
   ) -> dict[str, Any]:
     """Returns the scores of all methods, and how good the labels were."""
     return {
       'methods': {
-        name: mask_scores.scores(
-          np.stack(counts), groups, many=many, resamples=resamples
-        )
-        for name, counts in self._counts.items()
+        name: mask_scores.scores(counts, groups, many=many, resamples=resamples)
+        for name, counts in self.counts().items()
       },
       'labels': {
         'recall': 100 * self._found / max(self._present, 1),
@@ -234,6 +277,11 @@ class Tally:
         'per_image': self._labels / max(self._images, 1),
       },
     }
+
+
+def crowded(count: int) -> str:
+  """Returns the method of rule A among so many irrelevant names."""
+  return f'A, {count} more names'
 
 
 def _is_by_slots(masks: list[MaskChunk]) -> bool:

@@ -167,6 +167,8 @@ def encode_image(
   params: Params,
   image: Num[Array, 'h w 3'],
   size: Num[Array, '2'] | None = None,
+  *,
+  side: int = 0,
 ) -> Encoded:
   """Proposes masks and embeds each of them twice (OVSeg, sections 3.2-3.3).
 
@@ -177,8 +179,13 @@ def encode_image(
     size: height and width of the part that is not padding; None is all of it.
       Masks are 0 in the padding. The networks see it up to the next multiple of 32,
       as in the reference.
+    side: of the square that the proposer sees instead, while crops are cut from the
+      image itself; 0 shows it the image. Not together with `size`.
   """
-  proposed = propose(config, params, image, size)
+  seen = image.astype(jnp.float32)
+  if side:
+    seen = resize_bilinear(seen.transpose(2, 0, 1), (side, side)).transpose(1, 2, 0)
+  proposed = propose(config, params, seen, size)
   masks = full_masks(proposed.mask_logits, image.shape[:2], size)
   regions = crop_regions(image, masks, config.region)
   embeddings = embed_regions(config, params['clip'], regions)

@@ -1,0 +1,239 @@
+"""The report of a replication: a table, a verdict and a figure for each claim."""
+
+import json
+import pathlib
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from ovs_jax.core.files import atomic_path, check_writable, read_json, write_text
+from ovs_jax.core.types import Int
+from ovs_jax.data import load_names
+from ovs_jax.evaluate import resampling
+from ovs_jax.evaluate.claims import CLAIMS, Claim
+from ovs_jax.evaluate.report import draw, stage_seconds
+from ovs_jax.evaluate.resampling import Estimate, Gain, Quantity, Resampler
+
+_PICTURES = 'evaluate_mpt_ft'  # the stage whose label maps are shown
+_METHOD = 'ensemble_0.50'
+
+
+def replicate(config: Any, workdir: pathlib.Path) -> dict[str, Any]:
+  """Writes report.md, report.json, figures and pictures into the run's directory.
+
+  Reads the counts of `<run>/<seed>/<stage>/counts.npz` for each of
+  `config.report.seeds`. Claims whose stages did not run are listed as such.
+
+  Returns:
+    For each claim its relations and how they came out.
+
+  Raises:
+    FileNotFoundError: no stage of any claim has run.
+    OSError: the directory cannot be written.
+  """
+  run = check_writable(config.report.run or workdir, megabytes=20)
+  names = load_names(config.dataset)
+  groups = {
+    split: [k for k, s in enumerate(names.splits) if s == split]
+    for split in sorted(set(names.splits) - {''})
+  }
+  places = [run / seed for seed in config.report.seeds]
+  counts = [_counts(place) for place in places]
+  if not any(counts):
+    raise FileNotFoundError(
+      f'no evaluation found below {places[0]}; run configs/replicate.py, whose last '
+      'stage this is'
+    )
+  resampler = Resampler(counts, groups, replicates=config.report.resamples)
+  found = [judge(claim, resampler) for claim in CLAIMS]
+  gflops = _gflops(places[0])
+  for claim, result in zip(CLAIMS, found, strict=True):
+    if result['rows']:
+      with atomic_path(run / f'claim_{claim.key}.png') as temporary:
+        _figure(claim, result).savefig(temporary, dpi=100)
+  pictures = _pictures(places[0], run, names)
+  seconds = {place.name: sum(stage_seconds(place).values()) for place in places}
+  summary = {
+    'seeds': len(places),
+    'dataset': f'{config.dataset.name}/{config.dataset.variant}:val',
+    'vocabulary_sha256': names.sha256,
+    'claims': found,
+    'seconds': seconds,
+  }
+  write_text(run / 'report.json', json.dumps(summary, indent=2) + '\n')
+  text = markdown(summary, gflops, pictures)
+  write_text(run / 'report.md', text)
+  print(overview(found))
+  return {claim['key']: claim['relations'] for claim in found}
+
+
+def judge(claim: Claim, resampler: Resampler) -> dict[str, Any]:
+  """Returns a claim's table and the verdicts on its relations, for JSON.
+
+  Rows and relations whose counts are missing are left out.
+  """
+  rows = [
+    {'title': row.title, 'cells': [_estimate(resampler, cell) for cell in row.cells]}
+    for row in claim.rows
+    if all(resampler.known(cell) for cell in row.cells)
+  ]
+  relations = []
+  for relation in claim.relations:
+    if not (resampler.known(relation.lower) and resampler.known(relation.higher)):
+      relations.append({'title': relation.title, 'verdict': resampling.NOT_RUN})
+      continue
+    word, gain = resampling.verdict(
+      resampler.draws(relation.lower), resampler.draws(relation.higher)
+    )
+    relations.append(
+      {'title': relation.title, 'verdict': word, 'difference': vars(gain)}
+    )
+  return {'key': claim.key, 'title': claim.title, 'rows': rows, 'relations': relations}
+
+
+def _estimate(resampler: Resampler, cell: Quantity | Gain) -> dict[str, Any]:
+  return vars(Estimate.of(resampler.draws(cell)))
+
+
+def _counts(place: pathlib.Path) -> dict[str, dict[str, Int[np.ndarray, 'n 3 k']]]:
+  """The counts of every stage of a seed, by stage and method."""
+  found = {}
+  for path in sorted(place.glob('*/counts.npz')):
+    with np.load(path, allow_pickle=False) as stored:
+      found[path.parent.name] = {name: stored[name] for name in stored.files}
+  return found
+
+
+def _gflops(place: pathlib.Path) -> dict[str, str]:
+  """What an image costs in every stage that says so, for a table."""
+  costs = {}
+  for path in place.glob('*/scores.json'):
+    gflops = read_json(path).get('gflops')
+    if gflops:
+      parts = ' + '.join(f'{gflops[name]:.2f}' for name in ('proposer', 'clip'))
+      costs[path.parent.name] = parts
+  return costs
+
+
+def overview(claims: Sequence[Mapping[str, Any]]) -> str:
+  """Returns one line for each relation: the claim, its verdict and the difference."""
+  lines = [
+    '| claim | | verdict | difference [95 %] |',
+    '|---|---|---|---|',
+  ]
+  for claim in claims:
+    for relation in claim['relations']:
+      gain = relation.get('difference')
+      shown = f'{gain["value"]:+.1f} {_interval(gain)}' if gain else ''
+      lines.append(
+        f'| {claim["key"]} | {relation["title"]} | {relation["verdict"]} | {shown} |'
+      )
+  return '\n'.join(lines) + '\n'
+
+
+def markdown(
+  summary: Mapping[str, Any], gflops: Mapping[str, str], pictures: int
+) -> str:
+  """Returns the report.
+
+  Args:
+    summary: see `replicate`.
+    gflops: what an image costs, by stage.
+    pictures: how many there are.
+  """
+  seeds = summary['seeds']
+  lines = [
+    "# The papers' findings on the embedded world",
+    '',
+    f'{summary["dataset"]}, {seeds} seed{"s" if seeds > 1 else ""}, class list '
+    f'{summary["vocabulary_sha256"][:12]}. Percent, with the 95 % interval over '
+    'resampled pictures' + (' and seeds' if seeds > 1 else '') + '. A claim holds, or '
+    'does not, where these intervals do not overlap; otherwise it is undecided, and '
+    'the difference of the same pictures, with its interval, says more.',
+    '',
+    overview(summary['claims']),
+  ]
+  for claim, found in zip(CLAIMS, summary['claims'], strict=True):
+    lines += [f'## ({claim.key}) {claim.title}', '', claim.text, '']
+    lines += _table(claim, found, gflops)
+    if claim.diagnosis:
+      lines += [claim.diagnosis, '']
+  lines += ['## Time', '', '| seed | seconds |', '|---|---|']
+  lines += [f'| {name} | {value:.0f} |' for name, value in summary['seconds'].items()]
+  if pictures:
+    lines += ['', 'Input, truth, prediction (proposer and CLIP after FT and MPT):', '']
+    lines += [f'![picture {i}](picture_{i}.png)\n' for i in range(pictures)]
+  return '\n'.join(lines) + '\n'
+
+
+def _table(
+  claim: Claim, found: Mapping[str, Any], gflops: Mapping[str, str]
+) -> list[str]:
+  if not found['rows']:
+    return ['Not run.', '']
+  plans = {row.title: row for row in claim.rows}
+  paper = any(row.paper for row in claim.rows)
+  cost = any(row.cost for row in claim.rows)
+  titles = ['', *claim.columns]
+  titles += ['Gflop per picture (proposer + CLIP)'] if cost else []
+  titles += ['paper'] if paper else []
+  lines = [f'| {" | ".join(titles)} |', '|---' * len(titles) + '|']
+  for row in found['rows']:
+    plan = plans[row['title']]
+    cells = [row['title'], *(_cell(x) for x in row['cells'])]
+    cells += [gflops.get(plan.cost, '')] if cost else []
+    cells += [plan.paper] if paper else []
+    lines.append(f'| {" | ".join(cells)} |')
+  return [*lines, '', f'![{claim.title}](claim_{claim.key}.png)', '']
+
+
+def _cell(estimate: Mapping[str, Any]) -> str:
+  shown = f'{estimate["value"]:.1f} {_interval(estimate)}'
+  seeds = estimate['seeds']
+  if len(seeds) > 1:
+    shown += f', seeds {min(seeds):.1f} to {max(seeds):.1f}'
+  return shown
+
+
+def _interval(estimate: Mapping[str, Any]) -> str:
+  return f'[{estimate["low"]:.1f}, {estimate["high"]:.1f}]'
+
+
+def _figure(claim: Claim, found: Mapping[str, Any]) -> Any:
+  """Points with their intervals, a panel for each column."""
+  from matplotlib.figure import Figure
+
+  rows, count = found['rows'], len(claim.columns)
+  height = 1.2 + 0.3 * len(rows)
+  figure = Figure(figsize=(1.5 + 2.6 * count, height), layout='constrained')
+  panels = figure.subplots(1, count, sharey=True, squeeze=False)[0]
+  places = range(len(rows))[::-1]
+  for i, axes in enumerate(panels):
+    cells = [row['cells'][i] for row in rows]
+    values = np.array([x['value'] for x in cells])
+    ends = np.array([[x['low'], x['high']] for x in cells]).T
+    spread = np.maximum(np.abs(ends - values), 0)
+    axes.errorbar(values, places, xerr=spread, fmt='o', capsize=3)
+    axes.set_title('\n'.join(_wrapped(claim.columns[i])), fontsize=8)
+    axes.set_yticks(places, [row['title'] for row in rows], fontsize=8)
+    axes.tick_params(axis='x', labelsize=8)
+    axes.grid(axis='x', alpha=0.3)
+  return figure
+
+
+def _wrapped(title: str) -> list[str]:
+  import textwrap
+
+  return textwrap.wrap(title, 28)
+
+
+def _pictures(place: pathlib.Path, run: pathlib.Path, names: Any) -> int:
+  """Draws the kept pictures of the fully adapted model, if it was evaluated."""
+  if not (place / _PICTURES / 'pictures.npz').is_file():
+    return 0
+  strips = draw(place / _PICTURES, _METHOD, names)
+  for i, strip in enumerate(strips):
+    with atomic_path(run / f'picture_{i}.png') as temporary:
+      strip.save(temporary)
+  return len(strips)

@@ -1,0 +1,163 @@
+"""Scores of resampled data sets and seeds, and whether one is above another.
+
+Every quantity follows from three integers per image and class: what is right, true and
+predicted, in pixels or in crops. All quantities are resampled alike, image by image and
+seed by seed, so that differences of two are paired.
+"""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from ovs_jax.core.types import Float, Int, Num
+from ovs_jax.ops.confusion import class_iou
+
+LEVEL = (2.5, 97.5)  # percentiles between which 95 % of the resampled values lie
+HOLDS, FAILS, UNDECIDED, NOT_RUN = 'holds', 'does not hold', 'undecided', 'not run'
+
+
+@dataclasses.dataclass(frozen=True)
+class Quantity:
+  """One number of an evaluation.
+
+  Attributes:
+    stage: whose counts.npz has it.
+    method: the name of the counts there.
+    statistic: `iou` (mean over classes) or `accuracy` (the same, of right to true).
+    group: of the classes: `all`, or a split of the class list.
+    present: least and most classes of an image that counts.
+  """
+
+  stage: str
+  method: str
+  statistic: str = 'iou'
+  group: str = 'all'
+  present: tuple[int, int] = (0, 10**6)
+
+
+@dataclasses.dataclass(frozen=True)
+class Gain:
+  """What `higher` has more than `lower`."""
+
+  lower: Quantity
+  higher: Quantity
+
+
+@dataclasses.dataclass(frozen=True)
+class Estimate:
+  """A quantity in percent.
+
+  Attributes:
+    value: mean over seeds.
+    low: of the 95 % interval over images (and seeds, if there are several).
+    high: see `low`.
+    seeds: the value of each seed.
+  """
+
+  value: float
+  low: float
+  high: float
+  seeds: tuple[float, ...]
+
+  @classmethod
+  def of(cls, draws: Float[np.ndarray, 's r']) -> 'Estimate':
+    """Reads what `Resampler.draws` returned."""
+    low, high = np.nanpercentile(_over_seeds(draws[:, 1:]), LEVEL)
+    seeds = tuple(float(x) for x in draws[:, 0])
+    return cls(float(np.mean(seeds)), float(low), float(high), seeds)
+
+
+class Resampler:
+  """Draws images with replacement, the same for every quantity."""
+
+  def __init__(
+    self,
+    counts: Sequence[Mapping[str, Mapping[str, Int[np.ndarray, 'n 3 k']]]],
+    groups: Mapping[str, Sequence[int]],
+    *,
+    replicates: int = 1000,
+  ) -> None:
+    """Keeps the counts.
+
+    Args:
+      counts: of every seed, by stage and method.
+      groups: classes by name.
+      replicates: resampled data sets.
+    """
+    self._counts, self._groups = counts, groups
+    self._replicates = replicates
+    self._times: dict[int, Float[np.ndarray, 'r n']] = {}
+
+  def known(self, quantity: Quantity | Gain) -> bool:
+    """Whether all seeds have the counts."""
+    if isinstance(quantity, Gain):
+      return self.known(quantity.lower) and self.known(quantity.higher)
+    return all(quantity.method in c.get(quantity.stage, {}) for c in self._counts)
+
+  def draws(self, quantity: Quantity | Gain) -> Float[np.ndarray, 's r']:
+    """Returns for each seed the value in percent, then the resampled ones."""
+    if isinstance(quantity, Gain):
+      return self.draws(quantity.higher) - self.draws(quantity.lower)
+    found = [c[quantity.stage][quantity.method] for c in self._counts]
+    return np.stack([self._values(counts, quantity) for counts in found])
+
+  def _values(
+    self, counts: Int[np.ndarray, 'n 3 k'], quantity: Quantity
+  ) -> Float[np.ndarray, 'r']:
+    amount = (counts[:, 1] > 0).sum(axis=1)
+    low, high = quantity.present
+    used = counts[(amount >= low) & (amount <= high)].astype(np.float64)
+    n = len(used)
+    if n not in self._times:
+      rng = np.random.default_rng(0)
+      drawn = rng.multinomial(n, np.full(n, 1 / max(n, 1)), size=self._replicates)
+      self._times[n] = np.concatenate([np.ones((1, n)), drawn])
+    sums = np.tensordot(self._times[n], used, axes=1)  # r 3 k
+    members = self._groups.get(quantity.group)
+    sums = sums if members is None else sums[..., list(members)]
+    return 100 * _mean(sums, quantity.statistic)
+
+
+def _mean(sums: Num[np.ndarray, 'r 3 k'], statistic: str) -> Float[np.ndarray, 'r']:
+  """Mean over the classes that are there; of none of them, NaN."""
+  right, truth, predicted = sums[:, 0], sums[:, 1], sums[:, 2]
+  if statistic == 'iou':
+    values = class_iou(right, truth, predicted)
+  else:
+    values = np.where(truth > 0, right / np.maximum(truth, 1), np.nan)
+  present = (truth > 0).sum(axis=1)
+  return np.where(
+    present > 0, np.nansum(values, axis=1) / np.maximum(present, 1), np.nan
+  )
+
+
+def _over_seeds(draws: Float[np.ndarray, 's r']) -> Float[np.ndarray, 'r']:
+  """Means over seeds drawn with replacement; of one seed, its own values."""
+  count, replicates = draws.shape
+  rng = np.random.default_rng(1)
+  chosen = rng.integers(count, size=(replicates, count))
+  return np.mean(draws[chosen, np.arange(replicates)[:, None]], axis=1)
+
+
+def verdict(
+  lower: Float[np.ndarray, 's r'], higher: Float[np.ndarray, 's r']
+) -> tuple[str, Estimate]:
+  """Judges that `lower` is below `higher`.
+
+  Args:
+    lower: draws of what should be less.
+    higher: draws of what should be more.
+
+  Returns:
+    `holds` or `does not hold` where the 95 % intervals do not overlap, and otherwise
+    `undecided`; and the paired difference.
+  """
+  less, more = Estimate.of(lower), Estimate.of(higher)
+  if less.high < more.low:
+    word = HOLDS
+  elif more.high < less.low:
+    word = FAILS
+  else:
+    word = UNDECIDED
+  return word, Estimate.of(higher - lower)
