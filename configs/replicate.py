@@ -9,6 +9,8 @@ Expected: see docs/results.md. Hardware: 2 CPU cores, 4 GB; 45 minutes for a see
 Command: launch/run.sh --config=configs/replicate.py
 """
 
+import re
+
 import ml_collections
 
 from configs import common, scenes
@@ -172,14 +174,14 @@ def _report(seeds: tuple[int, ...]) -> ml_collections.ConfigDict:
   return config
 
 
-def _placed(stage: ml_collections.ConfigDict, number: int) -> ml_collections.ConfigDict:
+def _placed(
+  config: ml_collections.ConfigDict, number: int
+) -> ml_collections.ConfigDict:
   """Lets a stage read what its own seed made."""
-  for section in (stage, *(x for x in stage.values() if hasattr(x, 'items'))):
-    for key, value in section.items():
-      if isinstance(value, str):
-        section[key] = value.replace('{run}', f'{{run}}/seed_{number}')
-      elif hasattr(value, 'items'):
-        for name, text in value.items():
-          if isinstance(text, str):
-            value[name] = text.replace('{run}', f'{{run}}/seed_{number}')
-  return stage
+  for key, value in config.items():
+    if isinstance(value, ml_collections.ConfigDict):
+      _placed(value, number)
+    elif isinstance(value, str):
+      # Some keys share one value, which must not be changed twice.
+      config[key] = re.sub(r'\{run\}(?!/seed_)', f'{{run}}/seed_{number}', value)
+  return config

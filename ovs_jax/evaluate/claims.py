@@ -1,7 +1,6 @@
 """What the two papers claim, as tables and inequalities over a replication's stages.
 
-Letters are those of docs/replication.md. A claim names the stages of
-configs/replicate.py whose counts it needs.
+A claim names the stages of configs/replicate.py whose counts it needs.
 """
 
 import dataclasses

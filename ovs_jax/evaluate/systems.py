@@ -67,16 +67,44 @@ def evaluate_systems(config: Any, workdir: pathlib.Path) -> dict[str, Any]:
   )
   systems = build_systems(settings)
   names = load_names(config.dataset)
-  classes = Classes(names.names, tuple((name,) for name in names.names))
-  texts = {name: system.embed(classes) for name, system in systems.items()}
-  crowds = {
-    name: {n: system.embed(_among_others(names.names, n)) for n in settings.distractors}
-    for name, system in systems.items()
-    if name != ALL_NAMES  # which would decode each of them
-  }
+  tallies, images = _count(config, builder, systems, names.names)
   groups = {
     split: [k for k, s in enumerate(names.splits) if s == split]
     for split in sorted(set(names.splits) - {''})
+  }
+  report: dict[str, Any] = {
+    'dataset': f'{config.dataset.name}/{config.dataset.variant}:{settings.split}',
+    'vocabulary_sha256': names.sha256,
+    'images': images,
+    'settings': json.loads(json.dumps(settings.to_dict())),
+    'systems': {},
+  }
+  counts = {}
+  for (name, protocol), tally in tallies.items():
+    found = tally.report(groups, many=settings.many, resamples=settings.resamples)
+    report['systems'].setdefault(name, {})[protocol] = found
+    counts |= {f'{name}/{protocol}/{m}': x for m, x in tally.counts().items()}
+  report['seconds'] = round(time.time() - began, 1)
+  with atomic_path(workdir / 'counts.npz') as temporary:
+    np.savez_compressed(temporary, **counts)
+  write_text(workdir / 'scores.md', markdown(report))
+  write_text(workdir / 'per_class.csv', per_class(names.names, report))
+  write_json(workdir / 'scores.json', report)
+  print(markdown(report))
+  return report['systems']
+
+
+def _count(
+  config: Any, builder: Any, systems: Mapping[str, System], names: tuple[str, ...]
+) -> tuple[dict[tuple[str, str], 'Tally'], int]:
+  """Counts every image under every system and protocol; returns how many there are."""
+  settings = config.systems
+  classes = Classes(names, tuple((name,) for name in names))
+  texts = {name: system.embed(classes) for name, system in systems.items()}
+  crowds = {
+    name: {n: system.embed(_among_others(names, n)) for n in settings.distractors}
+    for name, system in systems.items()
+    if name != ALL_NAMES  # which would decode each of them
   }
   tallies = {
     (name, protocol): Tally(len(names))
@@ -91,29 +119,7 @@ def evaluate_systems(config: Any, workdir: pathlib.Path) -> dict[str, Any]:
       seen, truth = view if view is not None else (image, label)
       crowd = crowds.get(name, {}) if protocol == 'standard' else {}
       tally.add(seen, truth, systems[name], texts[name], settings, crowd)
-  report: dict[str, Any] = {
-    'dataset': f'{config.dataset.name}/{config.dataset.variant}:{settings.split}',
-    'vocabulary_sha256': names.sha256,
-    'images': images,
-    'settings': json.loads(json.dumps(settings.to_dict())),
-    'systems': {},
-  }
-  for (name, protocol), tally in tallies.items():
-    found = tally.report(groups, many=settings.many, resamples=settings.resamples)
-    report['systems'].setdefault(name, {})[protocol] = found
-  report['seconds'] = round(time.time() - began, 1)
-  counts = {
-    f'{name}/{protocol}/{method}': x
-    for (name, protocol), tally in tallies.items()
-    for method, x in tally.counts().items()
-  }
-  with atomic_path(workdir / 'counts.npz') as temporary:
-    np.savez_compressed(temporary, **counts)
-  write_json(workdir / 'scores.json', report)
-  write_text(workdir / 'scores.md', markdown(report))
-  write_text(workdir / 'per_class.csv', per_class(names.names, report))
-  print(markdown(report))
-  return report['systems']
+  return tallies, images
 
 
 def _among_others(names: tuple[str, ...], count: int) -> Classes:
