@@ -149,3 +149,71 @@ def test_a_missing_checkpoint_is_named(config: Any, tmp_path: pathlib.Path) -> N
   config.eval.checkpoint = str(tmp_path / 'none')
   with pytest.raises(FileNotFoundError, match='/none not found'):
     runner.evaluate(config, tmp_path / 'out')
+
+
+def test_counts_of_images_add_up_to_the_scores(
+  config: Any, tmp_path: pathlib.Path
+) -> None:
+  scores = runner.evaluate(config, tmp_path)
+  truth = labels(config)
+  with np.load(tmp_path / 'counts.npz') as counts:
+    assert set(counts) == METHODS | {'crop_true_mask', 'crop_proposal'}
+    for name in METHODS:
+      assert counts[name].shape == (16, 3, CLASSES)
+      for image, rows in zip(truth, counts[name], strict=True):
+        expected = np.bincount(image[image != VOID], minlength=CLASSES)
+        np.testing.assert_array_equal(rows[1], expected)
+      right, true, predicted = counts[name].sum(axis=0)
+      with np.errstate(invalid='ignore'):
+        iou = 100 * right / (true + predicted - right)
+      present = true > 0
+      found = np.array(scores['methods'][name]['iou_per_class'])
+      np.testing.assert_allclose(found[present], iou[present])
+    shown = [len(set(np.unique(x)) - {VOID}) for x in truth]
+    np.testing.assert_array_equal(counts['crop_true_mask'][:, 1].sum(axis=1), shown)
+
+
+def test_two_hosts_count_what_one_does(
+  config: Any, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+  alone = runner.evaluate(config, tmp_path / 'alone')
+  parts: dict[int, list[bytes]] = {0: [], 1: []}
+  monkeypatch.setattr(jax, 'process_count', lambda: 2)
+  for index in parts:
+    monkeypatch.setattr(jax, 'process_index', lambda index=index: index)
+    keep = parts[index].append
+    monkeypatch.setattr(runner.tally, 'gather', lambda p, keep=keep: keep(p) or [p])
+    runner.evaluate(config, tmp_path / str(index))
+  merged = iter(zip(*parts.values(), strict=True))
+  monkeypatch.setattr(jax, 'process_index', lambda: 0)
+  monkeypatch.setattr(runner.tally, 'gather', lambda part: next(merged))
+  together = runner.evaluate(config, tmp_path / 'together')
+  for scores in (alone, together):
+    scores.pop('seconds')
+  np.testing.assert_equal(together, alone)
+  with np.load(tmp_path / 'alone/counts.npz') as one:
+    with np.load(tmp_path / 'together/counts.npz') as two:
+      for name in one:
+        np.testing.assert_array_equal(two[name], one[name], err_msg=name)
+  assert not (tmp_path / '1/scores.json').exists()  # which the first one writes
+
+
+def test_irrelevant_names_take_what_looks_like_them(
+  config: Any, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+  """The first irrelevant name has the embedding of class 0, and wins half of ties."""
+
+  def embed(clip: Any, params: Any, names: Any, templates: Any) -> np.ndarray:
+    rows = np.eye(max(len(names), 1), CLASSES + 1, dtype=np.float32)
+    return rows * 1.5 if len(names) == 2 else rows
+
+  monkeypatch.setattr(runner, 'embed_names', embed)
+  config.eval.distractors = (2,)
+  scores = runner.evaluate(config, tmp_path)['methods']
+  crowded = np.array(scores['distractors_2']['accuracy_per_class'])
+  present = sorted(set(np.unique(labels(config))) - {VOID})
+  taken = [k for k in present if k < 2]
+  assert np.all(crowded[taken] == 0)
+  rest = [k for k in present if k >= 2]
+  np.testing.assert_allclose(crowded[rest], 100)
+  assert scores['distractors_2']['unassigned'] > 0 or not taken
