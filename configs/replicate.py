@@ -21,7 +21,7 @@ _TUNING = 'train[:300]'
 
 
 def get_config(arg: str = '') -> ml_collections.ConfigDict:
-  """See above; `smoke` takes only the stages of claims b and h."""
+  """See above; `smoke` takes only the stages of claim b."""
   config = common.base('replicate', 'pipeline')
   seeds = (0, 1, 2) if arg == 'three' else (0,)
   config.name = 'replicate_three' if arg == 'three' else 'replicate'
@@ -45,10 +45,10 @@ def _stages(*, smoke: bool) -> dict[str, ml_collections.ConfigDict]:
   """The stages of one seed, in order."""
   known = scenes.stages()
   found = {name: known[name] for name in ('clip', 'proposer', 'ovseg_frozen', 'mine')}
-  clips = {name: known[name] for name in ('mpt', 'ft', 'mpt_ft')}
+  clips = {name: known[name] for name in ('mpt', 'ft')}
   if not smoke:
     found |= _pairs()
-    clips |= _adaptations()
+    clips |= {'mpt_ft': known['mpt_ft']} | _adaptations()
   found |= clips
   clips = {'frozen': found['clip']} | clips
   for name in clips:
@@ -59,7 +59,8 @@ def _stages(*, smoke: bool) -> dict[str, ml_collections.ConfigDict]:
     found['evaluate_mpt'].eval.distractors = (10, 100, 1000)
     for name in ('frozen', 'mpt'):
       found[f'evaluate_{name}'].eval.methods = _methods(_WEIGHTS)
-  return found | _coseg(smoke=smoke)
+    found |= _coseg()
+  return found
 
 
 def _pairs() -> dict[str, ml_collections.ConfigDict]:
@@ -137,7 +138,7 @@ def _variants() -> dict[str, ml_collections.ConfigDict]:
   return found
 
 
-def _coseg(*, smoke: bool) -> dict[str, ml_collections.ConfigDict]:
+def _coseg() -> dict[str, ml_collections.ConfigDict]:
   """CLIPSeg, CoSeg's models and their ablations, and the evaluation of all."""
   clip = '{run}/clip'
   models = {
@@ -149,21 +150,15 @@ def _coseg(*, smoke: bool) -> dict[str, ml_collections.ConfigDict]:
   models['coseg_prefix_area_sort'].slots.matching = 'area'
   models['coseg_prefix_no_dice'].slots.weights.dice = 0.0
   models['coseg_prefix_size'].coseg.size_embedding = 'slot'
-  if smoke:
-    kept = ('coseg_prefix', 'coseg_prefix_alone')
-    models = {name: models[name] for name in kept}
   evaluation = scenes.evaluate_coseg('{run}')
   evaluation.systems.all_names = False
   evaluation.systems.bounds = False
   evaluation.systems.rules = ('A',)
-  evaluation.systems.distractors = () if smoke else (10, 100, 1000)
+  evaluation.systems.distractors = (10, 100, 1000)
   for name in evaluation.systems.coseg:
     there = f'coseg_{name}' in models
     evaluation.systems.coseg[name] = f'{{run}}/coseg_{name}' if there else ''
   found = {'clipseg': scenes.clipseg_training(clip)} | models
-  if smoke:
-    del found['clipseg']
-    evaluation.systems.clipseg = evaluation.systems.label_clip = ''
   return found | {'evaluate_coseg': evaluation}
 
 

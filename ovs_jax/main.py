@@ -22,7 +22,7 @@ from ovs_jax.core.checkpoint import skip_noise
 from ovs_jax.core.files import check_writable, fingerprint
 from ovs_jax.core.lookup import lookup
 from ovs_jax.core.preemption import STOPPED_STATUS, Stopped
-from ovs_jax.core.programs import keep_programs
+from ovs_jax.core.programs import compile_sooner, keep_programs
 from ovs_jax.needs import check_needs
 from ovs_jax.pipeline import check_owner, run_pipeline
 
@@ -151,6 +151,8 @@ def main(argv: list[str]) -> None:
     config.suite.i_know = True
   workdir = pathlib.Path(_WORKDIR.value or f'runs/{config.name}')
   keep_programs()
+  if not config.optimize_programs:
+    compile_sooner()
   try:
     if _MULTIHOST.value:
       hosts.join()

@@ -46,7 +46,7 @@ class Gain:
 
 @dataclasses.dataclass(frozen=True)
 class Estimate:
-  """A quantity in percent.
+  """A quantity in percent; NaN where no image counts.
 
   Attributes:
     value: mean over seeds.
@@ -63,7 +63,9 @@ class Estimate:
   @classmethod
   def of(cls, draws: Float[np.ndarray, 's r']) -> 'Estimate':
     """Reads what `Resampler.draws` returned."""
-    low, high = np.nanpercentile(_over_seeds(draws[:, 1:]), LEVEL)
+    values = _over_seeds(draws[:, 1:])
+    known = values[~np.isnan(values)]
+    low, high = np.percentile(known, LEVEL) if len(known) else (np.nan, np.nan)
     seeds = tuple(float(x) for x in draws[:, 0])
     return cls(float(np.mean(seeds)), float(low), float(high), seeds)
 
@@ -109,9 +111,11 @@ class Resampler:
     low, high = quantity.present
     used = counts[(amount >= low) & (amount <= high)].astype(np.float64)
     n = len(used)
+    if not n:
+      return np.full(1 + self._replicates, np.nan)
     if n not in self._times:
       rng = np.random.default_rng(0)
-      drawn = rng.multinomial(n, np.full(n, 1 / max(n, 1)), size=self._replicates)
+      drawn = rng.multinomial(n, np.full(n, 1 / n), size=self._replicates)
       self._times[n] = np.concatenate([np.ones((1, n)), drawn])
     sums = np.tensordot(self._times[n], used, axes=1)  # r 3 k
     members = self._groups.get(quantity.group)
