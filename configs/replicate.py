@@ -18,6 +18,7 @@ from configs import common, scenes
 _WEIGHTS = (0.25, 0.5, 0.75)
 _CHOSEN = ('clip', 'ensemble_0.50')
 _TUNING = 'train[:300]'
+_COSEG_STEPS = 400
 
 
 def get_config(arg: str = '') -> ml_collections.ConfigDict:
@@ -146,6 +147,9 @@ def _coseg() -> dict[str, ml_collections.ConfigDict]:
     for name in ('prefix', 'cross', 'prefix_alone', 'prefix_area_sort')
     + ('prefix_no_dice', 'prefix_size')
   }
+  for model in models.values():
+    model.train.steps = _COSEG_STEPS
+    model.slots.cache = '{run}/activations'  # CLIP is the same for all of them
   models['coseg_prefix_alone'].coseg.language.context = False
   models['coseg_prefix_area_sort'].slots.matching = 'area'
   models['coseg_prefix_no_dice'].slots.weights.dice = 0.0
