@@ -32,7 +32,7 @@ def get_config(arg: str = '') -> ml_collections.ConfigDict:
       chosen[f'seed_{number}/{name}'] = _placed(stage, number)
   chosen['report'] = _report(seeds)
   for key, stage in chosen.items():
-    stage.name = key
+    stage.name = key.split('/')[-1]
     number = int(key[5]) if key.startswith('seed_') else 0
     stage.seed = config.get_ref('seed') + number
     for field in ('name', 'variant', 'data_dir'):
