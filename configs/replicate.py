@@ -5,7 +5,7 @@ trains CoSeg in six, and evaluates all of it on pictures that nothing was chosen
 `configs/replicate.py:three` does so with three seeds (config.seed and the next two).
 The difficulty of the world was chosen on `clip`, settings on `train` and on scenes of
 another seed; see docs/results.md.
-Expected: see docs/results.md. Hardware: 2 CPU cores, 4 GB; 45 minutes for a seed.
+Expected: see docs/results.md. Hardware: 2 CPU cores, 5 GB; 45 minutes for a seed.
 Command: launch/run.sh --config=configs/replicate.py
 """
 
@@ -154,16 +154,24 @@ def _coseg() -> dict[str, ml_collections.ConfigDict]:
   models['coseg_prefix_area_sort'].slots.matching = 'area'
   models['coseg_prefix_no_dice'].slots.weights.dice = 0.0
   models['coseg_prefix_size'].coseg.size_embedding = 'slot'
-  evaluation = scenes.evaluate_coseg('{run}')
-  evaluation.systems.all_names = False
-  evaluation.systems.bounds = False
-  evaluation.systems.rules = ('A',)
-  evaluation.systems.distractors = (10, 100, 1000)
-  for name in evaluation.systems.coseg:
-    there = f'coseg_{name}' in models
-    evaluation.systems.coseg[name] = f'{{run}}/coseg_{name}' if there else ''
-  found = {'clipseg': scenes.clipseg_training(clip)} | models
-  return found | {'evaluate_coseg': evaluation}
+  systems = {'evaluate_coseg': ('prefix', 'cross')}
+  others = [name.removeprefix('coseg_') for name in models]
+  systems['evaluate_ablations'] = tuple(others[2:])
+  evaluations = {stage: _systems(names) for stage, names in systems.items()}
+  evaluations['evaluate_coseg'].systems.distractors = (10, 100, 1000)
+  evaluations['evaluate_ablations'].systems.clipseg = ''
+  evaluations['evaluate_ablations'].systems.label_clip = ''
+  return {'clipseg': scenes.clipseg_training(clip)} | models | evaluations
+
+
+def _systems(names: tuple[str, ...]) -> ml_collections.ConfigDict:
+  config = scenes.evaluate_coseg('{run}')
+  config.systems.all_names = False
+  config.systems.bounds = False
+  config.systems.rules = ('A',)
+  for name in config.systems.coseg:
+    config.systems.coseg[name] = f'{{run}}/coseg_{name}' if name in names else ''
+  return config
 
 
 def _report(seeds: tuple[int, ...]) -> ml_collections.ConfigDict:

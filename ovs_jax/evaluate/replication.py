@@ -126,9 +126,10 @@ def overview(claims: Sequence[Mapping[str, Any]]) -> str:
     for relation in claim['relations']:
       gain = relation.get('difference')
       shown = f'{gain["value"]:+.1f} {_interval(gain)}' if gain else ''
-      lines.append(
-        f'| {claim["key"]} | {relation["title"]} | {relation["verdict"]} | {shown} |'
-      )
+      word = relation['verdict']
+      if gain and word == resampling.UNDECIDED and not gain['low'] <= 0 <= gain['high']:
+        word += f' (difference {"above" if gain["low"] > 0 else "below"} 0)'
+      lines.append(f'| {claim["key"]} | {relation["title"]} | {word} | {shown} |')
   return '\n'.join(lines) + '\n'
 
 

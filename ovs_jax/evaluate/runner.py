@@ -17,7 +17,7 @@ from ovs_jax.core.flops import count_flops
 from ovs_jax.core.runlog import progress
 from ovs_jax.core.types import Array, Float, Int, Params
 from ovs_jax.data import load_dataset, load_names, transforms
-from ovs_jax.data.pipeline import eval_batches
+from ovs_jax.data.pipeline import eval_batches, examples
 from ovs_jax.evaluate import oracle, tally
 from ovs_jax.evaluate.distractors import distractors
 from ovs_jax.models import ovseg
@@ -71,7 +71,7 @@ def evaluate(config: Any, workdir: pathlib.Path) -> Scores:
     'dataset': f'{config.dataset.name}/{config.dataset.variant}:{config.eval.split}',
     'vocabulary_sha256': names.sha256,
     'images': int(totals.pop('images')),
-    'gflops': image_gflops(model, params, builder, config.eval.proposer_side),
+    'gflops': image_gflops(model, params, _first_size(config, builder)),
     'methods': {},
     'crops': {},
   }
@@ -212,22 +212,26 @@ def _accumulate(
   return merged[0], merged[1]
 
 
+def _first_size(config: Any, builder: Any) -> tuple[int, int]:
+  """What the proposer sees of the first image: height and width."""
+  if config.eval.proposer_side:
+    return (config.eval.proposer_side,) * 2
+  return next(examples(builder, config.eval.split))['image'].shape[:2]
+
+
 def image_gflops(
-  model: ovseg.OvSegConfig, params: Params, builder: Any, side: int
+  model: ovseg.OvSegConfig, params: Params, size: tuple[int, int]
 ) -> dict[str, float]:
   """Returns what one image costs, in 1e9 operations of matrix products.
 
   Args:
     model: what is evaluated.
     params: its parameters.
-    builder: of the data; the first image counts.
-    side: of the proposer's input; 0 is the image's own size.
+    size: height and width of the proposer's input.
 
   Returns:
     `proposer`, for all masks, and `clip`, for as many crops as there are queries.
   """
-  size = builder.info.features['image'].shape[:2]
-  size = (side, side) if side else tuple(n or model.region.size for n in size)
   queries, crop = model.proposer.num_queries, model.region.size
   pixels = jax.ShapeDtypeStruct((queries, crop, crop, 3), jnp.float32)
   masks = jax.ShapeDtypeStruct((queries, crop, crop), jnp.float32)
