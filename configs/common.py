@@ -69,14 +69,7 @@ def base(name: str, mode: str) -> ml_collections.ConfigDict:
   config.eval.checkpoint = config.get_ref('checkpoint')
   config.suite = _suite()
   config.systems = _systems()
-  config.report = _section(
-    frozen='',  # directory of the evaluation of the un-adapted CLIP
-    adapted='',  # and of the adapted one
-    method='ensemble_0.70',  # whose label maps are shown
-    run='',  # of the pipeline, whose stages are timed
-    seeds=('seed_0',),  # directories of a replication's seeds, below `run`
-    resamples=1000,  # bootstraps of a replication's intervals
-  )
+  config.report = _report()
   return config
 
 
@@ -295,6 +288,17 @@ def _systems() -> ml_collections.ConfigDict:
     bounds=True,  # also with true labels, and with true masks
     many=4,  # classes of an image from which it counts as one with many
     resamples=1000,  # bootstraps over the images for intervals; 0: none
+  )
+
+
+def _report() -> ml_collections.ConfigDict:
+  return _section(
+    frozen='',  # directory of the evaluation of the un-adapted CLIP
+    adapted='',  # and of the adapted one
+    method='ensemble_0.70',  # whose label maps are shown
+    run='',  # of the pipeline, whose stages are timed
+    seeds=('seed_0',),  # directories of a replication's seeds, below `run`
+    resamples=1000,  # bootstraps of a replication's intervals
   )
 
 

@@ -70,7 +70,7 @@ def evaluate(config: Any, workdir: pathlib.Path) -> Scores:
   scores: Scores = {
     'dataset': f'{config.dataset.name}/{config.dataset.variant}:{config.eval.split}',
     'vocabulary_sha256': names.sha256,
-    'images': int(totals.pop('images')),
+    'images': int(totals.pop('images')[0]),
     'gflops': image_gflops(model, params, _first_size(config, builder)),
     'methods': {},
     'crops': {},
@@ -180,7 +180,7 @@ def _accumulate(
   )
   steps = -(-total // (config.eval.batch_size * count))
   params, texts = jax.tree.map(jnp.asarray, (params, dict(texts)))
-  sums: dict[str, np.ndarray] = {'images': np.int64(0)}
+  sums: dict[str, np.ndarray] = {'images': np.zeros(1, np.int64)}
   kept: dict[str, np.ndarray] = {}
   place = index
   for batch in progress(batches, total=steps, title=f'{config.name}: evaluate'):

@@ -128,7 +128,7 @@ def test_the_stages_make_what_the_claims_need(arg: str, seeds: int) -> None:
   for name in config.order:
     seed = name.split('/')[0]
     for text in strings(stages[name].to_dict()):
-      if '{run}/' in text and name != 'report':
+      if '{run}/' in text and name != 'report' and not text.endswith('/activations'):
         parts = text.removeprefix('{run}/').split('/')
         assert parts[0] == seed and '/'.join(parts[:2]) in made, (name, text)
     made.append(name)

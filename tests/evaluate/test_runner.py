@@ -94,6 +94,7 @@ def config(data_dir: str, checkpoint: str, monkeypatch: pytest.MonkeyPatch) -> A
   monkeypatch.setattr(runner, 'embed_names', embed)
   monkeypatch.setattr(runner.ovseg, 'encode_image', encode)
   monkeypatch.setattr(runner.oracle, 'classify_masks', classify_masks)
+  monkeypatch.setattr(runner, 'image_gflops', lambda model, params, size: {'clip': 1.0})
   config = scenes.evaluate(checkpoint)
   config.dataset.update(variant='smoke', data_dir=data_dir)
   config.eval.batch_size = 6  # 16 images: the last batch is not full
@@ -173,19 +174,32 @@ def test_counts_of_images_add_up_to_the_scores(
     np.testing.assert_array_equal(counts['crop_true_mask'][:, 1].sum(axis=1), shown)
 
 
+def be_host(monkeypatch: pytest.MonkeyPatch, index: int) -> None:
+  """Lets the evaluation, and nothing else, take this process for one of two."""
+
+  class Jax:
+    process_index = staticmethod(lambda: index)
+    process_count = staticmethod(lambda: 2)
+
+    def __getattr__(self, name: str) -> Any:
+      return getattr(jax, name)
+
+  monkeypatch.setattr(runner, 'jax', Jax())
+  monkeypatch.setattr(runner.hosts, 'primary', lambda: index == 0)
+
+
 def test_two_hosts_count_what_one_does(
   config: Any, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
   alone = runner.evaluate(config, tmp_path / 'alone')
   parts: dict[int, list[bytes]] = {0: [], 1: []}
-  monkeypatch.setattr(jax, 'process_count', lambda: 2)
   for index in parts:
-    monkeypatch.setattr(jax, 'process_index', lambda index=index: index)
+    be_host(monkeypatch, index)
     keep = parts[index].append
     monkeypatch.setattr(runner.tally, 'gather', lambda p, keep=keep: keep(p) or [p])
     runner.evaluate(config, tmp_path / str(index))
   merged = iter(zip(*parts.values(), strict=True))
-  monkeypatch.setattr(jax, 'process_index', lambda: 0)
+  be_host(monkeypatch, 0)
   monkeypatch.setattr(runner.tally, 'gather', lambda part: next(merged))
   together = runner.evaluate(config, tmp_path / 'together')
   for scores in (alone, together):
