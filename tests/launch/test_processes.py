@@ -129,6 +129,18 @@ def test_when_one_dies_the_others_end(
   assert 'One process ended with status 137; stopping the others.' in err
 
 
+def assert_equal_up_to_rounding(run: pathlib.Path, expected: pathlib.Path) -> None:
+  """Two processes add up bit for bit what two devices do; four, in another order."""
+  for stage, rtol in (('clip', 1e-4), ('proposer', 1e-4), ('mpt', 1e-2)):
+    np.testing.assert_allclose(
+      losses(run / stage), losses(expected / stage), rtol=rtol, err_msg=stage
+    )
+  got, want = (json.loads((r / 'report.json').read_text()) for r in (run, expected))
+  assert got['crops'] == want['crops']
+  for row, other in zip(got['rows'], want['rows'], strict=True):
+    assert row == pytest.approx(other, abs=0.1, nan_ok=True)  # percent
+
+
 @pytest.mark.slow
 def test_four_processes_run_the_whole_pipeline(
   checkout: Checkout, tmp_path: pathlib.Path
@@ -139,7 +151,4 @@ def test_four_processes_run_the_whole_pipeline(
   devices = '--xla_force_host_platform_device_count=4'
   finish(start(checkout, 'run.sh', *config, f'--workdir={runs[1]}', XLA_FLAGS=devices))
   finish(start(checkout, 'local_processes.sh', '4', *config, f'--workdir={runs[4]}'))
-  reports = [json.loads((run / 'report.json').read_text()) for run in runs.values()]
-  assert reports[0]['rows'] == reports[1]['rows']
-  assert reports[0]['crops'] == reports[1]['crops']
-  assert_equal_models(runs[1] / 'mpt', runs[4] / 'mpt')
+  assert_equal_up_to_rounding(runs[4], runs[1])
