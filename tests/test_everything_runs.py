@@ -23,7 +23,9 @@ ALIKE = {
   'clipseg_finetune',
   'coseg_cross_scenes',
   'coseg_cross_vitb16',
+  'coseg_no_training',
   'coseg_prefix_vitb16',
+  'eval_ovseg',
   'evaluate_coseg_scenes',
   'ft_vitb16',
   'ft_vitl14',
@@ -31,6 +33,7 @@ ALIKE = {
   'mpt_ft_vitl14',
   'mpt_vitb16',
   'proposer_photos',
+  'proposer_r101c',
   'proposer_swin_b',
 }
 IGNORED = {'.venv', 'build', '.git', 'runs'}

@@ -17,6 +17,7 @@ def test_fusion_variants_agree() -> None:
   assert workload.facts['labels equal: plain'] == 1
 
 
+@pytest.mark.slow
 def test_crops_agree_with_the_plain_tower() -> None:
   workload = clip_crops.build(clip_crops.Options(preset='tiny', batch=2))
   measure(workload, repeats=1)

@@ -154,7 +154,9 @@ def four_stages(config):
   return config
 
 
-@pytest.mark.parametrize('backbone', [SWIN, PLAIN])
+@pytest.mark.parametrize(
+  'backbone', [SWIN, pytest.param(PLAIN, marks=pytest.mark.slow)]
+)
 def test_hugging_faces_maskformer(backbone, tmp_path, capsys):
   config = dataclasses.replace(HEADS, backbone=four_stages(backbone))
   params = draw(maskformer.shapes(config))

@@ -84,6 +84,7 @@ def test_values_against_independent_computation(golden, model, name):
     np.testing.assert_allclose(x[0], golden[f'{name}_{i}'], rtol=1e-4, atol=2e-5)
 
 
+@pytest.mark.slow
 def test_remat_gives_the_same_gradients(golden, model):
   config, params = model
   image = jnp.asarray(golden['image_small'])[None]

@@ -82,7 +82,10 @@ def stop_after(monkeypatch: pytest.MonkeyPatch, recipe: str, steps: int) -> None
   monkeypatch.setitem(RECIPES, recipe, build)
 
 
-@pytest.mark.parametrize('name', NAMES)
+@pytest.mark.parametrize(
+  'name',
+  [*(n for n in NAMES if n != 'ft'), pytest.param('ft', marks=pytest.mark.slow)],
+)
 def test_two_and_two_steps_are_four(
   name: str,
   configs: dict[str, Any],
@@ -143,6 +146,7 @@ def test_a_checkpoint_of_another_model_is_refused(
     loop.train(configs['mpt'], directory)
 
 
+@pytest.mark.slow
 def test_the_loss_falls(data_dir: str, tmp_path: pathlib.Path) -> None:
   config = tiny_configs.pretraining(data_dir)
   config.train.update(steps=30, save_every=30)

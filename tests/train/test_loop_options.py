@@ -106,6 +106,7 @@ def test_a_notice_saves_the_step_and_the_run_goes_on(
     np.testing.assert_array_equal(stopped[path], whole[path], err_msg=path)
 
 
+@pytest.mark.slow
 def test_a_notice_at_the_last_step_changes_nothing(
   data_dir: str, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
