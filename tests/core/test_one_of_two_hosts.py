@@ -1,14 +1,9 @@
 """A process of several that saves and loads a model while the others do not."""
 
-import os
 import pathlib
-import socket
-import subprocess
-import sys
 
 import pytest
-
-ROOT = pathlib.Path(__file__).parents[2]
+from two_processes import run_both
 
 PROGRAM = """
 import pathlib, sys
@@ -35,20 +30,4 @@ hosts.barrier('both')
 
 @pytest.mark.slow
 def test_each_process_works_for_itself(tmp_path: pathlib.Path) -> None:
-  with socket.socket() as free:
-    free.bind(('localhost', 0))
-    address = f'localhost:{free.getsockname()[1]}'
-  environment = {**os.environ, 'JAX_PLATFORMS': 'cpu', 'XLA_FLAGS': ''}
-  started = [
-    subprocess.Popen(
-      [sys.executable, '-c', PROGRAM, address, f'{i}', tmp_path],
-      cwd=ROOT,
-      env=environment,
-      stdout=subprocess.PIPE,
-      stderr=subprocess.STDOUT,
-      text=True,
-    )
-    for i in range(2)
-  ]
-  said = [process.communicate(timeout=300)[0] for process in started]
-  assert [process.returncode for process in started] == [0, 0], said
+  run_both(PROGRAM, tmp_path)

@@ -1,22 +1,17 @@
 """An evaluation of two processes that really exchange their counts."""
 
 import json
-import os
 import pathlib
-import socket
-import subprocess
-import sys
 
 import numpy as np
 import pytest
+from two_processes import run_both
 
 from configs import common
 from ovs_jax.core.types import VOID
 from ovs_jax.data import load_dataset, pipeline
 from ovs_jax.evaluate import predictions
 from ovs_jax.text import vocabulary
-
-ROOT = pathlib.Path(__file__).parents[2]
 
 PROGRAM = """
 import pathlib, sys
@@ -37,28 +32,6 @@ except ValueError as error:
 """
 
 
-def run_both(data_dir: str, maps: pathlib.Path, out: pathlib.Path) -> list[str]:
-  """Returns what the two processes printed."""
-  with socket.socket() as free:
-    free.bind(('localhost', 0))
-    address = f'localhost:{free.getsockname()[1]}'
-  environment = {**os.environ, 'JAX_PLATFORMS': 'cpu', 'XLA_FLAGS': ''}
-  started = [
-    subprocess.Popen(
-      [sys.executable, '-c', PROGRAM, address, f'{i}', data_dir, maps, out],
-      cwd=ROOT,
-      env=environment,
-      stdout=subprocess.PIPE,
-      stderr=subprocess.STDOUT,
-      text=True,
-    )
-    for i in range(2)
-  ]
-  said = [process.communicate(timeout=300)[0] for process in started]
-  assert [process.returncode for process in started] == [0, 0], said
-  return said
-
-
 @pytest.mark.slow
 def test_two_processes_write_one_report(data_dir: str, tmp_path: pathlib.Path) -> None:
   config = common.base('eval', 'benchmark')
@@ -74,7 +47,7 @@ def test_two_processes_write_one_report(data_dir: str, tmp_path: pathlib.Path) -
     guess = np.where(label == VOID, 0, label)
     guess[: 10 * i] = -1
     predictions.save_map(maps, example['image_id'].decode(), guess, names)
-  run_both(data_dir, maps, tmp_path / 'out')
+  run_both(PROGRAM, data_dir, maps, tmp_path / 'out')
   report = json.loads((tmp_path / 'out' / '0' / 'report.json').read_text())
   summary = report['datasets']['scenes/smoke:val[:9]']
   wrong = sum(int((e['label'][: 10 * i] != VOID).sum()) for i, e in enumerate(examples))
@@ -85,5 +58,5 @@ def test_two_processes_write_one_report(data_dir: str, tmp_path: pathlib.Path) -
   # What one process cannot read, both report.
   gone = examples[1]['image_id'].decode()
   (maps / f'{gone}.png').unlink()
-  for said in run_both(data_dir, maps, tmp_path / 'again'):
+  for said in run_both(PROGRAM, data_dir, maps, tmp_path / 'again'):
     assert f'1 missing: {gone}' in said
