@@ -143,7 +143,7 @@ def main(argv: list[str]) -> None:
   """Parses flags, runs the job, and turns users' mistakes into one message."""
   if len(argv) > 1:
     raise app.UsageError(f'unknown arguments {argv[1:]}; flags start with --')
-  logging.set_verbosity(logging.WARNING)
+  logging.set_verbosity(logging.ERROR)  # Orbax warns of files that it does not need
   config = _CONFIG.value
   if _PREDICTIONS.value is not None:
     config.suite.predictions = _PREDICTIONS.value
