@@ -66,7 +66,9 @@ def whole(kind: str) -> dict[str, Any]:
   return {name: np.array(x, order='C') for name, x in source.items()}
 
 
-@pytest.mark.parametrize('kind', BACKBONES)
+@pytest.mark.parametrize(
+  'kind', ['Swin', pytest.param('ResNet', marks=pytest.mark.slow)]
+)
 def test_there_and_back(tmp_path, capsys, kind):
   source = whole(kind)
   save_file({f'module.{k}': v for k, v in source.items()}, tmp_path / 'a.safetensors')
