@@ -347,5 +347,5 @@ def _smoke(config: ml_collections.ConfigDict) -> None:
   config.mining.chunk = 8
   config.mining.min_score = -1.0
   config.eval.batch_size = 4
-  config.systems.images = 4
+  config.systems.images = 2
   config.systems.resamples = 10

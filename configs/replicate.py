@@ -22,7 +22,7 @@ _COSEG_STEPS = 400
 
 
 def get_config(arg: str = '') -> ml_collections.ConfigDict:
-  """See above; `smoke` takes only the stages of claim b."""
+  """See above; `smoke` takes only the stages of claim b's first half."""
   config = common.base('replicate', 'pipeline')
   seeds = (0, 1, 2) if arg == 'three' else (0,)
   config.name = 'replicate_three' if arg == 'three' else 'replicate'
@@ -46,10 +46,10 @@ def _stages(*, smoke: bool) -> dict[str, ml_collections.ConfigDict]:
   """The stages of one seed, in order."""
   known = scenes.stages()
   found = {name: known[name] for name in ('clip', 'proposer', 'ovseg_frozen', 'mine')}
-  clips = {name: known[name] for name in ('mpt', 'ft')}
+  clips = {'mpt': known['mpt']}
   if not smoke:
     found |= _pairs()
-    clips |= {'mpt_ft': known['mpt_ft']} | _adaptations()
+    clips |= {name: known[name] for name in ('ft', 'mpt_ft')} | _adaptations()
   found |= clips
   clips = {'frozen': found['clip']} | clips
   for name in clips:
