@@ -34,7 +34,7 @@ def get_config(arg: str = '') -> ml_collections.ConfigDict:
   config.suite.tuned = TUNED
   if arg != 'smoke':
     return common.finish(config, arg)
-  config.eval.checkpoint = '{run}/ovseg_mpt/model'
+  config.eval.checkpoint = '{run}/ovseg_frozen/model'
   config.suite.update(
     datasets=('scenes/smoke:val',),
     tuned=(('scenes', 0.3),),

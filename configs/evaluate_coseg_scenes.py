@@ -12,5 +12,9 @@ from configs import scenes
 
 
 def get_config(arg: str = '') -> ml_collections.ConfigDict:
-  """See above."""
+  """See above; `smoke` has no cross-attention."""
+  if arg == 'smoke':
+    config = scenes.evaluate_coseg('{run}')
+    config.systems.coseg.cross = ''
+    return scenes.pipeline('evaluate_coseg_scenes', 'evaluate_coseg', arg, stage=config)
   return scenes.single('evaluate_coseg_scenes', 'evaluate_coseg', arg)

@@ -25,7 +25,7 @@ _NEEDS = {
   'coseg_prefix': ('clip',),
   'coseg_cross': ('clip',),
   'no_training': ('clipseg',),
-  'evaluate_coseg': ('clipseg', 'coseg_prefix', 'coseg_cross'),
+  'evaluate_coseg': ('clipseg', 'coseg_prefix'),  # one trained model is enough
   'ovseg_frozen': ('proposer',),
   'mine': ('ovseg_frozen',),
   'mpt': ('mine',),
@@ -37,7 +37,7 @@ _NEEDS = {
   'evaluate_frozen': ('ovseg_frozen',),
   'evaluate_mpt': ('ovseg_mpt',),
   'report': ('evaluate_frozen', 'evaluate_mpt'),
-  'eval_ovseg': ('ovseg_mpt',),
+  'eval_ovseg': ('ovseg_frozen',),
 }
 
 # Stages that are no part of the quickstart: their own runs hold them.
