@@ -10,7 +10,9 @@ import pytest
 from PIL import Image
 from reuse import Reuse
 
-from ovs_jax import Segmenter, main
+from ovs_jax import Segmenter, encoding, main
+from ovs_jax.bench import modes
+from ovs_jax.bench.measure import measure
 from ovs_jax.pipeline import run_pipeline
 
 ROOT = pathlib.Path(__file__).parents[1]
@@ -125,6 +127,28 @@ def test_the_checkpoint_segments(quickstart: pathlib.Path, stage: str) -> None:
   result = segmenter.segment(segmenter.encode(image), 'red circle, grass')
   assert result.labels.shape == (90, 128)
   assert np.isfinite(result.scores).all()
+
+
+@pytest.mark.slow
+def test_the_modes_of_the_checkpoint_are_compared(
+  quickstart: pathlib.Path, data_dir: str
+) -> None:
+  options = modes.Options(
+    checkpoint=str(quickstart / 'ovseg_mpt' / 'model'),
+    variant='smoke',
+    data_dir=data_dir,
+    images=3,
+  )
+  workload = modes.build(options)
+  measure(workload, warmup=0, repeats=1)
+  facts = workload.facts
+  assert [v.name for v in workload.variants] == [*encoding.MODES, 'bfloat16']
+  assert facts['labels equal: exact'] == facts['labels equal: certified'] == 1
+  assert facts['mIoU: exact'] == facts['mIoU: certified']
+  for variant in workload.variants:
+    assert 0 <= facts[f'mIoU: {variant.name}'] <= 100
+    assert 0 <= facts[f'labels equal: {variant.name}'] <= 1
+    assert 0 <= facts[f'crops skipped: {variant.name}'] <= 1
 
 
 def test_all_python_files_compile() -> None:

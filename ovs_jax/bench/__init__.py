@@ -16,4 +16,5 @@ WORKLOADS = {
   'proposer_step': 'ovs_jax.bench.proposer_step',
   'fusion': 'ovs_jax.bench.fusion',
   'ovseg_inference': 'ovs_jax.bench.ovseg_inference',
+  'modes': 'ovs_jax.bench.modes',
 }

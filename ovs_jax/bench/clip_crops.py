@@ -7,7 +7,7 @@ import jax.numpy as jnp
 
 from ovs_jax.bench import plain
 from ovs_jax.bench.agreement import Agreement
-from ovs_jax.bench.measure import Variant, Workload
+from ovs_jax.bench.measure import Variant, Workload, compile_program
 from ovs_jax.core.lookup import lookup
 from ovs_jax.models.clip import PRESETS, Clip
 
@@ -47,7 +47,7 @@ def build(options: Options) -> Workload:
       {'params': params}, crops, keep, method='encode_image'
     )
   )
-  program = encode.lower(params, crops, keep).compile()
+  program = compile_program(encode, params, crops, keep)
   facts: dict[str, float] = {}
   watch = Agreement(facts)
   variants = [

@@ -10,6 +10,38 @@ from typing import Any
 import jax
 import numpy as np
 
+from ovs_jax.core.flops import count_flops
+
+
+@dataclasses.dataclass(frozen=True)
+class Program:
+  """What XLA compiled.
+
+  Attributes:
+    compiled: it.
+    flops: of one run by formula, see `core.flops`; on several accelerators, of one.
+  """
+
+  compiled: jax.stages.Compiled
+  flops: float
+
+  def __call__(self, *args: Any) -> Any:
+    """Runs it."""
+    return self.compiled(*args)
+
+
+def compile_program(function: Any, *args: Any, devices: int = 1) -> Program:
+  """Compiles what `jax.jit` returned for these arguments.
+
+  Args:
+    function: see above.
+    args: its arguments.
+    devices: that share the work. Simulated ones share one processor, too.
+  """
+  traced = function.trace(*args)
+  shared = 1 if jax.default_backend() == 'cpu' else devices
+  return Program(traced.lower().compile(), count_flops(traced.jaxpr) / shared)
+
 
 @dataclasses.dataclass(frozen=True)
 class Variant:
@@ -18,15 +50,14 @@ class Variant:
   Attributes:
     name: what it is called in the table.
     run: does the work once; returns arrays, which the clock waits for.
-    flops: of one run by formula, a multiply-add being two; None: not counted.
-    program: what XLA compiled for it, for its own count and its memory; None: not one
-      program.
+    flops: of one run by formula, a multiply-add being two; None: those of `program`.
+    program: that it runs, for XLA's own count and its memory; None: not one program.
   """
 
   name: str
   run: Callable[[], Any]
   flops: float | None = None
-  program: jax.stages.Compiled | None = None
+  program: Program | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -91,14 +122,16 @@ def _row(
   """Figures of one variant; None where there is nothing to tell."""
   median = statistics.median(taken)
   counted, memory = _program_facts(variant.program)
-  flops = variant.flops or counted
+  flops = variant.flops
+  if flops is None and variant.program is not None:
+    flops = variant.program.flops
   return {
     'variant': variant.name,
     'seconds': median,
     'p95_seconds': float(np.percentile(taken, 95)),
     'spread_seconds': max(taken) - min(taken),
     'items_per_second': workload.items / median,
-    'flops': variant.flops,
+    'flops': flops,
     'flops_by_xla': counted,
     'flops_per_second': flops / median if flops else None,
     'utilisation': flops / median / peak if flops and peak else None,
@@ -107,14 +140,14 @@ def _row(
 
 
 def _program_facts(
-  program: jax.stages.Compiled | None,
+  program: Program | None,
 ) -> tuple[float | None, int | None]:
   """XLA's count of floating-point operations and of bytes that are live at once."""
   if program is None:
     return None, None
-  cost = program.cost_analysis() or {}
+  cost = program.compiled.cost_analysis() or {}
   flops = cost.get('flops', math.nan)
-  memory = program.memory_analysis()
+  memory = program.compiled.memory_analysis()
   size = None
   if memory is not None:
     size = (

@@ -19,7 +19,7 @@ from ovs_jax import encoding
 from ovs_jax.bench import plain
 from ovs_jax.bench.agreement import Agreement
 from ovs_jax.bench.measure import Variant, Workload
-from ovs_jax.core.images import resize_shortest
+from ovs_jax.core.images import resize_shortest, shortest_size
 from ovs_jax.core.lookup import lookup
 from ovs_jax.core.tree import flatten, unflatten
 from ovs_jax.models import clip, maskformer, ovseg
@@ -108,7 +108,12 @@ def build(options: Options) -> Workload:
   }
   facts |= _stages(exact, picture, names)
   watch.facts = facts
-  variants = [Variant(name, watch.labels(name, one)) for name, one in runs.items()]
+  flops = _flops(config, params, picture.shape[:2], exact.settings, options.valid)
+  flops['plain'] = flops['all']
+  variants = [
+    Variant(name, watch.labels(name, one), flops=flops.get(name))
+    for name, one in runs.items()
+  ]
   return Workload('pictures', 1, variants, facts)
 
 
@@ -197,6 +202,21 @@ def _plain(
   h, w = small.shape[:2]
   labels, _ = plain.label_map(weights, encoded.masks[:, :h, :w], picture.shape[:2])
   return np.asarray(labels)
+
+
+def _flops(
+  config: ovseg.OvSegConfig,
+  params: dict[str, Any],
+  size: tuple[int, int],
+  settings: Settings,
+  valid: int,
+) -> dict[str, float]:
+  """Operations of a picture's products; those of fusion are left out."""
+  small = shortest_size(*size, settings.shortest, settings.longest)
+  cost = ovseg.image_gflops(config, params, small)
+  share = valid / config.proposer.num_queries
+  counted = {'package': share, 'many names': share, 'bfloat16': share, 'all': 1.0}
+  return {k: 1e9 * (cost['proposer'] + x * cost['clip']) for k, x in counted.items()}
 
 
 def _stages(model: Segmenter, picture: np.ndarray, names: list[str]) -> dict[str, Any]:

@@ -11,6 +11,7 @@ import ml_collections
 import numpy as np
 from jax.sharding import AxisType, Mesh
 
+from ovs_jax.bench.measure import Program, compile_program
 from ovs_jax.core import sharding
 from ovs_jax.core.types import Batch, Params
 from ovs_jax.train import loop
@@ -33,7 +34,7 @@ class PlacedStep:
   mesh: Mesh
   step: Callable[..., Any]
 
-  def compile(self, batch: Batch, *, donate: bool = False) -> jax.stages.Compiled:
+  def compile(self, batch: Batch, *, donate: bool = False) -> Program:
     """Returns the program of the step for a batch from `put`.
 
     Args:
@@ -45,7 +46,7 @@ class PlacedStep:
     program = jax.jit(
       self.step, out_shardings=(placed, None), donate_argnums=0 if donate else ()
     )
-    return program.lower(self.state, batch).compile()
+    return compile_program(program, self.state, batch, devices=self.mesh.size)
 
   def put(self, batch: Batch) -> dict[str, jax.Array]:
     """Splits a batch over the mesh.

@@ -6,6 +6,8 @@ class maps are fused at the network's resolution, resized, and compared. Each op
 is a program of its own. Independent of the Flax module of CLIP's image tower.
 """
 
+import functools
+
 import jax
 import jax.numpy as jnp
 
@@ -127,8 +129,16 @@ def label_map(
   """Fuses at the masks' resolution, resizes all class maps and takes the best."""
   scores = fuse(weights, masks)
   for axis in (1, 2):
-    low, high, weight = linear_taps(scores.shape[axis], size[axis - 1])
-    t = weight.reshape((1, -1, 1) if axis == 1 else (1, 1, -1))
-    first, second = jnp.take(scores, low, axis), jnp.take(scores, high, axis)
-    scores = (1 - t) * first + t * second
+    scores = _stretch(scores, axis, size[axis - 1])
   return jnp.argmax(scores, axis=0).astype(jnp.int32), jnp.max(scores, axis=0)
+
+
+@functools.partial(jax.jit, static_argnums=(1, 2))
+def _stretch(
+  scores: Float[Array, 'k a b'], axis: int, length: int
+) -> Float[Array, 'k c d']:
+  """Resizes one axis. One program: its steps apart would hold five such arrays."""
+  low, high, weight = linear_taps(scores.shape[axis], length)
+  t = weight.reshape((1, -1, 1) if axis == 1 else (1, 1, -1))
+  first, second = jnp.take(scores, low, axis), jnp.take(scores, high, axis)
+  return (1 - t) * first + t * second

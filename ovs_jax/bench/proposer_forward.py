@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ovs_jax.bench.measure import Variant, Workload
+from ovs_jax.bench.measure import Variant, Workload, compile_program
 from ovs_jax.core.lookup import lookup
 from ovs_jax.core.tree import count_parameters
 from ovs_jax.core.types import Params
@@ -43,16 +43,12 @@ def build(options: Options) -> Workload:
   )
   size = jnp.full(2, side, jnp.int32)
   began = time.perf_counter()
-  plain = jax.jit(lambda params, image: _outputs(config, params, image, None)).lower(
-    params, image
+  plain = compile_program(
+    jax.jit(lambda params, image: _outputs(config, params, image, None)), params, image
   )
-  plain = plain.compile()
   compiling = time.perf_counter() - began
-  masked = (
-    jax.jit(lambda params, image, size: _outputs(config, params, image, size))
-    .lower(params, image, size)
-    .compile()
-  )
+  hidden = jax.jit(lambda params, image, size: _outputs(config, params, image, size))
+  masked = compile_program(hidden, params, image, size)
   pairs = zip(plain(params, image), masked(params, image, size), strict=True)
   error = max(float(jnp.abs(a - b).max() / jnp.abs(a).max()) for a, b in pairs)
   variants = [

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import ml_collections
 
-from ovs_jax.bench.measure import Variant, Workload
+from ovs_jax.bench.measure import Program, Variant, Workload
 from ovs_jax.bench.placed_step import place_step
 from ovs_jax.bench.proposer_forward import proposer_config, random_params
 from ovs_jax.core.tree import count_parameters
@@ -56,7 +56,7 @@ def build(options: Options) -> Workload:
     )
     variants.append(Variant(name, run, program=program))
     facts |= {'parameters': count, f'{name}: compile_seconds': round(seconds, 1)}
-    sizes = program.memory_analysis()
+    sizes = program.compiled.memory_analysis()
     if sizes is not None:
       facts[f'{name}: temporary_megabytes'] = round(sizes.temp_size_in_bytes / 1e6)
   return Workload('pictures', options.batch, variants, facts)
@@ -64,7 +64,7 @@ def build(options: Options) -> Workload:
 
 def _step(
   config: MaskFormerConfig, options: Options
-) -> tuple[Callable[[], Any], jax.stages.Compiled, float, int]:
+) -> tuple[Callable[[], Any], Program, float, int]:
   """Returns what runs a step, its program, the seconds it took, and the parameters."""
   params = random_params(config)
   text = jax.random.normal(jax.random.key(1), (options.classes, config.embed_dim))

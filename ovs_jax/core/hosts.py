@@ -98,6 +98,23 @@ def gather(value: np.ndarray) -> np.ndarray:
   return np.asarray(multihost_utils.process_allgather(np.asarray(value)))
 
 
+def whole(tree: Any) -> Any:
+  """Returns a tree's arrays as NumPy ones, each with what other processes hold of it.
+
+  All processes call this together, because those that hold a part send it.
+  """
+
+  def read(x: Any) -> np.ndarray:
+    apart = isinstance(x, jax.Array) and not (
+      x.is_fully_addressable or x.is_fully_replicated
+    )
+    if apart:
+      x = multihost_utils.process_allgather(x, tiled=True)
+    return np.asarray(x)
+
+  return jax.tree.map(read, tree)
+
+
 def check_same(what: str, value: str) -> None:
   """Checks that all processes have the same text.
 

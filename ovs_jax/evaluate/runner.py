@@ -13,7 +13,6 @@ import numpy as np
 from ovs_jax.core import hosts
 from ovs_jax.core.checkpoint import load_model
 from ovs_jax.core.files import atomic_path, check_writable, write_json, write_text
-from ovs_jax.core.flops import count_flops
 from ovs_jax.core.runlog import progress
 from ovs_jax.core.types import Array, Float, Int, Params
 from ovs_jax.data import load_dataset, load_names, transforms
@@ -71,7 +70,7 @@ def evaluate(config: Any, workdir: pathlib.Path) -> Scores:
     'dataset': f'{config.dataset.name}/{config.dataset.variant}:{config.eval.split}',
     'vocabulary_sha256': names.sha256,
     'images': int(totals.pop('images')[0]),
-    'gflops': image_gflops(model, params, _first_size(config, builder)),
+    'gflops': ovseg.image_gflops(model, params, _first_size(config, builder)),
     'methods': {},
     'crops': {},
   }
@@ -217,32 +216,6 @@ def _first_size(config: Any, builder: Any) -> tuple[int, int]:
   if config.eval.proposer_side:
     return (config.eval.proposer_side,) * 2
   return next(examples(builder, config.eval.split))['image'].shape[:2]
-
-
-def image_gflops(
-  model: ovseg.OvSegConfig, params: Params, size: tuple[int, int]
-) -> dict[str, float]:
-  """Returns what one image costs, in 1e9 operations of matrix products.
-
-  Args:
-    model: what is evaluated.
-    params: its parameters.
-    size: height and width of the proposer's input.
-
-  Returns:
-    `proposer`, for all masks, and `clip`, for as many crops as there are queries.
-  """
-  queries, crop = model.proposer.num_queries, model.region.size
-  pixels = jax.ShapeDtypeStruct((queries, crop, crop, 3), jnp.float32)
-  masks = jax.ShapeDtypeStruct((queries, crop, crop), jnp.float32)
-  image = jax.ShapeDtypeStruct((*size, 3), jnp.float32)
-  programs = {
-    'proposer': jax.jit(lambda p, x: ovseg.propose(model, p, x)).trace(params, image),
-    'clip': jax.jit(lambda p, x, m: ovseg.embed_crops(model, p['clip'], x, m)).trace(
-      params, pixels, masks
-    ),
-  }
-  return {k: round(count_flops(p.jaxpr) / 1e9, 4) for k, p in programs.items()}
 
 
 def _keep_pictures(

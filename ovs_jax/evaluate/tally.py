@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from ovs_jax.core.types import Array, Int
-from ovs_jax.ops.boundary import boundary_counts
+from ovs_jax.ops.boundary import compact_boundary_counts
 from ovs_jax.ops.confusion import compact, count_pixels
 
 Arrays = dict[str, np.ndarray]
@@ -83,7 +83,7 @@ class Tally:
     matrix = count_pixels(prediction, label, self.num_classes)
     self.matrix += matrix
     if boundary:
-      self.bands += boundary_counts(prediction, label, self.num_classes)
+      self.bands += compact_boundary_counts(prediction, label, self.num_classes)
     labelled = matrix[:, :-1]
     true, predicted = labelled.sum(axis=0), labelled[:-1].sum(axis=1)
     k = np.flatnonzero(true + predicted)

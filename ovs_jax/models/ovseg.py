@@ -7,6 +7,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from ovs_jax.core.flops import count_flops
 from ovs_jax.core.types import Array, Bool, Float, Num, Params
 from ovs_jax.models.clip import Clip, ClipConfig
 from ovs_jax.models.content import bucket_size
@@ -263,3 +264,29 @@ def classify(
   with_none = jnp.concatenate([text, encoded.no_object])
   proposer = class_logits(encoded.embeddings, with_none)
   return proposer, class_logits(encoded.regions, text)
+
+
+def image_gflops(
+  config: OvSegConfig, params: Params, size: tuple[int, int]
+) -> dict[str, float]:
+  """Returns what one image costs, in 1e9 operations of matrix products.
+
+  Args:
+    config: of the model.
+    params: its parameters.
+    size: height and width of the proposer's input.
+
+  Returns:
+    `proposer`, for all masks, and `clip`, for as many crops as there are queries.
+  """
+  queries, crop = config.proposer.num_queries, config.region.size
+  pixels = jax.ShapeDtypeStruct((queries, crop, crop, 3), jnp.float32)
+  masks = jax.ShapeDtypeStruct((queries, crop, crop), jnp.float32)
+  image = jax.ShapeDtypeStruct((*size, 3), jnp.float32)
+  programs = {
+    'proposer': jax.jit(lambda p, x: propose(config, p, x)).trace(params, image),
+    'clip': jax.jit(lambda p, x, m: embed_crops(config, p['clip'], x, m)).trace(
+      params, pixels, masks
+    ),
+  }
+  return {k: round(count_flops(p.jaxpr) / 1e9, 4) for k, p in programs.items()}

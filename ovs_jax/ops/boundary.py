@@ -9,7 +9,7 @@ import math
 
 import numpy as np
 
-from ovs_jax.core.types import Bool, Int, Num, UInt8
+from ovs_jax.core.types import Bool, Int, Num, UInt, UInt8
 from ovs_jax.ops.confusion import compact
 
 RATIO = 0.02  # of the diagonal; the paper's value
@@ -125,8 +125,19 @@ def boundary_counts(
   Void (a label outside 0..num_classes-1) has a border with its neighbours, but none of
   its pixels counts. Boundary IoU is common / (predicted + true - common).
   """
-  distance, width = band_width(label.shape, ratio), label.shape[1]
-  guess, truth = (compact(x, num_classes) for x in (prediction, label))
+  maps = (compact(x, num_classes) for x in (prediction, label))
+  return compact_boundary_counts(*maps, num_classes, ratio=ratio)
+
+
+def compact_boundary_counts(
+  guess: UInt[np.ndarray, 'h w'],
+  truth: UInt[np.ndarray, 'h w'],
+  num_classes: int,
+  *,
+  ratio: float = RATIO,
+) -> Int[np.ndarray, '3 k']:
+  """As `boundary_counts`, of maps from `ops.confusion.compact`."""
+  distance, width = band_width(truth.shape, ratio), truth.shape[1]
   edges = [_changes(x) for x in (guess, truth)]
   bands = [_band(x, distance) for x in edges]
   # Runs of pixels that are alike in all four: labels and bands change seldom.

@@ -10,9 +10,7 @@ import json
 import pathlib
 from typing import Any
 
-import jax
-import numpy as np
-
+from ovs_jax.core import hosts
 from ovs_jax.core.checkpoint import save_model
 from ovs_jax.core.files import write_text
 from ovs_jax.core.tree import flatten, unflatten
@@ -57,6 +55,7 @@ class Keeping:
     if path.exists():
       lines = [json.loads(line) for line in path.read_text('utf-8').splitlines()]
       self._lines = [line for line in lines if line['step'] <= step]
+    hosts.barrier('evaluations read')  # before one of them writes
     if step == 0 and not self._lines:
       self.evaluate(0, params)
 
@@ -68,11 +67,12 @@ class Keeping:
     first = next(iter(scores))
     before = [line[first] for line in self._lines]
     self._lines.append({'step': step, **scores})
-    if jax.process_index():
+    best = not before or scores[first] > max(before)
+    values = hosts.whole(self.part(params)) if best else None
+    if not hosts.primary():
       return
-    if not before or scores[first] > max(before):
+    if best:
       description = {**self._recipe.model_config, 'evaluation': self._lines[-1]}
-      values = jax.tree.map(np.asarray, self.part(params))
       save_model(self._workdir / 'best', values, description)
     text = ''.join(f'{json.dumps(line)}\n' for line in self._lines)
     write_text(self._workdir / _LOG, text)

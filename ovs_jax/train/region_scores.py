@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import NamedSharding, PartitionSpec
 
+from ovs_jax.core import hosts
 from ovs_jax.core.types import Array, Float, Int, Params
 from ovs_jax.data import pairs, transforms
 from ovs_jax.data.pipeline import eval_batches
@@ -68,7 +69,7 @@ class LabelledCrops:
       truth = np.array(truth, np.int32)
       image, mask, own = _spread(params, batch['image'], batch['mask'], truth)
       rank = _ranks(self._clip, params, image, mask, self._text, own)
-      ranks.append(np.asarray(rank)[batch['example_valid']])
+      ranks.append(hosts.whole(rank)[batch['example_valid']])
       classes.append(truth[batch['example_valid']])
     rank, truth = np.concatenate(ranks), np.concatenate(classes)
     each = [np.mean(rank[truth == k] == 0) for k in np.unique(truth)]

@@ -58,14 +58,25 @@ def test_nothing_to_time_is_refused(warmup: int, repeats: int) -> None:
     measure.measure(Workload('runs', 1, []), warmup=warmup, repeats=repeats)
 
 
-def test_xla_counts_a_product() -> None:
+def test_a_product_is_counted_by_formula_and_by_xla() -> None:
   x = jnp.ones((32, 64))
-  program = jax.jit(lambda x: x @ x.T).lower(x).compile()
+  program = measure.compile_program(jax.jit(lambda x: x @ x.T), x)
   variant = Variant('product', lambda: program(x), program=program)
   (row,) = measure.measure(Workload('products', 1, [variant]), repeats=1)
   assert row['flops_by_xla'] == pytest.approx(2 * 32 * 64 * 32, rel=0.05)
   assert row['program_bytes'] >= 4 * (32 * 64 + 32 * 32)
-  assert row['flops'] is None and row['utilisation'] is None
+  assert row['flops'] == 2 * 32 * 64 * 32
+  assert row['utilisation'] is None  # of an unknown peak
+
+
+def test_a_loop_counts_as_often_as_it_runs() -> None:
+  x = jnp.ones((16, 16))
+  loop = jax.jit(lambda x: jax.lax.scan(lambda y, _: (y @ x, None), x, length=5)[0])
+  program = measure.compile_program(loop, x)
+  variant = Variant('loop', lambda: program(x), program=program)
+  rows = measure.measure(Workload('loops', 1, [variant]), repeats=1, peak=1e9)
+  assert rows[0]['flops'] == 5 * 2 * 16**3
+  assert rows[0]['utilisation'] == rows[0]['flops'] / rows[0]['seconds'] / 1e9
 
 
 @dataclasses.dataclass(frozen=True)

@@ -94,7 +94,7 @@ def config(data_dir: str, checkpoint: str, monkeypatch: pytest.MonkeyPatch) -> A
   monkeypatch.setattr(runner, 'embed_names', embed)
   monkeypatch.setattr(runner.ovseg, 'encode_image', encode)
   monkeypatch.setattr(runner.oracle, 'classify_masks', classify_masks)
-  monkeypatch.setattr(runner, 'image_gflops', lambda model, params, size: {'clip': 1.0})
+  monkeypatch.setattr(runner.ovseg, 'image_gflops', lambda *_: {'clip': 1.0})
   config = scenes.evaluate(checkpoint)
   config.dataset.update(variant='smoke', data_dir=data_dir)
   config.eval.batch_size = 6  # 16 images: the last batch is not full
