@@ -44,7 +44,7 @@ def shapes(config: Any) -> Any:
   return jax.eval_shape(lambda key: init_maskformer(config, key), jax.random.key(0))
 
 
-def ones(config: Any) -> dict[str, Any]:
+def random_params(config: Any) -> dict[str, Any]:
   rng = np.random.default_rng(0)
 
   def draw(path: str, x: Any) -> jax.Array:
@@ -65,7 +65,7 @@ def test_frozen_norms_and_stages_stay_where_they_are() -> None:
     losses = (out.embeddings, out.mask_logits, out.no_object)
     return sum(jnp.mean(jnp.sin(x)) for x in losses), {}
 
-  before = ones(SMALL)
+  before = random_params(SMALL)
   recipe = types.SimpleNamespace(
     model_config={},
     init=lambda key: before,
@@ -93,7 +93,7 @@ def test_batch_statistics_have_no_gradient_whatever_the_groups_say() -> None:
     out = MaskFormer(SMALL).apply({'params': params}, image)
     return jnp.sum(jnp.sin(out.mask_logits))
 
-  gradients = flatten(jax.jit(jax.grad(loss))(ones(SMALL)))
+  gradients = flatten(jax.jit(jax.grad(loss))(random_params(SMALL)))
   norms = [path for path in gradients if path[:9] == 'backbone/' and '/norm/' in path]
   assert len(norms) == 4 * 18  # 3 in the stem and res2, 4 in the others
   assert all(not np.any(gradients[path]) for path in norms)
@@ -148,7 +148,7 @@ def test_training_starts_from_a_backbone(tmp_path: Any) -> None:
 
 
 def test_training_goes_on_from_a_proposer(tmp_path: Any) -> None:
-  drawn = ones(SMALL)
+  drawn = random_params(SMALL)
   params = map_with_path(lambda _, x: np.ones(x.shape, np.float32), shapes(SMALL))
   stored = {'model': 'proposer', 'proposer': dataclasses.asdict(SMALL)}
   save_model(tmp_path / 'proposer', params, stored)
@@ -211,7 +211,7 @@ def gradients(config: Any, *counts: int) -> list[dict[str, Any]]:
 
   found, run = [], jax.jit(jax.value_and_grad(loss, has_aux=True))
   for count in counts:
-    (total, parts), grads = run(ones(config), jnp.arange(3)[None] < count)
+    (total, parts), grads = run(random_params(config), jnp.arange(3)[None] < count)
     found.append({'loss': total, **parts, **flatten(grads)})
   return found
 
@@ -221,8 +221,10 @@ def test_options_of_memory_and_precision_and_pictures_without_targets() -> None:
   plain, none = gradients(SMALL, 2, 0)
   assert float(plain['mask']) > 0 and float(plain['dice']) > 0
   (again,) = gradients(dataclasses.replace(SMALL, remat=True), 2)
+  largest = max(float(np.abs(value).max()) for value in plain.values())
   for path, value in plain.items():
-    scale = max(1e-3, float(np.abs(value).max()))
+    # Gradients that are 0 but for rounding have that of the others.
+    scale = max(0.01 * largest, float(np.abs(value).max()))
     np.testing.assert_allclose(again[path], value, atol=2e-5 * scale, err_msg=path)
   (low,) = gradients(dataclasses.replace(SMALL, dtype='bfloat16'), 2)
   assert float(low['loss']) == pytest.approx(float(plain['loss']), rel=0.03)
