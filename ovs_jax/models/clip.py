@@ -147,10 +147,14 @@ class Clip(nn.Module):
     return image, unit(self.encode_text(tokens)), jnp.exp(self.logit_scale)
 
   def encode_image(
-    self, image: Float[Array, 'b h w 3'], keep: Bool[Array, 'b n'] | None = None
+    self,
+    image: Float[Array, 'b h w 3'],
+    keep: Bool[Array, 'b n'] | None = None,
+    *,
+    sparse: bool = False,
   ) -> Float[Array, 'b d']:
     """See `ClipVision.__call__`."""
-    return self.visual(image, keep)
+    return self.visual(image, keep, sparse=sparse)
 
   def encode_masks(
     self, image: Float[Array, 'b h w 3'], seen: Bool[Array, 'b q n']

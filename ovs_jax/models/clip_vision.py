@@ -8,6 +8,7 @@ import jax.numpy as jnp
 
 from ovs_jax.core.types import Array, Bool, Float
 from ovs_jax.models.layers import ClipBlock, clip_blocks, layer_norm
+from ovs_jax.models.shown_patches import prompted_blocks
 from ovs_jax.ops.resize import resize_positions
 
 
@@ -45,7 +46,11 @@ class ClipVision(nn.Module):
   unroll: int
 
   def __call__(
-    self, image: Float[Array, 'b h w 3'], keep: Bool[Array, 'b n'] | None = None
+    self,
+    image: Float[Array, 'b h w 3'],
+    keep: Bool[Array, 'b n'] | None = None,
+    *,
+    sparse: bool = False,
   ) -> Float[Array, 'b d']:
     """Embeds an image, seeing only the patches in `keep`.
 
@@ -53,6 +58,8 @@ class ClipVision(nn.Module):
       image: RGB, normalised with `ops.regions.normalise`.
       keep: patches to show; the rest are replaced by the mask prompts. None shows
         everything and leaves the prompts out.
+      sparse: whether to skip what prompts overwrite, as `models.shown_patches` does:
+        the same up to rounding, and meant for inference.
 
     Returns:
       The class token after the final projection, not L2-normalised, float32.
@@ -62,7 +69,7 @@ class ClipVision(nn.Module):
       raise ValueError(
         f'this CLIP sees {self.image_size}x{self.image_size} pixels, got {h}x{w}'
       )
-    x, _ = self._run(image, keep, (), 'class')
+    x, _ = self._run(image, keep, (), 'class', sparse=sparse)
     return x[:, 0]
 
   def masks(
@@ -130,35 +137,22 @@ class ClipVision(nn.Module):
     wanted: tuple[int, ...],
     project: str,
     seen: Bool[Array, 'b q p'] | None = None,
+    *,
+    sparse: bool = False,
   ) -> tuple[Float[Array, 'b m d'] | None, tuple[Float[Array, 'b t e'], ...]]:
-    b, h, w, _ = image.shape
-    grid = self.image_size // self.patch
+    b = len(image)
     normal = nn.initializers.normal(self.width**-0.5)
-    sides = (self.patch, self.patch)
-    x = nn.Conv(
-      self.width, sides, sides, 'VALID', use_bias=False, dtype=self.dtype, name='conv1'
-    )(image.astype(self.dtype))
-    x = x.reshape(b, -1, self.width)  # b n d
     prompts = None
     if self.prompt_depth:
+      count = (self.image_size // self.patch) ** 2
       prompts = self.param(
         'mask_prompt',
         nn.initializers.normal(0.02),
-        (self.prompt_depth, grid * grid, self.width),
+        (self.prompt_depth, count, self.width),
       )
     if keep is None or prompts is None:
       keep = prompts = None
-    else:
-      x = jnp.where(keep[:, :, None], x, prompts[0][None].astype(self.dtype))
-    token = self.param('class_embedding', normal, (self.width,)).astype(self.dtype)
-    x = jnp.concatenate([jnp.broadcast_to(token, (b, 1, self.width)), x], axis=1)
-    position = self.param(
-      'positional_embedding', _grid_position, (1 + grid * grid, self.width)
-    )
-    size = (h // self.patch, w // self.patch)
-    position = resize_positions(jnp.asarray(position), size)
-    x = x + position[None].astype(self.dtype)
-    x = layer_norm('ln_pre', self.dtype, self.epsilon)(x)
+    x, hidden = self._tokens(image, keep, prompts)
     mask = None
     if seen is not None:
       mask = _copies_see(seen)
@@ -167,8 +161,15 @@ class ClipVision(nn.Module):
     # Of the last block only the class token is used; drawing parameters needs it whole.
     short = project == 'class' and not wanted and not self.is_initializing()
     last = self.layers - 1 if short else self._needed(wanted, project)
-    if last:
-      blocks = self._blocks(last, collect=bool(wanted))
+    done = 0
+    if sparse and short and prompts is not None:
+      done = min(self.prompt_depth, last)
+      inputs = (hidden, *prompts[1 : last + 1].astype(self.dtype))
+      stack = self.variables['params']['blocks']
+      x = prompted_blocks(self._block(), stack, x, inputs, keep, count=done)
+      prompts = None
+    if last > done:
+      blocks = self._blocks((done, last), collect=bool(wanted))
       x, every = blocks(x, *self._deep_prompts(prompts, last), keep, mask)
     taken = tuple(every[i] for i in wanted)
     if project == 'none':
@@ -180,12 +181,41 @@ class ClipVision(nn.Module):
     projection = self.param('proj', normal, (self.width, self.embed_dim))
     return (x @ projection).reshape(b, -1, self.embed_dim), taken
 
+  def _tokens(
+    self,
+    image: Float[Array, 'b h w 3'],
+    keep: Bool[Array, 'b n'] | None,
+    prompts: Float[Array, 'p n d'] | None,
+  ) -> tuple[Float[Array, 'b m d'], Float[Array, 'n d'] | None]:
+    """Returns what the first block sees, and what it sees of hidden patches."""
+    b, h, w, _ = image.shape
+    grid = self.image_size // self.patch
+    normal = nn.initializers.normal(self.width**-0.5)
+    sides = (self.patch, self.patch)
+    x = nn.Conv(
+      self.width, sides, sides, 'VALID', use_bias=False, dtype=self.dtype, name='conv1'
+    )(image.astype(self.dtype))
+    x = x.reshape(b, -1, self.width)  # b n d
+    if prompts is not None:
+      first = prompts[0].astype(self.dtype)
+      x = jnp.where(keep[:, :, None], x, first[None])
+    token = self.param('class_embedding', normal, (self.width,)).astype(self.dtype)
+    x = jnp.concatenate([jnp.broadcast_to(token, (b, 1, self.width)), x], axis=1)
+    position = self.param(
+      'positional_embedding', _grid_position, (1 + grid * grid, self.width)
+    )
+    size = (h // self.patch, w // self.patch)
+    position = resize_positions(jnp.asarray(position), size).astype(self.dtype)
+    norm = layer_norm('ln_pre', self.dtype, self.epsilon)
+    hidden = None if prompts is None else norm(first + position[1:])
+    return norm(x + position[None]), hidden
+
   def _needed(self, wanted: tuple[int, ...], project: str) -> int:
     """Returns how many of the blocks are needed."""
     return max(wanted) + 1 if wanted and project == 'none' else self.layers
 
-  def _blocks(self, first: int, *, collect: bool) -> nn.Module:
-    """Returns the first blocks."""
+  def _blocks(self, span: tuple[int, int], *, collect: bool) -> nn.Module:
+    """Returns the blocks from the first of the two numbers up to the other."""
     return clip_blocks(
       layers=self.layers,
       num_heads=self.heads,
@@ -194,25 +224,21 @@ class ClipVision(nn.Module):
       epsilon=self.epsilon,
       dtype=self.dtype,
       remat=self.remat,
-      unroll=min(self.unroll, first),
-      first=first,
+      unroll=min(self.unroll, span[1] - span[0]),
+      span=span,
       collect=collect,
     )
+
+  def _block(self, **settings: Any) -> ClipBlock:
+    """Returns a block for parameters from the stack."""
+    sizes = (self.heads, self.mlp, self.activation, self.epsilon, self.dtype)
+    return ClipBlock(*sizes, **settings, parent=None)
 
   def _class_block(self, x: Float[Array, 'b n d']) -> Float[Array, 'b 1 d']:
     """Runs the last block for the class token alone, with its part of the stack."""
     stack = self.variables['params']['blocks']
-    block = ClipBlock(
-      self.heads,
-      self.mlp,
-      self.activation,
-      self.epsilon,
-      self.dtype,
-      first_only=True,
-      parent=None,
-    )
     last = jax.tree.map(lambda leaf: leaf[-1], stack)
-    x, _ = block.apply({'params': last}, x, None, None, None, None)
+    x, _ = self._block(first_only=True).apply({'params': last}, x)
     return x
 
   def _deep_prompts(

@@ -8,7 +8,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from ovs_jax.core.types import Array, Bool, Float
+from ovs_jax.core.types import Array, Bool, Float, Int
 from ovs_jax.ops.attention import attend
 
 # PyTorch's default for layer, group and batch norms; Flax's is 1e-6.
@@ -103,16 +103,19 @@ class Attention(nn.Module):
   @nn.compact
   def __call__(
     self,
-    query: Float[Array, 'b n d'],
-    key: Float[Array, 'b m d'],
-    value: Float[Array, 'b m d'],
+    query: Float[Array, '*b n d'],
+    key: Float[Array, '*b m d'],
+    value: Float[Array, '*b m d'],
     mask: Bool[Array, '*any n m'] | None = None,
     *,
     train: bool = False,
-  ) -> Float[Array, 'b n d']:
+    rows: tuple[Int[Array, 'c i'], Int[Array, 'c j']] | None = None,
+  ) -> Float[Array, 'c i d']:
     """Attends from `query` to `key`; `mask` is True where that is allowed.
 
-    The mask is one for all, or one for each of the batch.
+    The mask is one for all, or one for each of the batch. With `rows` the inputs are
+    (t, d), tokens that are projected once, wherever they are used: which of them ask,
+    and which are seen.
     """
     width = query.shape[-1]
     heads = (self.num_heads, width // self.num_heads)
@@ -121,6 +124,9 @@ class Attention(nn.Module):
     q = linear(heads, name='q', dtype=self.dtype, init=init)(query)
     k = linear(heads, name='k', dtype=self.dtype, init=init)(key)
     v = linear(heads, name='v', dtype=self.dtype, init=init)(value)
+    if rows is not None:
+      asking, seen = rows
+      q, k, v = q[asking], k[seen], v[seen]
     if mask is not None:
       mask = mask[None, None] if mask.ndim == 2 else mask[:, None]
     drop = None
@@ -160,34 +166,42 @@ class ClipBlock(nn.Module):
   @nn.compact
   def __call__(
     self,
-    x: Float[Array, 'b n d'],
-    prompt: Float[Array, 'm d'] | None,
-    replace: Bool[Array, ''] | None,
-    keep: Bool[Array, 'b m'] | None,
-    mask: Bool[Array, '*any n n'] | None,
-  ) -> tuple[Float[Array, 'b m1 d'], Float[Array, 'b m1 d'] | None]:
+    x: Float[Array, '*b n d'],
+    prompt: Float[Array, 'm d'] | None = None,
+    replace: Bool[Array, ''] | None = None,
+    keep: Bool[Array, 'b m'] | None = None,
+    mask: Bool[Array, '*any n n'] | None = None,
+    rows: tuple[Int[Array, 'c m1'], Int[Array, 'c m2']] | None = None,
+  ) -> tuple[Float[Array, 'c m1 d'], Float[Array, 'c m1 d'] | None]:
     """Runs the block; with `first_only` all tokens are seen, and one is returned.
 
     Args:
-      x: tokens; the class token comes first where there is one.
+      x: tokens; the class token comes first where there is one. With `rows`, those of
+        the whole batch in a row.
       prompt: learned tokens for the patches outside `keep`.
       replace: whether this block is followed by the substitution.
       keep: patches that are not fully masked.
       mask: allowed attention, or None for all.
+      rows: for each of the batch, the tokens that are returned and those that are seen.
     """
-    width = x.shape[-1]
-    y = layer_norm('ln_1', self.dtype, self.epsilon)(x)
-    x = x[:, :1] if self.first_only else x
-    query = y[:, : x.shape[1]]
-    x = x + Attention(self.num_heads, self.dtype, name='attn')(query, y, y, mask)
-    y = layer_norm('ln_2', self.dtype, self.epsilon)(x)
-    y = ACTIVATIONS[self.activation](linear(self.mlp, name='c_fc', dtype=self.dtype)(y))
-    x = x + linear(width, name='c_proj', dtype=self.dtype)(y)
+    y = query = layer_norm('ln_1', self.dtype, self.epsilon)(x)
+    if rows is not None:
+      x = x[rows[0]]
+    elif self.first_only:
+      x, query = x[:, :1], y[:, :1]
+    attention = Attention(self.num_heads, self.dtype, name='attn')
+    x = x + attention(query, y, y, mask, rows=rows)
+    x = self._feed_forward(x)
     if prompt is not None and replace is not None and keep is not None:
       shown = keep[:, :, None] | ~replace
       patches = jnp.where(shown, x[:, 1:], prompt[None].astype(x.dtype))
       x = jnp.concatenate([x[:, :1], patches], axis=1)
     return x, x if self.collect else None
+
+  def _feed_forward(self, x: Float[Array, 'b n d']) -> Float[Array, 'b n d']:
+    y = layer_norm('ln_2', self.dtype, self.epsilon)(x)
+    y = ACTIVATIONS[self.activation](linear(self.mlp, name='c_fc', dtype=self.dtype)(y))
+    return x + linear(x.shape[-1], name='c_proj', dtype=self.dtype)(y)
 
 
 def clip_blocks(
@@ -200,26 +214,27 @@ def clip_blocks(
   dtype: Any,
   remat: bool,
   unroll: int,
-  first: int | None = None,
+  span: tuple[int, int] | None = None,
   collect: bool = False,
 ) -> nn.Module:
   """Returns `layers` blocks as one scan; parameters are stacked along axis 0.
 
   A scan compiles once for all layers, and with `remat` inside it stores only the
-  inputs of the blocks. With `first`, only so many of the blocks run. With `collect`,
-  the scan's second result is the tokens after each block, stacked.
+  inputs of the blocks. With `span`, only the blocks from the first of the two numbers
+  up to the other run. With `collect`, the scan's second result is the tokens after each
+  block, stacked.
   """
+  start, end = span or (0, layers)
   block = nn.remat(ClipBlock, prevent_cse=False) if remat else ClipBlock
   scan = nn.scan(
     block,
     variable_axes={'params': 0},
     split_rngs={'params': True},
     in_axes=(0, 0, nn.broadcast, nn.broadcast),
-    length=layers if first is None else first,
+    length=end - start,
     unroll=unroll,
   )
-  if first is not None and first < layers:
-    scan = nn.map_variables(
-      scan, 'params', trans_in_fn=lambda p: jax.tree.map(lambda leaf: leaf[:first], p)
-    )
+  if end - start < layers:
+    part = functools.partial(jax.tree.map, lambda leaf: leaf[start:end])
+    scan = nn.map_variables(scan, 'params', trans_in_fn=part)
   return scan(num_heads, mlp, activation, epsilon, dtype, collect, name='blocks')

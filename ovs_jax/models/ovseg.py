@@ -216,11 +216,14 @@ def embed_regions(
     return embed_crops(config, params, regions.pixels[places], regions.masks[places])
 
   count = len(regions.valid)
+  shown = _shown_patches(config, regions.masks)
   return map_valid(
     embed,
     regions.valid,
     jnp.ones((count, config.clip.embed_dim)),
     chunk=chunk_size(config),
+    # Crops that show as many patches together: the largest decides for all.
+    order=None if shown is None else jnp.sum(shown, axis=1),
   )
 
 
@@ -237,10 +240,17 @@ def embed_crops(
   masks: Float[Array, 'c s s'],
 ) -> Float[Array, 'c d']:
   """Returns CLIP's embeddings of crops, all at once; see `embed_regions`."""
-  keep = patch_mask(masks, config.clip.patch) if config.clip.prompt_depth else None
+  keep = _shown_patches(config, masks)
   return Clip(config.clip).apply(
-    {'params': params}, pixels, keep, method='encode_image'
+    {'params': params}, pixels, keep, sparse=True, method='encode_image'
   )
+
+
+def _shown_patches(
+  config: OvSegConfig, masks: Float[Array, 'c s s']
+) -> Bool[Array, 'c n'] | None:
+  """Returns which patches no mask prompts hide; None without mask prompts."""
+  return patch_mask(masks, config.clip.patch) if config.clip.prompt_depth else None
 
 
 def classify(

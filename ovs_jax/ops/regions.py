@@ -167,6 +167,7 @@ def map_valid(
   empty: Any,
   *,
   chunk: int,
+  order: Int[Array, 'n'] | None = None,
 ) -> Any:
   """Fills in the valid rows of arrays, some at a time, as often as there are any.
 
@@ -179,15 +180,19 @@ def map_valid(
     valid: rows to fill in.
     empty: arrays of n rows; those that are not valid stay as they are.
     chunk: rows at once.
+    order: not negative; rows go by it, the smallest first. None: as they are.
   """
   count = len(valid)
   chunk = min(chunk, count)
-  order = jnp.argsort(~valid, stable=True)
+  last = jnp.iinfo(jnp.int32).max
+  queue = jnp.argsort(
+    jnp.where(valid, 0 if order is None else order, last), stable=True
+  )
 
   def fill(i: Array | int, rows: Any) -> Any:
     # The last chunk is moved up instead of cut; what it repeats is the same again.
     start = jnp.minimum(i * chunk, count - chunk)
-    places = jax.lax.dynamic_slice(order, (start,), (chunk,))
+    places = jax.lax.dynamic_slice(queue, (start,), (chunk,))
     use = valid[places]
 
     def put(old: Array, new: Array) -> Array:

@@ -22,6 +22,7 @@ def test_crops_agree_with_the_plain_tower() -> None:
   workload = clip_crops.build(clip_crops.Options(preset='tiny', batch=2))
   measure(workload, repeats=1)
   assert workload.facts['largest difference: plain'] < 1e-3
+  assert workload.facts['largest difference: all patches'] < 1e-3
 
 
 @pytest.mark.slow

@@ -13,6 +13,7 @@ from ovs_jax.ops.regions import (
   CLIP_STD,
   RegionConfig,
   expand_boxes,
+  map_valid,
   normalise,
   patch_mask,
   tight_boxes,
@@ -114,6 +115,19 @@ def test_chunks_change_nothing():
   b = crop_regions(image, masks, CONFIG, chunk=8)
   np.testing.assert_allclose(a.pixels, b.pixels, atol=1e-5)
   np.testing.assert_array_equal(a.masks, b.masks)
+
+
+def test_valid_rows_go_together_by_their_order():
+  order = jnp.array([5, 1, 9, 4, 2])
+  valid = jnp.array([True, True, False, True, True])
+
+  def most(places):
+    return jnp.broadcast_to(jnp.max(order[places]), places.shape)
+
+  got = map_valid(most, valid, jnp.zeros(5, jnp.int32), chunk=2, order=order)
+  np.testing.assert_array_equal(got, [5, 2, 0, 5, 2])  # rows 1 and 4, then 3 and 0
+  got = map_valid(most, valid, jnp.zeros(5, jnp.int32), chunk=2)
+  np.testing.assert_array_equal(got, [5, 5, 0, 4, 4])  # as they are
 
 
 def test_padding_changes_nothing():
