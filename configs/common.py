@@ -105,6 +105,7 @@ def _train() -> ml_collections.ConfigDict:
     crop=0,  # side of the proposer's crops, padded where images are smaller; 0: none
     colour=False,  # whether the proposer's images are distorted in colour
     set_weights=_section(**SET_WEIGHTS),  # of the proposer's losses: ce, mask, dice
+    cell_weight=0.0,  # of an auxiliary loss: the proposer's coarse features classified
     keep=2,  # checkpoints kept
     log_every=20,
     save_every=250,

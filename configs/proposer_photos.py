@@ -30,12 +30,16 @@ def get_config(arg: str = '') -> ml_collections.ConfigDict:
   config.dataset.variant = 'partial'
   ovseg = scenes.assemble('{run}/proposer', _CLIP, prompt_depth=0)
   ovseg.test.classifier = 'proposer'
-  # Every photograph fits into 640x640 pixels, which become 128x128, as in training.
-  evaluation = scenes.evaluate('{run}/ovseg/model')
-  evaluation.eval.split = 'train'
-  evaluation.eval.batch_size = 1
-  evaluation.eval.bucket = 640
-  evaluation.eval.max_targets = 16
+  ovseg.test.shortest = 192
+  evaluation = scenes.benchmark('{run}/ovseg/model')
+  evaluation.eval.methods = ()
+  evaluation.suite.update(
+    datasets=('coco_stuff_171/partial:train',),
+    training='coco_stuff_171',
+    distractors=(),
+    single_concepts=False,
+    bootstrap=0,
+  )
   stages = {'proposer': _training(_CLIP), 'ovseg': ovseg, 'evaluate': evaluation}
   for name, stage in stages.items():
     stage.name = name
@@ -55,11 +59,11 @@ def _training(clip: str) -> ml_collections.ConfigDict:
   config.proposer.num_queries = 24
   config.proposer.layers = 2
   config.train.classes = 'all'
-  config.train.steps = 400
-  config.train.save_every = 100
+  config.train.steps = 600
+  config.train.save_every = 200
   config.train.batch_size = 13
   config.train.max_targets = 16
-  config.train.shortest = (75, 128)  # whole photographs: the longer side is limited
-  config.train.longest = 128
-  config.train.crop = 128
+  # No crop is padded: grey that is always there would be learned, too.
+  config.train.shortest = (192,)
+  config.train.crop = 192
   return config

@@ -146,14 +146,21 @@ def proposer_training(clip: str) -> ml_collections.ConfigDict:
   config = common.base('proposer_scenes', 'train')
   config.recipe = 'proposer'
   config.init.clip = clip
-  config.train.steps = 650
-  config.train.batch_size = 16
+  # Many small batches: a query has to find things before it can name them.
+  config.train.steps = 1500
+  config.train.batch_size = 8
+  config.train.log_every = 50
+  config.train.save_every = 500
   config.train.max_targets = 9  # three stuff regions and six things
-  # Fewer steps than DETR's decoder likes: the masks get a larger say.
+  # Fewer steps than DETR's decoder likes: classes and masks get a larger say, and the
+  # features that queries look at learn the classes from every pixel.
+  config.train.set_weights.ce = 3.0
   config.train.set_weights.dice = 5.0
+  config.train.cell_weight = 5.0
   optimizer = config.optimizer
   optimizer.schedule = 'warmup_poly'
-  optimizer.learning_rate = 1.5e-3
+  optimizer.learning_rate = 1e-3
+  optimizer.b2 = 0.95
   optimizer.warmup = 50
   optimizer.weight_decay = 1e-4
   optimizer.gradient_clip = 1.0

@@ -2,7 +2,7 @@
 
 import dataclasses
 import functools
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import flax.linen as nn
@@ -98,9 +98,9 @@ PRESETS: dict[str, MaskFormerConfig] = {
     mask_dim=48,
     groups=8,
     num_queries=20,
-    width=64,
-    heads=4,
-    feed_forward=128,
+    width=128,
+    heads=8,
+    feed_forward=512,
     layers=3,
     dropout=0.0,
     embed_hidden=128,
@@ -120,11 +120,14 @@ class Proposals:
       logits, the last column for "no object".
     mask_logits: at stride 4.
     no_object: the embedding of "no object", L2-normalised; None with `num_classes`.
+    cells: of all layers' proposals: what the head that names queries says of the
+      coarsest features, for an auxiliary loss.
   """
 
   embeddings: Float[Array, 'l b q d']
   mask_logits: Float[Array, 'l b q y x']
   no_object: Float[Array, '1 d'] | None
+  cells: Float[Array, 'b v u d'] | None = None
 
 
 class MaskFormer(nn.Module):
@@ -174,7 +177,7 @@ class MaskFormer(nn.Module):
       c.pixel_width, c.mask_dim, c.groups, dtype, name='pixel_decoder'
     )
     pixels = decoder(features, content)
-    queries = QueryDecoder(
+    queries, memory = QueryDecoder(
       num_queries=c.num_queries,
       width=c.width,
       heads=c.heads,
@@ -191,21 +194,24 @@ class MaskFormer(nn.Module):
     masks = jnp.einsum(
       'lbqd,byxd->lbqyx', mask_embed, pixels, preferred_element_type=jnp.float32
     )
-    embed, no_object = self._classes(queries, dtype)
-    return Proposals(embed, repeat_edge(masks, content), no_object)
+    head, no_object = self._classes(dtype)
+    cells = None
+    if all_layers:
+      cells = head(memory).astype(jnp.float32).reshape(*features[-1].shape[:3], -1)
+    embed = head(queries).astype(jnp.float32)
+    return Proposals(embed, repeat_edge(masks, content), no_object, cells)
 
-  def _classes(self, queries: Array, dtype: Any) -> tuple[Array, Array | None]:
+  def _classes(self, dtype: Any) -> tuple[Callable[[Array], Array], Array | None]:
     """Returns what names the queries, and "no object"."""
     c = self.config
     if c.num_classes:
-      logits = linear(c.num_classes + 1, name='class_predictor', dtype=dtype)(queries)
-      return logits.astype(jnp.float32), None
-    embed = MlpHead((c.embed_hidden, c.embed_dim), dtype, name='class_embed')(queries)
+      return linear(c.num_classes + 1, name='class_predictor', dtype=dtype), None
+    head = MlpHead((c.embed_hidden, c.embed_dim), dtype, name='class_embed')
     no_object = self.param(
       'no_object', nn.initializers.normal(c.embed_dim**-0.5), (1, c.embed_dim)
     )
     no_object = no_object / jnp.linalg.norm(no_object, axis=-1, keepdims=True)
-    return embed.astype(jnp.float32), no_object
+    return head, no_object
 
 
 @functools.partial(jax.jit, static_argnums=0)

@@ -73,8 +73,12 @@ class QueryDecoder(nn.Module):
     features: Float[Array, 'b y x c'],
     train: bool,
     content: Content | None = None,
-  ) -> Float[Array, 'l b q d']:
-    """Returns the normalised output of every layer; the last is the prediction."""
+  ) -> tuple[Float[Array, 'l b q d'], Float[Array, 'b n d']]:
+    """Returns the normalised output of every layer, and what the queries attend to.
+
+    The last layer's is the prediction. The features come normalised like the outputs,
+    row-major.
+    """
     b, y, x, _ = features.shape
     if self.num_queries < 1:
       raise ValueError(f'num_queries must be at least 1, got {self.num_queries}')
@@ -98,4 +102,4 @@ class QueryDecoder(nn.Module):
         self.heads, self.feed_forward, self.dropout, self.dtype, name=f'layer_{i}'
       )(target, query, memory, position, seen, train)
       outputs.append(norm(target))
-    return jnp.stack(outputs)
+    return jnp.stack(outputs), norm(memory)

@@ -15,7 +15,7 @@ from ovs_jax.text import vocabulary
 from ovs_jax.text.tokenizer import tokenize
 from ovs_jax.train.recipes import clip_pretrain
 from ovs_jax.train.recipes.clip_regions import ClipRegions
-from ovs_jax.train.recipes.proposer import Proposer
+from ovs_jax.train.recipes.proposer import Proposer, deep_loss
 from ovs_jax.train.state import merge_params, split_params
 
 
@@ -52,6 +52,30 @@ def test_pretraining_sees_captioned_images(data_dir: str) -> None:
 
 
 class TestProposer:
+  def test_features_that_queries_see_get_a_loss_of_their_own(
+    self, data_dir: str, clip_run: pathlib.Path
+  ) -> None:
+    config = tiny_configs.proposer(data_dir, str(clip_run))
+    recipe = Proposer(config)
+    params = recipe.init(jax.random.key(1))
+    batch = jax.tree.map(jnp.asarray, next(recipe.batches(0)))
+    losses = [
+      deep_loss(
+        recipe.model,
+        params,
+        batch,
+        jax.random.key(0),
+        text=recipe._text,
+        weights=dict(config.train.set_weights),
+        cell_weight=weight,
+      )
+      for weight in (0.0, 0.5, 2.0)
+    ]
+    (plain, without), (half, metrics), (more, _) = losses
+    assert 'cells' not in without and metrics['cells'] > 0
+    np.testing.assert_allclose(half - plain, 0.5 * metrics['cells'], rtol=1e-3)
+    np.testing.assert_allclose(more - plain, 2.0 * metrics['cells'], rtol=1e-3)
+
   def test_targets_are_rows_of_the_seen_classes(
     self, data_dir: str, clip_run: pathlib.Path
   ) -> None:

@@ -17,7 +17,7 @@ from ovs_jax.models.class_text import embed_names
 from ovs_jax.models.clip import ClipConfig
 from ovs_jax.models.maskformer import MaskFormer, MaskFormerConfig, init_maskformer
 from ovs_jax.ops.ensemble import class_logits
-from ovs_jax.ops.losses import set_losses
+from ovs_jax.ops.losses import cell_loss, set_losses
 from ovs_jax.ops.matching import match
 from ovs_jax.train.state import draw_params
 
@@ -106,8 +106,9 @@ class Proposer:
 
   def loss(self, params: Params, batch: Batch, key: Array) -> tuple[Array, Metrics]:
     """The set loss, summed over all decoder layers, each with its own matching."""
-    weights = dict(self.config.train.set_weights)
-    return deep_loss(self.model, params, batch, key, text=self._text, weights=weights)
+    c = self.config.train
+    settings = {'weights': dict(c.set_weights), 'cell_weight': c.cell_weight}
+    return deep_loss(self.model, params, batch, key, text=self._text, **settings)
 
   def project(self, params: Params) -> Params:
     """No bounds."""
@@ -122,6 +123,7 @@ def deep_loss(
   *,
   text: Float[Array, 'k d'],
   weights: Mapping[str, float],
+  cell_weight: float = 0.0,
 ) -> tuple[Array, Metrics]:
   """The set loss, summed over all decoder layers, and that of the last.
 
@@ -133,6 +135,7 @@ def deep_loss(
     key: of dropout.
     text: L2-normalised embeddings of the classes.
     weights: of `ce`, `mask` and `dice`.
+    cell_weight: of `ops.losses.cell_loss` of the features that queries attend to.
   """
   out = MaskFormer(model).apply(
     {'params': params},
@@ -155,6 +158,10 @@ def deep_loss(
     losses = set_losses(*args, match(*args))
     total += sum(weights[name] * value for name, value in losses.items())
     metrics = losses  # of the last layer
+  if cell_weight:
+    cells = class_logits(out.cells, text)
+    value, _ = cell_loss(cells, batch['classes'], masks, batch['valid'])
+    total, metrics = total + cell_weight * value, {**metrics, 'cells': value}
   return total, metrics
 
 
