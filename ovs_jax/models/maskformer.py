@@ -2,7 +2,7 @@
 
 import dataclasses
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import flax.linen as nn
@@ -165,9 +165,8 @@ class MaskFormer(nn.Module):
         f'{backbones.PATCH}'
       )
     content = None if size is None else Content.of_image(size, (h, w))
-    shape = (1, 1, 1, 3)
-    mean = jnp.asarray(IMAGENET_MEAN).reshape(shape)
-    std = jnp.asarray(IMAGENET_STD).reshape(shape)
+    mean = jnp.asarray(IMAGENET_MEAN).reshape(1, 1, 1, 3)
+    std = jnp.asarray(IMAGENET_STD).reshape(1, 1, 1, 3)
     image = zero_outside((image - mean) / std, content)
     backbone = backbones.build(
       c.backbone_config(), dtype, remat=c.remat, name='backbone'
@@ -194,24 +193,26 @@ class MaskFormer(nn.Module):
     masks = jnp.einsum(
       'lbqd,byxd->lbqyx', mask_embed, pixels, preferred_element_type=jnp.float32
     )
-    head, no_object = self._classes(dtype)
-    cells = None
-    if all_layers:
-      cells = head(memory).astype(jnp.float32).reshape(*features[-1].shape[:3], -1)
-    embed = head(queries).astype(jnp.float32)
+    embed, cells, no_object = self._classes(queries, memory, dtype)
+    cells = cells if all_layers else None
     return Proposals(embed, repeat_edge(masks, content), no_object, cells)
 
-  def _classes(self, dtype: Any) -> tuple[Callable[[Array], Array], Array | None]:
-    """Returns what names the queries, and "no object"."""
+  def _classes(
+    self, queries: Array, memory: Array, dtype: Any
+  ) -> tuple[Array, Array, Array | None]:
+    """Returns what names the queries, the same of the features, and "no object"."""
     c = self.config
+    no_object = None
     if c.num_classes:
-      return linear(c.num_classes + 1, name='class_predictor', dtype=dtype), None
-    head = MlpHead((c.embed_hidden, c.embed_dim), dtype, name='class_embed')
-    no_object = self.param(
-      'no_object', nn.initializers.normal(c.embed_dim**-0.5), (1, c.embed_dim)
-    )
-    no_object = no_object / jnp.linalg.norm(no_object, axis=-1, keepdims=True)
-    return head, no_object
+      head = linear(c.num_classes + 1, name='class_predictor', dtype=dtype)
+    else:
+      head = MlpHead((c.embed_hidden, c.embed_dim), dtype, name='class_embed')
+      no_object = self.param(
+        'no_object', nn.initializers.normal(c.embed_dim**-0.5), (1, c.embed_dim)
+      )
+      no_object = no_object / jnp.linalg.norm(no_object, axis=-1, keepdims=True)
+    embed, cells = (head(x).astype(jnp.float32) for x in (queries, memory))
+    return embed, cells, no_object
 
 
 @functools.partial(jax.jit, static_argnums=0)

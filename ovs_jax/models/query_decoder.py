@@ -73,11 +73,10 @@ class QueryDecoder(nn.Module):
     features: Float[Array, 'b y x c'],
     train: bool,
     content: Content | None = None,
-  ) -> tuple[Float[Array, 'l b q d'], Float[Array, 'b n d']]:
+  ) -> tuple[Float[Array, 'l b q d'], Float[Array, 'b y x d']]:
     """Returns the normalised output of every layer, and what the queries attend to.
 
-    The last layer's is the prediction. The features come normalised like the outputs,
-    row-major.
+    The last layer's is the prediction. The features are normalised like the outputs.
     """
     b, y, x, _ = features.shape
     if self.num_queries < 1:
@@ -102,4 +101,4 @@ class QueryDecoder(nn.Module):
         self.heads, self.feed_forward, self.dropout, self.dtype, name=f'layer_{i}'
       )(target, query, memory, position, seen, train)
       outputs.append(norm(target))
-    return jnp.stack(outputs), norm(memory)
+    return jnp.stack(outputs), norm(memory).reshape(b, y, x, self.width)
