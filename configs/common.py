@@ -347,6 +347,9 @@ def _smoke(config: ml_collections.ConfigDict) -> None:
   config.optimizer.warmup = 1
   config.mining.chunk = 8
   config.mining.min_score = -1.0
+  # After a few steps the proposer is sure of nothing.
+  config.region.threshold = 0.1
+  config.mining.min_area = 1
   config.eval.batch_size = 4
   config.systems.images = 2
   config.systems.resamples = 10
