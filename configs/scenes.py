@@ -147,10 +147,10 @@ def proposer_training(clip: str) -> ml_collections.ConfigDict:
   config.recipe = 'proposer'
   config.init.clip = clip
   # Many small batches: a query has to find things before it can name them.
-  config.train.steps = 1800
+  config.train.steps = 1500
   config.train.batch_size = 8
   config.train.log_every = 50
-  config.train.save_every = 600
+  config.train.save_every = 500
   config.train.max_targets = 9  # three stuff regions and six things
   # Fewer steps than DETR's decoder likes: classes and masks get a larger say, and the
   # features that queries look at learn the classes from every pixel.

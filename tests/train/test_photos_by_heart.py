@@ -43,6 +43,6 @@ def test_thirteen_photographs_are_learned_by_heart(tmp_path: pathlib.Path) -> No
   command += [*clip, f'--config.dataset.data_dir={data}', f'--workdir={tmp_path}/run']
   environment = {k: v for k, v in os.environ.items() if k not in OWN}
   subprocess.run(command, cwd=ROOT, env=environment, check=True)
-  scores = json.loads((tmp_path / 'run' / 'evaluate' / 'scores.json').read_text())
-  found = scores['methods']['proposer']
+  report = json.loads((tmp_path / 'run' / 'evaluate' / 'report.json').read_text())
+  found = report['datasets']['coco_stuff_171/partial:train']['methods']['proposer']
   assert found['pixel_accuracy'] >= 90, json.dumps(found)
