@@ -152,7 +152,7 @@ class ClipVision(nn.Module):
       )
     if keep is None or prompts is None:
       keep = prompts = None
-    x, hidden = self._tokens(image, keep, prompts)
+    x, hidden = self._tokens(image, keep, prompts, sparse=sparse)
     mask = None
     if seen is not None:
       mask = _copies_see(seen)
@@ -186,8 +186,10 @@ class ClipVision(nn.Module):
     image: Float[Array, 'b h w 3'],
     keep: Bool[Array, 'b n'] | None,
     prompts: Float[Array, 'p n d'] | None,
+    *,
+    sparse: bool,
   ) -> tuple[Float[Array, 'b m d'], Float[Array, 'n d'] | None]:
-    """Returns what the first block sees, and what it sees of hidden patches."""
+    """Returns what the first block sees, and for `sparse` what of hidden patches."""
     b, h, w, _ = image.shape
     grid = self.image_size // self.patch
     normal = nn.initializers.normal(self.width**-0.5)
@@ -207,7 +209,7 @@ class ClipVision(nn.Module):
     size = (h // self.patch, w // self.patch)
     position = resize_positions(jnp.asarray(position), size).astype(self.dtype)
     norm = layer_norm('ln_pre', self.dtype, self.epsilon)
-    hidden = None if prompts is None else norm(first + position[1:])
+    hidden = norm(first + position[1:]) if sparse and prompts is not None else None
     return norm(x + position[None]), hidden
 
   def _needed(self, wanted: tuple[int, ...], project: str) -> int:
