@@ -160,8 +160,9 @@ def deep_loss(
     metrics = losses  # of the last layer
   if cell_weight:
     cells = class_logits(out.cells, text)
-    value, _ = cell_loss(cells, batch['classes'], masks, batch['valid'])
-    total, metrics = total + cell_weight * value, {**metrics, 'cells': value}
+    value, known = cell_loss(cells, batch['classes'], masks, batch['valid'])
+    total += cell_weight * value
+    metrics = {**metrics, 'cells': value, 'cell_accuracy': known}
   return total, metrics
 
 
