@@ -49,4 +49,4 @@ def finish(config: ml_collections.ConfigDict, arg: str) -> ml_collections.Config
     return common.finish(config, arg)
   config.init.clip = '{run}/clip'
   config.init.backbone = ''
-  return scenes.pipeline(config.name, 'proposer', arg, stage=config)
+  return scenes.pipeline(config.name, 'proposer', arg, stage=config, needs=('clip',))

@@ -103,9 +103,10 @@ def _train() -> ml_collections.ConfigDict:
     shortest=(),  # sides that the proposer's images are resized to; none: as they are
     longest=2560,  # and what their longer side is at most
     crop=0,  # side of the proposer's crops, padded where images are smaller; 0: none
+    paste=0.0,  # largest share of a scene that things pasted into others have; 0: none
     colour=False,  # whether the proposer's images are distorted in colour
     set_weights=_section(**SET_WEIGHTS),  # of the proposer's losses: ce, mask, dice
-    cell_weight=0.0,  # of an auxiliary loss: the proposer's coarse features classified
+    pooled_weight=0.0,  # of an auxiliary loss: features under each mask are named
     keep=2,  # checkpoints kept
     log_every=20,
     save_every=250,
@@ -182,6 +183,7 @@ def _optimizer() -> ml_collections.ConfigDict:
     eps=1e-8,
     weight_decay=0.0,
     gradient_clip=ml_collections.config_dict.placeholder(float),  # global norm
+    muon=(),  # (path pattern, number of input axes): matrices that Muon moves
     groups=((r'.*', 1.0),),  # (path pattern, learning-rate scale or None to freeze)
     decay=((NO_DECAY, 0.0), (r'.*', 1.0)),  # (path pattern, share of weight_decay)
   )

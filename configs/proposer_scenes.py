@@ -1,7 +1,8 @@
 """A tiny MaskFormer on the 46 seen classes of `scenes`.
 
-Needs runs/quickstart/clip (or --config.init.clip=DIR).
-Expected: see "Results" in README.md. Hardware: 2 CPU cores; about 5 minutes.
+Needs runs/quickstart/clip and runs/quickstart/backbone (or --config.init.clip=DIR and
+--config.init.proposer=DIR).
+Expected: see "Results" in README.md. Hardware: 2 CPU cores; about 4 minutes.
 Command: launch/run.sh --config=configs/proposer_scenes.py
 """
 

@@ -45,7 +45,8 @@ def get_config(arg: str = '') -> ml_collections.ConfigDict:
 def _stages(*, smoke: bool) -> dict[str, ml_collections.ConfigDict]:
   """The stages of one seed, in order."""
   known = scenes.stages()
-  found = {name: known[name] for name in ('clip', 'proposer', 'ovseg_frozen', 'mine')}
+  shared = ('clip', 'backbone', 'proposer', 'ovseg_frozen', 'mine')
+  found = {name: known[name] for name in shared}
   clips = {'mpt': known['mpt']}
   if not smoke:
     found |= _pairs()

@@ -87,6 +87,42 @@ def _resized_part(
   return tf.cast(tf.clip_by_value(tf.round(resized), 0, 255), tf.uint8)
 
 
+def copy_paste(share: float) -> Transform:
+  """Puts the small things of `other` into the scene, in front of what is there.
+
+  Things are what a class covers in `other`, as in Ghiasi et al. (2021, "Simple
+  Copy-Paste"); here those of at most `share` of its pixels, all moved by one shift of
+  up to 3/8 of the scene's sides. What lands outside is lost.
+  """
+
+  def apply(example: Example) -> Example:
+    image, label = example['image'], example['label']
+    other = example['other']
+    size = tf.shape(label)
+    ids = tf.cast(other['label'], tf.int32)
+    counts = tf.math.bincount(tf.reshape(ids, (-1,)), minlength=VOID + 1)
+    limit = share * tf.cast(tf.size(ids), tf.float32)
+    small = (tf.cast(counts, tf.float32) <= limit) & (tf.range(VOID + 1) != VOID)
+    shift = (_uniform(example, 7, 2) * 2 - 1) * 0.375 * tf.cast(size, tf.float32)
+    start = size - tf.cast(tf.round(shift), tf.int32)
+
+    def moved(x: tf.Tensor) -> tf.Tensor:
+      sides = tf.stack([size, 2 * size], axis=1)
+      if len(x.shape) == 3:
+        sides = tf.concat([sides, [[0, 0]]], axis=0)
+      padded = tf.pad(x, sides)
+      return padded[start[0] : start[0] + size[0], start[1] : start[1] + size[1]]
+
+    on = moved(tf.gather(small, ids))
+    return {
+      **{name: value for name, value in example.items() if name != 'other'},
+      'image': tf.where(on[..., None], moved(other['image']), image),
+      'label': tf.where(on, moved(other['label']), label),
+    }
+
+  return apply
+
+
 def pad_square(size: int) -> Transform:
   """Pads `image` with grey and `label` with VOID at right and bottom.
 

@@ -74,6 +74,7 @@ def train_batches(
   batch_size: int,
   seed: int,
   start: int,
+  companion: Sequence[Transform] = (),
   process_index: int = 0,
   process_count: int = 1,
 ) -> Iterator[Arrays]:
@@ -86,6 +87,8 @@ def train_batches(
     batch_size: of all processes together.
     seed: of shuffling and augmentation.
     start: the first step; earlier ones are skipped exactly.
+    companion: if there are any, each example comes with another one as `other`, after
+      these transforms.
     process_index: of this process.
     process_count: of processes; each decodes its part of every batch, so that the
       batches are the same on any number of them.
@@ -102,19 +105,35 @@ def train_batches(
       f'batch of {batch_size}; lower config.train.batch_size or use more data'
     )
   apply = chain([_decoder(builder), decode, *transforms])
+  apply_other = chain([_decoder(builder), decode, *companion])
   epoch, first = divmod(start, per_epoch)
   while True:
     key = np.int64(seed) * 1_000_003 + epoch
+
+    def shuffled(order: np.int64) -> tf.data.Dataset:
+      data = _records(builder, split, index=0, count=1)
+      data = data.shuffle(min(total, _SHUFFLE), seed=int(order))
+      data = data.take(per_epoch * batch_size).enumerate().skip(first * batch_size)  # noqa: B023
+      return _own_rows(data, local, process_index, process_count)
 
     @as_written
     def seeded(i: Any, example: dict[str, Any], key: np.int64 = key) -> dict[str, Any]:
       return apply({**example, 'seed': tf.stack([tf.constant(key), 8 * i])})
 
-    data = _records(builder, split, index=0, count=1)
-    data = data.shuffle(min(total, _SHUFFLE), seed=int(key))
-    data = data.take(per_epoch * batch_size).enumerate().skip(first * batch_size)
-    data = _own_rows(data, local, process_index, process_count)
-    data = data.map(seeded, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
+    @as_written
+    def accompanied(one: Any, two: Any, key: np.int64 = key) -> dict[str, Any]:
+      (i, example), (_, other) = one, two
+      other = apply_other({**other, 'seed': tf.stack([tf.constant(~key), 8 * i])})
+      return seeded(i, {**example, 'other': other}, key)
+
+    data = shuffled(key)
+    if companion:
+      data = tf.data.Dataset.zip((data, shuffled(~key)))
+    data = data.map(
+      accompanied if companion else seeded,
+      num_parallel_calls=tf.data.AUTOTUNE,
+      deterministic=True,
+    )
     data = data.batch(local, drop_remainder=True).prefetch(4)
     yield from data.as_numpy_iterator()
     epoch, first = epoch + 1, 0

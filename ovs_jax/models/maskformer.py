@@ -120,14 +120,13 @@ class Proposals:
       logits, the last column for "no object".
     mask_logits: at stride 4.
     no_object: the embedding of "no object", L2-normalised; None with `num_classes`.
-    cells: of all layers' proposals: what the head that names queries says of the
-      coarsest features, for an auxiliary loss.
+    pooled: what the head that names queries says of the features under given masks.
   """
 
   embeddings: Float[Array, 'l b q d']
   mask_logits: Float[Array, 'l b q y x']
   no_object: Float[Array, '1 d'] | None
-  cells: Float[Array, 'b v u d'] | None = None
+  pooled: Float[Array, 'b t d'] | None = None
 
 
 class MaskFormer(nn.Module):
@@ -143,6 +142,7 @@ class MaskFormer(nn.Module):
     size: Int[Array, '2'] | None = None,
     train: bool = False,
     all_layers: bool = False,
+    masks: Float[Array, 'b t h w'] | None = None,
   ) -> Proposals:
     """Proposes masks.
 
@@ -155,6 +155,7 @@ class MaskFormer(nn.Module):
       train: whether dropout is active (needs the rng 'dropout').
       all_layers: whether to return every decoder layer (deep supervision) or the
         last one.
+      masks: names the features under these too, for an auxiliary loss.
     """
     c = self.config
     dtype = jnp.dtype(c.dtype)
@@ -176,7 +177,7 @@ class MaskFormer(nn.Module):
       c.pixel_width, c.mask_dim, c.groups, dtype, name='pixel_decoder'
     )
     pixels = decoder(features, content)
-    queries, memory = QueryDecoder(
+    queries, pooled = QueryDecoder(
       num_queries=c.num_queries,
       width=c.width,
       heads=c.heads,
@@ -185,22 +186,21 @@ class MaskFormer(nn.Module):
       dropout=c.dropout,
       dtype=dtype,
       name='query_decoder',
-    )(features[-1], train, content)
+    )(features[-1], train, content, masks)
     if not all_layers:
       queries = queries[-1:]
     widths = (c.width, c.width, c.mask_dim)
     mask_embed = MlpHead(widths, dtype, name='mask_embed')(queries)
-    masks = jnp.einsum(
+    mask_logits = jnp.einsum(
       'lbqd,byxd->lbqyx', mask_embed, pixels, preferred_element_type=jnp.float32
     )
-    embed, cells, no_object = self._classes(queries, memory, dtype)
-    cells = cells if all_layers else None
-    return Proposals(embed, repeat_edge(masks, content), no_object, cells)
+    embed, pooled, no_object = self._classes(queries, pooled, dtype)
+    return Proposals(embed, repeat_edge(mask_logits, content), no_object, pooled)
 
   def _classes(
-    self, queries: Array, memory: Array, dtype: Any
-  ) -> tuple[Array, Array, Array | None]:
-    """Returns what names the queries, the same of the features, and "no object"."""
+    self, queries: Array, pooled: Array | None, dtype: Any
+  ) -> tuple[Array, Array | None, Array | None]:
+    """Returns what names the queries, the same of pooled features, and "no object"."""
     c = self.config
     no_object = None
     if c.num_classes:
@@ -211,8 +211,9 @@ class MaskFormer(nn.Module):
         'no_object', nn.initializers.normal(c.embed_dim**-0.5), (1, c.embed_dim)
       )
       no_object = no_object / jnp.linalg.norm(no_object, axis=-1, keepdims=True)
-    embed, cells = (head(x).astype(jnp.float32) for x in (queries, memory))
-    return embed, cells, no_object
+    embed = head(queries).astype(jnp.float32)
+    named = None if pooled is None else head(pooled).astype(jnp.float32)
+    return embed, named, no_object
 
 
 @functools.partial(jax.jit, static_argnums=0)

@@ -73,10 +73,16 @@ class QueryDecoder(nn.Module):
     features: Float[Array, 'b y x c'],
     train: bool,
     content: Content | None = None,
-  ) -> tuple[Float[Array, 'l b q d'], Float[Array, 'b y x d']]:
-    """Returns the normalised output of every layer, and what the queries attend to.
+    masks: Float[Array, 'b t h w'] | None = None,
+  ) -> tuple[Float[Array, 'l b q d'], Float[Array, 'b t d'] | None]:
+    """Returns the normalised output of every layer; the last is the prediction.
 
-    The last layer's is the prediction. The features are normalised like the outputs.
+    Args:
+      features: the coarsest ones.
+      train: whether dropout is active.
+      content: the part that may be seen; None is all of it.
+      masks: also returns what a query would see first that attends to one of these
+        alone: the mean of its features, normalised like an output.
     """
     b, y, x, _ = features.shape
     if self.num_queries < 1:
@@ -101,4 +107,22 @@ class QueryDecoder(nn.Module):
         self.heads, self.feed_forward, self.dropout, self.dtype, name=f'layer_{i}'
       )(target, query, memory, position, seen, train)
       outputs.append(norm(target))
-    return jnp.stack(outputs), norm(memory).reshape(b, y, x, self.width)
+    if masks is None:
+      return jnp.stack(outputs), None
+    return jnp.stack(outputs), norm(mask_pool(memory.reshape(b, y, x, -1), masks))
+
+
+def mask_pool(
+  features: Float[Array, 'b y x d'], masks: Float[Array, 'b t h w']
+) -> Float[Array, 'b t d']:
+  """Returns the mean of the features under each mask; of an empty one, of them all.
+
+  Args:
+    features: on a coarser grid.
+    masks: binary; their sides are multiples of the grid's.
+  """
+  (b, t, h, w), (y, x) = masks.shape, features.shape[1:3]
+  weight = jnp.mean(masks.reshape(b, t, y, h // y, x, w // x), axis=(3, 5))
+  weight = weight + 1e-6
+  weight = weight / jnp.sum(weight, axis=(2, 3), keepdims=True)
+  return jnp.einsum('byxd,btyx->btd', features, weight.astype(features.dtype))

@@ -78,41 +78,17 @@ def set_losses(
   }
 
 
-def cell_loss(
-  logits: Float[Array, 'b y x k'],
-  labels: Int[Array, 'b t'],
-  masks: Float[Array, 'b t h w'],
-  valid: Bool[Array, 'b t'],
+def naming_loss(
+  logits: Float[Array, 'b t k'], labels: Int[Array, 'b t'], valid: Bool[Array, 'b t']
 ) -> tuple[Float[Array, ''], Float[Array, '']]:
-  """Per-pixel classification on a coarse grid, in which every target counts alike.
+  """Returns the mean cross entropy of the valid targets, and the share named right.
 
-  A cell belongs to a target by the share of its pixels in the mask, if that is at least
-  a half, or as large as in any other cell (for targets smaller than that).
-
-  Args:
-    logits: class logits of the cells.
-    labels: class of each target.
-    masks: binary targets; their sides are multiples of the grid's.
-    valid: which targets are real.
-
-  Returns:
-    The mean over the targets of the cross entropy of their cells, and the share of
-    targets whose class has the largest mean logit in their cells; 0 without targets.
+  Both are 0 without targets.
   """
-  b, y, x, k = logits.shape
-  t, h, w = masks.shape[1:]
-  share = jnp.mean(masks.reshape(b, t, y, h // y, x, w // x), axis=(3, 5))
-  most = jnp.max(share, axis=(2, 3), keepdims=True)
-  weight = jnp.where(share >= jnp.minimum(most, 0.5), share, 0.0).reshape(b, t, y * x)
-  weight = weight / jnp.maximum(jnp.sum(weight, axis=-1, keepdims=True), 1e-6)
-  logits = logits.reshape(b, y * x, k)
-  chosen = jax.nn.one_hot(labels, k)
-  score = jnp.einsum('bnk,btk->btn', jax.nn.log_softmax(logits), chosen)
-  mean = jnp.einsum('btn,bnk->btk', weight, logits)
+  ce = optax.softmax_cross_entropy_with_integer_labels(logits, labels)
   count = jnp.maximum(jnp.sum(valid), 1)
-  loss = -jnp.sum(jnp.where(valid, jnp.sum(weight * score, axis=-1), 0.0)) / count
-  right = valid & (jnp.argmax(mean, axis=-1) == labels)
-  return loss, jnp.sum(right) / count
+  right = valid & (jnp.argmax(logits, axis=-1) == labels)
+  return jnp.sum(jnp.where(valid, ce, 0.0)) / count, jnp.sum(right) / count
 
 
 def contrastive_loss(

@@ -1,17 +1,27 @@
-"""AdamW over ordered groups of parameters.
+"""AdamW, or Muon, over ordered groups of parameters.
 
 `groups` is an ordered list of (path pattern, learning-rate scale or None); the first
 match wins, None freezes. `decay` likewise gives each trainable parameter's share of the
 weight decay. A pattern that matches nothing, or a parameter without one, is an error.
+
+`muon` is an ordered list of (path pattern, number of input axes or None), where -1 is
+all axes but the last: what it names goes along the orthogonalised momentum, in steps as
+large as Adam's would be; the rest and None stay with Adam. Layers stacked in one array
+(of CLIP and Swin) are no single matrix, and nothing for it.
 """
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
 import optax
+from optax.contrib import MuonDimensionNumbers, scale_by_muon
 
 from ovs_jax.core.schedule import build_schedule
 from ovs_jax.core.tree import flatten, match_rules
+
+# The root mean square of Muon's updates: about what Adam's have (Liu et al. 2025, 2.2).
+_MUON_RMS = 0.2
 
 
 def learning_rate_scales(config: Any, params: Mapping[str, Any]) -> dict[str, float]:
@@ -62,7 +72,7 @@ def build_optimizer(
     return {path: update * scales[path] for path, update in updates.items()}
 
   steps_in_order = [
-    optax.scale_by_adam(b1=config.b1, b2=config.b2, eps=config.eps),
+    _direction(config, scales),
     optax.stateless(add_decay),
     optax.stateless(scale_groups),
     optax.scale_by_learning_rate(schedule),
@@ -70,3 +80,45 @@ def build_optimizer(
   if config.gradient_clip is not None:
     steps_in_order.insert(0, optax.clip_by_global_norm(config.gradient_clip))
   return optax.chain(*steps_in_order), schedule
+
+
+def _direction(
+  config: Any, scales: Mapping[str, float]
+) -> optax.GradientTransformation:
+  """Adam; for the matrices that `config.muon` names, Muon."""
+  adam = optax.scale_by_adam(b1=config.b1, b2=config.b2, eps=config.eps)
+  if not config.muon:
+    return adam
+  rules = (*config.muon, ('', None))
+  inputs = match_rules(scales, rules, what='config.optimizer.muon', allow_unused=True)
+
+  def matrices(updates: Mapping[str, Any]) -> list[tuple[str, int, Any]]:
+    """Path, number of input axes and value; what Adam moves has been masked out."""
+    return [
+      (path, inputs[path] % x.ndim, x)
+      for path, x in updates.items()
+      if hasattr(x, 'ndim')
+    ]
+
+  def numbers(updates: Mapping[str, Any]) -> dict[str, Any]:
+    """The axes that each matrix maps from and to."""
+    axes = {
+      path: (tuple(range(split)), tuple(range(split, x.ndim)))
+      for path, split, x in matrices(updates)
+    }
+    return {**updates, **{path: MuonDimensionNumbers(*x) for path, x in axes.items()}}
+
+  def like_adam(updates: Mapping[str, Any], params: Any) -> dict[str, Any]:
+    """Gives orthogonal matrices the same root mean square, whatever their shape."""
+    del params
+    scaled = dict(updates)
+    for path, split, x in matrices(updates):
+      side = max(math.prod(x.shape[:split]), math.prod(x.shape[split:]))
+      scaled[path] = _MUON_RMS * math.sqrt(side) * x
+    return scaled
+
+  muon = optax.chain(
+    scale_by_muon(weight_dimension_numbers=numbers), optax.stateless(like_adam)
+  )
+  labels = {path: 'adam' if n is None else 'muon' for path, n in inputs.items()}
+  return optax.partition({'adam': adam, 'muon': muon}, labels)

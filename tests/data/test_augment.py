@@ -149,3 +149,50 @@ def test_held_out_classes_become_void(kept: tuple[int, ...]) -> None:
   label[0, 0] = VOID
   got = apply(augment.only_classes(kept), example(label=label))['label']
   np.testing.assert_array_equal(got, np.where(np.isin(label, kept), label, VOID))
+
+
+def paste(seed: int, other: dict[str, Any]) -> np.ndarray:
+  """Returns the label that comes of `copy_paste(0.1)` into class 0."""
+  fields = {
+    'image': np.zeros((20, 30, 3), np.uint8),
+    'label': np.zeros((20, 30), np.uint8),
+  }
+  given = {**example(seed, **fields), 'other': other}
+  done = {name: np.asarray(x) for name, x in augment.copy_paste(0.1)(given).items()}
+  assert set(done) == {'image', 'label', 'seed'}
+  # The picture moves along with its labels.
+  np.testing.assert_array_equal(done['image'], done['label'][..., None] * [10, 20, 30])
+  return done['label']
+
+
+def test_small_things_are_pasted_together() -> None:
+  label = np.full((20, 30), VOID, np.uint8)
+  label[:, 15:] = 1  # half the scene: stays there
+  label[9:11, 14:17] = 2
+  label[8, 13] = 3
+  other = {'label': label, 'image': (label[..., None] * np.array([10, 20, 30]))}
+  other = {name: tf.constant(x.astype(np.uint8)) for name, x in other.items()}
+  seen = set()
+  for seed in range(12):
+    pasted = paste(seed, other)
+    assert set(np.unique(pasted)) <= {0, 2, 3}
+    ((y, x),) = np.argwhere(pasted == 3)
+    shift = (int(y) - 8, int(x) - 13)
+    assert abs(shift[0]) <= 0.375 * 20 + 0.5 and abs(shift[1]) <= 0.375 * 30 + 0.5
+    want = np.zeros((20, 30), np.uint8)
+    for (row, column), name in np.ndenumerate(label):
+      target = (row + shift[0], column + shift[1])
+      if name in (2, 3) and 0 <= target[0] < 20 and 0 <= target[1] < 30:
+        want[target] = name
+    np.testing.assert_array_equal(pasted, want)
+    seen.add(shift)
+  assert len(seen) > 8
+
+
+def test_a_companion_may_have_another_size() -> None:
+  label = np.full((6, 50), VOID, np.uint8)
+  label[3, 20] = 2
+  image = np.where(label[..., None] == 2, [20, 40, 60], 0).astype(np.uint8)
+  for seed in range(8):
+    pasted = paste(seed, {'label': tf.constant(label), 'image': tf.constant(image)})
+    assert (pasted == 2).sum() <= 1 and set(np.unique(pasted)) <= {0, 2}

@@ -79,6 +79,30 @@ class TestTraining:
     whole = list(itertools.islice(runs[0], 3))[2]
     np.testing.assert_array_equal(next(runs[1])['image'], whole['image'])
 
+  @pytest.mark.parametrize('count', [1, 2])
+  def test_companions_are_other_examples(self, builder: Any, count: int) -> None:
+    def pairs(**changes: Any) -> list[tuple[bytes, bytes]]:
+      batches = pipeline.train_batches(
+        builder,
+        'train',
+        [transforms.keep('image_id', 'other')],
+        companion=[transforms.keep('image_id')],
+        **{'batch_size': 10, 'seed': 0, 'start': 0, **changes},
+      )
+      return [
+        pair
+        for batch in itertools.islice(batches, 6 - changes.get('start', 0))
+        for pair in zip(batch['image_id'], batch['other']['image_id'], strict=True)
+      ]
+
+    whole = pairs()
+    assert [[one.decode() for one, _ in whole[:10]]] == ids(stream(builder, 1))
+    assert len({two for _, two in whole[:30]}) == 30  # each once an epoch
+    assert sum(one == two for one, two in whole) < 10
+    assert pairs(start=4) == whole[40:]
+    parts = [pairs(process_index=i, process_count=count) for i in range(count)]
+    assert sorted(sum(parts, [])) == sorted(whole)
+
   def test_too_few_examples_are_an_error(self, builder: Any) -> None:
     with pytest.raises(ValueError, match='has 32 examples, fewer than one batch of 33'):
       stream(builder, 1, batch_size=33)

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from ovs_jax.ops import losses as ops
-from ovs_jax.ops.losses import cell_loss, contrastive_loss, dice_loss, focal_loss
+from ovs_jax.ops.losses import contrastive_loss, dice_loss, focal_loss, naming_loss
 
 set_losses = jax.jit(ops.set_losses)
 
@@ -76,27 +76,14 @@ def test_extreme_logits_stay_finite():
     assert np.isfinite(value) and np.isfinite(grad).all()
 
 
-def test_cells_are_classified_by_the_masks_that_cover_them():
-  # Cells of 2 x 2 pixels. The first target fills the upper left cell and half of the
-  # one beside it; the second has a single pixel; the third is padding.
-  masks = np.zeros((1, 3, 4, 4), np.float32)
-  masks[0, 0, :2, :3] = 1
-  masks[0, 1, 3, 3] = 1
-  masks[0, 2] = 1
-  logits = np.zeros((1, 2, 2, 3), np.float32)
-  logits[0, 0, 0] = [2, 0, 0]
-  logits[0, 0, 1] = [0, 1, 0]
-  logits[0, 1, 1] = [0, 0, 3]
-  labels, valid = np.array([[0, 1, 2]]), np.array([[True, True, False]])
-  loss, accuracy = jax.jit(cell_loss)(logits, labels, masks, valid)
-  full = np.log(np.exp(2) + 2) - 2  # the cell that counts 1
-  half = np.log(np.e + 2)  # counts 1 / 2
-  point = np.log(np.exp(3) + 2)
-  want = ((full + half / 2) / 1.5 + point) / 2
+def test_naming_counts_valid_targets_alone():
+  logits = np.array([[[2.0, 0.0], [0.0, 1.0], [9.0, 0.0]]], np.float32)
+  labels, valid = np.array([[0, 0, 1]]), np.array([[True, True, False]])
+  loss, accuracy = jax.jit(naming_loss)(logits, labels, valid)
+  want = (np.log1p(np.exp(-2.0)) + np.log1p(np.exp(1.0))) / 2
   np.testing.assert_allclose(loss, want, rtol=1e-6)
-  assert accuracy == 0.5  # mean logits (4/3, 1/3, 0) are right, (0, 0, 3) are not
-  nothing = jax.jit(cell_loss)(logits, labels, masks, np.zeros((1, 3), bool))
-  assert nothing == (0, 0)
+  assert accuracy == 0.5
+  assert jax.jit(naming_loss)(logits, labels, np.zeros((1, 3), bool)) == (0, 0)
 
 
 def test_contrastive_loss_by_hand():

@@ -89,3 +89,26 @@ def test_the_rate_is_that_of_the_schedule() -> None:
   config = settings(schedule='warmup_cosine', warmup=4)
   _, schedule = build_optimizer(config, learning_rate_scales(config, PARAMS), 20)
   assert [float(schedule(s)) for s in (0, 3, 12)] == pytest.approx([0.025, 0.1, 0.05])
+
+
+def test_muon_moves_matrices_along_the_orthogonalised_momentum() -> None:
+  config = settings(
+    muon=((r'attn/kernel$', 1), (r'bias$', None), (r'kernel$', -1)), learning_rate=0.5
+  )
+  rng = np.random.default_rng(0)
+  shapes = {'conv/kernel': (2, 2, 3, 5), 'attn/kernel': (6, 2, 2), 'conv/bias': (5,)}
+  params = {path: np.zeros(shape, np.float32) for path, shape in shapes.items()}
+  grads = {p: rng.normal(size=s).astype(np.float32) for p, s in shapes.items()}
+  optimizer, _ = build_optimizer(config, dict.fromkeys(params, 1.0), 10)
+  updates, _ = optimizer.update(grads, optimizer.init(params), params)
+  assert np.asarray(updates['conv/bias']) == about(-0.5 * np.sign(grads['conv/bias']))
+  for path, sides in (('conv/kernel', (12, 5)), ('attn/kernel', (6, 4))):
+    left, _, right = np.linalg.svd(grads[path].reshape(sides), full_matrices=False)
+    got = np.asarray(updates[path]).reshape(sides)
+    # The singular vectors stay; the values become alike, of some 0.7 to 1.2 ...
+    values = np.diag(left.T @ got @ right.T) / (-0.5 * 0.2 * max(sides) ** 0.5)
+    assert 0.6 < values.min() and values.max() < 1.3
+    off = left.T @ got @ right.T - np.diag(np.diag(left.T @ got @ right.T))
+    assert np.abs(off).max() < 1e-5
+    # ... so that the root mean square is about that of Adam's updates.
+    assert np.sqrt(np.mean(got**2)) == pytest.approx(0.5 * 0.2, rel=0.25)

@@ -11,6 +11,7 @@ import tiny_configs
 
 from ovs_jax.core.checkpoint import save_model
 from ovs_jax.core.tree import flatten
+from ovs_jax.core.types import Params
 from ovs_jax.text import vocabulary
 from ovs_jax.text.tokenizer import tokenize
 from ovs_jax.train.recipes import clip_pretrain
@@ -67,14 +68,55 @@ class TestProposer:
         jax.random.key(0),
         text=recipe._text,
         weights=dict(config.train.set_weights),
-        cell_weight=weight,
+        pooled_weight=weight,
       )
       for weight in (0.0, 0.5, 2.0)
     ]
     (plain, without), (half, metrics), (more, _) = losses
-    assert 'cells' not in without and metrics['cells'] > 0
-    np.testing.assert_allclose(half - plain, 0.5 * metrics['cells'], rtol=1e-3)
-    np.testing.assert_allclose(more - plain, 2.0 * metrics['cells'], rtol=1e-3)
+    assert 'pooled' not in without and metrics['pooled'] > 0
+    np.testing.assert_allclose(half - plain, 0.5 * metrics['pooled'], rtol=1e-3)
+    np.testing.assert_allclose(more - plain, 2.0 * metrics['pooled'], rtol=1e-3)
+
+  def test_without_weights_of_the_set_only_what_queries_see_learns(
+    self, data_dir: str, clip_run: pathlib.Path
+  ) -> None:
+    recipe = Proposer(tiny_configs.proposer(data_dir, str(clip_run)))
+    params = recipe.init(jax.random.key(1))
+    batch = jax.tree.map(jnp.asarray, next(recipe.batches(0)))
+
+    def loss(params: Params) -> jax.Array:
+      return deep_loss(
+        recipe.model,
+        params,
+        batch,
+        jax.random.key(0),
+        text=recipe._text,
+        weights={'ce': 0.0, 'mask': 0.0, 'dice': 0.0},
+        pooled_weight=1.0,
+      )[0]
+
+    gradients = flatten(jax.jit(jax.grad(loss))(params))
+    moved = {path.split('/')[0] for path, x in gradients.items() if np.any(x)}
+    assert moved == {'backbone', 'query_decoder', 'class_embed', 'no_object'}
+    inside = {
+      p.split('/')[1] for p, x in gradients.items() if 'decoder' in p and x.any()
+    }
+    assert inside == {'input_proj', 'norm'}
+
+  def test_things_of_other_scenes_are_pasted(
+    self, data_dir: str, clip_run: pathlib.Path
+  ) -> None:
+    config = tiny_configs.proposer(data_dir, str(clip_run))
+    plain = next(Proposer(config).batches(0))
+    with config.unlocked():
+      config.train.paste = 0.15
+    pasted = next(Proposer(config).batches(0))
+    again = next(Proposer(config).batches(0))
+    for name in plain:
+      np.testing.assert_array_equal(pasted[name], again[name])
+    changed = (pasted['image'] != plain['image']).any(-1).mean()
+    assert 0.01 < changed < 0.5
+    assert pasted['valid'].sum() > plain['valid'].sum()
 
   def test_targets_are_rows_of_the_seen_classes(
     self, data_dir: str, clip_run: pathlib.Path

@@ -17,7 +17,7 @@ from ovs_jax.models.class_text import embed_names
 from ovs_jax.models.clip import ClipConfig
 from ovs_jax.models.maskformer import MaskFormer, MaskFormerConfig, init_maskformer
 from ovs_jax.ops.ensemble import class_logits
-from ovs_jax.ops.losses import cell_loss, set_losses
+from ovs_jax.ops.losses import naming_loss, set_losses
 from ovs_jax.ops.matching import match
 from ovs_jax.train.state import draw_params
 
@@ -89,14 +89,23 @@ class Proposer:
       batch_size=c.train.batch_size,
       seed=c.seed,
       start=start,
+      companion=self._companion(),
       process_index=jax.process_index(),
       process_count=jax.process_count(),
     ):
       yield {**batch, 'classes': self._row[batch['classes']]}
 
+  def _companion(self) -> list[transforms.Transform]:
+    """What becomes of the scene that things are copied from."""
+    if not self.config.train.paste:
+      return []
+    return [augment.only_classes(self.seen), transforms.random_flip]
+
   def _augmentation(self) -> list[transforms.Transform]:
     c = self.config.train
     steps = [augment.only_classes(self.seen)]
+    if c.paste:
+      steps.append(augment.copy_paste(c.paste))
     if c.shortest or c.crop:
       steps.append(augment.jittered_crop(c.shortest, c.longest, c.crop))
     if c.colour:
@@ -107,7 +116,7 @@ class Proposer:
   def loss(self, params: Params, batch: Batch, key: Array) -> tuple[Array, Metrics]:
     """The set loss, summed over all decoder layers, each with its own matching."""
     c = self.config.train
-    settings = {'weights': dict(c.set_weights), 'cell_weight': c.cell_weight}
+    settings = {'weights': dict(c.set_weights), 'pooled_weight': c.pooled_weight}
     return deep_loss(self.model, params, batch, key, text=self._text, **settings)
 
   def project(self, params: Params) -> Params:
@@ -123,7 +132,7 @@ def deep_loss(
   *,
   text: Float[Array, 'k d'],
   weights: Mapping[str, float],
-  cell_weight: float = 0.0,
+  pooled_weight: float = 0.0,
 ) -> tuple[Array, Metrics]:
   """The set loss, summed over all decoder layers, and that of the last.
 
@@ -134,35 +143,32 @@ def deep_loss(
       `text`, `valid` (b, t).
     key: of dropout.
     text: L2-normalised embeddings of the classes.
-    weights: of `ce`, `mask` and `dice`.
-    cell_weight: of `ops.losses.cell_loss` of the features that queries attend to.
+    weights: of `ce`, `mask` and `dice`; if they are all 0 there are no queries.
+    pooled_weight: of the cross entropy of the features that queries attend to, taken
+      together under each target's mask.
   """
+  masks = batch['masks'].astype(jnp.float32)
   out = MaskFormer(model).apply(
     {'params': params},
     batch['image'].astype(jnp.float32),
     train=True,
     all_layers=True,
+    masks=masks if pooled_weight else None,
     rngs={'dropout': key},
   )
   text = jnp.concatenate([text, out.no_object])
-  masks = batch['masks'].astype(jnp.float32)
+  classes, valid = batch['classes'], batch['valid']
   total, metrics = 0.0, {}
-  for layer in range(model.layers):
-    args = (
-      class_logits(out.embeddings[layer], text),
-      out.mask_logits[layer],
-      batch['classes'],
-      masks,
-      batch['valid'],
-    )
+  for layer in range(model.layers if any(weights.values()) else 0):
+    logits = class_logits(out.embeddings[layer], text)
+    args = (logits, out.mask_logits[layer], classes, masks, valid)
     losses = set_losses(*args, match(*args))
     total += sum(weights[name] * value for name, value in losses.items())
     metrics = losses  # of the last layer
-  if cell_weight:
-    cells = class_logits(out.cells, text)
-    value, known = cell_loss(cells, batch['classes'], masks, batch['valid'])
-    total += cell_weight * value
-    metrics = {**metrics, 'cells': value, 'cell_accuracy': known}
+  if pooled_weight:
+    value, right = naming_loss(class_logits(out.pooled, text), classes, valid)
+    total += pooled_weight * value
+    metrics = {**metrics, 'pooled': value, 'pooled_accuracy': right}
   return total, metrics
 
 
