@@ -7,7 +7,7 @@ is the step that the checkpoint holds anyway.
 """
 
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -104,39 +104,46 @@ def train_batches(
       f'split {split!r} of {builder.info.name} has {total} examples, fewer than one '
       f'batch of {batch_size}; lower config.train.batch_size or use more data'
     )
-  apply = chain([_decoder(builder), decode, *transforms])
-  apply_other = chain([_decoder(builder), decode, *companion])
+  read = [_decoder(builder), decode]
+  apply = _seeded(chain([*read, *transforms]), chain([*read, *companion]))
   epoch, first = divmod(start, per_epoch)
   while True:
     key = np.int64(seed) * 1_000_003 + epoch
-
-    def shuffled(order: np.int64) -> tf.data.Dataset:
-      data = _records(builder, split, index=0, count=1)
-      data = data.shuffle(min(total, _SHUFFLE), seed=int(order))
-      data = data.take(per_epoch * batch_size).enumerate().skip(first * batch_size)  # noqa: B023
-      return _own_rows(data, local, process_index, process_count)
-
-    @as_written
-    def seeded(i: Any, example: dict[str, Any], key: np.int64 = key) -> dict[str, Any]:
-      return apply({**example, 'seed': tf.stack([tf.constant(key), 8 * i])})
-
-    @as_written
-    def accompanied(one: Any, two: Any, key: np.int64 = key) -> dict[str, Any]:
-      (i, example), (_, other) = one, two
-      other = apply_other({**other, 'seed': tf.stack([tf.constant(~key), 8 * i])})
-      return seeded(i, {**example, 'other': other}, key)
-
-    data = shuffled(key)
-    if companion:
-      data = tf.data.Dataset.zip((data, shuffled(~key)))
-    data = data.map(
-      accompanied if companion else seeded,
-      num_parallel_calls=tf.data.AUTOTUNE,
-      deterministic=True,
-    )
+    # The companions have an order of their own.
+    streams = [
+      _records(builder, split, index=0, count=1)
+      .shuffle(min(total, _SHUFFLE), seed=int(order))
+      .take(per_epoch * batch_size)
+      .enumerate()
+      .skip(first * batch_size)
+      for order in ((key, ~key) if companion else (key,))
+    ]
+    streams = [_own_rows(x, local, process_index, process_count) for x in streams]
+    data = tf.data.Dataset.zip(tuple(streams))
+    data = data.map(apply(key), num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
     data = data.batch(local, drop_remainder=True).prefetch(4)
     yield from data.as_numpy_iterator()
     epoch, first = epoch + 1, 0
+
+
+def _seeded(
+  transform: Transform, of_companion: Transform
+) -> Callable[[np.int64], Callable[..., Example]]:
+  """Returns, by the key of an epoch, what makes examples of enumerated records."""
+
+  def of_epoch(key: np.int64) -> Callable[..., Example]:
+    @as_written
+    def apply(record: Any, *companions: Any) -> Example:
+      i, example = record
+      seeded = {**example, 'seed': tf.stack([tf.constant(key), 8 * i])}
+      for _, other in companions:
+        seed = tf.stack([tf.constant(~key), 8 * i])
+        seeded['other'] = of_companion({**other, 'seed': seed})
+      return transform(seeded)
+
+    return apply
+
+  return of_epoch
 
 
 def _own_rows(
