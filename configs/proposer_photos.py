@@ -58,11 +58,9 @@ def get_config(arg: str = '') -> ml_collections.ConfigDict:
 
 def _training(clip: str) -> ml_collections.ConfigDict:
   """Every step sees all photographs; nothing is there to keep it from overfitting."""
-  config = scenes.proposer_training(clip, '')
+  config = scenes.proposer_training(clip)
   config.train.paste = 0.0
-  # The backbone starts from nothing, too. Its layers are stacked: no matrices for Muon.
-  config.optimizer.groups = ((r'.*', 1.0),)
-  config.optimizer.muon = ()
+  config.optimizer.muon = ()  # Swin's layers are stacked: no matrices
   config.optimizer.learning_rate = 1e-3
   config.optimizer.gradient_clip = 1.0
   config.proposer.backbone = 'swin_micro'

@@ -107,6 +107,8 @@ class TestProposer:
     self, data_dir: str, clip_run: pathlib.Path
   ) -> None:
     config = tiny_configs.proposer(data_dir, str(clip_run))
+    with config.unlocked():
+      config.train.paste = 0.0
     plain = next(Proposer(config).batches(0))
     with config.unlocked():
       config.train.paste = 0.15
