@@ -14,6 +14,7 @@ import json
 import os
 import statistics
 import time
+from collections.abc import Callable
 from typing import Any
 
 _PARSER = argparse.ArgumentParser(description=__doc__.split('\n')[0])
@@ -96,6 +97,35 @@ def seconds(job: Any) -> float:
   return time.perf_counter() - began
 
 
+def jax_step(
+  arguments: argparse.Namespace,
+  config: Any,
+  params: dict[str, Any],
+  batch: dict[str, np.ndarray],
+) -> Callable[[], float]:
+  """Returns what takes one step of the recipe and gives its loss."""
+  options = Options(
+    preset=arguments.preset, method=arguments.method, batch=len(batch['image'])
+  )
+  keys = settings(config, options, METHODS[arguments.method])
+  # So small that every step has the loss of the first.
+  keys.optimizer.learning_rate = 1e-9
+  keys.optimizer.weight_decay = 0.01
+  recipe = ClipRegions(keys)
+  take, optimizer, trained = make_step(recipe, keys, params)
+  state = optimizer.init(split_params(params, trained)[0])
+  state = TrainState(jnp.int32(0), params, state)
+  take = jax.jit(take, donate_argnums=0)  # as the training loop does
+  batch = jax.device_put(batch)
+  held = [jax.device_put(state)]
+
+  def by_jax() -> float:
+    held[0], metrics = jax.block_until_ready(take(held[0], batch))
+    return float(metrics['loss'])
+
+  return by_jax
+
+
 def main(arguments: argparse.Namespace) -> None:
   """Prints one line of JSON."""
   torch.set_num_threads(arguments.threads)
@@ -114,17 +144,8 @@ def main(arguments: argparse.Namespace) -> None:
     config = dataclasses.replace(config, prompt_depth=DEPTH)
     visual = {**params['visual'], 'mask_prompt': jnp.asarray(prompts)}
     params = {**params, 'visual': visual}
-  options = Options(preset=arguments.preset, method=arguments.method, batch=b)
-  keys = settings(config, options, METHODS[arguments.method])
-  # So small that every step has the loss of the first.
-  keys.optimizer.learning_rate = 1e-9
-  keys.optimizer.weight_decay = 0.01
-  recipe = ClipRegions(keys)
-  take, optimizer, trained = make_step(recipe, keys, params)
-  state = optimizer.init(split_params(params, trained)[0])
-  state = TrainState(jnp.int32(0), params, state)
-  take = jax.jit(take, donate_argnums=0)  # as the training loop does
-  batch = jax.device_put({'image': image, 'mask': mask, 'text': text})
+  batch = {'image': image, 'mask': mask, 'text': text}
+  by_jax = jax_step(arguments, config, params, batch)
   from ovs_jax.ops.regions import normalise
 
   pixels = np.asarray(normalise(jnp.asarray(image))).transpose(0, 3, 1, 2)
@@ -136,12 +157,6 @@ def main(arguments: argparse.Namespace) -> None:
   by_torch = torch_step(
     reference, torch.nn.Parameter(torch.from_numpy(prompts)), given, arguments.method
   )
-
-  held = [jax.device_put(state)]
-
-  def by_jax() -> float:
-    held[0], metrics = jax.block_until_ready(take(held[0], batch))
-    return float(metrics['loss'])
 
   losses = (by_torch(), by_jax())  # compiles, too
 

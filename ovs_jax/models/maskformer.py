@@ -153,8 +153,7 @@ class MaskFormer(nn.Module):
         multiple of `SIZE_DIVISIBILITY` is seen, as in the reference, what comes
         after it is not. None shows everything.
       train: whether dropout is active (needs the rng 'dropout').
-      all_layers: whether to return every decoder layer (deep supervision) or the
-        last one.
+      all_layers: returns every decoder layer (deep supervision), not only the last.
       masks: names the features under these too, for an auxiliary loss.
     """
     c = self.config
