@@ -156,8 +156,8 @@ def backbone_training(clip: str) -> ml_collections.ConfigDict:
   """The proposer's backbone, from nothing: it names what is under the masks."""
   config = proposer_training(clip)
   config.name = 'backbone_scenes'
-  config.train.steps = 800
-  config.train.save_every = 400
+  config.train.steps = 700
+  config.train.save_every = 350
   config.train.set_weights = dict.fromkeys(config.train.set_weights, 0.0)
   config.optimizer.groups = ((_NAMING, 1.0), (r'.*', None))
   return config
@@ -176,7 +176,7 @@ def proposer_training(clip: str, backbone: str = '') -> ml_collections.ConfigDic
   config.init.clip = clip
   config.init.proposer = backbone
   # Many small batches: a query has to find things before it can name them.
-  config.train.steps = 1000
+  config.train.steps = 850
   config.train.batch_size = 8
   config.train.log_every = 50
   config.train.save_every = 500
