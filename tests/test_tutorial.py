@@ -278,7 +278,7 @@ def test_stages_are_those_of_the_configurations(
     run_pipeline(config, tmp_path / name, note)
   others = set(found.values()) - {found.get(key) for key in asked}
   assert others == {'data', 'report'}
-  assert len(asked) == 11  # and the evaluation of CoSeg
+  assert len(asked) == 12  # and the evaluation of CoSeg
 
 
 def test_the_reader_wrote_nothing_elsewhere(tutorial: Tutorial) -> None:

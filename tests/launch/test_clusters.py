@@ -6,7 +6,7 @@ import subprocess
 import time
 
 import pytest
-from test_launch import ROOT, Checkout, wait_for
+from fake_checkout import ROOT, Checkout, wait_for
 
 TOOLS = ('git', 'mktemp', 'tar', 'seq')
 

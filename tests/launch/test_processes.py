@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from test_launch import ROOT, Checkout
+from fake_checkout import ROOT, Checkout
 
 from ovs_jax.core.checkpoint import load_model
 from ovs_jax.core.tree import flatten
