@@ -103,10 +103,13 @@ def _train() -> ml_collections.ConfigDict:
     shortest=(),  # sides that the proposer's images are resized to; none: as they are
     longest=2560,  # and what their longer side is at most
     crop=0,  # side of the proposer's crops, padded where images are smaller; 0: none
-    paste=0.0,  # largest share of a scene that things pasted into others have; 0: none
+    paste=0.15,  # largest share of a scene that things pasted into others have
+    paste_scenes=0,  # how many others they come from; 0: nothing is pasted
     colour=False,  # whether the proposer's images are distorted in colour
     set_weights=_section(**SET_WEIGHTS),  # of the proposer's losses: ce, mask, dice
-    pooled_weight=0.0,  # of an auxiliary loss: features under each mask are named
+    pilot_weight=0.0,  # of naming what queries see that are shown a target; 0: none
+    attention_weight=0.0,  # of a loss that matched queries look elsewhere
+    mask_stride=1,  # pixels to a side of what their masks are compared in
     keep=2,  # checkpoints kept
     log_every=20,
     save_every=250,

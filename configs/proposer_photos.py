@@ -59,7 +59,7 @@ def get_config(arg: str = '') -> ml_collections.ConfigDict:
 def _training(clip: str) -> ml_collections.ConfigDict:
   """Every step sees all photographs; nothing is there to keep it from overfitting."""
   config = scenes.proposer_training(clip)
-  config.train.paste = 0.0
+  config.train.paste_scenes = 0
   config.optimizer.muon = ()  # Swin's layers are stacked: no matrices
   config.optimizer.learning_rate = 1e-3
   config.optimizer.gradient_clip = 1.0

@@ -15,8 +15,8 @@ import ml_collections
 
 from configs import common, scenes
 
-_WEIGHTS = (0.25, 0.5, 0.75)
-_CHOSEN = ('clip', 'ensemble_0.50')
+_WEIGHTS = (0.2, 0.5, 0.8)
+_CHOSEN = ('clip', 'ensemble_0.20')
 _TUNING = 'train[:300]'
 _COSEG_STEPS = 400
 
@@ -107,7 +107,7 @@ def _evaluated(name: str, split: str = 'val') -> ml_collections.ConfigDict:
 
 def _methods(weights: tuple[float, ...]) -> tuple[ml_collections.ConfigDict, ...]:
   """Both classifiers alone and their ensembles; the frozen setting comes last."""
-  last = 0.5
+  last = scenes.CLIP_WEIGHT
   order = [w for w in weights if w != last] + [last]
   pairs = [('proposer', 0.0), ('clip', 0.0), *(('ensemble', w) for w in order)]
   return tuple(

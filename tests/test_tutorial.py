@@ -214,19 +214,22 @@ def test_ovseg_by_hand(tutorial: Tutorial) -> None:
   assert t.encoded.regions.shape == t.encoded.embeddings.shape == (20, 64)
   assert t.by_proposer.shape == (20, 73) and t.by_clip.shape == (20, 72)
   assert t.scores.shape == (72, 128, 128) and t.labels.shape == (128, 128)
-  assert t.stored['weight'] == 0.5 and t.stored['test']['shortest'] == 128
+  assert t.stored['weight'] == 0.2 and t.stored['test']['shortest'] == 128
   assert t.stored['clip']['prompt_depth'] == 3
 
 
 def test_evaluation(tutorial: Tutorial) -> None:
   t = tutorial.read(9)
-  methods = {'proposer', 'clip', 'ensemble_0.50', 'oracle_masks', 'oracle_classes'}
+  methods = {'proposer', 'clip', 'ensemble_0.20', 'oracle_masks', 'oracle_classes'}
+  among_seen = {'proposer_seen', 'oracle_classes_seen'}
   assert set(t.evaluated) == {'frozen', 'mpt'}
   for found in t.evaluated.values():
-    assert set(found['methods']) == methods
+    assert set(found['methods']) == methods | among_seen
     assert found['images'] == 16
-    for values, key in itertools.product(found['methods'].values(), ('', '_unseen')):
-      assert 0 <= values[f'miou{key}'] <= 100
+    for name, key in itertools.product(methods, ('', '_unseen')):
+      assert 0 <= found['methods'][name][f'miou{key}'] <= 100
+    for name in among_seen:
+      assert 0 <= found['methods'][name]['miou'] <= 100
   # Without CLIP, its prompts change nothing.
   for method in ('proposer', 'oracle_classes'):
     frozen, mpt = (t.evaluated[k]['methods'][method] for k in ('frozen', 'mpt'))

@@ -21,7 +21,7 @@ PROPOSER_SIZES = {
   'pixel_width': 8,
   'mask_dim': 8,
   'groups': 4,
-  'num_queries': 12,
+  'num_queries': 14,
   'width': 16,
   'heads': 2,
   'feed_forward': 16,

@@ -4,6 +4,7 @@ In the reference's order: resize, crop, colour, flip, pad. Like the other transf
 these draw from `example['seed']`.
 """
 
+import functools
 from collections.abc import Sequence
 
 import tensorflow as tf
@@ -88,22 +89,22 @@ def _resized_part(
 
 
 def copy_paste(share: float) -> Transform:
-  """Puts the small things of `other` into the scene, in front of what is there.
+  """Puts the small things of all `others` into the scene, in front of what is there.
 
-  Things are what a class covers in `other`, as in Ghiasi et al. (2021, "Simple
-  Copy-Paste"); here those of at most `share` of its pixels, all moved by one shift of
-  up to 3/8 of the scene's sides. What lands outside is lost.
+  Things are what a class covers in another scene, as in Ghiasi et al. (2021, "Simple
+  Copy-Paste"); here those of at most `share` of its pixels, all of one scene moved by
+  one shift of up to 3/8 of the sides. What lands outside is lost. The shift is drawn
+  from the `seed` of the other scene.
   """
 
-  def apply(example: Example) -> Example:
+  def pasted(example: Example, other: Example) -> Example:
     image, label = example['image'], example['label']
-    other = example['other']
     size = tf.shape(label)
     ids = tf.cast(other['label'], tf.int32)
     counts = tf.math.bincount(tf.reshape(ids, (-1,)), minlength=VOID + 1)
     limit = share * tf.cast(tf.size(ids), tf.float32)
     small = (tf.cast(counts, tf.float32) <= limit) & (tf.range(VOID + 1) != VOID)
-    shift = (_uniform(example, 7, 2) * 2 - 1) * 0.375 * tf.cast(size, tf.float32)
+    shift = (_uniform(other, 7, 2) * 2 - 1) * 0.375 * tf.cast(size, tf.float32)
     start = size - tf.cast(tf.round(shift), tf.int32)
 
     def moved(x: tf.Tensor) -> tf.Tensor:
@@ -115,10 +116,14 @@ def copy_paste(share: float) -> Transform:
 
     on = moved(tf.gather(small, ids))
     return {
-      **{name: value for name, value in example.items() if name != 'other'},
+      **example,
       'image': tf.where(on[..., None], moved(other['image']), image),
       'label': tf.where(on, moved(other['label']), label),
     }
+
+  def apply(example: Example) -> Example:
+    scene = {name: value for name, value in example.items() if name != 'others'}
+    return functools.reduce(pasted, example['others'], scene)
 
   return apply
 

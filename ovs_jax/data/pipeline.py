@@ -75,6 +75,7 @@ def train_batches(
   seed: int,
   start: int,
   companion: Sequence[Transform] = (),
+  companions: int = 0,
   process_index: int = 0,
   process_count: int = 1,
 ) -> Iterator[Arrays]:
@@ -87,8 +88,8 @@ def train_batches(
     batch_size: of all processes together.
     seed: of shuffling and augmentation.
     start: the first step; earlier ones are skipped exactly.
-    companion: if there are any, each example comes with another one as `other`, after
-      these transforms.
+    companion: transforms of the `companions`.
+    companions: how many other examples come with each, as a tuple `others`.
     process_index: of this process.
     process_count: of processes; each decodes its part of every batch, so that the
       batches are the same on any number of them.
@@ -109,14 +110,14 @@ def train_batches(
   epoch, first = divmod(start, per_epoch)
   while True:
     key = np.int64(seed) * 1_000_003 + epoch
-    # The companions have an order of their own.
+    # The companions have orders of their own.
     streams = [
       _records(builder, split, index=0, count=1)
       .shuffle(min(total, _SHUFFLE), seed=int(order))
       .take(per_epoch * batch_size)
       .enumerate()
       .skip(first * batch_size)
-      for order in ((key, ~key) if companion else (key,))
+      for order in (key, *(_companion_key(key, n) for n in range(companions)))
     ]
     streams = [_own_rows(x, local, process_index, process_count) for x in streams]
     data = tf.data.Dataset.zip(tuple(streams))
@@ -136,14 +137,23 @@ def _seeded(
     def apply(record: Any, *companions: Any) -> Example:
       i, example = record
       seeded = {**example, 'seed': tf.stack([tf.constant(key), 8 * i])}
-      for _, other in companions:
-        seed = tf.stack([tf.constant(~key), 8 * i])
-        seeded['other'] = of_companion({**other, 'seed': seed})
+      if companions:
+        keys = [_companion_key(key, n) for n in range(len(companions))]
+        seeds = [tf.stack([tf.constant(other), 8 * i]) for other in keys]
+        seeded['others'] = tuple(
+          of_companion({**other, 'seed': seed})
+          for (_, other), seed in zip(companions, seeds, strict=True)
+        )
       return transform(seeded)
 
     return apply
 
   return of_epoch
+
+
+def _companion_key(key: np.int64, index: int) -> np.int64:
+  """The key of an epoch's n-th companions; no epoch has a negative one."""
+  return ~(key + np.int64(index) * 1_000_000_007)
 
 
 def _own_rows(

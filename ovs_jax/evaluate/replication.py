@@ -16,7 +16,7 @@ from ovs_jax.evaluate.report import draw, stage_seconds
 from ovs_jax.evaluate.resampling import Estimate, Gain, Quantity, Resampler
 
 _PICTURES = 'evaluate_mpt_ft'  # the stage whose label maps are shown
-_METHOD = 'ensemble_0.50'
+_METHOD = 'ensemble_0.20'
 
 
 def replicate(config: Any, workdir: pathlib.Path) -> dict[str, Any]:

@@ -71,12 +71,20 @@ def table_rows(
     ('oracle: true masks and frozen CLIP', frozen, 'oracle_masks'),
     ('oracle: true masks and MPT CLIP', adapted, 'oracle_masks'),
     ('oracle: proposals and true class', frozen, 'oracle_classes'),
+    ('proposer alone, seen names only', frozen, 'proposer_seen'),
+    ('oracle: proposals and true class, seen only', frozen, 'oracle_classes_seen'),
   ]
   keys = ('miou', 'miou_seen', 'miou_unseen', 'miou_predicted_too', 'pixel_accuracy')
   return [
-    {'method': title, **{key: source['methods'][name][key] for key in keys}}
+    {'method': title, **{key: _number(source['methods'][name][key]) for key in keys}}
     for title, source, name in lines
+    if name in source['methods']
   ]
+
+
+def _number(value: float) -> float | None:
+  """A score, or None for that of no classes, which JSON cannot hold."""
+  return None if np.isnan(value) else value
 
 
 def markdown(summary: Mapping[str, Any], pictures: int) -> str:
@@ -92,7 +100,7 @@ def markdown(summary: Mapping[str, Any], pictures: int) -> str:
   ]
   keys = ('miou', 'miou_seen', 'miou_unseen', 'miou_predicted_too', 'pixel_accuracy')
   for row in summary['rows']:
-    values = ' | '.join(f'{row[key]:.1f}' for key in keys)
+    values = ' | '.join('' if row[key] is None else f'{row[key]:.1f}' for key in keys)
     lines.append(f'| {row["method"]} | {values} |')
   lines += [
     '',

@@ -14,7 +14,7 @@ from ovs_jax.core import hosts
 from ovs_jax.core.checkpoint import load_model
 from ovs_jax.core.files import atomic_path, check_writable, write_json, write_text
 from ovs_jax.core.runlog import progress
-from ovs_jax.core.types import Array, Float, Int, Params
+from ovs_jax.core.types import Array, Bool, Float, Int, Params
 from ovs_jax.data import load_dataset, load_names, transforms
 from ovs_jax.data.pipeline import eval_batches, examples
 from ovs_jax.evaluate import oracle, tally
@@ -29,6 +29,7 @@ from ovs_jax.text import vocabulary
 # Void in every data set: above all classes, as the oracles need it; 255 is a class of
 # the large ones.
 _NO_CLASS = 2**16 - 1
+_SEEN_MASK = -1  # key, among the texts of so many irrelevant names
 Scores = dict[str, Any]
 
 
@@ -38,6 +39,10 @@ def evaluate(config: Any, workdir: pathlib.Path) -> Scores:
   The counts of each image, from which scores of resampled data sets follow, are in
   counts.npz: for every method (n, 3, k) pixels that are right, true and predicted, and
   for `crop_true_mask` and `crop_proposal` the same in crops.
+
+  Where classes are held out, `proposer_seen` and `oracle_classes_seen` are what the
+  proposer does in the world that it was trained in: seen names alone to choose from,
+  and pixels of the others void.
 
   Returns:
     For each classifier and oracle its scores in percent, and the settings.
@@ -61,6 +66,8 @@ def evaluate(config: Any, workdir: pathlib.Path) -> Scores:
     more = distractors(names.names, count)
     more = embed_names(model.clip, params['clip'], more, config.text.templates)
     texts[count] = np.concatenate([text, more])
+  if 'unseen' in names.splits:
+    texts[_SEEN_MASK] = np.array([split == 'seen' for split in names.splits])
   totals, counts = _accumulate(config, model, params, texts, builder, settings, workdir)
   groups = {
     split: [k for k, s in enumerate(names.splits) if s == split]
@@ -97,7 +104,7 @@ def method_name(classifier: str, weight: float) -> str:
 def _count(
   model: ovseg.OvSegConfig,
   params: Params,
-  texts: Mapping[int, Float[Array, '_ d']],
+  texts: Mapping[int, Float[Array, '_ d'] | Bool[Array, 'k']],
   images: Array,
   labels: Int[Array, 'b h w'],
   settings: tuple[tuple[str, float], ...],
@@ -109,6 +116,8 @@ def _count(
   All three are for every setting and oracle, and for the last setting among irrelevant
   names. The counts are (b, 3, k).
   """
+  texts = dict(texts)
+  seen = texts.pop(_SEEN_MASK, None)
   text = texts[0]
   num_classes = text.shape[0]
 
@@ -132,6 +141,8 @@ def _count(
       name: confusion_matrix(prediction, label, num_classes)
       for name, prediction in predictions.items()
     }
+    if seen is not None:
+      counts |= _among_seen(encoded, logits, label, seen)
     for name, guess, use in (
       ('crop_true_mask', on_truth, valid),
       ('crop_proposal', on_proposals, found),
@@ -144,6 +155,29 @@ def _count(
   counts = {name: tally.class_counts(x) for name, x in matrices.items()}
   sums = {name: jnp.sum(x, axis=0) for name, x in matrices.items()}
   return sums, counts, predictions
+
+
+def _among_seen(
+  encoded: ovseg.Encoded,
+  logits: tuple[Float[Array, 'q k1'], Float[Array, 'q k']],
+  label: Int[Array, 'h w'],
+  seen: Bool[Array, 'k'],
+) -> dict[str, Int[Array, 'k1 k1']]:
+  """Confusion matrices of the proposer and of true classes, without unseen classes."""
+  num_classes = len(seen)
+  # A label that is none gets the entry behind the last class.
+  known = jnp.append(seen, False)[jnp.minimum(label, num_classes)]
+  label = jnp.where(known, label, _NO_CLASS)
+  weights = combine(*logits, encoded.valid, classifier='proposer', weight=0.0)
+  weights = jnp.where(seen[None], weights, 0.0)
+  guesses = {
+    'proposer': jnp.argmax(fuse(weights, encoded.masks), axis=0),
+    'oracle_classes': oracle.true_classes(encoded, label, num_classes),
+  }
+  return {
+    f'{name}_seen': confusion_matrix(guess, label, num_classes)
+    for name, guess in guesses.items()
+  }
 
 
 def _label(

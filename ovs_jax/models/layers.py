@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from ovs_jax.core.types import Array, Bool, Float, Int
-from ovs_jax.ops.attention import attend
+from ovs_jax.ops.attention import attend, attention_weights
 
 # PyTorch's default for layer, group and batch norms; Flax's is 1e-6.
 NORM_EPSILON = 1e-5
@@ -115,7 +115,8 @@ class Attention(nn.Module):
 
     The mask is one for all, or one for each of the batch. With `rows` the inputs are
     (t, d), tokens that are projected once, wherever they are used: which of them ask,
-    and which are seen.
+    and which are seen. The weights go to the collection `intermediates` where it is
+    mutable.
     """
     width = query.shape[-1]
     heads = (self.num_heads, width // self.num_heads)
@@ -129,6 +130,8 @@ class Attention(nn.Module):
       q, k, v = q[asking], k[seen], v[seen]
     if mask is not None:
       mask = mask[None, None] if mask.ndim == 2 else mask[:, None]
+    if self.is_mutable_collection('intermediates'):
+      self.sow('intermediates', 'weights', attention_weights(q, k, mask=mask))
     drop = None
     if train and self.dropout:
       drop = nn.Dropout(self.dropout, deterministic=False)

@@ -101,7 +101,7 @@ PRESETS: dict[str, MaskFormerConfig] = {
     width=128,
     heads=8,
     feed_forward=512,
-    layers=3,
+    layers=2,
     dropout=0.0,
     embed_hidden=128,
     embed_dim=64,
@@ -120,13 +120,11 @@ class Proposals:
       logits, the last column for "no object".
     mask_logits: at stride 4.
     no_object: the embedding of "no object", L2-normalised; None with `num_classes`.
-    pooled: what the head that names queries says of the features under given masks.
   """
 
   embeddings: Float[Array, 'l b q d']
   mask_logits: Float[Array, 'l b q y x']
   no_object: Float[Array, '1 d'] | None
-  pooled: Float[Array, 'b t d'] | None = None
 
 
 class MaskFormer(nn.Module):
@@ -154,7 +152,8 @@ class MaskFormer(nn.Module):
         after it is not. None shows everything.
       train: whether dropout is active (needs the rng 'dropout').
       all_layers: returns every decoder layer (deep supervision), not only the last.
-      masks: names the features under these too, for an auxiliary loss.
+      masks: for an auxiliary loss, queries that look at these alone follow the others
+        (`QueryDecoder`).
     """
     c = self.config
     dtype = jnp.dtype(c.dtype)
@@ -176,7 +175,7 @@ class MaskFormer(nn.Module):
       c.pixel_width, c.mask_dim, c.groups, dtype, name='pixel_decoder'
     )
     pixels = decoder(features, content)
-    queries, pooled = QueryDecoder(
+    queries = QueryDecoder(
       num_queries=c.num_queries,
       width=c.width,
       heads=c.heads,
@@ -193,13 +192,11 @@ class MaskFormer(nn.Module):
     mask_logits = jnp.einsum(
       'lbqd,byxd->lbqyx', mask_embed, pixels, preferred_element_type=jnp.float32
     )
-    embed, pooled, no_object = self._classes(queries, pooled, dtype)
-    return Proposals(embed, repeat_edge(mask_logits, content), no_object, pooled)
+    embed, no_object = self._classes(queries, dtype)
+    return Proposals(embed, repeat_edge(mask_logits, content), no_object)
 
-  def _classes(
-    self, queries: Array, pooled: Array | None, dtype: Any
-  ) -> tuple[Array, Array | None, Array | None]:
-    """Returns what names the queries, the same of pooled features, and "no object"."""
+  def _classes(self, queries: Array, dtype: Any) -> tuple[Array, Array | None]:
+    """Returns what names the queries, and "no object"."""
     c = self.config
     no_object = None
     if c.num_classes:
@@ -210,9 +207,7 @@ class MaskFormer(nn.Module):
         'no_object', nn.initializers.normal(c.embed_dim**-0.5), (1, c.embed_dim)
       )
       no_object = no_object / jnp.linalg.norm(no_object, axis=-1, keepdims=True)
-    embed = head(queries).astype(jnp.float32)
-    named = None if pooled is None else head(pooled).astype(jnp.float32)
-    return embed, named, no_object
+    return head(queries).astype(jnp.float32), no_object
 
 
 @functools.partial(jax.jit, static_argnums=0)

@@ -25,17 +25,21 @@ class DecoderLayer(nn.Module):
     query: Float[Array, 'b q d'],
     memory: Float[Array, 'b n d'],
     position: Float[Array, 'b n d'],
-    seen: Bool[Array, 'q n'] | None,
+    seen: Bool[Array, '*any q n'] | None,
     train: bool,
+    heard: Bool[Array, 'q q'] | None = None,
   ) -> Float[Array, 'b q d']:
-    """Updates the targets `x`; positions are added to queries and keys only."""
+    """Updates the targets `x`; positions are added to queries and keys only.
+
+    What a query may see of the memory, and which of the others, is `seen` and `heard`.
+    """
 
     def drop(y: Array) -> Array:
       return nn.Dropout(self.dropout, deterministic=not train)(y)
 
     width = x.shape[-1]
     at = x + query
-    y = Attention(self.heads, self.dtype, name='self_attn')(at, at, x)
+    y = Attention(self.heads, self.dtype, name='self_attn')(at, at, x, heard)
     x = layer_norm('norm1', self.dtype)(x + drop(y))
     y = Attention(self.heads, self.dtype, name='cross_attn')(
       x + query, memory + position, memory, seen
@@ -74,20 +78,21 @@ class QueryDecoder(nn.Module):
     train: bool,
     content: Content | None = None,
     masks: Float[Array, 'b t h w'] | None = None,
-  ) -> tuple[Float[Array, 'l b q d'], Float[Array, 'b t d'] | None]:
+  ) -> Float[Array, 'l b q_and_t d']:
     """Returns the normalised output of every layer; the last is the prediction.
 
     Args:
       features: the coarsest ones.
       train: whether dropout is active.
       content: the part that may be seen; None is all of it.
-      masks: also returns what a query would see first that attends to one of these
-        alone: the mean of its features, normalised like an output.
+      masks: appends a pilot for each of them, a query that stands for nothing, sees
+        what is under the mask, and neither hears nor is heard by the others. The idea
+        is that of Mask-Piloted Transformers (Zhang et al. 2023, section 3.2).
     """
     b, y, x, _ = features.shape
     if self.num_queries < 1:
       raise ValueError(f'num_queries must be at least 1, got {self.num_queries}')
-    sizes, seen = (y, x), None
+    sizes, seen, heard = (y, x), None, None
     if content is not None:
       inside = content.mask((y, x))
       sizes = (jnp.sum(inside[:, 0]), jnp.sum(inside[0]))
@@ -100,29 +105,43 @@ class QueryDecoder(nn.Module):
       'query_embed', nn.initializers.normal(1.0), (self.num_queries, self.width)
     ).astype(self.dtype)
     query = jnp.broadcast_to(query[None], (b, *query.shape))
+    if masks is not None:
+      count = masks.shape[1]
+      query = jnp.pad(query, ((0, 0), (0, count), (0, 0)))
+      everything = jnp.ones((self.num_queries, y * x), bool) if seen is None else seen
+      everything = jnp.broadcast_to(everything[None], (b, *everything.shape))
+      seen = jnp.concatenate([everything, under(masks, y)], axis=1)
+      heard = jnp.arange(self.num_queries + count) < self.num_queries
+      heard = (heard[:, None] & heard[None]) | jnp.eye(len(heard), dtype=bool)
     target, outputs = jnp.zeros_like(query), []
     norm = layer_norm('norm', self.dtype)
     for i in range(self.layers):
       target = DecoderLayer(
         self.heads, self.feed_forward, self.dropout, self.dtype, name=f'layer_{i}'
-      )(target, query, memory, position, seen, train)
+      )(target, query, memory, position, seen, train, heard)
       outputs.append(norm(target))
-    if masks is None:
-      return jnp.stack(outputs), None
-    return jnp.stack(outputs), norm(mask_pool(memory.reshape(b, y, x, -1), masks))
+    return jnp.stack(outputs)
 
 
-def mask_pool(
-  features: Float[Array, 'b y x d'], masks: Float[Array, 'b t h w']
-) -> Float[Array, 'b t d']:
-  """Returns the mean of the features under each mask; of an empty one, of them all.
+def mean_blocks(masks: Float[Array, 'b t h w'], side: int) -> Float[Array, 'b t y x']:
+  """Returns the mean of every square of `side` pixels.
 
-  Args:
-    features: on a coarser grid.
-    masks: binary; their sides are multiples of the grid's.
+  Raises:
+    ValueError: the sides of the masks are no multiples of it.
   """
-  (b, t, h, w), (y, x) = masks.shape, features.shape[1:3]
-  weight = jnp.mean(masks.reshape(b, t, y, h // y, x, w // x), axis=(3, 5))
-  weight = weight + 1e-6
-  weight = weight / jnp.sum(weight, axis=(2, 3), keepdims=True)
-  return jnp.einsum('byxd,btyx->btd', features, weight.astype(features.dtype))
+  b, t, h, w = masks.shape
+  if h % side or w % side:
+    raise ValueError(f'masks of {h}x{w} pixels are no squares of {side}x{side}')
+  return jnp.mean(masks.reshape(b, t, h // side, side, w // side, side), axis=(3, 5))
+
+
+def coverage(masks: Float[Array, 'b t h w'], rows: int) -> Float[Array, 'b t n']:
+  """Returns which part of each cell of a grid of so many rows every mask covers."""
+  b, t, h, _ = masks.shape
+  return mean_blocks(masks, h // rows).reshape(b, t, -1)
+
+
+def under(masks: Float[Array, 'b t h w'], rows: int) -> Bool[Array, 'b t n']:
+  """Returns the cells that a mask half covers, or else the most covered ones."""
+  part = coverage(masks, rows)
+  return part >= jnp.minimum(0.5, jnp.max(part, axis=-1, keepdims=True))

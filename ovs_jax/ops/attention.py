@@ -72,7 +72,27 @@ def _products(
   drop: Callable[[Array], Array] | None,
 ) -> Array:
   # Heads first, as batched products want them: XLA's own way there takes CPUs longer.
-  q, k, v = (jnp.swapaxes(x, -3, -2) for x in (q, k, v))
+  weights = attention_weights(q, k, mask=mask, bias=bias).astype(q.dtype)
+  if drop is not None:
+    weights = drop(weights)
+  mixed = jnp.einsum(
+    '...hnm,...hmd->...hnd',
+    weights,
+    jnp.swapaxes(v, -3, -2),
+    preferred_element_type=jnp.float32,
+  ).astype(q.dtype)
+  return jnp.swapaxes(mixed, -3, -2)
+
+
+def attention_weights(
+  q: Float[Array, '*b n h d'],
+  k: Float[Array, '*b m h d'],
+  *,
+  mask: Bool[Array, '*#b #h n m'] | None = None,
+  bias: Float[Array, '*#b #h n m'] | None = None,
+) -> Float[Array, '*b h n m']:
+  """Returns the softmax of `q @ k / sqrt(d) + bias`, in float32; see `attend`."""
+  q, k = (jnp.swapaxes(x, -3, -2) for x in (q, k))
   scores = jnp.einsum(
     '...hnd,...hmd->...hnm',
     q * (q.shape[-1] ** -0.5),
@@ -83,13 +103,7 @@ def _products(
     scores = scores + bias
   if mask is not None:
     scores = jnp.where(mask, scores, _HIDDEN)
-  weights = jax.nn.softmax(scores, axis=-1).astype(q.dtype)
-  if drop is not None:
-    weights = drop(weights)
-  mixed = jnp.einsum(
-    '...hnm,...hmd->...hnd', weights, v, preferred_element_type=jnp.float32
-  ).astype(q.dtype)
-  return jnp.swapaxes(mixed, -3, -2)
+  return jax.nn.softmax(scores, axis=-1)
 
 
 def _cudnn_takes(

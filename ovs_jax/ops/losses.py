@@ -9,6 +9,7 @@ from ovs_jax.ops.resize import EXACT, resize_bilinear
 
 FOCAL_ALPHA = 0.25  # with gamma 2, which is written out below
 NO_OBJECT_WEIGHT = 0.1  # of the no-object class in the cross entropy
+_LEAST_SHARE = 1e-5  # of attention, below which its loss grows no more
 # Weights of the set loss: cross entropy, focal, dice (OVSeg section 4.1).
 SET_WEIGHTS = {'ce': 1.0, 'mask': 20.0, 'dice': 1.0}
 
@@ -89,6 +90,32 @@ def naming_loss(
   count = jnp.maximum(jnp.sum(valid), 1)
   right = valid & (jnp.argmax(logits, axis=-1) == labels)
   return jnp.sum(jnp.where(valid, ce, 0.0)) / count, jnp.sum(right) / count
+
+
+def attention_loss(
+  weights: Float[Array, 'b h q n'],
+  parts: Float[Array, 'b t n'],
+  valid: Bool[Array, 'b t'],
+  queries: Int[Array, 'b t'],
+) -> tuple[Float[Array, ''], Float[Array, '']]:
+  """Asks every head of a query to look at the target that it is matched with.
+
+  Args:
+    weights: of the cross-attention.
+    parts: which part of each cell a target covers.
+    valid: which targets are real.
+    queries: the query matched to each target (`ops.matching.match`).
+
+  Returns:
+    Minus the logarithm of the attention that falls on the target, and that attention,
+    0..1; both are means over heads and valid targets, and 0 without targets.
+  """
+  weights = jnp.take_along_axis(weights, queries[:, None, :, None], axis=2)  # b h t n
+  share = jnp.einsum('bhtn,btn->bth', weights, parts)
+  share = jnp.where(valid[..., None], share, 0.0)
+  loss = jnp.where(valid[..., None], -jnp.log(share + _LEAST_SHARE), 0.0)
+  count = jnp.maximum(jnp.sum(valid), 1) * weights.shape[1]
+  return jnp.sum(loss) / count, jnp.sum(share) / count
 
 
 def contrastive_loss(

@@ -151,13 +151,18 @@ def test_held_out_classes_become_void(kept: tuple[int, ...]) -> None:
   np.testing.assert_array_equal(got, np.where(np.isin(label, kept), label, VOID))
 
 
-def paste(seed: int, other: dict[str, Any]) -> np.ndarray:
+def paste(seed: int, *others: dict[str, Any]) -> np.ndarray:
   """Returns the label that comes of `copy_paste(0.1)` into class 0."""
+  seeds = [example(seed + 100 * i)['seed'] for i in range(len(others))]
   fields = {
     'image': np.zeros((20, 30, 3), np.uint8),
     'label': np.zeros((20, 30), np.uint8),
   }
-  given = {**example(seed, **fields), 'other': other}
+  seeded = zip(others, seeds, strict=True)
+  given = {
+    **example(seed, **fields),
+    'others': tuple({**other, 'seed': own} for other, own in seeded),
+  }
   done = {name: np.asarray(x) for name, x in augment.copy_paste(0.1)(given).items()}
   assert set(done) == {'image', 'label', 'seed'}
   # The picture moves along with its labels.
@@ -187,6 +192,25 @@ def test_small_things_are_pasted_together() -> None:
     np.testing.assert_array_equal(pasted, want)
     seen.add(shift)
   assert len(seen) > 8
+
+
+def test_the_last_scene_lies_in_front() -> None:
+  others = []
+  for name in (1, 2):
+    label = np.full((20, 30), VOID, np.uint8)
+    label[8:12, 10:20] = name
+    image = np.where(label[..., None] == name, [10 * name, 20 * name, 30 * name], 0)
+    others.append({'label': label, 'image': image.astype(np.uint8)})
+  others = [{n: tf.constant(x) for n, x in other.items()} for other in others]
+  hidden = 0
+  for seed in range(12):
+    alone = paste(seed, others[0])
+    both = paste(seed, *others)
+    inside = both == 2
+    assert 0 < inside.sum() <= 40
+    np.testing.assert_array_equal(both[~inside], alone[~inside])
+    hidden += (alone[inside] == 1).sum()
+  assert hidden > 0
 
 
 def test_a_companion_may_have_another_size() -> None:

@@ -81,26 +81,32 @@ class TestTraining:
 
   @pytest.mark.parametrize('count', [1, 2])
   def test_companions_are_other_examples(self, builder: Any, count: int) -> None:
-    def pairs(**changes: Any) -> list[tuple[bytes, bytes]]:
+    def triples(**changes: Any) -> list[tuple[bytes, bytes, bytes]]:
       batches = pipeline.train_batches(
         builder,
         'train',
-        [transforms.keep('image_id', 'other')],
+        [transforms.keep('image_id', 'others')],
         companion=[transforms.keep('image_id')],
+        companions=2,
         **{'batch_size': 10, 'seed': 0, 'start': 0, **changes},
       )
       return [
-        pair
+        triple
         for batch in itertools.islice(batches, 6 - changes.get('start', 0))
-        for pair in zip(batch['image_id'], batch['other']['image_id'], strict=True)
+        for triple in zip(
+          batch['image_id'], *(x['image_id'] for x in batch['others']), strict=True
+        )
       ]
 
-    whole = pairs()
-    assert [[one.decode() for one, _ in whole[:10]]] == ids(stream(builder, 1))
-    assert len({two for _, two in whole[:30]}) == 30  # each once an epoch
-    assert sum(one == two for one, two in whole) < 10
-    assert pairs(start=4) == whole[40:]
-    parts = [pairs(process_index=i, process_count=count) for i in range(count)]
+    whole = triples()
+    assert [[one.decode() for one, *_ in whole[:10]]] == ids(stream(builder, 1))
+    columns = list(zip(*whole, strict=True))
+    for column in columns[1:]:
+      assert len(set(column[:30])) == 30  # each once an epoch
+    for one, two in itertools.combinations(columns, 2):
+      assert sum(x == y for x, y in zip(one, two, strict=True)) < 10
+    assert triples(start=4) == whole[40:]
+    parts = [triples(process_index=i, process_count=count) for i in range(count)]
     assert sorted(sum(parts, [])) == sorted(whole)
 
   def test_too_few_examples_are_an_error(self, builder: Any) -> None:

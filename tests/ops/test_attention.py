@@ -10,7 +10,7 @@ import pytest
 
 from ovs_jax.core.types import Array
 from ovs_jax.ops import attention
-from ovs_jax.ops.attention import attend
+from ovs_jax.ops.attention import attend, attention_weights
 
 B, N, M, H, D = 2, 6, 10, 3, 8
 # Of results of about 1: rounding of the inputs, and of sums of products.
@@ -92,6 +92,17 @@ def test_a_query_that_sees_nothing_gets_the_mean(implementation: str) -> None:
   np.testing.assert_allclose(out[1, 2], draw()[2][1].mean(axis=0), atol=1e-6)
   assert all(np.isfinite(x).all() for x in grads)
   assert not grads[0][1, 2].any()
+
+
+def test_weights_are_those_of_the_values() -> None:
+  q, k, v, _ = draw()
+  mask = MASKS['one for all']
+  weights = attention_weights(q, k, mask=mask)
+  assert weights.shape == (B, H, N, M)
+  np.testing.assert_allclose(weights.sum(axis=-1), 1, rtol=1e-6)
+  assert not np.asarray(weights)[:, :, ~mask[0, 0]].any()
+  mixed = np.einsum('bhnm,bmhd->bnhd', weights, v)
+  np.testing.assert_allclose(mixed, expected(q, k, v, mask), atol=1e-6)
 
 
 def test_weights_are_dropped_after_the_softmax() -> None:

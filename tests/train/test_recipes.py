@@ -2,6 +2,8 @@
 
 import math
 import pathlib
+from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -53,65 +55,78 @@ def test_pretraining_sees_captioned_images(data_dir: str) -> None:
 
 
 class TestProposer:
-  def test_features_that_queries_see_get_a_loss_of_their_own(
-    self, data_dir: str, clip_run: pathlib.Path
-  ) -> None:
+  def loss(
+    self, data_dir: str, clip_run: pathlib.Path, **settings: Any
+  ) -> tuple[Callable[[Params], Any], Params]:
+    """Returns `deep_loss` with `settings` on a batch, and drawn parameters."""
     config = tiny_configs.proposer(data_dir, str(clip_run))
     recipe = Proposer(config)
     params = recipe.init(jax.random.key(1))
     batch = jax.tree.map(jnp.asarray, next(recipe.batches(0)))
-    losses = [
-      deep_loss(
-        recipe.model,
-        params,
-        batch,
-        jax.random.key(0),
-        text=recipe._text,
-        weights=dict(config.train.set_weights),
-        pooled_weight=weight,
-      )
-      for weight in (0.0, 0.5, 2.0)
-    ]
-    (plain, without), (half, metrics), (more, _) = losses
-    assert 'pooled' not in without and metrics['pooled'] > 0
-    np.testing.assert_allclose(half - plain, 0.5 * metrics['pooled'], rtol=1e-3)
-    np.testing.assert_allclose(more - plain, 2.0 * metrics['pooled'], rtol=1e-3)
 
-  def test_without_weights_of_the_set_only_what_queries_see_learns(
+    def loss(params: Params) -> Any:
+      given = {'weights': dict(config.train.set_weights), **settings}
+      key = jax.random.key(0)
+      return deep_loss(recipe.model, params, batch, key, text=recipe._text, **given)
+
+    return loss, params
+
+  @pytest.mark.parametrize(
+    ('setting', 'metric'),
+    [('pilot_weight', 'pilot'), ('attention_weight', 'attention')],
+  )
+  def test_auxiliary_losses_count_as_much_as_they_weigh(
+    self, data_dir: str, clip_run: pathlib.Path, setting: str, metric: str
+  ) -> None:
+    results = []
+    for weight in (0.0, 0.5, 2.5):
+      loss, params = self.loss(data_dir, clip_run, **{setting: weight})
+      results.append(loss(params))
+    (_, without), (half, metrics), (more, _) = results
+    assert metric not in without and metrics[metric] > 0
+    # One decoder layer: what is logged is the whole.
+    np.testing.assert_allclose(more - half, 2.0 * metrics[metric], rtol=1e-3)
+
+  def test_pilots_learn_masks_with_the_weights_of_the_others(
     self, data_dir: str, clip_run: pathlib.Path
   ) -> None:
-    recipe = Proposer(tiny_configs.proposer(data_dir, str(clip_run)))
-    params = recipe.init(jax.random.key(1))
-    batch = jax.tree.map(jnp.asarray, next(recipe.batches(0)))
+    plain, params = self.loss(data_dir, clip_run)
+    piloted, _ = self.loss(data_dir, clip_run, pilot_weight=1.0)
+    (_, before), (total, after) = plain(params), piloted(params)
+    assert after['mask'] > before['mask'] and after['dice'] > before['dice']
+    np.testing.assert_allclose(after['ce'], before['ce'], rtol=1e-5)
+    want = 3 * after['ce'] + 20 * after['mask'] + 5 * after['dice'] + after['pilot']
+    np.testing.assert_allclose(total, want, rtol=1e-5)
 
-    def loss(params: Params) -> jax.Array:
-      return deep_loss(
-        recipe.model,
-        params,
-        batch,
-        jax.random.key(0),
-        text=recipe._text,
-        weights={'ce': 0.0, 'mask': 0.0, 'dice': 0.0},
-        pooled_weight=1.0,
-      )[0]
-
-    gradients = flatten(jax.jit(jax.grad(loss))(params))
+  def test_without_weights_of_the_set_only_pilots_learn(
+    self, data_dir: str, clip_run: pathlib.Path
+  ) -> None:
+    weights = {'ce': 0.0, 'mask': 0.0, 'dice': 0.0}
+    loss, params = self.loss(data_dir, clip_run, weights=weights, pilot_weight=1.0)
+    gradients = flatten(jax.jit(jax.grad(lambda p: loss(p)[0]))(params))
     moved = {path.split('/')[0] for path, x in gradients.items() if np.any(x)}
     assert moved == {'backbone', 'query_decoder', 'class_embed', 'no_object'}
-    inside = {
-      p.split('/')[1] for p, x in gradients.items() if 'decoder' in p and x.any()
-    }
-    assert inside == {'input_proj', 'norm'}
+    assert not np.any(gradients['query_decoder/query_embed'])
+
+  def test_masks_may_be_compared_at_a_coarser_grid(
+    self, data_dir: str, clip_run: pathlib.Path
+  ) -> None:
+    (fine, params), (coarse, _) = (
+      self.loss(data_dir, clip_run, mask_stride=stride) for stride in (1, 2)
+    )
+    (_, one), (_, two) = fine(params), coarse(params)
+    assert one['mask'] != two['mask']
+    np.testing.assert_allclose(one['mask'], two['mask'], rtol=0.05)
 
   def test_things_of_other_scenes_are_pasted(
     self, data_dir: str, clip_run: pathlib.Path
   ) -> None:
     config = tiny_configs.proposer(data_dir, str(clip_run))
     with config.unlocked():
-      config.train.paste = 0.0
+      config.train.paste_scenes = 0
     plain = next(Proposer(config).batches(0))
     with config.unlocked():
-      config.train.paste = 0.15
+      config.train.paste_scenes = 2
     pasted = next(Proposer(config).batches(0))
     again = next(Proposer(config).batches(0))
     for name in plain:

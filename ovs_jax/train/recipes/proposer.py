@@ -1,5 +1,6 @@
 """Training MaskFormer with CLIP's text embeddings as classes (OVSeg, section 3.2)."""
 
+import math
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -9,15 +10,16 @@ import numpy as np
 
 from ovs_jax.core.checkpoint import load_model
 from ovs_jax.core.tree import difference
-from ovs_jax.core.types import Array, Batch, Float, Metrics, Params
+from ovs_jax.core.types import Array, Batch, Bool, Float, Int, Metrics, Params
 from ovs_jax.data import augment, load_dataset, load_names, transforms
 from ovs_jax.data.pipeline import train_batches
 from ovs_jax.models import backbones
 from ovs_jax.models.class_text import embed_names
 from ovs_jax.models.clip import ClipConfig
 from ovs_jax.models.maskformer import MaskFormer, MaskFormerConfig, init_maskformer
+from ovs_jax.models.query_decoder import coverage, mean_blocks
 from ovs_jax.ops.ensemble import class_logits
-from ovs_jax.ops.losses import naming_loss, set_losses
+from ovs_jax.ops.losses import attention_loss, naming_loss, set_losses
 from ovs_jax.ops.matching import match
 from ovs_jax.train.state import draw_params
 
@@ -89,22 +91,17 @@ class Proposer:
       batch_size=c.train.batch_size,
       seed=c.seed,
       start=start,
-      companion=self._companion(),
+      companion=[augment.only_classes(self.seen), transforms.random_flip],
+      companions=c.train.paste_scenes,
       process_index=jax.process_index(),
       process_count=jax.process_count(),
     ):
       yield {**batch, 'classes': self._row[batch['classes']]}
 
-  def _companion(self) -> list[transforms.Transform]:
-    """What becomes of the scene that things are copied from."""
-    if not self.config.train.paste:
-      return []
-    return [augment.only_classes(self.seen), transforms.random_flip]
-
   def _augmentation(self) -> list[transforms.Transform]:
     c = self.config.train
     steps = [augment.only_classes(self.seen)]
-    if c.paste:
+    if c.paste_scenes:
       steps.append(augment.copy_paste(c.paste))
     if c.shortest or c.crop:
       steps.append(augment.jittered_crop(c.shortest, c.longest, c.crop))
@@ -116,7 +113,12 @@ class Proposer:
   def loss(self, params: Params, batch: Batch, key: Array) -> tuple[Array, Metrics]:
     """The set loss, summed over all decoder layers, each with its own matching."""
     c = self.config.train
-    settings = {'weights': dict(c.set_weights), 'pooled_weight': c.pooled_weight}
+    settings = {
+      'weights': dict(c.set_weights),
+      'pilot_weight': c.pilot_weight,
+      'attention_weight': c.attention_weight,
+      'mask_stride': c.mask_stride,
+    }
     return deep_loss(self.model, params, batch, key, text=self._text, **settings)
 
   def project(self, params: Params) -> Params:
@@ -132,9 +134,11 @@ def deep_loss(
   *,
   text: Float[Array, 'k d'],
   weights: Mapping[str, float],
-  pooled_weight: float = 0.0,
+  pilot_weight: float = 0.0,
+  attention_weight: float = 0.0,
+  mask_stride: int = 1,
 ) -> tuple[Array, Metrics]:
-  """The set loss, summed over all decoder layers, and that of the last.
+  """The losses, summed over all decoder layers, and those of the last.
 
   Args:
     model: sizes of the proposer.
@@ -143,33 +147,71 @@ def deep_loss(
       `text`, `valid` (b, t).
     key: of dropout.
     text: L2-normalised embeddings of the classes.
-    weights: of `ce`, `mask` and `dice`; if they are all 0 there are no queries.
-    pooled_weight: of the cross entropy of the features that queries attend to, taken
-      together under each target's mask.
+    weights: of `ce`, `mask` and `dice`; if they are all 0 the queries learn nothing.
+    pilot_weight: of the cross entropy of queries that look at one target each; their
+      masks have the weights of the others'. 0: there are none.
+    attention_weight: of `attention_loss`, which the matched queries get.
+    mask_stride: pixels to a side of what masks are compared in.
   """
-  masks = batch['masks'].astype(jnp.float32)
-  out = MaskFormer(model).apply(
+  masks = mean_blocks(batch['masks'].astype(jnp.float32), mask_stride)
+  out, seen = MaskFormer(model).apply(
     {'params': params},
     batch['image'].astype(jnp.float32),
     train=True,
     all_layers=True,
-    masks=masks if pooled_weight else None,
+    masks=masks if pilot_weight else None,
     rngs={'dropout': key},
+    mutable=['intermediates'] if attention_weight else [],
   )
   text = jnp.concatenate([text, out.no_object])
-  classes, valid = batch['classes'], batch['valid']
-  total, metrics = 0.0, {}
-  for layer in range(model.layers if any(weights.values()) else 0):
-    logits = class_logits(out.embeddings[layer], text)
-    args = (logits, out.mask_logits[layer], classes, masks, valid)
-    losses = set_losses(*args, match(*args))
-    total += sum(weights[name] * value for name, value in losses.items())
-    metrics = losses  # of the last layer
-  if pooled_weight:
-    value, right = naming_loss(class_logits(out.pooled, text), classes, valid)
-    total += pooled_weight * value
-    metrics = {**metrics, 'pooled': value, 'pooled_accuracy': right}
-  return total, metrics
+  targets = (batch['classes'], masks, batch['valid'])
+  factors = {**weights, 'pilot': pilot_weight, 'attention': attention_weight}
+  total, losses = 0.0, {}
+  for layer in range(model.layers):
+    logits, proposed = class_logits(out.embeddings[layer], text), out.mask_logits[layer]
+    losses = {}
+    if any(weights.values()):
+      queried = (logits[:, : model.num_queries], proposed[:, : model.num_queries])
+      matched = match(*queried, *targets)
+      losses = set_losses(*queried, *targets, matched)
+      if attention_weight:
+        looks = seen['intermediates']['query_decoder'][f'layer_{layer}']['cross_attn']
+        losses |= _attention(looks['weights'][0], masks, targets[-1], matched)
+    if pilot_weight:
+      pilots = (logits[:, model.num_queries :], proposed[:, model.num_queries :])
+      losses = _with_pilots(losses, *pilots, *targets)
+    total += sum(factors[name] * x for name, x in losses.items() if name in factors)
+  return total, losses
+
+
+def _attention(
+  weights: Float[Array, 'b h q n'],
+  masks: Float[Array, 'b t h w'],
+  valid: Bool[Array, 'b t'],
+  queries: Int[Array, 'b t'],
+) -> Metrics:
+  """Where the queries look: the loss, and the share that falls on their targets."""
+  h, w = masks.shape[-2:]
+  rows = math.isqrt(weights.shape[-1] * h // w)
+  loss, share = attention_loss(weights, coverage(masks, rows), valid, queries)
+  return {'attention': loss, 'attention_share': share}
+
+
+def _with_pilots(
+  losses: Metrics,
+  logits: Float[Array, 'b t k'],
+  mask_logits: Float[Array, 'b t y x'],
+  classes: Int[Array, 'b t'],
+  masks: Float[Array, 'b t h w'],
+  valid: Bool[Array, 'b t'],
+) -> Metrics:
+  """Adds the loss of the pilots' names, and those of their masks to the queries'."""
+  name, right = naming_loss(logits, classes, valid)
+  if losses:
+    own = jnp.broadcast_to(jnp.arange(classes.shape[1]), classes.shape)
+    extra = set_losses(logits, mask_logits, classes, masks, valid, own)
+    losses = {**losses, **{key: losses[key] + extra[key] for key in ('mask', 'dice')}}
+  return {**losses, 'pilot': name, 'pilot_accuracy': right}
 
 
 def load_proposer(directory: str, model: MaskFormerConfig, drawn: Params) -> Params:
