@@ -14,7 +14,7 @@ from ovs_jax.core.types import VOID
 from ovs_jax.evaluate import report
 from ovs_jax.text import vocabulary
 
-METHODS = ('proposer', 'clip', 'ensemble_0.50', 'oracle_masks', 'oracle_classes')
+METHODS = ('proposer', 'clip', 'ensemble_0.20', 'oracle_masks', 'oracle_classes')
 KEYS = ('miou', 'miou_seen', 'miou_unseen', 'miou_predicted_too', 'pixel_accuracy')
 
 
@@ -42,7 +42,7 @@ def evaluation(directory: pathlib.Path, first: float) -> None:
     directory / 'pictures.npz',
     image=np.zeros((2, 8, 10, 3), np.uint8),
     label=label,
-    **{'ensemble_0.50': np.full((2, 8, 10), 5, np.int16)},
+    **{'ensemble_0.20': np.full((2, 8, 10), 5, np.int16)},
   )
 
 
@@ -75,10 +75,31 @@ def test_every_number_has_its_row() -> None:
   used = {row[key] for row in rows for key in KEYS}
   for source, names in (
     (frozen, METHODS),
-    (adapted, ('clip', 'ensemble_0.50', 'oracle_masks')),
+    (adapted, ('clip', 'ensemble_0.20', 'oracle_masks')),
   ):
     for name in names:
       assert set(source['methods'][name].values()) <= used, name
+
+
+def test_scores_among_seen_classes_have_none_of_the_unseen() -> None:
+  frozen, adapted = scores(0.0), scores(200.0)
+  values = dict.fromkeys(KEYS, 60.0) | {'miou_unseen': float('nan')}
+  frozen['methods'] |= {'proposer_seen': values, 'oracle_classes_seen': values}
+  rows = report.table_rows(frozen, adapted)[-2:]
+  assert [row['miou'] for row in rows] == [60.0, 60.0]
+  assert [row['miou_unseen'] for row in rows] == [None, None]
+  summary = {
+    'images': 1,
+    'dataset': 'd',
+    'seed': 0,
+    'vocabulary_sha256': 'x',
+    'rows': rows,
+    'crops': {'frozen': frozen['crops'], 'mpt': adapted['crops']},
+    'mining': {},
+    'stages': {},
+  }
+  text = report.markdown(summary, 0)
+  assert '| proposer alone, seen names only | 60.0 | 60.0 |  | 60.0 | 60.0 |' in text
 
 
 def test_the_whole_report(run: pathlib.Path) -> None:
@@ -106,5 +127,5 @@ def test_a_missing_evaluation_is_named(run: pathlib.Path) -> None:
 
 def test_pictures_of_another_method_are_refused(run: pathlib.Path) -> None:
   names = vocabulary.load('scenes')
-  with pytest.raises(ValueError, match=r"no label maps of 'clip'; .*ensemble_0\.50"):
+  with pytest.raises(ValueError, match=r"no label maps of 'clip'; .*ensemble_0\.20"):
     report.draw(run / 'evaluate_mpt', 'clip', names)

@@ -97,7 +97,7 @@ def test_a_query_that_sees_nothing_gets_the_mean(implementation: str) -> None:
 def test_weights_are_those_of_the_values() -> None:
   q, k, v, _ = draw()
   mask = MASKS['one for all']
-  weights = attention_weights(q, k, mask=mask)
+  weights = attention_weights(q, k, mask=jnp.asarray(mask))
   assert weights.shape == (B, H, N, M)
   np.testing.assert_allclose(weights.sum(axis=-1), 1, rtol=1e-6)
   assert not np.asarray(weights)[:, :, ~mask[0, 0]].any()

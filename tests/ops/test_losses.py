@@ -94,20 +94,21 @@ def test_naming_counts_valid_targets_alone():
 
 def test_attention_on_targets_by_hand():
   # Two heads, three queries, four cells; query 2 is matched with the first target.
-  weights = np.full((1, 2, 3, 4), 0.25, np.float32)
-  weights[0, :, 2] = [[0.5, 0.3, 0.2, 0.0], [0.1, 0.1, 0.8, 0.0]]
-  parts = np.array([[[1.0, 0.5, 0.0, 0.0], [0.0, 0.0, 0.0, 1.0]]], np.float32)
-  queries = np.array([[2, 0]])
+  weights = jnp.full((1, 2, 3, 4), 0.25)
+  rows = jnp.array([[0.5, 0.3, 0.2, 0.0], [0.1, 0.1, 0.8, 0.0]])
+  weights = weights.at[0, :, 2].set(rows)
+  parts = jnp.array([[[1.0, 0.5, 0.0, 0.0], [0.0, 0.0, 0.0, 1.0]]])
+  queries = jnp.array([[2, 0]])
   shares = [0.5 + 0.15, 0.1 + 0.05]
   loss, share = jax.jit(attention_loss)(
-    weights, parts, np.array([[True, False]]), queries
+    weights, parts, jnp.array([[True, False]]), queries
   )
   np.testing.assert_allclose(loss, -np.mean(np.log(shares)), rtol=1e-4)
   np.testing.assert_allclose(share, np.mean(shares), rtol=1e-6)
-  loss, share = attention_loss(weights, parts, np.array([[True, True]]), queries)
+  loss, share = attention_loss(weights, parts, jnp.array([[True, True]]), queries)
   np.testing.assert_allclose(loss, -np.mean(np.log([*shares, 0.25, 0.25])), rtol=1e-4)
   np.testing.assert_allclose(share, np.mean([*shares, 0.25, 0.25]), rtol=1e-6)
-  nothing = attention_loss(weights, parts, np.zeros((1, 2), bool), queries)
+  nothing = attention_loss(weights, parts, jnp.zeros((1, 2), bool), queries)
   assert nothing == (0, 0)
 
 
