@@ -100,7 +100,7 @@ def weighted_batches(
       data = pipeline._own_rows(data, local, process_index, process_count)
       data = data.map(seeded, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
       data = data.batch(local, drop_remainder=True).prefetch(4)
-      yield from data.as_numpy_iterator()
+      yield from pipeline.iterate(data)
     step, epoch = step + steps, epoch + 1
 
 

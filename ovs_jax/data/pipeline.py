@@ -25,6 +25,17 @@ Arrays = dict[str, np.ndarray]
 _GREY = np.round(255 * np.asarray(CLIP_MEAN)).astype(np.uint8)
 
 
+def iterate(data: tf.data.Dataset) -> Iterator[Any]:
+  """Yields NumPy arrays, without TensorFlow's tuner.
+
+  What it tunes is small here, and whoever ends an iterator waits for it to wake up: up
+  to a minute, for nothing, at the end of every epoch.
+  """
+  options = tf.data.Options()
+  options.autotune.enabled = False
+  return data.with_options(options).as_numpy_iterator()
+
+
 def _records(builder: Any, split: str, *, index: int, count: int) -> tf.data.Dataset:
   """Undecoded examples of one process, in the order of the files."""
   features = builder.info.features
@@ -123,7 +134,7 @@ def train_batches(
     data = tf.data.Dataset.zip(tuple(streams))
     data = data.map(apply(key), num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
     data = data.batch(local, drop_remainder=True).prefetch(4)
-    yield from data.as_numpy_iterator()
+    yield from iterate(data)
     epoch, first = epoch + 1, 0
 
 
@@ -201,7 +212,7 @@ def eval_batches(
   def examples_of(index: int, count: int) -> Iterator[dict[str, Any]]:
     data = _records(builder, split, index=index, count=count)
     data = data.map(apply, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
-    return data.prefetch(2 * batch_size).as_numpy_iterator()
+    return iterate(data.prefetch(2 * batch_size))
 
   stream = examples_of(process_index, process_count)
   last: list[dict[str, Any]] = []
@@ -247,4 +258,4 @@ def _pad(
 def examples(builder: Any, split: str) -> Iterator[dict[str, Any]]:
   """Yields every example once, decoded, with lists of captions as they are."""
   data = _records(builder, split, index=0, count=1)
-  yield from data.map(chain([_decoder(builder), decode])).as_numpy_iterator()
+  yield from iterate(data.map(chain([_decoder(builder), decode])))

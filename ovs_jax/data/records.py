@@ -26,7 +26,7 @@ class Broken:
 def encoded_examples(builder: Any, split: str) -> Iterator[dict[str, Any]]:
   """Yields every example once, in the order of the files; images are bytes."""
   records = pipeline._records(builder, split, index=0, count=1)
-  yield from records.as_numpy_iterator()
+  yield from pipeline.iterate(records)
 
 
 def decode_example(builder: Any, record: dict[str, Any]) -> dict[str, Any] | Broken:
