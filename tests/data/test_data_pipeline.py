@@ -1,6 +1,7 @@
 """The training stream as a function of (seed, step); evaluation as one pass."""
 
 import itertools
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -114,6 +115,18 @@ class TestTraining:
       stream(builder, 1, batch_size=33)
     with pytest.raises(ValueError, match='lower config.train.batch_size'):
       stream(builder, 1, batch_size=68, process_count=2)
+
+
+def test_no_iterator_waits_for_the_tuner(monkeypatch: pytest.MonkeyPatch) -> None:
+  tuned = []
+
+  def iterate(data: tf.data.Dataset) -> Iterator[Any]:
+    tuned.append(data.options().autotune.enabled)
+    return iter(())
+
+  monkeypatch.setattr(tf.data.Dataset, 'as_numpy_iterator', iterate)
+  assert list(pipeline.iterate(tf.data.Dataset.range(3))) == []
+  assert tuned == [False]
 
 
 class TestEvaluation:
