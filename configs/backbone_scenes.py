@@ -2,7 +2,7 @@
 
 Stands for the ImageNet weights that the paper's backbones start from.
 Needs runs/quickstart/clip (or --config.init.clip=DIR).
-Expected: see "Results" in README.md. Hardware: 2 CPU cores; about 2 minutes.
+Expected: see "Results" in README.md. Hardware: 2 CPU cores; about 4 minutes.
 Command: launch/run.sh --config=configs/backbone_scenes.py
 """
 

@@ -2,7 +2,7 @@
 
 Needs runs/quickstart/clip and runs/quickstart/backbone (or --config.init.clip=DIR and
 --config.init.proposer=DIR).
-Expected: see "Results" in README.md. Hardware: 2 CPU cores; about 4 minutes.
+Expected: see "Results" in README.md. Hardware: 2 CPU cores; about 3 minutes.
 Command: launch/run.sh --config=configs/proposer_scenes.py
 """
 

@@ -2,7 +2,7 @@
 
 Reproduces: the pipeline of the paper on the embedded world `scenes`: CLIP, proposer,
 mined pairs, mask prompt tuning, evaluation on classes whose masks were never seen.
-Expected: see "Results" in README.md. Hardware: 2 CPU cores, 4 GB; 10 to 13 minutes.
+Expected: see "Results" in README.md. Hardware: 2 CPU cores, 4 GB; about 12 minutes.
 Command: launch/run.sh
 """
 
