@@ -140,7 +140,7 @@ class MaskFormer(nn.Module):
     size: Int[Array, '2'] | None = None,
     train: bool = False,
     all_layers: bool = False,
-    masks: Float[Array, 'b t h w'] | None = None,
+    masks: Float[Array, 'b t y x'] | None = None,
   ) -> Proposals:
     """Proposes masks.
 
@@ -152,8 +152,7 @@ class MaskFormer(nn.Module):
         after it is not. None shows everything.
       train: whether dropout is active (needs the rng 'dropout').
       all_layers: returns every decoder layer (deep supervision), not only the last.
-      masks: for an auxiliary loss, queries that look at these alone follow the others
-        (`QueryDecoder`).
+      masks: appends a pilot for each (`QueryDecoder`); may be smaller than the image.
     """
     c = self.config
     dtype = jnp.dtype(c.dtype)

@@ -186,13 +186,13 @@ def deep_loss(
 
 def _attention(
   weights: Float[Array, 'b h q n'],
-  masks: Float[Array, 'b t h w'],
+  masks: Float[Array, 'b t y x'],
   valid: Bool[Array, 'b t'],
   queries: Int[Array, 'b t'],
 ) -> Metrics:
   """Where the queries look: the loss, and the share that falls on their targets."""
-  h, w = masks.shape[-2:]
-  rows = math.isqrt(weights.shape[-1] * h // w)
+  height, width = masks.shape[-2:]
+  rows = math.isqrt(weights.shape[-1] * height // width)
   loss, share = attention_loss(weights, coverage(masks, rows), valid, queries)
   return {'attention': loss, 'attention_share': share}
 
