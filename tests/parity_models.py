@@ -40,7 +40,7 @@ from ovs_jax.weighing import weigh
 DEMO = Settings(
   shortest=640, longest=2560, templates='vild', classifier='clip', weight=0.0
 )
-DEPTHS = {50: (3, 4, 6, 3), 101: (3, 4, 23, 3)}
+DEPTHS = {50: (3, 4, 6, 3), 101: (3, 4, 23, 3), 152: (3, 8, 36, 3)}
 
 
 def clip_config(c: dict[str, Any], inferred: ClipConfig) -> ClipConfig:

@@ -80,7 +80,8 @@ def pool16(pixels: np.ndarray) -> np.ndarray:
 def criterion(case: Case) -> None:
   """Matching, losses and their gradients, for every decoder layer."""
   c = case.config
-  count = max(c['counts']) + 1  # one padded target everywhere
+  # One padded target everywhere, as far as there are queries.
+  count = min(max(c['counts']) + 1, case.given('pred_logits').shape[1])
   targets = padded_targets(case, count)
   layers = [''] + [f'_aux{i}' for i in range(c['aux_layers'])]
   outputs = [
