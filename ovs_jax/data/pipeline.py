@@ -1,8 +1,8 @@
 """Batches from TFDS builders: for training forever, for evaluation once.
 
-The training stream is a pure function of (seed, step): each epoch is a fresh pipeline
-whose shuffle and augmentation follow from the seed and the epoch, and a resumed run
-skips records before they are decoded. So the state of the input is one integer, and it
+The training stream is a pure function of (seed, step): the shuffle and augmentation of
+each epoch follow from the seed and the epoch, and a resumed run skips records before
+they are decoded. So the state of the input is one integer, and it
 is the step that the checkpoint holds anyway.
 """
 
@@ -118,53 +118,48 @@ def train_batches(
     )
   read = [_decoder(builder), decode]
   apply = _seeded(chain([*read, *transforms]), chain([*read, *companion]))
-  epoch, first = divmod(start, per_epoch)
-  while True:
+  records = _records(builder, split, index=0, count=1)
+  begun, batches = divmod(start, per_epoch)
+
+  @as_written
+  def of_epoch(epoch: tf.Tensor) -> tf.data.Dataset:
+    """Its key, with every example and its companions, which have their own orders."""
     key = np.int64(seed) * 1_000_003 + epoch
-    # The companions have orders of their own.
-    streams = [
-      _records(builder, split, index=0, count=1)
-      .shuffle(min(total, _SHUFFLE), seed=int(order))
-      .take(per_epoch * batch_size)
-      .enumerate()
-      .skip(first * batch_size)
-      for order in (key, *(_companion_key(key, n) for n in range(companions)))
-    ]
+    seen = tf.where(epoch == begun, np.int64(batches) * batch_size, 0)
+    orders = [key, *_companion_keys(key, companions)]
+    streams = [records.shuffle(min(total, _SHUFFLE), seed=order) for order in orders]
+    streams = [x.take(per_epoch * batch_size).enumerate().skip(seen) for x in streams]
     streams = [_own_rows(x, local, process_index, process_count) for x in streams]
-    data = tf.data.Dataset.zip(tuple(streams))
-    data = data.map(apply(key), num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
-    data = data.batch(local, drop_remainder=True).prefetch(4)
-    yield from iterate(data)
-    epoch, first = epoch + 1, 0
+    return tf.data.Dataset.zip((tf.data.Dataset.from_tensors(key).repeat(), *streams))
+
+  # One pipeline for all epochs: small data sets would spend their time on building it.
+  data = tf.data.Dataset.range(begun, tf.int64.max).flat_map(of_epoch)
+  data = data.map(apply, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
+  data = data.batch(local, drop_remainder=True).prefetch(4)
+  yield from iterate(data)
 
 
-def _seeded(
-  transform: Transform, of_companion: Transform
-) -> Callable[[np.int64], Callable[..., Example]]:
-  """Returns, by the key of an epoch, what makes examples of enumerated records."""
+def _seeded(transform: Transform, of_companion: Transform) -> Callable[..., Example]:
+  """Returns what makes examples of an epoch's key and enumerated records."""
 
-  def of_epoch(key: np.int64) -> Callable[..., Example]:
-    @as_written
-    def apply(record: Any, *companions: Any) -> Example:
-      i, example = record
-      seeded = {**example, 'seed': tf.stack([tf.constant(key), 8 * i])}
-      if companions:
-        keys = [_companion_key(key, n) for n in range(len(companions))]
-        seeds = [tf.stack([tf.constant(other), 8 * i]) for other in keys]
-        seeded['others'] = tuple(
-          of_companion({**other, 'seed': seed})
-          for (_, other), seed in zip(companions, seeds, strict=True)
-        )
-      return transform(seeded)
+  @as_written
+  def apply(key: tf.Tensor, record: Any, *companions: Any) -> Example:
+    i, example = record
+    seeded = {**example, 'seed': tf.stack([key, 8 * i])}
+    if companions:
+      keys = _companion_keys(key, len(companions))
+      seeded['others'] = tuple(
+        of_companion({**other, 'seed': tf.stack([own, 8 * i])})
+        for own, (_, other) in zip(keys, companions, strict=True)
+      )
+    return transform(seeded)
 
-    return apply
-
-  return of_epoch
+  return apply
 
 
-def _companion_key(key: np.int64, index: int) -> np.int64:
-  """The key of an epoch's n-th companions; no epoch has a negative one."""
-  return ~(key + np.int64(index) * 1_000_000_007)
+def _companion_keys(key: tf.Tensor, count: int) -> list[tf.Tensor]:
+  """The keys of an epoch's companions; no epoch has a negative one."""
+  return [-1 - (key + np.int64(i) * 1_000_000_007) for i in range(count)]
 
 
 def _own_rows(

@@ -110,6 +110,19 @@ class TestTraining:
     parts = [triples(process_index=i, process_count=count) for i in range(count)]
     assert sorted(sum(parts, [])) == sorted(whole)
 
+  def test_the_pipeline_is_built_once_for_all_epochs(self, builder: Any) -> None:
+    traced = []
+
+    def note(example: transforms.Example) -> transforms.Example:
+      traced.append(1)
+      return KEEP_ID(example)
+
+    batches = pipeline.train_batches(
+      builder, 'train', [note], batch_size=TOTAL, seed=0, start=0
+    )
+    assert len(set(map(str, ids(list(itertools.islice(batches, 5)))))) == 5
+    assert len(traced) == 1
+
   def test_too_few_examples_are_an_error(self, builder: Any) -> None:
     with pytest.raises(ValueError, match='has 32 examples, fewer than one batch of 33'):
       stream(builder, 1, batch_size=33)
