@@ -14,8 +14,8 @@ from ovs_jax.core.types import Shaped, UInt8
 
 ImageLike = str | os.PathLike[str] | Image.Image | np.ndarray | jax.Array
 
-# What Pillow raises for files that are damaged or of another kind.
-_UNREADABLE = (
+# What Pillow (and SciPy) raise for files that are damaged or of another kind.
+UNREADABLE = (
   OSError,
   SyntaxError,
   ValueError,
@@ -23,6 +23,7 @@ _UNREADABLE = (
   LookupError,
   TypeError,
   OverflowError,
+  NotImplementedError,
   struct.error,
   zlib.error,
 )
@@ -60,7 +61,7 @@ def read_image(path: str | os.PathLike[str]) -> UInt8[np.ndarray, 'h w 3']:
       f'{path} claims more than {2 * (Image.MAX_IMAGE_PIXELS or 0)} pixels; if that is '
       'so, make it smaller first'
     ) from error
-  except _UNREADABLE as error:
+  except UNREADABLE as error:
     reason = (str(error).splitlines() or [type(error).__name__])[0]
     if path.stat().st_size == 0:
       reason = 'the file is empty'

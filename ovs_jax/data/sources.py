@@ -9,8 +9,6 @@ import dataclasses
 import io
 import os
 import pathlib
-import struct
-import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent import futures
 from typing import Any, TypeVar
@@ -18,6 +16,7 @@ from typing import Any, TypeVar
 import numpy as np
 from PIL import Image, ImageOps
 
+from ovs_jax.core.images import UNREADABLE
 from ovs_jax.core.types import Bool, Num, UInt8
 
 Labels = Num[np.ndarray, 'h w']
@@ -25,20 +24,6 @@ T, R = TypeVar('T'), TypeVar('R')
 
 _ORIENTATION = 0x0112  # EXIF: how the camera was held
 _SHOWN = 8  # problems per kind in a message
-# What Pillow and SciPy raise for files that are damaged or of another kind.
-_UNREADABLE = (
-  OSError,
-  SyntaxError,
-  ValueError,
-  EOFError,
-  LookupError,
-  TypeError,
-  OverflowError,
-  NotImplementedError,
-  struct.error,
-  zlib.error,
-  Image.DecompressionBombError,
-)
 
 
 @dataclasses.dataclass(frozen=True, order=True)
@@ -286,7 +271,7 @@ class Reader:
       return read(path)
     except FileNotFoundError:
       problems.append(Problem('missing', self.name(path)))
-    except _UNREADABLE as error:
+    except (*UNREADABLE, Image.DecompressionBombError) as error:
       reason = (str(error).splitlines() or [type(error).__name__])[0]
       if isinstance(error, Image.UnidentifiedImageError):
         reason = 'no known image format'

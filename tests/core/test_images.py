@@ -15,6 +15,9 @@ from ovs_jax.core.images import as_rgb, read_image, resize_shortest, shortest_si
 
 RGB = np.random.default_rng(0).integers(0, 256, (5, 7, 3)).astype(np.uint8)
 
+# A texture of a kind that Pillow knows and cannot read.
+DDS = struct.pack('<4s7I44x8I20x', b'DDS ', 124, 4103, 4, 4, 0, 0, 0, 32, *[0] * 7)
+
 
 def png_header(width, height):
   """A PNG that claims a size and holds nothing."""
@@ -150,6 +153,7 @@ class TestReadImage:
       (png_header(4, 4), 'expected a whole'),
       (png_header(4, 0), 'expected a whole'),
       (png_header(4, 4)[:20], 'expected a whole'),
+      (DDS, 'Unknown pixel format'),
       (png_header(60_000, 60_000), 'claims more than 178956970 pixels'),
     ],
   )
