@@ -23,7 +23,7 @@ UNREADABLE = (
   LookupError,
   TypeError,
   OverflowError,
-  NotImplementedError,
+  RuntimeError,  # of it NotImplementedError, and what the AVIF decoder raises
   struct.error,
   zlib.error,
 )

@@ -163,7 +163,7 @@ class TestReadImage:
     with pytest.raises(ValueError, match=f'photo.jpg.*{message}'):
       read_image(path)
 
-  @pytest.mark.parametrize('kind', ['jpeg', 'png', 'webp', 'tiff', 'gif'])
+  @pytest.mark.parametrize('kind', ['jpeg', 'png', 'webp', 'tiff', 'gif', 'avif'])
   @pytest.mark.parametrize('share', [0.02, 0.5, 0.9])
   def test_cut_off(self, tmp_path, kind, share):
     buffer = io.BytesIO()
