@@ -5,7 +5,7 @@ trains CoSeg in six, and evaluates all of it on pictures that nothing was chosen
 `configs/replicate.py:three` does so with three seeds (config.seed and the next two).
 The difficulty of the world was chosen on `clip`, settings on `train` and on scenes of
 another seed; see docs/results.md.
-Expected: see docs/results.md. Hardware: 2 CPU cores, 5 GB; 45 minutes for a seed.
+Expected: see docs/results.md. Hardware: 2 CPU cores, 5 GB; 40 to 60 minutes a seed.
 Command: launch/run.sh --config=configs/replicate.py
 """
 
