@@ -84,7 +84,8 @@ def test_json_and_scores(run, checkpoint, photos, tmp_path):
     assert found['box'] == [xs.min(), ys.min(), xs.max() + 1, ys.max() + 1]
   with np.load(tmp_path / 'out' / 'a_scores.npz') as arrays:
     assert set(arrays) == {'scores', 'names', 'boxes', 'labels', 'proposer', 'clip'}
-    np.testing.assert_array_equal(arrays['scores'], result.scores)
+    # Encoded by another program, which rounds differently with JAX 0.12.
+    np.testing.assert_allclose(arrays['scores'], result.scores, rtol=1e-5)
     np.testing.assert_allclose(
       arrays['clip'], result.proposals.clip, rtol=1e-3, atol=1e-6
     )
