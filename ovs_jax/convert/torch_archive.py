@@ -69,9 +69,8 @@ class _damaged:
 
   _KINDS = (
     EOFError,
-    NotImplementedError,  # a kind of compression
     OSError,
-    RuntimeError,  # encrypted
+    RuntimeError,  # encrypted, or compressed in a way that is not known
     struct.error,
     UnicodeDecodeError,
     zipfile.BadZipFile,

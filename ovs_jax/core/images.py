@@ -23,7 +23,7 @@ UNREADABLE = (
   LookupError,
   TypeError,
   OverflowError,
-  RuntimeError,  # of it NotImplementedError, and what the AVIF decoder raises
+  RuntimeError,  # a variant that Pillow lacks, or damaged AVIF
   struct.error,
   zlib.error,
 )

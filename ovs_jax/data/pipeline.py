@@ -2,8 +2,8 @@
 
 The training stream is a pure function of (seed, step): the shuffle and augmentation of
 each epoch follow from the seed and the epoch, and a resumed run skips records before
-they are decoded. So the state of the input is one integer, and it
-is the step that the checkpoint holds anyway.
+they are decoded. So the state of the input is one integer, and it is the step that the
+checkpoint holds anyway.
 """
 
 import itertools
