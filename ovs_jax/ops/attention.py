@@ -32,8 +32,8 @@ def attend(
 
   Without an `implementation`, NVIDIA's GPUs run cuDNN's fused kernel, which never holds
   the n x m weights, for what it takes: bfloat16 or float16, heads of at most 128 that
-  are a multiple of 8, no bias, no dropout, and with a mask even lengths. Everything
-  else, and so all of float32, is 'einsum'.
+  are a multiple of 8, no bias and no dropout. Odd lengths are padded for it, since its
+  gradient takes even ones only. Everything else, and so all of float32, is 'einsum'.
 
   Args:
     q: queries, not scaled.
@@ -48,7 +48,7 @@ def attend(
   Raises:
     ValueError: an unknown implementation, or one that cannot do what is asked.
   """
-  fused = _cudnn_takes(q, k, mask, bias, drop)
+  fused = _cudnn_takes(q, bias, drop)
   name = implementation or ('cudnn' if fused else 'einsum')
   lookup(dict.fromkeys(IMPLEMENTATIONS), name, 'implementation of attention')
   if name == 'einsum':
@@ -107,11 +107,7 @@ def attention_weights(
 
 
 def _cudnn_takes(
-  q: Array,
-  k: Array,
-  mask: Array | None,
-  bias: Array | None,
-  drop: Callable[[Array], Array] | None,
+  q: Array, bias: Array | None, drop: Callable[[Array], Array] | None
 ) -> bool:
   """Whether cuDNN has a kernel for this, forward and backward, on this device."""
   if jax.default_backend() != 'gpu' or bias is not None or drop is not None:
@@ -119,14 +115,12 @@ def _cudnn_takes(
   # '9.0' of an NVIDIA GPU; others say something else, such as 'gfx90a'.
   capability = str(getattr(jax.local_devices()[0], 'compute_capability', ''))
   version = re.fullmatch(r'(\d+)\.\d+', capability)
-  even = q.shape[-3] % 2 == 0 and k.shape[-3] % 2 == 0
   return (
     version is not None
     and int(version[1]) >= 8
     and q.dtype in (jnp.bfloat16, jnp.float16)
     and q.shape[-1] % 8 == 0
     and q.shape[-1] <= _LARGEST_HEAD
-    and (mask is None or even)
   )
 
 
@@ -141,7 +135,36 @@ def _library(
     lead = q.shape[:-3] if max(x.shape[:-3], default=1) > 1 else x.shape[:-3]
     return jnp.broadcast_to(x, (*lead, *x.shape[-3:])).reshape(-1, *x.shape[-3:])
 
-  out = jax.nn.dot_product_attention(
-    merged(q), merged(k), merged(v), merged(bias), merged(mask), implementation=name
-  )
+  if name == 'cudnn':
+    out = _cudnn(merged(q), merged(k), merged(v), merged(mask))
+  else:
+    out = jax.nn.dot_product_attention(
+      merged(q), merged(k), merged(v), merged(bias), merged(mask), implementation=name
+    )
   return out.reshape(q.shape)
+
+
+def _cudnn(q: Array, k: Array, v: Array, mask: Array | None) -> Array:
+  """JAX's, whose gradient refuses odd lengths: one more query, one more key.
+
+  The key is beyond the length that cuDNN is told. The query sees what it likes: nobody
+  reads what it gets, and so nothing flows back.
+  """
+  n, m = q.shape[1], k.shape[1]
+  query, key = n % 2, m % 2
+
+  def longer(x: Array, axis: int, rows: int, value: bool | float = 0.0) -> Array:
+    widths = [(0, rows * (i == axis)) for i in range(x.ndim)]
+    return jnp.pad(x, widths, constant_values=value) if rows else x
+
+  if mask is not None:
+    mask = longer(longer(mask, 2, query, True), 3, key, False)
+  out = jax.nn.dot_product_attention(
+    longer(q, 1, query),
+    longer(k, 1, key),
+    longer(v, 1, key),
+    mask=mask,
+    key_value_seq_lengths=jnp.full(len(k), m, jnp.int32) if key else None,
+    implementation='cudnn',
+  )
+  return out[:, :n]

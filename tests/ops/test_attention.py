@@ -1,15 +1,14 @@
 """Attention: right by hand, and the same by every implementation."""
 
-from types import SimpleNamespace
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pretended_gpu
 import pytest
 
 from ovs_jax.core.types import Array
-from ovs_jax.ops import attention
 from ovs_jax.ops.attention import attend, attention_weights
 
 B, N, M, H, D = 2, 6, 10, 3, 8
@@ -141,7 +140,7 @@ HALF = {'dtype': jnp.bfloat16, 'shape': (2, 50, 4, 64)}
     ({'shape': (2, 50, 4, 12)}, '9.0', False),
     ({'shape': (2, 50, 4, 256)}, '9.0', False),
     ({'shape': (2, 51, 4, 64)}, '9.0', True),
-    ({'shape': (2, 51, 4, 64), 'mask': True}, '9.0', False),
+    ({'shape': (2, 51, 4, 64), 'mask': True}, '9.0', True),
     ({'bias': True}, '9.0', False),
     ({'drop': True}, '9.0', False),
     ({}, '7.5', False),
@@ -155,14 +154,62 @@ def test_cudnn_is_chosen_for_what_it_takes(
   taken: bool,
   monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-  wanted = {'mask': False, 'bias': False, 'drop': False, **HALF, **changes}
-  x = jnp.zeros(wanted['shape'], wanted['dtype'])
-  given = [x if wanted[name] else None for name in ('mask', 'bias')]
+  wanted = {'bias': False, 'mask': False, 'drop': False, **HALF, **changes}
+  n = wanted['shape'][1]
+  x = jax.ShapeDtypeStruct(wanted['shape'], wanted['dtype'])
+  bias = jnp.zeros((1, 1, n, n)) if wanted['bias'] else None
+  mask = jnp.ones((1, 1, n, n), bool) if wanted['mask'] else None
   drop = jnp.negative if wanted['drop'] else None
-  device = SimpleNamespace(compute_capability=capability) if capability else None
-  monkeypatch.setattr(attention.jax, 'default_backend', lambda: 'gpu')
-  monkeypatch.setattr(attention.jax, 'local_devices', lambda: [device])
-  assert attention._cudnn_takes(x, x, *given, drop) == taken
+  pretended_gpu.pretend(monkeypatch, capability)
+  # What can be lowered forward only is not taken: a training would stop there.
+  assert cudnn_calls(x, mask=mask, bias=bias, drop=drop) == (2 if taken else 0)
+
+
+def cudnn_calls(x: jax.ShapeDtypeStruct, **options: Any) -> int:
+  """Calls of cuDNN in the gradient for `x` as queries, keys and values, exported."""
+
+  def loss(x: Array) -> Array:
+    return jnp.sum(attend(x, x, x, **options).astype(jnp.float32))
+
+  gradient = jax.jit(jax.value_and_grad(loss))
+  lowered = gradient.trace(x).lower(lowering_platforms=('cuda',)).as_text()
+  exported = pretended_gpu.export(gradient, x).mlir_module()
+  assert exported.count('__cudnn$fmha') == lowered.count('__cudnn$fmha')
+  return lowered.count('__cudnn$fmha')
+
+
+@pytest.mark.parametrize('mask', MASKS)
+@pytest.mark.parametrize('lengths', [(5, 9), (5, 10), (6, 9), (6, 10)])
+def test_padding_for_cudnn_changes_nothing(
+  lengths: tuple[int, int], mask: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+  n, m = lengths
+  q, k, v, weights = draw(jnp.bfloat16)
+  q, k, v, weights = q[:, :n], k[:, :m], v[:, :m], weights[:, :n]
+  allowed = None if MASKS[mask] is None else jnp.asarray(MASKS[mask])[:, :, :n, :m]
+
+  def loss(q: Array, k: Array, v: Array) -> Any:
+    out = attend(q, k, v, mask=allowed)
+    return jnp.sum(out.astype(jnp.float32) * weights.astype(jnp.float32)), out
+
+  gradient = jax.value_and_grad(loss, argnums=(0, 1, 2), has_aux=True)
+  plain = jax.jit(gradient)(q, k, v)
+  pretended_gpu.pretend(monkeypatch, '9.0')
+  library, seen = jax.nn.dot_product_attention, []
+
+  def stand_in(*args: Array, implementation: str, **options: Any) -> Array:
+    """JAX's other implementation of what cuDNN is asked for."""
+    seen.append((implementation, args[0].shape[1], args[1].shape[1]))
+    return library(*args, implementation='xla', **options)
+
+  monkeypatch.setattr(jax.nn, 'dot_product_attention', stand_in)
+  padded = jax.jit(lambda *given: gradient(*given))(q, k, v)
+  assert set(seen) == {('cudnn', 6, 10)}
+  for one, other in zip(jax.tree.leaves(plain), jax.tree.leaves(padded), strict=True):
+    assert one.shape == other.shape and one.dtype == other.dtype
+    np.testing.assert_allclose(
+      *(np.asarray(x, np.float32) for x in (one, other)), rtol=2e-2, atol=2e-2
+    )
 
 
 @pytest.mark.gpu
