@@ -10,7 +10,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from ovs_jax.core.flops import count_flops
+from ovs_jax.core.flops import count_work
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,7 +40,8 @@ def compile_program(function: Any, *args: Any, devices: int = 1) -> Program:
   """
   traced = function.trace(*args)
   shared = 1 if jax.default_backend() == 'cpu' else devices
-  return Program(traced.lower().compile(), count_flops(traced.jaxpr) / shared)
+  flops = sum(count_work(function, *args).values())
+  return Program(traced.lower().compile(), flops / shared)
 
 
 @dataclasses.dataclass(frozen=True)

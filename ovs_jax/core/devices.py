@@ -4,6 +4,7 @@ import math
 import resource
 import sys
 import time
+from collections.abc import Mapping
 
 import jax
 import jax.numpy as jnp
@@ -26,6 +27,15 @@ def matmul_peak(dtype: str = 'float32', *, side: int | None = None) -> float:
     jax.block_until_ready(product(x, x))
     best = min(best, time.perf_counter() - began)
   return 2 * side**3 / best
+
+
+def least_seconds(flops: Mapping[str, int]) -> float:
+  """Returns what products take at their measured peaks on one device.
+
+  Args:
+    flops: by type, as `core.flops.count_work` returns them.
+  """
+  return math.fsum(count / matmul_peak(dtype) for dtype, count in flops.items())
 
 
 def simulate_devices(count: int) -> None:

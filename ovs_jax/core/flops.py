@@ -3,11 +3,16 @@
 XLA's own count takes the body of a loop once, and so misses most of a scanned tower.
 """
 
+import contextvars
 import math
+from collections import Counter
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 from jax.extend import core
+
+_ONCE = contextvars.ContextVar('once', default=False)
 
 
 def count_flops(jaxpr: core.ClosedJaxpr | core.Jaxpr) -> int:
@@ -19,24 +24,71 @@ def count_flops(jaxpr: core.ClosedJaxpr | core.Jaxpr) -> int:
   Args:
     jaxpr: for example `jax.jit(f).trace(x).jaxpr`.
   """
-  jaxpr = getattr(jaxpr, 'jaxpr', jaxpr)
-  return sum(_equation(equation) for equation in jaxpr.eqns)
+  return _operations(jaxpr).total()
 
 
-def _equation(equation: Any) -> int:
+def count_work(program: Any, *args: Any) -> dict[str, int]:
+  """Returns the operations of a program by the type of their factors, as 'bfloat16'.
+
+  What the backward pass computes again, to hold less in memory, is not counted: it is
+  no work, and a step with and without it does the same. See `count_flops` otherwise.
+
+  Args:
+    program: what `jax.jit` returned.
+    args: its arguments, all of them arrays, or their shapes and types.
+  """
+  jaxpr = program.trace(*args).jaxpr
+  if _recomputed(jaxpr):
+    token = _ONCE.set(True)
+    try:  # another function, or JAX remembers what it traced
+      jaxpr = jax.jit(lambda *args: program.__wrapped__(*args)).trace(*args).jaxpr
+    finally:
+      _ONCE.reset(token)
+  return dict(_operations(jaxpr))
+
+
+def recomputes(wanted: bool) -> bool:
+  """Whether the backward pass shall compute something again: not while work is counted.
+
+  Args:
+    wanted: whether it shall otherwise.
+  """
+  return wanted and not _ONCE.get()
+
+
+def _recomputed(jaxpr: core.ClosedJaxpr | core.Jaxpr) -> bool:
+  for equation in getattr(jaxpr, 'jaxpr', jaxpr).eqns:
+    if equation.primitive.name in ('checkpoint', 'remat', 'remat2'):
+      return True
+    if any(_recomputed(x) for x in _inner(equation)):
+      return True
+  return False
+
+
+def _operations(jaxpr: core.ClosedJaxpr | core.Jaxpr) -> Counter[str]:
+  total = Counter()
+  for equation in getattr(jaxpr, 'jaxpr', jaxpr).eqns:
+    total += _equation(equation)
+  return total
+
+
+def _equation(equation: Any) -> Counter[str]:
   name, params = equation.primitive.name, equation.params
-  if name == 'dot_general':
-    return _product(equation)
-  if name == 'conv_general_dilated':
-    return _convolution(equation)
-  if name.startswith('dot_product_attention'):  # cuDNN's, of `ops.attention`
-    return _attention(equation)
+  for start, count in _COUNTS.items():
+    if name.startswith(start):
+      kind = jnp.result_type(*(x.aval.dtype for x in equation.invars[:2]))
+      return Counter({kind.name: count(equation)})
+  inner = [_operations(x) for x in _inner(equation)]
   if name == 'cond':
-    return max(count_flops(branch) for branch in params['branches'])
-  inner = sum(
-    count_flops(x) for x in jax.tree.leaves(params, is_leaf=_is_jaxpr) if _is_jaxpr(x)
-  )
-  return inner * params['length'] if name == 'scan' else inner
+    return max(inner, key=Counter.total)
+  turns = params['length'] if name == 'scan' else 1
+  return sum((Counter({k: n * turns for k, n in x.items()}) for x in inner), Counter())
+
+
+def _inner(equation: Any) -> list[core.ClosedJaxpr | core.Jaxpr]:
+  return [
+    x for x in jax.tree.leaves(equation.params, is_leaf=_is_jaxpr) if _is_jaxpr(x)
+  ]
 
 
 def _is_jaxpr(value: Any) -> bool:
@@ -63,3 +115,10 @@ def _attention(equation: Any) -> int:
   b, n, heads, size = equation.invars[0].aval.shape
   products = 4 if '_bwd' in equation.primitive.name else 2
   return products * 2 * b * heads * n * equation.invars[1].aval.shape[1] * size
+
+
+_COUNTS = {
+  'dot_general': _product,
+  'conv_general_dilated': _convolution,
+  'dot_product_attention': _attention,  # cuDNN's, of `ops.attention`
+}

@@ -8,6 +8,7 @@ from typing import Any
 import flax.linen as nn
 import jax.numpy as jnp
 
+from ovs_jax.core.flops import recomputes
 from ovs_jax.core.lookup import lookup
 from ovs_jax.core.types import Array, Bool, Float
 from ovs_jax.models.layers import Attention, gelu, layer_norm, linear
@@ -273,7 +274,7 @@ class ClipSegDecoder(nn.Module):
         x = _film(x, condition, films[step])
     x = jnp.broadcast_to(x, (b, k, *x.shape[2:]))
     x = x[:, :, 1 - start :].reshape(b * k, *grid, c.reduce_dim)
-    head = nn.remat(Head) if self.remat else Head
+    head = nn.remat(Head) if recomputes(self.remat) else Head
     x = head(c, self.dtype, name='head')(x)
     return x.reshape(b, k, *x.shape[1:])
 

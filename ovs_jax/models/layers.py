@@ -8,6 +8,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from ovs_jax.core.flops import recomputes
 from ovs_jax.core.types import Array, Bool, Float, Int
 from ovs_jax.ops.attention import attend, attention_weights
 
@@ -228,7 +229,7 @@ def clip_blocks(
   block, stacked.
   """
   start, end = span or (0, layers)
-  block = nn.remat(ClipBlock, prevent_cse=False) if remat else ClipBlock
+  block = nn.remat(ClipBlock, prevent_cse=False) if recomputes(remat) else ClipBlock
   scan = nn.scan(
     block,
     variable_axes={'params': 0},

@@ -9,6 +9,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from ovs_jax.core.flops import recomputes
 from ovs_jax.core.types import Array, Float
 from ovs_jax.models.content import Content, norm_mask, zero_outside
 from ovs_jax.models.layers import NORM_EPSILON
@@ -211,7 +212,7 @@ class ResNet(nn.Module):
       x = conv(x, content)
     # Zeros outside do as well as minus infinity here: the stem ends with a ReLU.
     x = zero_outside(max_pool(x), content)
-    block = nn.remat(Block, prevent_cse=True) if self.remat else Block
+    block = nn.remat(Block, prevent_cse=True) if recomputes(self.remat) else Block
     features = []
     for stage, (depth, width) in enumerate(
       zip(c.depths, c.stage_widths(), strict=True)

@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from ovs_jax.core.flops import recomputes
 from ovs_jax.core.types import Array, Bool, Float, Int
 from ovs_jax.models.content import Content, zero_outside
 from ovs_jax.models.layers import layer_norm, linear
@@ -274,7 +275,9 @@ class Swin(nn.Module):
   def _blocks(self, stage: int, train: bool) -> nn.Module:
     """One stage as a scan: it compiles once, and parameters are stacked on axis 0."""
     c = self.config
-    block = nn.remat(SwinBlock, prevent_cse=False) if self.remat else SwinBlock
+    block = (
+      nn.remat(SwinBlock, prevent_cse=False) if recomputes(self.remat) else SwinBlock
+    )
     scan = nn.scan(
       block,
       variable_axes={'params': 0},

@@ -9,6 +9,7 @@ them, so that a device holds (batch / devices) x chunk logits.
 import jax
 import jax.numpy as jnp
 
+from ovs_jax.core.flops import recomputes
 from ovs_jax.core.lookup import lookup
 from ovs_jax.core.types import Array, Bool, Float, Int
 from ovs_jax.ops.resize import EXACT
@@ -72,9 +73,9 @@ def grouped_contrastive_loss(
   start = jnp.full((count,), _NEVER, jnp.float32)
   carry = (start, start, start, jnp.zeros((count,), rows.dtype))
   # Logits are computed again on the way back.
-  (every, own, _, where), downs = jax.lax.scan(
-    jax.checkpoint(step), carry, jnp.arange(0, count, chunk)
-  )
+  turn = jax.checkpoint(step) if recomputes(True) else step
+  starts = jnp.arange(0, count, chunk)
+  (every, own, _, where), downs = jax.lax.scan(turn, carry, starts)
   loss = (jnp.mean(every - own) + jnp.sum(downs) / count) / 2
   return loss, jnp.mean(where == rows)
 

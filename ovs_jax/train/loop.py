@@ -11,9 +11,9 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from ovs_jax.core import hosts, sharding
 from ovs_jax.core.checkpoint import RunCheckpoints
-from ovs_jax.core.devices import matmul_peak
+from ovs_jax.core.devices import least_seconds
 from ovs_jax.core.files import check_writable
-from ovs_jax.core.flops import count_flops
+from ovs_jax.core.flops import count_work
 from ovs_jax.core.lookup import lookup
 from ovs_jax.core.preemption import Preemption, Stopped
 from ovs_jax.core.runlog import RunLog, Trace
@@ -203,8 +203,8 @@ def _run(
   placed = jax.tree.map(lambda x: x.sharding, state)
   step_program = jax.jit(step_function, donate_argnums=0, out_shardings=(placed, None))
   traced = step_program.trace(state, batch)
-  flops = count_flops(traced.jaxpr)
-  _summarize(config, mesh, numbers, flops)
+  flops = count_work(step_program, state, batch)
+  _summarize(config, mesh, numbers, sum(flops.values()))
   run = traced.lower().compile()
   log = RunLog(
     workdir,
@@ -212,7 +212,7 @@ def _run(
     start=start,
     steps=c.steps,
     batch_size=c.batch_size,
-    flops=flops / (matmul_peak() * jax.device_count()),
+    flops=least_seconds(flops) / jax.device_count(),
     silent=not hosts.primary(),
   )
   metrics: dict[str, float] = {}

@@ -10,6 +10,13 @@ def test_peaks_are_plausible() -> None:
   assert devices.peak_memory()['process'] > 50e6
 
 
+def test_each_type_has_its_own_peak(monkeypatch: pytest.MonkeyPatch) -> None:
+  peaks = {'float32': 2e9, 'bfloat16': 8e9}
+  monkeypatch.setattr(devices, 'matmul_peak', peaks.__getitem__)
+  assert devices.least_seconds({'float32': 10**9, 'bfloat16': 4 * 10**9}) == 1.0
+  assert devices.least_seconds({}) == 0.0
+
+
 def test_devices_are_simulated_before_jax_has_some() -> None:
   devices.simulate_devices(8)  # those of these tests
   with pytest.raises(ValueError, match='4 devices were asked for and JAX has 8'):

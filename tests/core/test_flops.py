@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from ovs_jax.core.flops import _equation, count_flops
+from ovs_jax.core.flops import _equation, count_flops, count_work, recomputes
 from ovs_jax.core.types import Array
 
 
@@ -67,8 +67,37 @@ def test_a_gradient_costs_three_products_of_a_layer() -> None:
   [('dot_product_attention_fwd_wrapper', 2), ('dot_product_attention_bwd_wrapper', 4)],
 )
 def test_a_fused_attention_counts_as_its_products(name: str, products: int) -> None:
-  query, key = (SimpleNamespace(aval=jnp.zeros((2, n, 3, 8))) for n in (5, 7))
+  query, key = (
+    SimpleNamespace(aval=jnp.zeros((2, n, 3, 8), jnp.bfloat16)) for n in (5, 7)
+  )
   equation = SimpleNamespace(
     primitive=SimpleNamespace(name=name), params={}, invars=[query, key, key]
   )
-  assert _equation(equation) == products * 2 * (2 * 3 * 5 * 7 * 8)
+  assert _equation(equation) == {'bfloat16': products * 2 * (2 * 3 * 5 * 7 * 8)}
+
+
+def test_work_is_told_by_the_type_of_the_factors() -> None:
+  def mixed(a: Array, b: Array) -> Array:
+    half = a.astype(jnp.bfloat16) @ b.astype(jnp.bfloat16)
+    return half.astype(jnp.float32) @ b.T + (a.astype(jnp.bfloat16) @ b)
+
+  shapes = [jax.ShapeDtypeStruct(shape, jnp.float32) for shape in ((3, 4), (4, 4))]
+  found = count_work(jax.jit(mixed), *shapes)
+  assert found == {'bfloat16': 2 * 3 * 4 * 4, 'float32': 2 * (2 * 3 * 4 * 4)}
+
+
+def test_what_is_computed_again_is_no_work() -> None:
+  def loss(layers: Array, x: Array) -> Array:
+    def layer(x: Array, w: Array) -> tuple[Array, None]:
+      return jnp.sin(jnp.sin(x @ w) @ w), None
+
+    layer = jax.checkpoint(layer) if recomputes(True) else layer
+    return jnp.sum(jax.lax.scan(layer, x, layers)[0])
+
+  program = jax.jit(jax.grad(loss, argnums=(0, 1)))
+  shapes = [jax.ShapeDtypeStruct(s, jnp.float32) for s in ((7, 4, 4), (3, 4))]
+  product = 2 * 3 * 4 * 4
+  assert count_work(program, *shapes) == {'float32': 7 * 2 * 3 * product}
+  # As it runs, the backward pass has both of a layer's products once more.
+  assert count_flops(program.trace(*shapes).jaxpr) == 7 * 2 * 4 * product
+  assert recomputes(True) and not recomputes(False)

@@ -14,6 +14,7 @@ import pytest
 import tiny_configs
 
 from ovs_jax.core.checkpoint import load_model
+from ovs_jax.core.devices import least_seconds
 from ovs_jax.core.preemption import Preemption, Stopped
 from ovs_jax.core.tree import flatten
 from ovs_jax.core.types import Array, Batch
@@ -130,10 +131,21 @@ def test_processes_ask_each_other(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_lines_say_where_time_and_memory_went(
-  data_dir: str, tmp_path: pathlib.Path, capsys: pytest.CaptureFixture
+  data_dir: str,
+  tmp_path: pathlib.Path,
+  capsys: pytest.CaptureFixture,
+  monkeypatch: pytest.MonkeyPatch,
 ) -> None:
   config = tiny_configs.pretraining(data_dir)
   config.train.update(profile=1, steps=5)
+  config.clip.update(dtype='bfloat16', remat=True)
+  counted = []
+
+  def seconds(flops: dict[str, int]) -> float:
+    counted.append(flops)
+    return least_seconds(flops)
+
+  monkeypatch.setattr(loop, 'least_seconds', seconds)
   loop.train(config, tmp_path)
   lines = [
     json.loads(line) for line in (tmp_path / 'metrics.jsonl').read_text().splitlines()
@@ -142,6 +154,8 @@ def test_lines_say_where_time_and_memory_went(
   # A line's own save is told by the next one.
   assert 0 < lines[2]['checkpoint_share'] < 1 and 'checkpoint_share' not in lines[3]
   assert all(0 < line['utilisation'] < 1 for line in lines)
+  # Against the peak of what the towers compute in, and that of the logits.
+  assert set(counted[0]) == {'bfloat16', 'float32'}
   assert all(line['memory_bytes'] > 50e6 for line in lines)
   assert list((tmp_path / 'profile').rglob('*.xplane.pb'))
   assert list((tmp_path / 'profile').rglob('perfetto_trace.json.gz'))
