@@ -21,7 +21,7 @@ from ovs_jax.core import hosts
 from ovs_jax.core.checkpoint import skip_noise
 from ovs_jax.core.files import check_writable, fingerprint
 from ovs_jax.core.lookup import lookup
-from ovs_jax.core.preemption import STOPPED_STATUS, Stopped
+from ovs_jax.core.preemption import STOPPED_STATUS, Stopped, apart
 from ovs_jax.core.programs import compile_sooner, keep_programs
 from ovs_jax.needs import check_needs
 from ovs_jax.pipeline import check_owner, run_pipeline
@@ -111,20 +111,30 @@ MODES = {
   'replicate': _replicate,
   'pipeline': _pipeline,
 }
+# Modes in which all processes work: they share it, or each has data of its own to
+# prepare. In others one does, and the others wait.
+TOGETHER = ('train', 'evaluate', 'benchmark', 'mine', 'prepare', 'pipeline')
 
 
 def run(mode: str, config: Any, workdir: pathlib.Path) -> dict[str, Any]:
   """Runs one job in `workdir`, which it claims for this configuration.
 
+  Returns:
+    The job's result; nothing where another process did it.
+
   Raises:
     ValueError, OSError: what the user can mend; the message says how.
+    Stopped: SIGTERM came, to whichever process.
   """
   job = lookup(MODES, mode, 'mode')
-  check_needs(config)
-  workdir = check_writable(workdir, megabytes=10)
-  check_owner(_plain(config), workdir)
-  jax.config.update('jax_disable_most_optimizations', not config.optimize_programs)
-  return job(config, workdir)
+  with apart(config.name):
+    if not hosts.primary() and mode not in TOGETHER:
+      return {}
+    check_needs(config)
+    workdir = check_writable(workdir, megabytes=10)
+    check_owner(_plain(config), workdir)
+    jax.config.update('jax_disable_most_optimizations', not config.optimize_programs)
+    return job(config, workdir)
 
 
 def _plain(config: Any) -> dict[str, Any]:

@@ -15,8 +15,6 @@ from ovs_jax.core.tree import flatten
 
 Run = Callable[[str, Any, pathlib.Path], dict[str, Any]]
 _DONE = 'done.json'
-# Modes in which all processes work; in others one does, and the others wait.
-TOGETHER = ('train', 'evaluate', 'mine')
 
 
 def run_pipeline(config: Any, workdir: pathlib.Path, run: Run) -> dict[str, Any]:
@@ -27,13 +25,15 @@ def run_pipeline(config: Any, workdir: pathlib.Path, run: Run) -> dict[str, Any]
   Args:
     config: with `order` (names) and `stages` (a configuration for each name).
     workdir: holds a directory for each stage.
-    run: from (mode, stage configuration, stage directory) to the stage's result.
+    run: from (mode, stage configuration, stage directory) to the stage's result; all
+      processes call it, and it begins when all have.
 
   Returns:
     The results of all stages by name.
 
   Raises:
     ValueError: a finished stage belongs to another configuration.
+    Stopped: `run` was; the stages before are finished.
   """
   results: dict[str, Any] = {}
   for number, name in enumerate(config.order, start=1):
@@ -53,9 +53,7 @@ def run_pipeline(config: Any, workdir: pathlib.Path, run: Run) -> dict[str, Any]
       continue
     print(f'{title} ({stage.mode})', flush=True)
     began = time.time()
-    hosts.barrier(f'before {name}')  # or a slow process would find it finished
-    if hosts.primary() or stage.mode in TOGETHER:
-      result = run(stage.mode, stage, workdir / name)
+    result = run(stage.mode, stage, workdir / name)
     if hosts.primary():
       # A resumed stage counts the time of its last run only, and says so by itself.
       seconds = round(time.time() - began, 1)

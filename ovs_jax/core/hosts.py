@@ -1,5 +1,6 @@
 """Several processes, one to a host, that run the same program together."""
 
+import contextlib
 import os
 import socket
 import time
@@ -7,11 +8,19 @@ from typing import Any
 
 import jax
 import numpy as np
+
+# The coordination service has no public name yet; Orbax takes it from here too.
+from jax._src import distributed
 from jax.experimental import multihost_utils
 
 # Where `launch/local_processes.sh` puts what a cluster's scheduler tells JAX elsewhere.
 _PLACE = ('OVS_COORDINATOR', 'OVS_PROCESSES', 'OVS_PROCESS')
-_LENGTH = 256  # bytes of a text that hosts compare
+_FOREVER = 10**9  # milliseconds to wait for others, who may work for days
+_FAILED = 'failed'
+# Where JAX's coordination service notes that a process got SIGTERM (XLA's
+# preemption_sync_manager.cc); nothing public tells that without taking a step.
+_NOTICE = 'RECEIVED_PREEMPTION_NOTICE'
+_turn = 0  # number of exchanges so far, which all processes make in the same order
 
 
 def join(*, timeout: int = 300) -> None:
@@ -80,22 +89,78 @@ def _wait_for(address: str, timeout: int) -> None:
     time.sleep(0.2)
 
 
+def several() -> bool:
+  """Whether there are other processes; no devices are asked for if none joined."""
+  return jax.distributed.is_initialized() and jax.process_count() > 1
+
+
 def primary() -> bool:
   """Whether this process is the one that writes what all of them share."""
   return jax.process_index() == 0
 
 
+def exchange(what: str, text: str = '') -> list[str]:
+  """Returns the texts of all processes, in their order, once each has given its own.
+
+  It goes over the coordinator, not the devices, and waits however long others work.
+  All processes make their exchanges in the same order.
+
+  Args:
+    what: names this exchange.
+    text: of this process.
+
+  Raises:
+    OSError: another process failed.
+  """
+  global _turn
+  if not several():
+    return [text]
+  service, turn = distributed.global_state.client, _turn
+  _turn += 1
+  service.key_value_set(_key(turn, jax.process_index()), f'{what}\n{text}')
+  texts = []
+  for index in range(jax.process_count()):
+    given = service.blocking_key_value_get(_key(turn, index), _FOREVER)
+    if given == _FAILED:
+      raise OSError(f'process {index} failed; see what it says, then start again')
+    theirs, _, value = given.partition('\n')
+    assert theirs == what, f'process {index} is at {theirs!r}, this one at {what!r}'
+    texts.append(value)
+  return texts
+
+
+def _key(turn: int, index: int) -> str:
+  return f'ovs_jax/{turn}/{index}'
+
+
+def give_up() -> None:
+  """Tells processes that wait in an exchange, or will, that this one never comes."""
+  service = distributed.global_state.client
+  if service is not None:
+    # Without a coordinator the others end by themselves.
+    with contextlib.suppress(jax.errors.JaxRuntimeError):
+      key = _key(_turn, distributed.global_state.process_id)
+      service.key_value_set(key, _FAILED, allow_overwrite=True)
+
+
+def told_to_stop() -> bool:
+  """Whether any of several processes got SIGTERM; asks the coordinator."""
+  try:
+    distributed.global_state.client.key_value_try_get(_NOTICE)
+  except jax.errors.JaxRuntimeError as error:
+    if 'NOT_FOUND' not in str(error):
+      raise
+    return False
+  return True
+
+
 def barrier(name: str) -> None:
-  """Waits until every process is here."""
-  if jax.process_count() > 1:
-    multihost_utils.sync_global_devices(name)
+  """Waits until every process is here.
 
-
-def gather(value: np.ndarray) -> np.ndarray:
-  """Returns the arrays of all processes, of equal shapes, along a new first axis."""
-  if jax.process_count() == 1:
-    return np.asarray(value)[None]
-  return np.asarray(multihost_utils.process_allgather(np.asarray(value)))
+  Raises:
+    OSError: another process failed.
+  """
+  exchange(name)
 
 
 def whole(tree: Any) -> Any:
@@ -121,10 +186,7 @@ def check_same(what: str, value: str) -> None:
   Raises:
     ValueError: they differ; lists which process has what.
   """
-  line = np.zeros(_LENGTH, np.uint8)
-  text = value.encode()[:_LENGTH]
-  line[: len(text)] = np.frombuffer(text, np.uint8)
-  texts = [bytes(x).rstrip(b'\0').decode(errors='replace') for x in gather(line)]
+  texts = exchange(what, value)
   if len(set(texts)) > 1:
     listed = '; '.join(f'process {i}: {x}' for i, x in enumerate(texts))
     raise ValueError(f'the processes differ in {what}: {listed}. Make them the same')

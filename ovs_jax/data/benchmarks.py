@@ -151,8 +151,7 @@ class Benchmark(build.Builder, skip_registration=True):
     reader = Reader(source, self.layout.read_label, table, shrink=small)
     for example, problems in ordered_map(reader, pairs):
       self.problems.extend(problems)
-      if self.progress is not None:
-        self.progress.update()
+      build.advance(self)
       if example is None or (
         split.drop_void and (example['label'] == table.void).all()
       ):

@@ -11,15 +11,18 @@ import functools
 import io
 import pathlib
 import shutil
+import time
 from collections.abc import Iterator
 
 import tensorflow_datasets as tfds
 from tqdm import tqdm
 
 from ovs_jax.core.files import write_text
+from ovs_jax.core.preemption import Stopped, pause
 from ovs_jax.data.sources import Problem, SourceError
 
 PROBLEMS = 'problems.txt'
+_LOCK_EVERY = 0.2  # seconds between looks whether another process is done
 _SPACE = 2.2  # TFDS sorts the examples on disk before it writes them
 
 
@@ -41,11 +44,32 @@ class Builder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
 
 @contextlib.contextmanager
 def locked(folder: pathlib.Path) -> Iterator[None]:
-  """Lets one process at a time build below `folder`; the lock dies with it."""
+  """Lets one process at a time build below `folder`; the lock dies with it.
+
+  Raises:
+    Stopped: SIGTERM came while another process was building.
+  """
   folder.mkdir(parents=True, exist_ok=True)
   with open(folder / '.prepare.lock', 'w') as file:
-    fcntl.flock(file, fcntl.LOCK_EX)
+    while True:
+      try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        break
+      except BlockingIOError:
+        pause(f'another process is still building {folder}')
+        time.sleep(_LOCK_EVERY)
     yield
+
+
+def advance(builder: tfds.core.DatasetBuilder) -> None:
+  """Notes that one more example is read; between examples a build can be stopped.
+
+  Raises:
+    Stopped: SIGTERM came; nothing of the build is kept.
+  """
+  if builder.progress is not None:
+    builder.progress.update()
+  pause(f'{builder.name} was not finished, and will be built anew')
 
 
 @contextlib.contextmanager
@@ -72,6 +96,7 @@ def build(builder: Builder, source: pathlib.Path) -> None:
   Raises:
     SourceError: with all problems; they are also in problems.txt beside the data.
     OSError: the disk is full or cannot be written.
+    Stopped: SIGTERM came; nothing is kept.
   """
   target = pathlib.Path(builder.data_dir)
   target.parent.mkdir(parents=True, exist_ok=True)
@@ -94,7 +119,7 @@ def build(builder: Builder, source: pathlib.Path) -> None:
       builder.progress = progress
       builder.download_and_prepare(download_config=config)
   except Exception as error:
-    if not builder.problems:
+    if isinstance(error, Stopped) or not builder.problems:
       raise
     # Also when TFDS stumbled first, over a split that the problems left empty.
     failure = SourceError(f'{builder.name} cannot be built', builder.problems)

@@ -120,8 +120,7 @@ class Folder(build.Builder):
     reader = Reader(source, sources.read_values, self.table, turn=True)
     for example, problems in sources.ordered_map(reader, pairs):
       self.problems.extend(problems)
-      if self.progress is not None:
-        self.progress.update()
+      build.advance(self)
       if example is not None:
         kept = {name: example[name] for name in self.info.features}
         if 'label' in kept:

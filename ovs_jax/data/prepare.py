@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from ovs_jax.core.lookup import lookup
+from ovs_jax.core.preemption import STOPPED_STATUS, Preemption, Stopped
 from ovs_jax.data import benchmarks, build, folder
 from ovs_jax.data.layouts import LAYOUTS
 from ovs_jax.text import vocabulary
@@ -21,7 +22,7 @@ DATA_DIR = '~/.cache/ovs_jax/data'
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-  """Runs the command; returns 0, or 2 after a mistake, which it explains."""
+  """Runs the command; returns 0, 75 when stopped, or 2 after an explained mistake."""
   parser = _parser()
   arguments = parser.parse_args(argv)
   try:
@@ -30,12 +31,16 @@ def main(argv: Sequence[str] | None = None) -> int:
       return 0
     if not arguments.dataset or not arguments.source:
       parser.error('--dataset and --source are needed, or --list')
-    _run(arguments)
+    with Preemption():
+      _run(arguments)
     return 0
   except (ValueError, OSError) as error:
     lines = [f'error: {error}', *getattr(error, '__notes__', ())]
     print('\n'.join(lines), file=sys.stderr)
     return 2
+  except Stopped as stopped:
+    print(f'{stopped}; run the same command again', file=sys.stderr)
+    return STOPPED_STATUS
   except KeyboardInterrupt:
     print('stopped; the same command starts this data set again', file=sys.stderr)
     return 130

@@ -26,7 +26,7 @@ from PIL import Image
 from tqdm import tqdm
 
 from ovs_jax.data import scenes_captions, scenes_draw
-from ovs_jax.data.build import locked, quiet_tfds
+from ovs_jax.data.build import advance, locked, quiet_tfds
 from ovs_jax.data.scenes_draw import NUM_THINGS, UNSEEN, VOID, Region, Scene
 
 SPLITS = ('clip', 'train', 'val')
@@ -223,8 +223,7 @@ class Scenes(tfds.core.GeneratorBasedBuilder):
         'label': _encode_void(*label.shape) if split == 'clip' else _encode(label),
       }
       yield example['image_id'], {**example, **encoded}
-      if self.progress is not None:
-        self.progress.update()
+      advance(self)
 
 
 def _is_prepared(builder: Scenes) -> bool:

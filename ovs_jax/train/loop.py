@@ -225,7 +225,7 @@ def _run(
           with log.timing('data'):
             batch = sharding.shard_batch(mesh, next(batches))
         state, values = run(state, batch)
-        stop = preemption.reached(step) and step < c.steps
+        stop = preemption.reached() and step < c.steps
         last = stop or step == c.steps
         log.advance(step)
         if step % c.log_every == 0 or last:

@@ -4,7 +4,6 @@ import socket
 import time
 
 import jax
-import numpy as np
 import pytest
 
 from ovs_jax.core import hosts
@@ -90,19 +89,15 @@ class TestJoin:
       hosts.join()
 
 
-class TestCheckSame:
+class TestExchange:
   def test_one_process_agrees_with_itself(self) -> None:
     hosts.check_same('versions', 'jax 1')
-    np.testing.assert_array_equal(hosts.gather(np.arange(3)), [[0, 1, 2]])
-    assert hosts.primary()
+    hosts.barrier('here')
+    assert hosts.exchange('numbers', '3') == ['3']
+    assert hosts.primary() and not hosts.several()
 
   def test_others_are_listed(self, monkeypatch: pytest.MonkeyPatch) -> None:
-    def two(value: np.ndarray) -> np.ndarray:
-      other = value.copy()
-      other[4] = ord('2')
-      return np.stack([value, other])
-
-    monkeypatch.setattr(hosts, 'gather', two)
+    monkeypatch.setattr(hosts, 'exchange', lambda what, text: [text, 'jax 2'])
     with pytest.raises(ValueError) as error:
       hosts.check_same('versions', 'jax 1')
     assert 'differ in versions: process 0: jax 1; process 1: jax 2' in str(error.value)

@@ -15,7 +15,7 @@ import tiny_configs
 
 from ovs_jax.core.checkpoint import load_model
 from ovs_jax.core.devices import least_seconds
-from ovs_jax.core.preemption import Preemption, Stopped
+from ovs_jax.core.preemption import Stopped
 from ovs_jax.core.tree import flatten
 from ovs_jax.core.types import Array, Batch
 from ovs_jax.train import loop
@@ -114,20 +114,6 @@ def test_a_notice_at_the_last_step_changes_nothing(
   config = tiny_configs.pretraining(data_dir)
   notice_at(monkeypatch, config.recipe, 4)
   assert np.isfinite(loop.train(config, tmp_path)['loss'])
-
-
-def test_processes_ask_each_other(monkeypatch: pytest.MonkeyPatch) -> None:
-  monkeypatch.setattr(jax, 'process_count', lambda: 2)
-  asked = []
-  monkeypatch.setattr(
-    'ovs_jax.core.preemption.multihost_utils.reached_preemption_sync_point',
-    lambda step: asked.append(step) or step == 2,
-  )
-  before = signal.getsignal(signal.SIGTERM)
-  with Preemption() as preemption:
-    assert signal.getsignal(signal.SIGTERM) is before  # JAX's own listens
-    assert [preemption.reached(step) for step in (1, 2)] == [False, True]
-  assert asked == [1, 2]
 
 
 def test_lines_say_where_time_and_memory_went(
