@@ -112,6 +112,7 @@ def _train() -> ml_collections.ConfigDict:
     mask_stride=1,  # pixels to a side of what their masks are compared in
     keep=2,  # checkpoints kept
     log_every=20,
+    writers=(),  # of metrics: tensorboard, clu, wandb; (): tensorboard, if installed
     save_every=250,
     disk_megabytes=500,  # that must be free before training starts
     profile=0,  # steps to trace into <workdir>/profile, for Perfetto or TensorBoard

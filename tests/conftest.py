@@ -48,6 +48,16 @@ def reuse(tmp_path_factory: pytest.TempPathFactory) -> Any:
   return Reuse(directory / 'stages')
 
 
+@pytest.fixture
+def metric_programs(
+  tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+) -> Any:
+  """Has stand-ins of clu and wandb imported in place of the real ones."""
+  import metric_stand_ins
+
+  yield from metric_stand_ins.install(tmp_path_factory.mktemp('modules'), monkeypatch)
+
+
 # Files that take longest; where processes share the tests, these must not come last.
 LONGEST = (
   'test_everything_runs',

@@ -1,14 +1,13 @@
-"""What a run says while it works: a progress bar, JSONL metrics, TensorBoard."""
+"""What a run says while it works: a progress bar, JSONL metrics, other writers."""
 
 import contextlib
-import importlib.util
 import json
 import math
 import os
 import pathlib
 import sys
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, TypeVar
 
 import jax
@@ -16,6 +15,7 @@ from tqdm import tqdm
 
 from ovs_jax.core.devices import peak_memory
 from ovs_jax.core.files import write_text
+from ovs_jax.core.writers import Writer, open_writers
 
 T = TypeVar('T')
 
@@ -66,17 +66,21 @@ class RunLog:
     batch_size: int,
     flops: float = 0.0,
     silent: bool = False,
+    writers: Sequence[str] = (),
+    config: Mapping[str, Any] | None = None,
   ) -> None:
     """Opens the log at step `start`; later lines of a killed run are dropped.
 
     Args:
-      workdir: where metrics.jsonl and TensorBoard's events go.
+      workdir: where metrics.jsonl and the files of other writers go.
       title: of the bar.
       start: finished steps.
       steps: how many there will be.
       batch_size: images of a step.
       flops: of a step, as a share of what the devices can do in a second.
       silent: writes and shows nothing, for all processes but one.
+      writers: who gets the metrics, too; see `open_writers`.
+      config: of the run, for writers that keep it.
     """
     self._path = pathlib.Path(os.devnull) if silent else workdir / 'metrics.jsonl'
     self._batch_size = batch_size
@@ -88,7 +92,9 @@ class RunLog:
     self._bar = _bar(
       total=steps, title=title, unit='step', start=start, items=None, disable=silent
     )
-    self._board = None if silent else _tensorboard(workdir)
+    self._writers: list[Writer] = []
+    if not silent:
+      self._writers = open_writers(writers, workdir, title=title, config=config or {})
     self._line, self._line_step = self._began, start
     self._spent: dict[str, float] = {}
 
@@ -142,8 +148,8 @@ class RunLog:
     line['memory_bytes'] = max(peak_memory().values())
     self._file.write(json.dumps({**line, **self._times(step)}) + '\n')
     self._file.flush()
-    if self._board is not None:
-      self._board(step, metrics)
+    for writer in self._writers:
+      writer.write(step, metrics)
     self._bar.set_postfix_str(f'loss {metrics["loss"]:.4f}, {rate:.0f} images/s')
     if not math.isfinite(metrics['loss']):
       self.close()
@@ -157,25 +163,8 @@ class RunLog:
     """Ends the bar and the files."""
     self._bar.close()
     self._file.close()
-
-
-def _tensorboard(workdir: pathlib.Path) -> Any:
-  """Returns a function that writes scalars, or None without TensorBoard."""
-  if importlib.util.find_spec('tensorboard') is None:
-    return None
-  from tensorboard.compat.proto.event_pb2 import Event
-  from tensorboard.compat.proto.summary_pb2 import Summary
-  from tensorboard.summary.writer.event_file_writer import EventFileWriter
-
-  writer = EventFileWriter(str(workdir / 'tensorboard'))
-
-  def write(step: int, metrics: dict[str, float]) -> None:
-    values = [Summary.Value(tag=k, simple_value=float(v)) for k, v in metrics.items()]
-    event = Event(wall_time=time.time(), step=step, summary=Summary(value=values))
-    writer.add_event(event)
-    writer.flush()
-
-  return write
+    while self._writers:
+      self._writers.pop().close()
 
 
 class Trace:

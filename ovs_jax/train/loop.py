@@ -1,5 +1,6 @@
 """The one training loop: every recipe runs through it."""
 
+import json
 import pathlib
 import time
 from collections.abc import Callable
@@ -19,6 +20,7 @@ from ovs_jax.core.preemption import Preemption, Stopped
 from ovs_jax.core.runlog import RunLog, Trace
 from ovs_jax.core.tree import count_parameters, difference
 from ovs_jax.core.types import Array, Batch, Metrics
+from ovs_jax.core.writers import check_writers
 from ovs_jax.train.keeping import Keeping
 from ovs_jax.train.optimizer import build_optimizer, learning_rate_scales
 from ovs_jax.train.recipes import RECIPES, Recipe
@@ -156,6 +158,7 @@ def train(config: Any, workdir: pathlib.Path) -> dict[str, Any]:
   """
   began = time.time()
   workdir = check_writable(workdir, megabytes=config.train.disk_megabytes)
+  check_writers(config.train.writers)
   mesh = sharding.make_mesh(config.mesh.data, config.mesh.model)
   sharding.check_batch(
     mesh, config.train.batch_size, accumulate=config.train.accumulate
@@ -206,15 +209,7 @@ def _run(
   flops = count_work(step_program, state, batch)
   _summarize(config, mesh, numbers, sum(flops.values()))
   run = traced.lower().compile()
-  log = RunLog(
-    workdir,
-    title=config.name,
-    start=start,
-    steps=c.steps,
-    batch_size=c.batch_size,
-    flops=least_seconds(flops) / jax.device_count(),
-    silent=not hosts.primary(),
-  )
+  log = _open_log(config, workdir, start, flops)
   metrics: dict[str, float] = {}
   trace = Trace(workdir / 'profile', first=start + 3, steps=c.profile)
   try:
@@ -240,6 +235,22 @@ def _run(
   finally:
     log.close()
   return metrics
+
+
+def _open_log(
+  config: Any, workdir: pathlib.Path, start: int, flops: dict[str, int]
+) -> RunLog:
+  return RunLog(
+    workdir,
+    title=config.name,
+    start=start,
+    steps=config.train.steps,
+    batch_size=config.train.batch_size,
+    flops=least_seconds(flops) / jax.device_count(),
+    silent=not hosts.primary(),
+    writers=config.train.writers,
+    config=json.loads(config.to_json_best_effort()),
+  )
 
 
 def _summarize(config: Any, mesh: Mesh, numbers: dict[str, int], flops: int) -> None:

@@ -6,7 +6,7 @@ import pathlib
 
 import pytest
 
-from ovs_jax.core import runlog
+from ovs_jax.core import writers
 from ovs_jax.core.runlog import RunLog, progress
 
 
@@ -76,7 +76,7 @@ def test_tensorboard_gets_every_metric(tmp_path: pathlib.Path) -> None:
 def test_tensorboard_is_optional(
   tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-  monkeypatch.setattr(runlog.importlib.util, 'find_spec', lambda name: None)
+  monkeypatch.setattr(writers.importlib.util, 'find_spec', lambda name: None)
   record(open_log(tmp_path), 1)
   assert [p.name for p in tmp_path.iterdir()] == ['metrics.jsonl']
 

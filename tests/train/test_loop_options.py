@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import tiny_configs
+from metric_stand_ins import read
 
 from ovs_jax.core.checkpoint import load_model
 from ovs_jax.core.devices import least_seconds
@@ -121,9 +122,10 @@ def test_lines_say_where_time_and_memory_went(
   tmp_path: pathlib.Path,
   capsys: pytest.CaptureFixture,
   monkeypatch: pytest.MonkeyPatch,
+  metric_programs: None,
 ) -> None:
   config = tiny_configs.pretraining(data_dir)
-  config.train.update(profile=1, steps=5)
+  config.train.update(profile=1, steps=5, writers=('wandb',))
   config.clip.update(dtype='bfloat16', remat=True)
   counted = []
 
@@ -145,6 +147,11 @@ def test_lines_say_where_time_and_memory_went(
   assert all(line['memory_bytes'] > 50e6 for line in lines)
   assert list((tmp_path / 'profile').rglob('*.xplane.pb'))
   assert list((tmp_path / 'profile').rglob('perfetto_trace.json.gz'))
+  start, *told = read(tmp_path, 'wandb_run_*')
+  assert start[1]['config']['train']['steps'] == 5
+  assert [(step, round(x['loss'], 6)) for step, x in told] == [
+    (line['step'], line['loss']) for line in lines
+  ]
   said = capsys.readouterr().out
   assert 'parameters train' in said and 'on 8 cpu as 8x1 (data x model)' in said
 
