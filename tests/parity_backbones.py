@@ -191,6 +191,7 @@ def maskformer(case: Case) -> None:
     jnp.asarray(case.given('mask_labels'))[None],
     jnp.ones((1, len(case.given('class_labels'))), bool),
   )
-  losses = set_losses(*args, match(*args))
+  queries = match(*(x[None] for x in args[:2]), *args[2:])
+  losses = set_losses(*args, queries[0])
   total = sum(c['weights'][name] * value for name, value in losses.items())
   case.close('loss', total, 1e-5, relative=True)

@@ -93,7 +93,7 @@ def criterion(case: Case) -> None:
   def total(outputs: list[Any]) -> tuple[Any, Any]:
     value, parts, found = 0.0, [], []
     for logits, masks in outputs:
-      queries = match(logits, masks, *targets)
+      queries = match(logits[None], masks[None], *targets)[0]
       losses = set_losses(logits, masks, *targets, queries)
       value += sum(SET_WEIGHTS[name] * loss for name, loss in losses.items())
       parts.append(losses)

@@ -46,7 +46,8 @@ class PlacedStep:
     program = jax.jit(
       self.step, out_shardings=(placed, None), donate_argnums=0 if donate else ()
     )
-    return compile_program(program, self.state, batch, devices=self.mesh.size)
+    with jax.set_mesh(self.mesh):
+      return compile_program(program, self.state, batch, devices=self.mesh.size)
 
   def put(self, batch: Batch) -> dict[str, jax.Array]:
     """Splits a batch over the mesh.

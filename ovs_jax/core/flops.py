@@ -82,6 +82,8 @@ def _equation(equation: Any) -> Counter[str]:
   if name == 'cond':
     return max(inner, key=Counter.total)
   turns = params['length'] if name == 'scan' else 1
+  if name == 'shard_map':  # what one device does
+    turns = _parts(params)
   return sum((Counter({k: n * turns for k, n in x.items()}) for x in inner), Counter())
 
 
@@ -89,6 +91,12 @@ def _inner(equation: Any) -> list[core.ClosedJaxpr | core.Jaxpr]:
   return [
     x for x in jax.tree.leaves(equation.params, is_leaf=_is_jaxpr) if _is_jaxpr(x)
   ]
+
+
+def _parts(params: Any) -> int:
+  """Over how many devices a `shard_map` splits its work."""
+  axes = jax.tree.leaves([tuple(spec) for spec in params['out_specs']])
+  return math.prod(params['mesh'].shape[axis] for axis in set(axes))
 
 
 def _is_jaxpr(value: Any) -> bool:

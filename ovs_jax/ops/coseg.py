@@ -7,6 +7,7 @@ import optax
 from ovs_jax.core.lookup import lookup
 from ovs_jax.core.types import VOID, Array, Bool, Float, Int
 from ovs_jax.ops.losses import dice_loss, focal_loss
+from ovs_jax.ops.matching import assign
 from ovs_jax.ops.resize import EXACT, resize_nearest
 
 _FAR = -1e9  # instead of minus infinity, whose gradients are not numbers
@@ -193,7 +194,8 @@ def match_slots(
   target = resize_nearest(masks.astype(jnp.float32), size)
   tokens = _unit(jax.lax.stop_gradient(tokens))
 
-  def one(token: Array, x: Array, label: Array, y: Array) -> Array:
+  @jax.vmap
+  def costs(token: Array, x: Array, label: Array, y: Array) -> Array:
     x, y = x.reshape(x.shape[0], -1), y.reshape(y.shape[0], -1)  # n p
     p = jax.nn.sigmoid(x)
     # sum(softplus(x)) - <x, y> is the cross entropy of all pairs at once.
@@ -203,15 +205,16 @@ def match_slots(
     total = jnp.sum(p, axis=1)[:, None] + jnp.sum(y, axis=1)[None]
     far = 1 - jnp.matmul(token, anchors[label].T, precision=EXACT)
     dice = 1 - (overlap + 1) / (total + 1)
-    cost = weights[0] * far + weights[1] * entropy + weights[2] * dice
-    # Slots that are no targets cost the same everywhere, and so disturb nothing.
-    cost = jnp.where((label != none)[None], cost, 0.0)
-    slots, targets = optax.assignment.hungarian_algorithm(cost)
-    return jnp.zeros(label.shape, jnp.int32).at[slots].set(targets.astype(jnp.int32))
+    return weights[0] * far + weights[1] * entropy + weights[2] * dice
 
-  chosen = jax.vmap(one)(tokens, small, ids, target)  # target of each slot
-  ids = jnp.take_along_axis(ids, chosen, axis=1)
-  return ids, jnp.take_along_axis(masks, chosen[:, :, None, None], axis=1)
+  valid, n = ids != none, ids.shape[1]
+  slots = jnp.where(valid, assign(costs(tokens, small, ids, target), valid), n)
+  put = jax.vmap(lambda at: jnp.full(n, n).at[at].set(jnp.arange(n), mode='drop'))
+  chosen = put(slots)  # b n: the target of each slot; n is none
+  taken, chosen = chosen < n, jnp.minimum(chosen, n - 1)
+  ids = jnp.where(taken, jnp.take_along_axis(ids, chosen, axis=1), none)
+  masks = jnp.take_along_axis(masks, chosen[:, :, None, None], axis=1)
+  return ids, masks & taken[:, :, None, None]
 
 
 def log_areas(masks: Bool[Array, 'b n h w']) -> Float[Array, 'b n']:

@@ -4,38 +4,85 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from ovs_jax.core.sharding import on_own_rows
 from ovs_jax.core.types import Array, Bool, Float, Int
 from ovs_jax.ops.losses import FOCAL_ALPHA
 from ovs_jax.ops.resize import EXACT, resize_nearest
 
 # Weights of the matching cost, OVSeg's and MaskFormer's: class, focal, dice.
 CLASS_COST, FOCAL_COST, DICE_COST = 1.0, 20.0, 1.0
+_FAR = 1e30  # costs more than any query; finite, so that sums of it are numbers
 
 
 def match(
-  logits: Float[Array, 'b q k'],
-  mask_logits: Float[Array, 'b q y x'],
+  logits: Float[Array, 'l b q k'],
+  mask_logits: Float[Array, 'l b q y x'],
   labels: Int[Array, 'b t'],
   masks: Float[Array, 'b t h w'],
   valid: Bool[Array, 'b t'],
-) -> Int[Array, 'b t']:
+) -> Int[Array, 'l b t']:
   """Returns the query of each target under the cheapest one-to-one assignment.
 
-  Padded targets get a query too (any), and change nothing for the others: their
-  cost is the same with every query.
+  All decoder layers are matched at once: the loops of the assignment run in step.
+  Every device matches its own images, and waits for no other.
+
+  Args:
+    logits: class logits of every decoder layer.
+    mask_logits: of every decoder layer; any size.
+    labels: class of each target.
+    masks: binary targets, subsampled here to the size of `mask_logits`.
+    valid: which targets are real. The query of a padded one is 0 and means nothing.
 
   Raises:
     ValueError: more (padded) targets than queries.
   """
-  if labels.shape[1] > logits.shape[1]:
+  if labels.shape[1] > logits.shape[2]:
     raise ValueError(
-      f'{labels.shape[1]} targets for {logits.shape[1]} queries; matching needs at '
+      f'{labels.shape[1]} targets for {logits.shape[2]} queries; matching needs at '
       'least as many queries: raise num_queries or lower max_targets'
     )
   small = resize_nearest(masks, mask_logits.shape[-2:])
-  cost = jax.vmap(_cost)(logits, mask_logits, labels, small)  # b q t
-  cost = jnp.where(valid[:, None, :], cost, 0.0)
-  return jax.vmap(_assign)(jax.lax.stop_gradient(cost))
+  given = (logits, mask_logits, labels, small, valid)
+  given = jax.tree.map(jax.lax.stop_gradient, given)
+  return on_own_rows(_match, given, axes=(1, 1, 0, 0, 0), out=1)
+
+
+def _match(
+  logits: Float[Array, 'l b q k'],
+  mask_logits: Float[Array, 'l b q y x'],
+  labels: Int[Array, 'b t'],
+  masks: Float[Array, 'b t y x'],
+  valid: Bool[Array, 'b t'],
+) -> Int[Array, 'l b t']:
+  def cost(layer: tuple[Array, Array]) -> Array:
+    return jax.vmap(_cost)(*layer, labels, masks)
+
+  # Layer after layer: the costs are small, what they are made of is not.
+  costs = jax.lax.map(cost, (logits, mask_logits))  # l b q t
+  return jax.vmap(jax.vmap(_assign), in_axes=(0, None))(costs, valid)
+
+
+def assign(cost: Float[Array, 'b q t'], valid: Bool[Array, 'b t']) -> Int[Array, 'b t']:
+  """Returns the query of each valid target under the cheapest assignment.
+
+  Every device assigns its own rows. Needs at least as many queries as valid targets;
+  the others get 0, which means nothing.
+  """
+  return on_own_rows(jax.vmap(_assign), (cost, valid), axes=(0, 0), out=0)
+
+
+def _assign(cost: Float[Array, 'q t'], valid: Bool[Array, 't']) -> Int[Array, 't']:
+  """Gives each padded target a query of its own, outside of the real ones.
+
+  Otherwise they compete for real queries at equal cost, and the k-th of them makes k
+  turns of the search. So it makes one, and finds what it is given for nothing.
+  """
+  num_queries, count = cost.shape
+  own = jnp.where(jnp.diag(~valid), 0.0, _FAR)  # t t
+  cost = jnp.concatenate([jnp.where(valid[None], cost, _FAR), own])  # q_and_t t
+  queries, targets = optax.assignment.hungarian_algorithm(cost)
+  found = jnp.zeros(count, jnp.int32).at[targets].set(queries.astype(jnp.int32))
+  return jnp.where(valid & (found < num_queries), found, 0)
 
 
 def _cost(
@@ -57,8 +104,3 @@ def _cost(
   total = jnp.sum(p, axis=1)[:, None] + jnp.sum(target, axis=0)[None, :]
   dice = 1 - (inter + 1) / (total + 1)
   return CLASS_COST * class_cost + FOCAL_COST * focal / num_pixels + DICE_COST * dice
-
-
-def _assign(cost: Float[Array, 'q t']) -> Int[Array, 't']:
-  queries, targets = optax.assignment.hungarian_algorithm(cost)
-  return jnp.zeros(cost.shape[1], jnp.int32).at[targets].set(queries.astype(jnp.int32))

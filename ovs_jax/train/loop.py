@@ -143,6 +143,21 @@ def init_state(
   return TrainState(start, params, moments), step, trainable
 
 
+def jit_step(step: Step, state: TrainState) -> Any:
+  """Returns the program of a step: the new state takes the place of the old.
+
+  To be traced under `jax.set_mesh`, so that the step knows where its rows are
+  (`core.sharding.on_own_rows`).
+
+  Args:
+    step: from `make_step`.
+    state: arrays or their shapes, with their shardings.
+  """
+  # The state keeps its placement, so that the second step needs no second program.
+  placed = jax.tree.map(lambda x: x.sharding, state)
+  return jax.jit(step, donate_argnums=0, out_shardings=(placed, None))
+
+
 def train(config: Any, workdir: pathlib.Path) -> dict[str, Any]:
   """Trains to `config.train.steps`, or goes on where an earlier run stopped.
 
@@ -202,11 +217,10 @@ def _run(
   keeping.start(start, state.params)
   batches = recipe.batches(start)
   batch = sharding.shard_batch(mesh, next(batches))
-  # The state keeps its placement, so that the second step needs no second program.
-  placed = jax.tree.map(lambda x: x.sharding, state)
-  step_program = jax.jit(step_function, donate_argnums=0, out_shardings=(placed, None))
-  traced = step_program.trace(state, batch)
-  flops = count_work(step_program, state, batch)
+  step_program = jit_step(step_function, state)
+  with jax.set_mesh(mesh):
+    traced = step_program.trace(state, batch)
+    flops = count_work(step_program, state, batch)
   _summarize(config, mesh, numbers, sum(flops.values()))
   run = traced.lower().compile()
   log = _open_log(config, workdir, start, flops)

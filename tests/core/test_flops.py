@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import pytest
 
+from ovs_jax.core import sharding
 from ovs_jax.core.flops import _equation, count_flops, count_work, recomputes
 from ovs_jax.core.types import Array
 
@@ -101,3 +102,13 @@ def test_what_is_computed_again_is_no_work() -> None:
   # As it runs, the backward pass has both of a layer's products once more.
   assert count_flops(program.trace(*shapes).jaxpr) == 7 * 2 * 4 * product
   assert recomputes(True) and not recomputes(False)
+
+
+def test_what_devices_do_apart_is_counted_for_all_of_them() -> None:
+  mesh = sharding.make_mesh(4, 2)
+
+  def products(a: Array, b: Array) -> Array:
+    return sharding.on_own_rows(jnp.matmul, (a, b), axes=(0, 0), out=0)
+
+  with jax.set_mesh(mesh):
+    assert count(products, (8, 3, 5), (8, 5, 7)) == 8 * 2 * 3 * 5 * 7

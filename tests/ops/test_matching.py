@@ -3,19 +3,22 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
+from optax.assignment import _hungarian_algorithm as library
 from scipy.optimize import linear_sum_assignment
 
-from ovs_jax.ops.matching import match
+from ovs_jax.core import sharding
+from ovs_jax.ops.matching import assign, match
 
-QUERIES, TARGETS, CLASSES, SIZE = 7, 4, 5, (6, 8)
+LAYERS, QUERIES, TARGETS, CLASSES, SIZE = 2, 7, 4, 5, (6, 8)
 
 
 def problem(seed, valid):
   rng = np.random.default_rng(seed)
   b = len(valid)
-  logits = rng.normal(size=(b, QUERIES, CLASSES)).astype(np.float32)
-  masks = 3 * rng.normal(size=(b, QUERIES, *SIZE)).astype(np.float32)
+  logits = rng.normal(size=(LAYERS, b, QUERIES, CLASSES)).astype(np.float32)
+  masks = 3 * rng.normal(size=(LAYERS, b, QUERIES, *SIZE)).astype(np.float32)
   labels = rng.integers(0, CLASSES - 1, (b, TARGETS)).astype(np.int32)
   targets = rng.random((b, TARGETS, 4 * SIZE[0], 4 * SIZE[1])) < 0.3
   real = np.arange(TARGETS) < np.array(valid)[:, None]
@@ -39,16 +42,98 @@ def plain_cost(logits, masks, labels, targets):
 
 
 @pytest.mark.parametrize('seed', range(5))
-def test_equals_scipy_with_padded_targets(seed):
+def test_equals_scipy_with_padded_targets_in_every_layer(seed):
   valid = (4, 2, 0, 1)
   args = problem(seed, valid)
   got = np.asarray(jax.jit(match)(*map(jnp.asarray, args)))
-  for b, count in enumerate(valid):
-    logits, masks, labels, targets, _ = (x[b] for x in args)
-    cost = plain_cost(logits, masks, labels[:count], targets[:count])
-    rows, columns = linear_sum_assignment(cost)
-    np.testing.assert_array_equal(got[b, columns], rows)
-    assert len(set(got[b])) == TARGETS  # one query per target, padded ones too
+  logits, masks, labels, targets, real = args
+  for layer in range(LAYERS):
+    for b, count in enumerate(valid):
+      cost = plain_cost(
+        logits[layer, b], masks[layer, b], labels[b, :count], targets[b, :count]
+      )
+      rows, columns = linear_sum_assignment(cost)
+      np.testing.assert_array_equal(got[layer, b, columns], rows)
+  assert not got[:, ~real].any()
+
+
+def drawn(b=64, q=30, t=12):
+  """Costs, and targets of which any are real."""
+  rng = np.random.default_rng(0)
+  valid = rng.random((b, t)) < rng.random((b, 1))
+  valid[0], valid[1] = True, False
+  return rng.normal(size=(b, q, t)).astype(np.float32), valid
+
+
+def without_own_columns(cost, valid):
+  """Padded targets cost the same with every query, and compete for them."""
+
+  def one(cost):
+    queries, targets = optax.assignment.hungarian_algorithm(cost)
+    return jnp.zeros(cost.shape[1], jnp.int32).at[targets].set(queries)
+
+  return jax.vmap(one)(jnp.where(valid[:, None], cost, 0.0))
+
+
+def test_padded_targets_change_no_query_of_the_others():
+  cost, valid = drawn()
+  got = np.asarray(jax.jit(assign)(cost, valid))
+  want = np.asarray(jax.jit(without_own_columns)(cost, valid))
+  np.testing.assert_array_equal(got, np.where(valid, want, 0))
+  for b in range(len(cost)):
+    rows, columns = linear_sum_assignment(cost[b][:, valid[b]])
+    np.testing.assert_array_equal(got[b, valid[b]][columns], rows)
+
+
+def turns(monkeypatch, function, cost, valid):
+  """How often the loops of the search turn for one image."""
+  counted, original = [], jax.lax.while_loop
+
+  def loop(condition, body, state):
+    def counting(state):
+      jax.debug.callback(lambda: counted.append(1))
+      return body(state)
+
+    return original(condition, counting, state)
+
+  with monkeypatch.context() as patched:
+    patched.setattr(library.lax, 'while_loop', loop)
+    patched.setattr(jax, 'vmap', lambda f: lambda *x: f(*(a[0] for a in x))[None])
+    jax.block_until_ready(jax.jit(function)(cost, valid))
+  jax.effects_barrier()
+  return len(counted)
+
+
+def test_a_padded_target_costs_one_turn(monkeypatch):
+  cost, valid = drawn(b=2, q=10, t=8)[0][:1], np.arange(8)[None] < 2
+  alone = turns(monkeypatch, without_own_columns, cost[..., :2], valid[:, :2])
+  before = turns(monkeypatch, without_own_columns, cost, valid)
+  # One turn of the search, and one back.
+  assert turns(monkeypatch, assign, cost, valid) == alone + 2 * 6
+  assert before > alone + 4 * 6
+
+
+@pytest.mark.parametrize('shape', [(8, 1), (4, 2), (1, 8)])
+def test_devices_match_their_own_images_without_each_other(shape):
+  args = problem(3, (4, 2, 0, 1, 3, 4, 4, 1))
+  want = jax.jit(match)(*map(jnp.asarray, args))
+  mesh = sharding.make_mesh(*shape)
+  layers, rows = (
+    jax.NamedSharding(mesh, jax.P(*axes)) for axes in ((None, 'data'), ('data',))
+  )
+  placed = jax.device_put(args, (layers, layers, rows, rows, rows))
+  with jax.set_mesh(mesh):
+    program = jax.jit(match).lower(*placed).compile()
+  np.testing.assert_array_equal(program(*placed), want)
+  assert 'all-' not in program.as_text()
+
+
+def test_costs_that_are_no_numbers_end_the_search():
+  cost, valid = drawn(b=6)
+  for i, bad in enumerate((np.nan, np.inf, -np.inf)):
+    cost[2 * i], cost[2 * i + 1, 3] = bad, bad
+  found = np.asarray(jax.jit(assign)(cost, valid))
+  assert found.min() >= 0 and found.max() < cost.shape[1]
 
 
 def test_no_gradient_flows_through_the_assignment():
@@ -60,4 +145,4 @@ def test_no_gradient_flows_through_the_assignment():
 def test_too_many_targets_are_an_error():
   logits, masks, labels, targets, real = map(jnp.asarray, problem(0, (4,)))
   with pytest.raises(ValueError, match='4 targets for 3 queries'):
-    match(logits[:, :3], masks[:, :3], labels, targets, real)
+    match(logits[:, :, :3], masks[:, :, :3], labels, targets, real)

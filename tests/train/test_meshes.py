@@ -90,6 +90,7 @@ def test_losses_and_gradients_are_those_of_one_device(
     mesh = sharding.make_mesh(data, model)
     placement = sharding.parameter_shardings(mesh, params, fsdp=fsdp)
     placed = jax.device_put(params, placement)
-    loss, got = run(placed, sharding.shard_batch(mesh, batch))
+    with jax.set_mesh(mesh):  # as the training loop
+      loss, got = run(placed, sharding.shard_batch(mesh, batch))
     np.testing.assert_allclose(loss, expected_loss, rtol=1e-5)
     assert_close(got, expected)

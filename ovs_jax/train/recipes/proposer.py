@@ -166,19 +166,23 @@ def deep_loss(
   text = jnp.concatenate([text, out.no_object])
   targets = (batch['classes'], masks, batch['valid'])
   factors = {**weights, 'pilot': pilot_weight, 'attention': attention_weight}
+  logits, proposed = (
+    class_logits(out.embeddings, text),
+    out.mask_logits,
+  )  # l b q_and_t _
+  queried = (logits[:, :, : model.num_queries], proposed[:, :, : model.num_queries])
+  trained = any(weights.values())
+  matched = match(*queried, *targets) if trained else None  # l b t
   total, losses = 0.0, {}
   for layer in range(model.layers):
-    logits, proposed = class_logits(out.embeddings[layer], text), out.mask_logits[layer]
     losses = {}
-    if any(weights.values()):
-      queried = (logits[:, : model.num_queries], proposed[:, : model.num_queries])
-      matched = match(*queried, *targets)
-      losses = set_losses(*queried, *targets, matched)
+    if trained:
+      losses = set_losses(*(x[layer] for x in queried), *targets, matched[layer])
       if attention_weight:
         looks = seen['intermediates']['query_decoder'][f'layer_{layer}']['cross_attn']
-        losses |= _attention(looks['weights'][0], masks, targets[-1], matched)
+        losses |= _attention(looks['weights'][0], masks, targets[-1], matched[layer])
     if pilot_weight:
-      pilots = (logits[:, model.num_queries :], proposed[:, model.num_queries :])
+      pilots = [x[layer][:, model.num_queries :] for x in (logits, proposed)]
       losses = _with_pilots(losses, *pilots, *targets)
     total += sum(factors[name] * x for name, x in losses.items() if name in factors)
   return total, losses
