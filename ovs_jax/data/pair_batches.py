@@ -10,11 +10,11 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
-import tensorflow as tf
 
 from ovs_jax.core.types import Float, Int
 from ovs_jax.data import pipeline
-from ovs_jax.data.transforms import Transform, as_written, chain, decode
+from ovs_jax.data.shards import Shards
+from ovs_jax.data.transforms import Transform
 
 Source = tuple[Any, Sequence[str], float]  # builder, noun of every pair, weight
 
@@ -62,7 +62,7 @@ def weighted_batches(
     balance: see `expected_shows`.
     batch_size: of all processes together.
     seed: of shuffling, augmentation and how often pairs are shown.
-    start: the first step; earlier ones are skipped exactly.
+    start: the first step; nothing is read for earlier ones.
     process_index: of this process.
     process_count: of processes; each decodes its part of every batch.
 
@@ -70,49 +70,38 @@ def weighted_batches(
     ValueError: an epoch is shorter than a batch.
   """
   expected = [expected_shows(nouns, balance, w) for _, nouns, w in sources]
-  local = batch_size // process_count
-  apply = chain([pipeline._decoder(sources[0][0]), decode, *transforms])
-  step, epoch = 0, 0
+  shards = Shards([builder for builder, *_ in sources], 'train')
+
+  def times(epoch: int) -> Int[np.ndarray, 'n']:
+    rng = pipeline.generator(seed, epoch, 0)
+    return np.concatenate([draw_shows(e, rng) for e in expected])
+
+  begun, left = 0, start
   while True:
-    rng = np.random.default_rng([seed, epoch])
-    shows = [draw_shows(e, rng) for e in expected]
-    totals = [int(s.sum()) for s in shows]
-    steps = sum(totals) // batch_size
+    shown = int(times(begun).sum())
+    steps = shown // batch_size
     if not steps:
       raise ValueError(
-        f'an epoch of the pairs shows {sum(totals)} of them, fewer than one batch of '
+        f'an epoch of the pairs shows {shown} of them, fewer than one batch of '
         f'{batch_size}; lower config.train.batch_size or use more data'
       )
-    turns = rng.permutation(np.repeat(np.arange(len(sources)), totals))
-    first = max(start - step, 0)
-    if first < steps:
-      key = np.int64(seed) * 1_000_003 + epoch
+    if left < steps:
+      break
+    begun, left = begun + 1, left - steps
 
-      @as_written
-      def seeded(i: Any, record: Any, key: np.int64 = key) -> dict[str, Any]:
-        return apply({**record, 'seed': tf.stack([tf.constant(key), 8 * i])})
+  def order(epoch: int) -> tuple[Int[np.ndarray, 'n 1'], int]:
+    shows = times(epoch)
+    positions = np.repeat(np.arange(len(shows)), shows)
+    positions = pipeline.generator(seed, epoch, 1).permutation(positions)
+    whole = len(positions) // batch_size * batch_size
+    return positions[:whole, None], left * batch_size if epoch == begun else 0
 
-      data = tf.data.Dataset.choose_from_datasets(
-        [_shown(source[0], s, key) for source, s in zip(sources, shows, strict=True)],
-        tf.data.Dataset.from_tensor_slices(turns.astype(np.int64)),
-      )
-      data = data.take(steps * batch_size).enumerate().skip(first * batch_size)
-      data = pipeline._own_rows(data, local, process_index, process_count)
-      data = data.map(seeded, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
-      data = data.batch(local, drop_remainder=True).prefetch(4)
-      yield from pipeline.iterate(data)
-    step, epoch = step + steps, epoch + 1
-
-
-def _shown(builder: Any, shows: Int[np.ndarray, 'n'], key: np.int64) -> tf.data.Dataset:
-  """Undecoded pairs of one source, each as often as it is shown, shuffled."""
-  records = pipeline._records(builder, 'train', index=0, count=1)
-  times = tf.data.Dataset.from_tensor_slices(shows)
-
-  @as_written
-  def repeat(record: Any, n: Any) -> tf.data.Dataset:
-    return tf.data.Dataset.from_tensors(record).repeat(n)
-
-  data = tf.data.Dataset.zip(records, times).filter(as_written(lambda _, n: n > 0))
-  window = min(max(int(shows.sum()), 1), pipeline._SHUFFLE)
-  return data.flat_map(repeat).shuffle(window, seed=int(key))
+  yield from pipeline.ordered_batches(
+    shards,
+    order,
+    transforms,
+    batch_size=batch_size,
+    seed=seed,
+    epoch=begun,
+    rows=pipeline.rows_of(batch_size, process_index, process_count),
+  )

@@ -1,9 +1,9 @@
 """Batches from TFDS builders: for training forever, for evaluation once.
 
-The training stream is a pure function of (seed, step): the shuffle and augmentation of
-each epoch follow from the seed and the epoch, and a resumed run skips records before
-they are decoded. So the state of the input is one integer, and it is the step that the
-checkpoint holds anyway.
+The training stream is a pure function of (seed, step): the order and augmentation of
+each epoch follow from the seed and the epoch, and a process reads the records of its
+own rows alone, from the step on at which it starts. So the state of the input is one
+integer, and it is the step that the checkpoint holds anyway.
 """
 
 import itertools
@@ -14,12 +14,11 @@ import numpy as np
 import tensorflow as tf
 import tensorflow_datasets as tfds
 
-from ovs_jax.core.types import Num
+from ovs_jax.core.types import Int, Num
+from ovs_jax.data.shards import Shards, parallel_calls
 from ovs_jax.data.transforms import Example, Transform, as_written, chain, decode
 from ovs_jax.ops.regions import CLIP_MEAN
 
-# Encoded records held for shuffling; TFDS has shuffled them on disk by their hash.
-_SHUFFLE = 4096
 Arrays = dict[str, np.ndarray]
 # What fills images up to a common size: an even grey, as far as a network can tell.
 _GREY = np.round(255 * np.asarray(CLIP_MEAN)).astype(np.uint8)
@@ -36,26 +35,15 @@ def iterate(data: tf.data.Dataset) -> Iterator[Any]:
   return data.with_options(options).as_numpy_iterator()
 
 
-def _records(builder: Any, split: str, *, index: int, count: int) -> tf.data.Dataset:
-  """Undecoded examples of one process, in the order of the files."""
-  features = builder.info.features
-  images = [name for name, x in features.items() if isinstance(x, tfds.features.Image)]
-  records = builder.as_dataset(
-    split=split,
-    shuffle_files=False,
-    decoders={name: tfds.decode.SkipDecoding() for name in images},
-    read_config=tfds.ReadConfig(try_autocache=False),
-  )
-  return records.shard(count, index)
-
-
-def _decoder(builder: Any) -> Transform:
+def decoder(features: Any) -> Transform:
   """Decodes what `decode` would not decode exactly, before it comes.
 
   JPEGs become the pixels that Pillow gives, which the models were trained on; with
   TensorFlow's default they are up to 20 levels off. Labels of 16 bits keep them all.
+
+  Args:
+    features: of a TFDS builder.
   """
-  features = builder.info.features
   images = {n: x for n, x in features.items() if isinstance(x, tfds.features.Image)}
 
   def apply(example: Example) -> Example:
@@ -98,7 +86,7 @@ def train_batches(
     transforms: applied in order to decoded examples that carry `seed` (2,) int64.
     batch_size: of all processes together.
     seed: of shuffling and augmentation.
-    start: the first step; earlier ones are skipped exactly.
+    start: the first step; nothing is read for earlier ones.
     companion: transforms of the `companions`.
     companions: how many other examples come with each, as a tuple `others`.
     process_index: of this process.
@@ -108,67 +96,114 @@ def train_batches(
   Raises:
     ValueError: the split has fewer examples than a batch.
   """
-  total = builder.info.splits[split].num_examples
-  local = batch_size // process_count
+  shards = Shards([builder], split)
+  total = len(shards)
   per_epoch = total // batch_size
   if not per_epoch:
     raise ValueError(
       f'split {split!r} of {builder.info.name} has {total} examples, fewer than one '
       f'batch of {batch_size}; lower config.train.batch_size or use more data'
     )
-  read = [_decoder(builder), decode]
-  apply = _seeded(chain([*read, *transforms]), chain([*read, *companion]))
-  records = _records(builder, split, index=0, count=1)
   begun, batches = divmod(start, per_epoch)
+
+  def order(epoch: int) -> tuple[Int[np.ndarray, 'n c'], int]:
+    turns = range(1 + companions)
+    orders = [generator(seed, epoch, turn).permutation(total) for turn in turns]
+    first = batches * batch_size if epoch == begun else 0
+    return np.stack(orders, axis=1)[: per_epoch * batch_size], first
+
+  yield from ordered_batches(
+    shards,
+    order,
+    transforms,
+    companion=companion,
+    companions=companions,
+    batch_size=batch_size,
+    seed=seed,
+    epoch=begun,
+    rows=rows_of(batch_size, process_index, process_count),
+  )
+
+
+def rows_of(batch_size: int, index: int, count: int) -> Int[np.ndarray, 'r']:
+  """Returns the rows of a batch that one of `count` processes makes."""
+  local = batch_size // count
+  return np.arange(local * index, local * (index + 1))
+
+
+def generator(seed: int, epoch: int, turn: int) -> np.random.Generator:
+  """Returns what draws an epoch's order, and in other turns what goes with it."""
+  return np.random.default_rng([seed % 2**63, epoch, turn])
+
+
+def ordered_batches(
+  shards: Shards,
+  order: Callable[[int], tuple[Int[np.ndarray, 'n c'], int]],
+  transforms: Sequence[Transform],
+  *,
+  companion: Sequence[Transform] = (),
+  companions: int = 0,
+  batch_size: int,
+  seed: int,
+  epoch: int,
+  rows: Int[np.ndarray, 'r'],
+) -> Iterator[Arrays]:
+  """Yields some rows of the batches of epoch after epoch, without end.
+
+  Args:
+    shards: what is read.
+    order: from an epoch to the positions of its examples and of their companions, a
+      multiple of the batch, and which of them is the first to be made.
+    transforms: see `train_batches`.
+    companion: see `train_batches`.
+    companions: see `train_batches`.
+    batch_size: of all processes together.
+    seed: of augmentation.
+    epoch: the first one.
+    rows: of every batch that are made, and read, in order.
+  """
+  read = [decoder(shards.features), decode]
+  transform, of_companion = (chain([*read, *x]) for x in (transforms, companion))
+  apply = _seeded(shards, transform, of_companion, companions)
+
+  def own_rows(epoch: np.int64) -> Int[np.ndarray, 'm c1']:
+    positions, first = order(int(epoch))
+    number = np.arange(len(positions))
+    own = (number >= first) & np.isin(number % batch_size, rows)
+    return np.column_stack([number, positions])[own].astype(np.int64)
 
   @as_written
   def of_epoch(epoch: tf.Tensor) -> tf.data.Dataset:
-    """Its key, with every example and its companions, which have their own orders."""
-    key = np.int64(seed) * 1_000_003 + epoch
-    seen = tf.where(epoch == begun, np.int64(batches) * batch_size, 0)
-    orders = [key, *_companion_keys(key, companions)]
-    streams = [records.shuffle(min(total, _SHUFFLE), seed=order) for order in orders]
-    streams = [x.take(per_epoch * batch_size).enumerate().skip(seen) for x in streams]
-    streams = [_own_rows(x, local, process_index, process_count) for x in streams]
-    return tf.data.Dataset.zip((tf.data.Dataset.from_tensors(key).repeat(), *streams))
+    """The epoch's key with every row."""
+    rows = tf.ensure_shape(tf.numpy_function(own_rows, [epoch], tf.int64), (None, None))
+    key = tf.data.Dataset.from_tensors(np.int64(seed) * 1_000_003 + epoch).repeat()
+    return tf.data.Dataset.zip(key, tf.data.Dataset.from_tensor_slices(rows))
 
   # One pipeline for all epochs: small data sets would spend their time on building it.
-  data = tf.data.Dataset.range(begun, tf.int64.max).flat_map(of_epoch)
-  data = data.map(apply, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
-  data = data.batch(local, drop_remainder=True).prefetch(4)
+  data = tf.data.Dataset.range(epoch, tf.int64.max).flat_map(of_epoch)
+  data = data.map(apply, num_parallel_calls=parallel_calls(), deterministic=True)
+  data = data.batch(len(rows), drop_remainder=True).prefetch(4)
   yield from iterate(data)
 
 
-def _seeded(transform: Transform, of_companion: Transform) -> Callable[..., Example]:
-  """Returns what makes examples of an epoch's key and enumerated records."""
+def _seeded(
+  shards: Shards, transform: Transform, of_companion: Transform, companions: int
+) -> Callable[..., Example]:
+  """Returns what makes examples of an epoch's key and a row: number and positions."""
 
   @as_written
-  def apply(key: tf.Tensor, record: Any, *companions: Any) -> Example:
-    i, example = record
-    seeded = {**example, 'seed': tf.stack([key, 8 * i])}
-    if companions:
-      keys = _companion_keys(key, len(companions))
-      seeded['others'] = tuple(
-        of_companion({**other, 'seed': tf.stack([own, 8 * i])})
-        for own, (_, other) in zip(keys, companions, strict=True)
+  def apply(key: tf.Tensor, row: tf.Tensor) -> Example:
+    number = 8 * row[0]
+    example = {**shards.read(row[1]), 'seed': tf.stack([key, number])}
+    if companions:  # No epoch has a negative key.
+      keys = [-1 - (key + np.int64(i) * 1_000_000_007) for i in range(companions)]
+      example['others'] = tuple(
+        of_companion({**shards.read(row[2 + i]), 'seed': tf.stack([own, number])})
+        for i, own in enumerate(keys)
       )
-    return transform(seeded)
+    return transform(example)
 
   return apply
-
-
-def _companion_keys(key: tf.Tensor, count: int) -> list[tf.Tensor]:
-  """The keys of an epoch's companions; no epoch has a negative one."""
-  return [-1 - (key + np.int64(i) * 1_000_000_007) for i in range(count)]
-
-
-def _own_rows(
-  data: tf.data.Dataset, local: int, index: int, count: int
-) -> tf.data.Dataset:
-  """The enumerated examples that one of `count` processes decodes, `local` a batch."""
-  if count == 1:
-    return data
-  return data.filter(as_written(lambda i, _: i % (local * count) // local == index))
 
 
 def eval_batches(
@@ -178,6 +213,7 @@ def eval_batches(
   *,
   batch_size: int,
   bucket: int = 1,
+  start: int = 0,
   process_index: int = 0,
   process_count: int = 1,
 ) -> Iterator[Arrays]:
@@ -196,25 +232,29 @@ def eval_batches(
     batch_size: of this process.
     bucket: heights and widths of batches are multiples of it. Larger ones mean fewer
       shapes to compile for; 1 with a batch of one leaves images as they are.
+    start: the first batch; those before it are not read.
     process_index: of this process.
     process_count: of processes; each sees every process_count-th example.
   """
-  features = builder.info.features
-  void = void_label(builder) if 'label' in features else 0
-  total = builder.info.splits[split].num_examples
-  apply = chain([_decoder(builder), decode, *transforms])
+  shards = Shards([builder], split)
+  void = void_label(builder) if 'label' in shards.features else 0
+  total = len(shards)
+  apply = chain([decoder(shards.features), decode, *transforms])
 
-  def examples_of(index: int, count: int) -> Iterator[dict[str, Any]]:
-    data = _records(builder, split, index=index, count=count)
-    data = data.map(apply, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
+  def examples_at(first: int, step: int) -> Iterator[dict[str, Any]]:
+    data = shards.dataset(np.arange(first, total, step))
+    data = data.map(apply, num_parallel_calls=parallel_calls(), deterministic=True)
     return iterate(data.prefetch(2 * batch_size))
 
-  stream = examples_of(process_index, process_count)
+  steps = range(-(-total // (batch_size * process_count)))
+  stream = examples_at(
+    process_index + process_count * batch_size * start, process_count
+  )
   last: list[dict[str, Any]] = []
-  for _ in range(-(-total // (batch_size * process_count))):
+  for _ in steps[start:]:
     found = list(itertools.islice(stream, batch_size))
     # A process without any example of its own borrows one to fill its batch.
-    last = found[-1:] or last or [next(examples_of(0, 1))]
+    last = found[-1:] or last or [next(examples_at(0, 1))]
     filled = found + last * (batch_size - len(found))
     batch = _stack(filled, bucket=bucket, void=void)
     yield {**batch, 'example_valid': np.arange(batch_size) < len(found)}
@@ -252,5 +292,6 @@ def _pad(
 
 def examples(builder: Any, split: str) -> Iterator[dict[str, Any]]:
   """Yields every example once, decoded, with lists of captions as they are."""
-  data = _records(builder, split, index=0, count=1)
-  yield from iterate(data.map(chain([_decoder(builder), decode])))
+  shards = Shards([builder], split)
+  data = shards.dataset(np.arange(len(shards)))
+  yield from iterate(data.map(chain([decoder(shards.features), decode])))

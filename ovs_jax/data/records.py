@@ -4,9 +4,12 @@ import dataclasses
 from collections.abc import Iterator
 from typing import Any
 
+import numpy as np
 import tensorflow as tf
 
+from ovs_jax.core.types import Int
 from ovs_jax.data import pipeline
+from ovs_jax.data.shards import Shards
 from ovs_jax.data.transforms import chain, decode
 
 
@@ -23,15 +26,16 @@ class Broken:
   problem: str
 
 
-def encoded_examples(builder: Any, split: str) -> Iterator[dict[str, Any]]:
-  """Yields every example once, in the order of the files; images are bytes."""
-  records = pipeline._records(builder, split, index=0, count=1)
-  yield from pipeline.iterate(records)
+def encoded_examples(
+  shards: Shards, positions: Int[np.ndarray, 'n']
+) -> Iterator[dict[str, Any]]:
+  """Yields the examples at these positions; images are bytes."""
+  yield from pipeline.iterate(shards.dataset(positions))
 
 
-def decode_example(builder: Any, record: dict[str, Any]) -> dict[str, Any] | Broken:
+def decode_example(shards: Shards, record: dict[str, Any]) -> dict[str, Any] | Broken:
   """Returns an example of `encoded_examples` with its images as arrays."""
-  apply = chain([pipeline._decoder(builder), decode])
+  apply = chain([pipeline.decoder(shards.features), decode])
   images = {
     name: tf.constant(record[name])
     for name in ('image', 'label', 'mask')

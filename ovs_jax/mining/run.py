@@ -6,7 +6,6 @@ that are missing, and the data set is written when all are there.
 """
 
 import collections
-import itertools
 import json
 import pathlib
 import shutil
@@ -15,12 +14,14 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
+import numpy as np
 
 from ovs_jax.core import hosts
 from ovs_jax.core.files import check_writable, clear_leftovers
 from ovs_jax.core.runlog import progress
 from ovs_jax.data import load_dataset, pairs
 from ovs_jax.data.records import Broken, decode_example, encoded_examples
+from ovs_jax.data.shards import Shards
 from ovs_jax.mining import chunks, sheet
 from ovs_jax.mining.candidates import check_sources
 from ovs_jax.mining.chunks import Notes, Pair
@@ -67,15 +68,17 @@ def _mine_chunks(
   config: Any, builder: Any, miner: Miner, folder: pathlib.Path, count: int
 ) -> None:
   """Mines this host's chunks that are not there."""
-  source = encoded_examples(builder, config.mining.split)
+  shards = Shards([builder], config.mining.split)
   host, hosts_in_all = _place()
   seen = Notes()
   for i in progress(range(count), total=count, title=f'{config.name}: mine'):
-    records = list(itertools.islice(source, config.mining.chunk))
     path = chunks.chunk_path(folder, i)
     if i % hosts_in_all != host or path.exists():
       continue
-    examples = [decode_example(builder, record) for record in records]
+    first = i * config.mining.chunk
+    last = min(first + config.mining.chunk, len(shards))
+    records = encoded_examples(shards, np.arange(first, last))
+    examples = [decode_example(shards, record) for record in records]
     broken = [x for x in examples if isinstance(x, Broken)]
     found, notes = miner.pairs([x for x in examples if not isinstance(x, Broken)])
     notes.images += len(broken)

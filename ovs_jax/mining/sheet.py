@@ -15,6 +15,7 @@ from ovs_jax.core.checkpoint import resolve
 from ovs_jax.core.files import atomic_path, write_text
 from ovs_jax.data import pairs
 from ovs_jax.data.records import decode_example, encoded_examples
+from ovs_jax.data.shards import Shards
 from ovs_jax.mining.chunks import Notes
 from ovs_jax.mining.miner import Miner
 
@@ -103,15 +104,13 @@ def write_summary(
   total = found['pairs']
   shown = min(_COLUMNS * _ROWS, total)
   chosen = np.random.default_rng(seed).choice(total, shown, replace=False)
-  wanted = {int(i): k for k, i in enumerate(sorted(chosen))}
   picture = Image.new(
     'RGB', (_COLUMNS * _SIDE, -(-shown // _COLUMNS) * (_SIDE + _LINE)), 'white'
   )
-  builder = pairs.load(workdir / 'pairs')
-  for i, record in enumerate(encoded_examples(builder, 'train')):
-    if i in wanted:
-      y, x = divmod(wanted[i], _COLUMNS)
-      _draw(picture, decode_example(builder, record), x * _SIDE, y * (_SIDE + _LINE))
+  shards = Shards([pairs.load(workdir / 'pairs')], 'train')
+  for k, record in enumerate(encoded_examples(shards, np.sort(chosen))):
+    y, x = divmod(k, _COLUMNS)
+    _draw(picture, decode_example(shards, record), x * _SIDE, y * (_SIDE + _LINE))
   with atomic_path(workdir / 'summary.png') as temporary:
     picture.save(temporary)
   write_text(workdir / 'summary.md', _text(found))

@@ -244,8 +244,8 @@ def test_a_broken_image_is_left_out_and_listed(
 ) -> None:
   original = run.encoded_examples
 
-  def damaged(*args: Any) -> Any:
-    for i, record in enumerate(original(*args)):
+  def damaged(shards: Any, positions: Any) -> Any:
+    for i, record in zip(positions, original(shards, positions), strict=True):
       if i == 3:
         record = {**record, 'image': record['image'][:200]}
       yield record

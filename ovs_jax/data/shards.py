@@ -1,0 +1,111 @@
+"""The examples of a split by their position, read from where they lie in its files.
+
+TFRecord files hold one record after the other, each behind its length. A walk along the
+lengths says where all of them begin; after it any process reads the records that it
+needs, in any order, and no others.
+"""
+
+import os
+from collections.abc import Iterator, Sequence
+from concurrent import futures
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+import tensorflow_datasets as tfds
+from etils import epath
+
+from ovs_jax.core.types import Int
+from ovs_jax.data.transforms import Example, as_written
+
+_FRAME = 16  # bytes around the data of a record: length and two checksums
+_FILES = 16  # walked along at the same time
+
+
+def parallel_calls() -> int:
+  """Returns how many examples are made at once: as many as there are cores.
+
+  A number, because `tf.data.AUTOTUNE` means at most 16 where nothing is tuned.
+  """
+  return os.cpu_count() or 1
+
+
+class Shards:
+  """The undecoded examples of one split of one or several data sets."""
+
+  def __init__(self, builders: Sequence[Any], split: str) -> None:
+    """Finds out where every record begins, but reads none.
+
+    Args:
+      builders: prepared TFDS builders with the same features; the positions of one
+        follow upon those of the one before it.
+      split: of each of them; slices and sums are allowed.
+
+    Raises:
+      ValueError: files of another format, or that are damaged.
+    """
+    self.features = builders[0].info.features
+    images = self.features.items()
+    images = [n for n, x in images if isinstance(x, tfds.features.Image)]
+    self._decoders = {name: tfds.decode.SkipDecoding() for name in images}
+    parts = [part for builder in builders for part in _files(builder, split)]
+    with futures.ThreadPoolExecutor(_FILES) as pool:
+      starts = list(pool.map(_starts, parts))
+    lengths = [len(x) for x in starts]
+    # As tensors, which functions share; arrays would become part of each.
+    with tf.device('CPU'):
+      self._paths = tf.constant([part.filename for part in parts] or [''])
+      self._file = tf.constant(np.repeat(np.arange(len(parts)), lengths), tf.int32)
+      self._start = tf.constant(np.concatenate([np.zeros(0, np.int64), *starts]))
+
+  def __len__(self) -> int:
+    return len(self._start)
+
+  def read(self, position: tf.Tensor) -> Example:
+    """Returns an example with its images as bytes; for `tf.data`."""
+    path = tf.gather(self._paths, tf.gather(self._file, position))
+    start = tf.gather(self._start, position)
+    found = tf.raw_ops.TFRecordDatasetV2(
+      filenames=path[None],
+      compression_type='',
+      buffer_size=0,  # the record and nothing behind it
+      byte_offsets=start[None],
+      metadata=b'',
+    )
+    records = tf.data.experimental.from_variant(found, tf.TensorSpec((), tf.string))
+    record = records.take(1).get_single_element()
+    return self.features.deserialize_example(record, decoders=self._decoders)
+
+  def dataset(self, positions: Int[np.ndarray, 'n']) -> tf.data.Dataset:
+    """Returns the examples at these positions, undecoded."""
+    data = tf.data.Dataset.from_tensor_slices(np.asarray(positions, np.int64))
+    return data.map(
+      as_written(self.read), num_parallel_calls=parallel_calls(), deterministic=True
+    )
+
+
+def _files(builder: Any, split: str) -> Iterator[Any]:
+  """The files of a split, and which of their records belong to it."""
+  found = builder.info.file_format
+  if found is not None and found.value != 'tfrecord':
+    raise ValueError(
+      f'{builder.info.full_name} is stored as {found.value}, expected tfrecord; '
+      'prepare it again'
+    )
+  yield from builder.info.splits[split].file_instructions
+
+
+def _starts(part: Any) -> Int[np.ndarray, 'n']:
+  """Where the records of a file begin, of those that belong to the split."""
+  starts = np.zeros(part.examples_in_shard + 1, np.int64)
+  with epath.Path(part.filename).open('rb') as file:
+    size = file.seek(0, os.SEEK_END)
+    for i in range(part.examples_in_shard):
+      file.seek(starts[i])
+      starts[i + 1] = starts[i] + _FRAME + int.from_bytes(file.read(8), 'little')
+  if starts[-1] != size:
+    raise ValueError(
+      f'{part.filename} is damaged: {part.examples_in_shard} records of {starts[-1]} '
+      f'bytes were expected in its {size} bytes; prepare the data set again'
+    )
+  return starts[part.skip : part.skip + part.take]
