@@ -33,7 +33,7 @@ import numpy as np  # noqa: E402
 import torch  # noqa: E402
 from against_torch import converted, hugging_face  # noqa: E402
 
-from ovs_jax.bench.clip_adapt_step import METHODS, Options, settings  # noqa: E402
+from ovs_jax.bench.clip_adapt_step import Options, settings  # noqa: E402
 from ovs_jax.models.clip import PRESETS  # noqa: E402
 from ovs_jax.train.loop import make_step  # noqa: E402
 from ovs_jax.train.recipes.clip_regions import ClipRegions  # noqa: E402
@@ -107,7 +107,7 @@ def jax_step(
   options = Options(
     preset=arguments.preset, method=arguments.method, batch=len(batch['image'])
   )
-  keys = settings(config, options, METHODS[arguments.method])
+  keys = settings(config, options)
   # So small that every step has the loss of the first.
   keys.optimizer.learning_rate = 1e-9
   keys.optimizer.weight_decay = 0.01

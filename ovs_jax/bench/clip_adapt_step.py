@@ -3,21 +3,17 @@
 import dataclasses
 
 import jax
-import jax.numpy as jnp
 from ml_collections import ConfigDict
 
+from ovs_jax.bench import drawn
 from ovs_jax.bench.measure import Variant, Workload
 from ovs_jax.bench.placed_step import place_step
 from ovs_jax.core.lookup import lookup
 from ovs_jax.core.tree import flatten
-from ovs_jax.core.types import Batch
-from ovs_jax.models.clip import PRESETS, ClipConfig, init_clip
-from ovs_jax.train.recipes.clip_regions import ClipRegions
+from ovs_jax.models.clip import PRESETS, ClipConfig
 
-METHODS = {
-  'mpt': ((r'visual/mask_prompt$', 1.0), (r'.*', None)),
-  'ft': ((r'^(visual/|logit_scale$)', 1.0), (r'.*', None)),
-}
+# Configurations of which all is taken but the tower's size.
+METHODS = {'mpt': 'mpt_vitl14', 'ft': 'ft_vitl14'}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,20 +41,19 @@ class Options:
 
 def build(options: Options) -> Workload:
   """The step with cached texts, as at full size, and with the text tower in it."""
-  groups = lookup(METHODS, options.method, 'method')
   clip = dataclasses.replace(
     lookup(PRESETS, options.preset, 'CLIP preset'),
-    prompt_depth=3 if options.method == 'mpt' else 0,
     dtype=options.dtype,
     remat=options.remat,
   )
-  config = settings(clip, options, groups)
-  recipe = ClipRegions(config)
-  params = init_clip(clip, jax.random.key(0))
+  config = settings(clip, options)
+  recipe = drawn.make_recipe(config)
+  params = drawn.fill(drawn.initializer(recipe))
   placed = place_step(recipe, config, params, options.mesh)
   variants = []
-  for name, batch in batches(clip, options.batch).items():
-    batch = placed.put(batch)
+  for name, cached in (('package', True), ('with text tower', False)):
+    config.adapt.cache_text = cached
+    batch = placed.put(drawn.draw_batch(recipe, options.batch, jax.random.key(1)))
     program = placed.compile(batch)
     # The state stays, so that every run does the same work.
     run = jax.tree_util.Partial(program, placed.state, batch)
@@ -71,56 +66,11 @@ def build(options: Options) -> Workload:
   return Workload('crops', options.batch, variants, facts)
 
 
-def settings(
-  clip: ClipConfig, options: Options, groups: tuple[tuple[str, float | None], ...]
-) -> ConfigDict:
-  """What the recipe and the step read of a configuration."""
-  adapt = {
-    'store': 'all',
-    'duplicates': 'negatives',
-    'prior': 'mask',
-    'loss_chunk': options.chunk,
-    'evaluate_every': 0,
-  }
-  optimizer = {
-    'schedule': 'warmup_cosine',
-    'learning_rate': 1e-5,
-    'warmup': 1,
-    'end': 0.0,
-    'power': 1.0,
-    'b1': 0.9,
-    'b2': 0.98,
-    'eps': 1e-6,
-    'weight_decay': 0.2,
-    'gradient_clip': None,
-    'groups': groups,
-    'decay': ((r'(bias|scale|class_embedding|mask_prompt)$', 0.0), (r'.*', 1.0)),
-  }
-  keys = {
-    'clip': dataclasses.asdict(clip),
-    'adapt': adapt,
-    'optimizer': optimizer,
-    'train': {'steps': 1000, 'accumulate': 1},
-    'seed': 0,
-  }
-  return ConfigDict(keys)
-
-
-def batches(clip: ClipConfig, size: int) -> dict[str, Batch]:
-  """Returns drawn crops with embedded texts, and with sentences of 16 tokens."""
-  keys = jax.random.split(jax.random.key(1), 4)
-  side = clip.image_size
-  text = jax.random.normal(keys[2], (size, clip.embed_dim))
-  tokens = jax.random.randint(keys[3], (size, 16), 1, clip.vocab_size - 1)
-  crops = {
-    'image': jax.random.randint(keys[0], (size, side, side, 3), 0, 256).astype('uint8'),
-    'mask': jnp.broadcast_to(jnp.arange(side) < side // 2, (size, side, side)).astype(
-      'uint8'
-    ),
-    'noun': jnp.arange(size, dtype=jnp.int32),
-  }
-  text = text / jnp.linalg.norm(text, axis=1, keepdims=True)
-  return {
-    'package': {**crops, 'text': text},
-    'with text tower': {**crops, 'tokens': tokens.at[:, -1].set(clip.vocab_size - 1)},
-  }
+def settings(clip: ClipConfig, options: Options) -> ConfigDict:
+  """Returns the configuration of the method with a tower of another size."""
+  config = drawn.configuration(lookup(METHODS, options.method, 'method'))
+  depth = config.clip.prompt_depth
+  config.clip.update(dataclasses.asdict(clip))
+  config.clip.prompt_depth = min(depth, clip.vision_layers)
+  config.adapt.loss_chunk = options.chunk
+  return config

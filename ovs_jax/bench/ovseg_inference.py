@@ -16,12 +16,12 @@ import jax.numpy as jnp
 import numpy as np
 
 from ovs_jax import encoding
-from ovs_jax.bench import plain
+from ovs_jax.bench import drawn, plain
 from ovs_jax.bench.agreement import Agreement
 from ovs_jax.bench.measure import Variant, Workload
 from ovs_jax.core.images import resize_shortest, shortest_size
 from ovs_jax.core.lookup import lookup
-from ovs_jax.core.tree import flatten, unflatten
+from ovs_jax.core.types import Array, Params
 from ovs_jax.models import clip, maskformer, ovseg
 from ovs_jax.ops.ensemble import class_logits, combine
 from ovs_jax.ops.regions import RegionConfig
@@ -64,7 +64,7 @@ class Options:
 def build(options: Options) -> Workload:
   """All modes of the package, and the plain way with all proposals."""
   config = configuration(options)
-  params = _draw(config)
+  params = draw(config)
   picture = np.random.default_rng(1).integers(
     0, 256, (options.height, options.width, 3), np.uint8
   )
@@ -135,26 +135,16 @@ def configuration(options: Options) -> ovseg.OvSegConfig:
   return ovseg.OvSegConfig(proposer=proposer, clip=tower, region=region, chunk=32)
 
 
-def _draw(config: ovseg.OvSegConfig) -> dict[str, Any]:
-  """Random parameters, without the time that compiling a real initialisation takes."""
-  shapes = jax.eval_shape(
-    lambda key: {
+def draw(config: ovseg.OvSegConfig) -> Params:
+  """Returns random parameters."""
+
+  def init(key: Array) -> Params:
+    return {
       'proposer': maskformer.init_maskformer(config.proposer, key),
       'clip': clip.init_clip(config.clip, key),
-    },
-    jax.random.key(0),
-  )
-  generator = np.random.default_rng(0)
+    }
 
-  def draw(path: str, leaf: jax.ShapeDtypeStruct) -> np.ndarray:
-    if path.endswith(('scale', 'var')):
-      return np.ones(leaf.shape, np.float32)
-    fan_in = max(np.prod(leaf.shape[:-1]), 1) if len(leaf.shape) > 1 else 100
-    noise = generator.standard_normal(leaf.shape, np.float32)
-    return noise * np.float32(fan_in**-0.5)
-
-  leaves = flatten(shapes)
-  return unflatten({path: draw(path, leaf) for path, leaf in leaves.items()})
+  return drawn.fill(init)
 
 
 def _unit_rows(count: int, config: ovseg.OvSegConfig) -> np.ndarray:

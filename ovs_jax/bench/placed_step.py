@@ -72,7 +72,7 @@ def place_step(
 
   Args:
     recipe: with `loss` and `project`; it need not know how to make parameters.
-    config: with `optimizer`, `train` and `seed`.
+    config: the whole configuration.
     params: of the model.
     shape: devices along batch and heads, see `make_mesh`.
 
@@ -87,9 +87,7 @@ def place_step(
     project=recipe.project,
   )
   mesh = make_mesh(shape)
-  own = ml_collections.ConfigDict({'mesh': {'rules': (), 'fsdp': False}})
-  own.update(config)
-  state, step, trainable = loop.init_state(given, own, mesh)
+  state, step, trainable = loop.init_state(given, config, mesh)
   return PlacedStep(state, trainable, mesh, step)
 
 

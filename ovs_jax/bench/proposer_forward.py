@@ -1,19 +1,24 @@
 """One picture through the proposer, as prediction runs it."""
 
 import dataclasses
+import functools
 import time
 from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
+from ovs_jax.bench import drawn
 from ovs_jax.bench.measure import Variant, Workload, compile_program
 from ovs_jax.core.lookup import lookup
 from ovs_jax.core.tree import count_parameters
 from ovs_jax.core.types import Params
-from ovs_jax.models.maskformer import PRESETS, MaskFormer, MaskFormerConfig
-from ovs_jax.models.maskformer import init_maskformer as init
+from ovs_jax.models.maskformer import (
+  PRESETS,
+  MaskFormer,
+  MaskFormerConfig,
+  init_maskformer,
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,7 +41,7 @@ class Options:
 def build(options: Options) -> Workload:
   """The whole picture, and the same with a size that hides padding."""
   config = proposer_config(options.preset, options.dtype)
-  params = random_params(config)
+  params = drawn.fill(functools.partial(init_maskformer, config))
   side = options.side
   image = jax.random.uniform(
     jax.random.key(0), (options.batch, side, side, 3), maxval=255.0
@@ -74,20 +79,3 @@ def proposer_config(preset: str, dtype: str) -> MaskFormerConfig:
   """Returns the sizes of a preset that computes in `dtype`."""
   config = lookup(PRESETS, preset, 'proposer preset')
   return dataclasses.replace(config, dtype=dtype)
-
-
-def random_params(config: MaskFormerConfig) -> Params:
-  """Returns parameters without compiling the program that would draw them."""
-  shapes = jax.eval_shape(lambda key: init(config, key), jax.random.key(0))
-  rng = np.random.default_rng(0)
-
-  def draw(path: Any, leaf: Any) -> jax.Array:
-    name = path[-1].key
-    if name in ('scale', 'var'):
-      return jnp.ones(leaf.shape, leaf.dtype)
-    # As wide as keeps the variance of what passes through.
-    fan_in = max(int(np.prod(leaf.shape[:-1])), 1) if len(leaf.shape) > 1 else 4
-    values = rng.standard_normal(leaf.shape, np.float32) * fan_in**-0.5
-    return jnp.asarray(values, leaf.dtype)
-
-  return jax.tree_util.tree_map_with_path(draw, shapes)

@@ -3,21 +3,23 @@
 import dataclasses
 import time
 from collections.abc import Callable
-from types import SimpleNamespace
 from typing import Any
 
 import jax
-import jax.numpy as jnp
-import ml_collections
 
+from ovs_jax.bench import drawn
 from ovs_jax.bench.measure import Program, Variant, Workload
 from ovs_jax.bench.placed_step import place_step
-from ovs_jax.bench.proposer_forward import proposer_config, random_params
+from ovs_jax.bench.proposer_forward import proposer_config
 from ovs_jax.core.tree import count_parameters
-from ovs_jax.core.types import Batch
 from ovs_jax.models.maskformer import MaskFormerConfig
-from ovs_jax.ops.losses import SET_WEIGHTS
-from ovs_jax.train.recipes.proposer import deep_loss
+
+# Configurations of which all is taken but what the options say.
+_TRAININGS = {
+  'swin_b_l14': 'proposer_swin_b',
+  'r101c_b16': 'proposer_r101c',
+  'tiny': 'proposer_swin_b',
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -29,7 +31,6 @@ class Options:
     side: of the pictures, in pixels.
     batch: pictures at once.
     targets: masks of each picture, padding included.
-    classes: names to tell apart.
     dtype: of the computation; parameters stay float32.
     alternatives: whether to compile and time those, too.
     mesh: devices along the batch, and along heads and hidden units.
@@ -39,7 +40,6 @@ class Options:
   side: int = 640
   batch: int = 1
   targets: int = 40
-  classes: int = 171
   dtype: str = 'float32'
   alternatives: bool = True
   mesh: tuple[int, ...] = (1, 1)
@@ -66,16 +66,13 @@ def _step(
   config: MaskFormerConfig, options: Options
 ) -> tuple[Callable[[], Any], Program, float, int]:
   """Returns what runs a step, its program, the seconds it took, and the parameters."""
-  params = random_params(config)
-  text = jax.random.normal(jax.random.key(1), (options.classes, config.embed_dim))
-  text = text / jnp.linalg.norm(text, axis=-1, keepdims=True)
-
-  def loss(params: Any, batch: Batch, key: Any) -> Any:
-    return deep_loss(config, params, batch, key, text=text, weights=SET_WEIGHTS)
-
-  recipe = SimpleNamespace(loss=loss, project=lambda params: params)
-  placed = place_step(recipe, _settings(), params, options.mesh)
-  batch = placed.put(_batch(options))
+  settings = drawn.configuration(_TRAININGS[options.preset])
+  settings.proposer.update(dataclasses.asdict(config))
+  settings.train.update(crop=options.side, max_targets=options.targets)
+  recipe = drawn.make_recipe(settings)
+  params = drawn.fill(drawn.initializer(recipe))
+  placed = place_step(recipe, settings, params, options.mesh)
+  batch = placed.put(drawn.draw_batch(recipe, options.batch, jax.random.key(2)))
   began = time.perf_counter()
   program = placed.compile(batch, donate=True)
   seconds = time.perf_counter() - began
@@ -86,42 +83,3 @@ def _step(
     return metrics
 
   return run, program, seconds, count_parameters(params)
-
-
-def _settings() -> ml_collections.ConfigDict:
-  """The optimizer of the full recipes."""
-  return ml_collections.ConfigDict(
-    {
-      'seed': 0,
-      'train': {'steps': 120_000, 'accumulate': 1},
-      'optimizer': {
-        'schedule': 'warmup_poly',
-        'learning_rate': 6e-5,
-        'warmup': 1500,
-        'end': 0.0,
-        'power': 0.9,
-        'b1': 0.9,
-        'b2': 0.999,
-        'eps': 1e-8,
-        'weight_decay': 0.01,
-        'gradient_clip': 0.01,
-        'groups': ((r'.*', 1.0),),
-        'decay': ((r'.*', 1.0),),
-      },
-    }
-  )
-
-
-def _batch(options: Options) -> dict[str, jax.Array]:
-  """Pictures of noise with masks that are rectangles, a quarter of them padding."""
-  b, t, side = options.batch, options.targets, options.side
-  keys = jax.random.split(jax.random.key(2), 4)
-  corner = jax.random.randint(keys[1], (b, t, 2, 1), 0, side // 2)
-  place = jnp.arange(side).reshape(1, 1, 1, side)
-  inside = (place >= corner) & (place < corner + side // 2)  # b t 2 side
-  return {
-    'image': jax.random.randint(keys[0], (b, side, side, 3), 0, 256).astype(jnp.uint8),
-    'masks': inside[:, :, 0, :, None] & inside[:, :, 1, None, :],
-    'classes': jax.random.randint(keys[3], (b, t), 0, options.classes),
-    'valid': jnp.broadcast_to(jnp.arange(t) < max(1, 3 * t // 4), (b, t)),
-  }

@@ -1,6 +1,5 @@
 """The proposer's workloads at sizes that compile in seconds."""
 
-import jax
 import numpy as np
 import pytest
 
@@ -23,7 +22,7 @@ def test_forward_agrees_with_hidden_padding() -> None:
 
 @pytest.mark.slow
 def test_steps_go_on_and_agree() -> None:
-  options = proposer_step.Options(preset='tiny', side=32, targets=4, classes=5)
+  options = proposer_step.Options(preset='tiny', side=32, targets=4)
   workload = proposer_step.build(options)
   package, remat = workload.variants
   assert package.name == 'package' and remat.name == 'remat'
@@ -35,21 +34,6 @@ def test_steps_go_on_and_agree() -> None:
   assert workload.facts['parameters'] > 1e5
 
 
-def test_batches_are_rectangles_with_padding() -> None:
-  batch = proposer_step._batch(proposer_step.Options(side=32, targets=4, batch=2))
-  areas = np.asarray(batch['masks']).sum(axis=(2, 3))
-  np.testing.assert_array_equal(areas, np.full((2, 4), 16 * 16))
-  np.testing.assert_array_equal(batch['valid'], [[True, True, True, False]] * 2)
-  assert batch['image'].dtype == np.uint8 and batch['image'].shape == (2, 32, 32, 3)
-
-
 def test_an_unknown_preset_is_named() -> None:
   with pytest.raises(ValueError, match="Did you mean 'swin_b_l14'"):
     proposer_forward.build(proposer_forward.Options(preset='swin_b_l41'))
-
-
-def test_random_parameters_keep_activations_in_range() -> None:
-  config = proposer_forward.proposer_config('tiny', 'float32')
-  params = proposer_forward.random_params(config)
-  assert all(np.isfinite(x).all() for x in jax.tree.leaves(params))
-  assert 0.5 < float(np.std(params['query_decoder']['query_embed'])) * 20**0.5 < 1.5

@@ -13,6 +13,7 @@ import pytest
 import tiny_configs
 
 from configs import adaptation, ft_vitl14, gt_classes_vitl14, mpt_ft_vitl14, mpt_vitl14
+from ovs_jax.bench import drawn
 from ovs_jax.core.checkpoint import load_model
 from ovs_jax.core.tree import flatten
 from ovs_jax.data import pair_batches, pairs, transforms
@@ -273,3 +274,25 @@ class TestFullSize:
     with pytest.raises(FileNotFoundError) as caught:
       check_needs(config)
     assert 'ovs_jax.convert --download' not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+  ('as_bytes', 'duplicates'), [(True, 'negatives'), (False, 'ignored')]
+)
+def test_drawn_batches_are_like_those_of_pairs(
+  as_bytes: bool, duplicates: str, data_dir: str, pairs_dir: pathlib.Path
+) -> None:
+  config = tiny_configs.prompt_tuning(data_dir, '', str(pairs_dir))
+  config.adapt.update(uint8=as_bytes, duplicates=duplicates)
+  recipe = drawn.make_recipe(config)
+  shapes = [
+    {name: (x.shape, np.dtype(x.dtype)) for name, x in batch.items()}
+    for batch in (
+      drawn.draw_batch(recipe, 8, jax.random.key(0)),
+      next(recipe.batches(0)),
+    )
+  ]
+  assert shapes[0] == shapes[1]
+  config.adapt.cache_text = True
+  text = drawn.draw_batch(recipe, 8, jax.random.key(0))['text']
+  np.testing.assert_allclose(np.linalg.norm(text, axis=1), 1, rtol=1e-5)

@@ -81,10 +81,12 @@ class ClipSegTraining:
       raise ValueError(problem)
     sentences = fill(tuple(c.phrases.templates), self._names)
     flat = [sentence for group in sentences for sentence in group]
-    self._phrases = jnp.asarray(
-      embed_texts(self.model.clip, loaded['clip'], flat, tokenize)
-    )
+    self.set_text(embed_texts(self.model.clip, loaded['clip'], flat, tokenize))
     return jax.tree.map(jnp.asarray, loaded)
+
+  def set_text(self, rows: Float[Any, 'p d']) -> None:
+    """Gives the embeddings of the phrases: of each name with every template."""
+    self._phrases = jnp.asarray(rows)
 
   def batches(self, start: int) -> Iterator[Batch]:
     """Yields `image` (b, s, s, 3) uint8, `mask` (b, h, w) bool and `phrase` (b,)."""

@@ -55,9 +55,12 @@ class Proposer:
         f'the CLIP in {directory} embeds in {config.embed_dim} dimensions, '
         f'config.proposer.embed_dim is {self.model.embed_dim}'
       )
-    text = embed_names(config, params, self._names, self.config.text.templates)
-    self._text = jnp.asarray(text)
+    self.set_text(embed_names(config, params, self._names, self.config.text.templates))
     return self._start(draw_params(init_maskformer, self.model, key))
+
+  def set_text(self, rows: Float[Any, 'k d']) -> None:
+    """Gives the L2-normalised embeddings of the seen classes' names."""
+    self._text = jnp.asarray(rows)
 
   def _start(self, drawn: Params) -> Params:
     """Puts what `config.init` names in place of drawn parameters."""

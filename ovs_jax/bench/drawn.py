@@ -1,0 +1,198 @@
+"""Recipes with drawn parameters, texts and batches, for want of checkpoints and data.
+
+A step is then that of the training itself, at the size that its configuration says.
+Nothing is compiled for it, and of parameters and batches `jax.eval_shape` gives the
+shapes alone.
+"""
+
+import functools
+import importlib
+import math
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import ml_collections
+import numpy as np
+
+from ovs_jax.core.lookup import lookup
+from ovs_jax.core.tree import flatten, unflatten
+from ovs_jax.core.types import Array, Batch, Params, UInt8
+from ovs_jax.data.scenes_draw import SIZE
+from ovs_jax.models.clip import init_clip
+from ovs_jax.models.clipseg import init_clipseg
+from ovs_jax.models.coseg import init_coseg
+from ovs_jax.models.maskformer import init_maskformer
+from ovs_jax.train.recipes import RECIPES, Recipe
+from ovs_jax.train.recipes.coseg import encode_images
+
+
+def configuration(name: str, argument: str = '') -> ml_collections.ConfigDict:
+  """Returns what the file `configs/<name>.py` makes of the argument.
+
+  Raises:
+    ValueError: there is no such file below this directory.
+  """
+  try:
+    module = importlib.import_module(f'configs.{name}')
+  except ModuleNotFoundError as error:
+    raise ValueError(
+      f'configs/{name}.py was not found; run this command in the root of the '
+      'repository, whose configurations it takes'
+    ) from error
+  return module.get_config(argument)
+
+
+def make_recipe(config: ml_collections.ConfigDict) -> Recipe:
+  """Returns the recipe of a configuration; its names have drawn embeddings."""
+  recipe = lookup(RECIPES, config.recipe, 'recipe')(config)
+  if config.recipe == 'coseg':
+    recipe.set_anchors(_directions(len(recipe.seen) + 1, recipe.model.clip.embed_dim))
+  elif config.recipe == 'proposer':
+    recipe.set_text(_directions(len(recipe.seen), recipe.model.embed_dim))
+  elif config.recipe == 'clipseg':
+    recipe.set_text(_directions(_phrase_count(recipe), recipe.model.clip.embed_dim))
+  return recipe
+
+
+def initializer(recipe: Recipe) -> Callable[[Array], Params]:
+  """Returns what draws parameters of the shapes and names that the recipe trains."""
+  kind = recipe.config.recipe
+  if kind.startswith('clip_'):
+    return functools.partial(init_clip, recipe.clip)
+  init = {'clipseg': init_clipseg, 'coseg': init_coseg, 'proposer': init_maskformer}
+  return functools.partial(init[kind], recipe.model)
+
+
+def fill(init: Callable[[Array], Params]) -> dict[str, Any]:
+  """Returns parameters of the shapes of `init(key)`, without compiling anything.
+
+  Scales are 1, and all else as wide as keeps the variance of what passes through. The
+  numbers come back after a million, at another place of every array.
+  """
+  shapes = flatten(jax.eval_shape(init, jax.random.key(0)))
+  generator = np.random.default_rng(0)
+  numbers = generator.standard_normal(1_000_003, np.float32)
+
+  def draw(path: str, leaf: jax.ShapeDtypeStruct) -> np.ndarray:
+    if path.endswith(('scale', 'var')):
+      return np.ones(leaf.shape, leaf.dtype)
+    fan_in = max(math.prod(leaf.shape[:-1]), 1) if len(leaf.shape) > 1 else 100
+    start = generator.integers(len(numbers))
+    drawn = np.resize(np.roll(numbers, start), leaf.shape) * np.float32(fan_in**-0.5)
+    return drawn.astype(leaf.dtype)
+
+  return unflatten({path: draw(path, leaf) for path, leaf in shapes.items()})
+
+
+def draw_batch(recipe: Recipe, size: int, key: Array) -> Batch:
+  """Returns `size` examples as the recipe's `batches` yields them, of noise."""
+  return _BATCHES[recipe.config.recipe](recipe, size, key)
+
+
+def _directions(count: int, width: int, key: Array | None = None) -> Array:
+  x = jax.random.normal(jax.random.key(1) if key is None else key, (count, width))
+  return x / jnp.linalg.norm(x, axis=1, keepdims=True)
+
+
+def _phrase_count(recipe: Any) -> int:
+  """A table of one's own has as many names as it likes: here one."""
+  return max(1, len(recipe.seen)) * len(recipe.config.phrases.templates)
+
+
+def draw_pictures(key: Array, count: int, side: int) -> UInt8[Array, 'b s s 3']:
+  """Returns squares of noise."""
+  shape = (count, side, side)
+  return jax.random.randint(key, (*shape, 3), 0, 256).astype(jnp.uint8)
+
+
+def _tokens(key: Array, shape: tuple[int, int], vocabulary: int) -> Array:
+  """Sentences whose last token is the end's."""
+  drawn = jax.random.randint(key, shape, 1, vocabulary - 1)
+  return drawn.at[:, -1].set(vocabulary - 1)
+
+
+def _captions(recipe: Any, size: int, key: Array) -> Batch:
+  keys = jax.random.split(key)
+  side, length = recipe.clip.image_size, recipe.config.train.text_length
+  return {
+    'image': draw_pictures(keys[0], size, side),
+    'tokens': _tokens(keys[1], (size, length), recipe.clip.vocab_size),
+  }
+
+
+def _crops(recipe: Any, size: int, key: Array) -> Batch:
+  """Half of each crop is foreground; every noun is another."""
+  c, side = recipe.config, recipe.clip.image_size
+  keys = jax.random.split(key)
+  kind = jnp.uint8 if c.adapt.uint8 else jnp.float32
+  half = jnp.broadcast_to(jnp.arange(side) < side // 2, (size, side, side))
+  batch = {
+    'image': draw_pictures(keys[0], size, side).astype(kind),
+    'mask': half.astype(kind),
+  }
+  if c.adapt.duplicates != 'negatives' or c.adapt.loss_chunk:
+    batch['noun'] = jnp.arange(size, dtype=jnp.int32)
+  if c.adapt.cache_text:
+    batch['text'] = _directions(size, recipe.clip.embed_dim, keys[1])
+  else:
+    shape = (size, c.train.text_length)
+    batch['tokens'] = _tokens(keys[1], shape, recipe.clip.vocab_size)
+  return batch
+
+
+def _targets(recipe: Any, size: int, key: Array) -> Batch:
+  """Masks are rectangles, a quarter of them padding."""
+  c = recipe.config.train
+  side = c.crop or SIZE
+  keys = jax.random.split(key, 3)
+  corner = jax.random.randint(keys[1], (size, c.max_targets, 2, 1), 0, side // 2)
+  place = jnp.arange(side).reshape(1, 1, 1, side)
+  inside = (place >= corner) & (place < corner + side // 2)  # b t 2 side
+  valid = jnp.arange(c.max_targets) < max(1, 3 * c.max_targets // 4)
+  return {
+    'image': draw_pictures(keys[0], size, side),
+    'masks': inside[:, :, 0, :, None] & inside[:, :, 1, None, :],
+    'classes': jax.random.randint(
+      keys[2], (size, c.max_targets), 0, len(recipe.seen), jnp.int32
+    ),
+    'valid': jnp.broadcast_to(valid, (size, c.max_targets)),
+  }
+
+
+def _labels(recipe: Any, size: int, key: Array) -> Batch:
+  """A picture's labels are those of 4 x 4 squares; what CLIP makes of it is noise."""
+  side = recipe.model.image_size
+  keys = jax.random.split(key)
+  squares = jax.random.randint(keys[0], (size, 4, 4), 0, len(recipe.seen))
+  step = math.ceil(side / 4)
+  label = jnp.repeat(jnp.repeat(squares, step, 1), step, 2)[:, :side, :side]
+  params = jax.eval_shape(initializer(recipe), key)
+  image = jax.ShapeDtypeStruct((size, side, side, 3), jnp.uint8)
+  found = jax.eval_shape(lambda p, x: encode_images(recipe.model, p, x), params, image)
+  noise = {
+    name: jax.random.normal(jax.random.fold_in(keys[1], i), x.shape, x.dtype)
+    for i, (name, x) in enumerate(sorted(found.items()))
+  }
+  return {'label': label.astype(jnp.uint8), **noise}
+
+
+def _phrases(recipe: Any, size: int, key: Array) -> Batch:
+  side = recipe.model.image_size
+  keys = jax.random.split(key)
+  mask = jnp.broadcast_to(jnp.arange(side) < side // 3, (size, side, side))
+  return {
+    'image': draw_pictures(keys[0], size, side),
+    'mask': mask,
+    'phrase': jax.random.randint(keys[1], (size,), 0, _phrase_count(recipe), jnp.int32),
+  }
+
+
+_BATCHES: dict[str, Callable[[Any, int, Array], Batch]] = {
+  'clip_pretrain': _captions,
+  'clip_regions': _crops,
+  'clipseg': _phrases,
+  'coseg': _labels,
+  'proposer': _targets,
+}

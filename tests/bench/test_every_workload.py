@@ -1,0 +1,79 @@
+"""Every workload runs as its command does, at its smallest."""
+
+import pathlib
+from typing import Any
+from unittest import mock
+
+import jax
+import numpy as np
+import pytest
+import tiny_ovseg
+
+from ovs_jax.bench import WORKLOADS, __main__, measure, placed_step
+from ovs_jax.core.checkpoint import save_model
+
+STEPS = {
+  'clip_adapt_step': ('preset=tiny', 'batch=2', 'mesh=1,1'),
+  'coseg_step': ('small=true', 'batch=1', 'mesh=1,1'),
+  'proposer_step': ('preset=tiny', 'side=32', 'targets=4', 'alternatives=false'),
+}
+# Settings with which the others compile and run in seconds.
+OTHERS = {
+  'clip_crops': ('preset=tiny', 'batch=2'),
+  'clipseg': ('preset=tiny', 'prompts=2', 'size=16'),
+  'fusion': ('proposals=4', 'classes=9', 'height=30', 'width=40', 'network=20'),
+  'input_pipeline': ('size=16', 'batch=2', 'batches=1', 'images=4'),
+  'metrics': ('classes=9', 'height=30', 'width=40'),
+  'modes': ('checkpoint={run}/model', 'variant=smoke', 'data_dir={run}', 'images=1'),
+  'ovseg_inference': (
+    *('preset=tiny', 'proposer=tiny', 'shortest=64', 'height=64', 'width=96'),
+    *('queries=20', 'valid=7', 'names=5', 'many=9'),
+  ),
+  'proposer_forward': ('preset=tiny', 'side=32'),
+}
+
+
+def run(name: str, settings: tuple[str, ...], **places: Any) -> dict[str, Any]:
+  given = [f'--set={setting.format(**places)}' for setting in settings]
+  command = [f'--workload={name}', '--repeats=1', '--warmup=1', *given]
+  return __main__.run(__main__._parser().parse_args(command))
+
+
+def test_none_is_forgotten() -> None:
+  assert set(STEPS) | set(OTHERS) == set(WORKLOADS)
+
+
+def traced(function: Any, *args: Any, devices: int = 1) -> measure.Program:
+  """Traces a program, which instead of running gives zeros."""
+  shapes = jax.eval_shape(function, *args)
+  zeros = jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), shapes)
+  compiled = mock.Mock(spec=jax.stages.Compiled, return_value=zeros)
+  compiled.memory_analysis.return_value = None
+  compiled.cost_analysis.return_value = None
+  return measure.Program(compiled, 1.0 / devices)
+
+
+@pytest.mark.parametrize(
+  'name',
+  [
+    'clip_adapt_step',
+    pytest.param('coseg_step', marks=pytest.mark.slow),
+    pytest.param('proposer_step', marks=pytest.mark.slow),
+  ],
+)
+def test_a_step_has_all_that_it_reads(
+  name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+  monkeypatch.setattr(placed_step, 'compile_program', traced)
+  monkeypatch.setattr(__main__, 'matmul_peak', lambda dtype: 1e9)
+  assert run(name, STEPS[name])['variants']
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('name', [*STEPS, *OTHERS])
+def test_it_runs(name: str, tmp_path: pathlib.Path) -> None:
+  if name == 'modes':
+    save_model(tmp_path / 'model', tiny_ovseg.draw_params(), tiny_ovseg.STORED)
+  report = run(name, {**STEPS, **OTHERS}[name], run=tmp_path)
+  assert report['variants'] and report['items'] > 0
+  assert all(row['seconds'] > 0 for row in report['variants'])
