@@ -29,17 +29,61 @@ def linear(
   init: nn.initializers.Initializer = _XAVIER,
   use_bias: bool = True,
 ) -> Callable[[Array], Array]:
-  """Returns a dense layer that computes in `dtype`."""
+  """Returns a dense layer over the last axes, `axis`, that computes in `dtype`."""
   layer = nn.DenseGeneral(
     features,
     axis=axis,
     dtype=dtype,
     kernel_init=init,
-    dot_general=_DOT,
+    dot_general=_DOT if jnp.dtype(dtype) == jnp.float32 else _narrow_dot,
     use_bias=use_bias,
     name=name,
   )
   return lambda x: layer(x).astype(dtype)
+
+
+def _narrow_dot(x: Array, kernel: Array, dimensions: Any, precision: Any) -> Array:
+  del precision  # of float32 products
+  (contracted, _), _ = dimensions
+  return _narrow_product(x, kernel, len(contracted))
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
+def _narrow_product(
+  x: Float[Array, '*b_and_c'], kernel: Float[Array, '*c_and_f'], contracted: int
+) -> Float[Array, '*b_and_f']:
+  """Contracts the last axes of `x`, which has less than float32, and adds up in that.
+
+  JAX's own gradient keeps the result's float32, and GPUs then compute both products of
+  the backward pass in float32, at half the rate. But the result is rounded to the type
+  of `x`, and its gradient has been: nothing is lost when that is rounded again.
+  """
+  return jnp.tensordot(x, kernel, contracted, preferred_element_type=jnp.float32)
+
+
+def _narrow_forward(x: Any, kernel: Any, contracted: int) -> tuple[Array, Any]:
+  """Keeps each factor for the other's gradient, if that is asked for."""
+  kept = (x.value if kernel.perturbed else None, kernel.value if x.perturbed else None)
+  return _narrow_product(x.value, kernel.value, contracted), kept
+
+
+def _narrow_backward(contracted: int, kept: Any, grad: Any) -> tuple[Any, Any]:
+  if isinstance(grad, jax.custom_derivatives.SymbolicZero):
+    return None, None
+  x, kernel = kept
+  of_x = of_kernel = None
+  wide = functools.partial(jnp.tensordot, preferred_element_type=jnp.float32)
+  if kernel is not None:
+    own = tuple(range(contracted, kernel.ndim))
+    out = tuple(range(grad.ndim - len(own), grad.ndim))
+    of_x = wide(grad.astype(kernel.dtype), kernel, (out, own)).astype(kernel.dtype)
+  if x is not None:
+    batch = tuple(range(x.ndim - contracted))
+    of_kernel = wide(x, grad.astype(x.dtype), (batch, batch)).astype(x.dtype)
+  return of_x, of_kernel
+
+
+_narrow_product.defvjp(_narrow_forward, _narrow_backward, symbolic_zeros=True)
 
 
 def layer_norm(name: str, dtype: Any, epsilon: float = NORM_EPSILON) -> nn.LayerNorm:
