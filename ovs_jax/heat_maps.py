@@ -1,11 +1,9 @@
 """Heat maps of prompts as files: an archive, and a sheet to look at."""
 
-import pathlib
-
 import numpy as np
 from PIL import Image, ImageDraw
 
-from ovs_jax.core.files import atomic_path
+from ovs_jax.core.files import Place, atomic_path
 from ovs_jax.core.types import Float, UInt8
 from ovs_jax.prompted import PromptedSegmentation
 
@@ -18,8 +16,8 @@ _TITLE = 14
 def write_heat_maps(
   result: PromptedSegmentation,
   image: UInt8[np.ndarray, 'h w 3'],
-  stem: pathlib.Path,
-) -> list[pathlib.Path]:
+  stem: Place,
+) -> list[Place]:
   """Writes `<stem>_heat.npz` and `<stem>_heat.png`, each whole or not at all.
 
   The npz has `heat` (k, y, x) in half precision, at the network's resolution, and

@@ -19,7 +19,7 @@ from ml_collections import config_flags
 import ovs_jax
 from ovs_jax.core import hosts
 from ovs_jax.core.checkpoint import skip_noise
-from ovs_jax.core.files import check_writable, fingerprint
+from ovs_jax.core.files import Place, check_writable, fingerprint, place
 from ovs_jax.core.lookup import lookup
 from ovs_jax.core.preemption import STOPPED_STATUS, Stopped, apart
 from ovs_jax.core.programs import compile_sooner, keep_programs
@@ -39,43 +39,43 @@ _MULTIHOST = flags.DEFINE_bool('multihost', False, 'Join the other hosts of a jo
 _VERSIONS = f'jax {jax.__version__}, ovs_jax {ovs_jax.__version__}'
 
 
-def _train(config: Any, workdir: pathlib.Path) -> dict[str, Any]:
+def _train(config: Any, workdir: Place) -> dict[str, Any]:
   from ovs_jax.train.loop import train
 
   return train(config, workdir)
 
 
-def _evaluate(config: Any, workdir: pathlib.Path) -> dict[str, Any]:
+def _evaluate(config: Any, workdir: Place) -> dict[str, Any]:
   from ovs_jax.evaluate.runner import evaluate
 
   return evaluate(config, workdir)
 
 
-def _benchmark(config: Any, workdir: pathlib.Path) -> dict[str, Any]:
+def _benchmark(config: Any, workdir: Place) -> dict[str, Any]:
   from ovs_jax.evaluate.suite import benchmark
 
   return benchmark(config, workdir)
 
 
-def _evaluate_systems(config: Any, workdir: pathlib.Path) -> dict[str, Any]:
+def _evaluate_systems(config: Any, workdir: Place) -> dict[str, Any]:
   from ovs_jax.evaluate.systems import evaluate_systems
 
   return evaluate_systems(config, workdir)
 
 
-def _mine(config: Any, workdir: pathlib.Path) -> dict[str, Any]:
+def _mine(config: Any, workdir: Place) -> dict[str, Any]:
   from ovs_jax.mining.run import mine
 
   return mine(config, workdir)
 
 
-def _assemble(config: Any, workdir: pathlib.Path) -> dict[str, Any]:
+def _assemble(config: Any, workdir: Place) -> dict[str, Any]:
   from ovs_jax.convert.assemble import assemble
 
   return assemble(config, workdir)
 
 
-def _prepare(config: Any, workdir: pathlib.Path) -> dict[str, Any]:
+def _prepare(config: Any, workdir: Place) -> dict[str, Any]:
   from ovs_jax.data import load_dataset
 
   check_writable(workdir, megabytes=10)
@@ -83,19 +83,19 @@ def _prepare(config: Any, workdir: pathlib.Path) -> dict[str, Any]:
   return {k: int(split.num_examples) for k, split in builder.info.splits.items()}
 
 
-def _report(config: Any, workdir: pathlib.Path) -> dict[str, Any]:
+def _report(config: Any, workdir: Place) -> dict[str, Any]:
   from ovs_jax.evaluate.report import report
 
   return report(config, workdir)
 
 
-def _replicate(config: Any, workdir: pathlib.Path) -> dict[str, Any]:
+def _replicate(config: Any, workdir: Place) -> dict[str, Any]:
   from ovs_jax.evaluate.replication import replicate
 
   return replicate(config, workdir)
 
 
-def _pipeline(config: Any, workdir: pathlib.Path) -> dict[str, Any]:
+def _pipeline(config: Any, workdir: Place) -> dict[str, Any]:
   return run_pipeline(config, workdir, run)
 
 
@@ -116,7 +116,7 @@ MODES = {
 TOGETHER = ('train', 'evaluate', 'benchmark', 'mine', 'prepare', 'pipeline')
 
 
-def run(mode: str, config: Any, workdir: pathlib.Path) -> dict[str, Any]:
+def run(mode: str, config: Any, workdir: Place) -> dict[str, Any]:
   """Runs one job in `workdir`, which it claims for this configuration.
 
   Returns:
@@ -146,7 +146,7 @@ def _is_ours(error: Exception) -> bool:
   """Whether a message was written for users; other errors keep their traceback."""
   raised = traceback.extract_tb(error.__traceback__)[-1].filename
   package = pathlib.Path(__file__).parent
-  return isinstance(error, OSError) or package in pathlib.Path(raised).parents
+  return isinstance(error, OSError) or package in pathlib.PurePath(raised).parents
 
 
 def main(argv: list[str]) -> None:
@@ -159,11 +159,11 @@ def main(argv: list[str]) -> None:
     config.suite.predictions = _PREDICTIONS.value
   if _I_KNOW.value:
     config.suite.i_know = True
-  workdir = pathlib.Path(_WORKDIR.value or f'runs/{config.name}')
-  keep_programs()
+    keep_programs()
   if not config.optimize_programs:
     compile_sooner()
   try:
+    workdir = place(_WORKDIR.value or f'runs/{config.name}', schemes=('gs',))
     if _MULTIHOST.value:
       hosts.join()
       hosts.check_same('versions', f'Python {platform.python_version()}, {_VERSIONS}')

@@ -5,8 +5,9 @@ in the configuration, such as 'init.clip', or 'dataset'.
 """
 
 import functools
-import pathlib
 from typing import Any
+
+from ovs_jax.core import files
 
 
 def check_needs(config: Any) -> None:
@@ -22,7 +23,7 @@ def check_needs(config: Any) -> None:
       place = f'{config.dataset.name}/{config.dataset.variant}'
     else:
       place = functools.reduce(lambda node, part: node[part], key.split('.'), config)
-      absent = not place or not pathlib.Path(place).expanduser().exists()
+      absent = not place or not files.place(place).exists()
     if absent:
       lines = '\n'.join(f'       {line}' for line in command.splitlines())
       missing.append(f'  {what}: {place} (--config.{key})\n{lines}')

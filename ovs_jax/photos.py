@@ -4,6 +4,8 @@ import glob
 import pathlib
 from collections.abc import Sequence
 
+from ovs_jax.core.files import local
+
 # Of the files in folders; a file that is named itself may have any.
 SUFFIXES = ('.jpg', '.jpeg', '.png', '.webp', '.tif', '.tiff', '.gif', '.bmp')
 
@@ -25,7 +27,7 @@ def find_photos(given: Sequence[str]) -> dict[pathlib.Path, bool]:
   """
   found: dict[pathlib.Path, bool] = {}
   for text in given:
-    path = pathlib.Path(text)
+    path = local(text)
     if path.is_dir():
       inside = [p for p in sorted(path.iterdir()) if _is_photo(p)]
       if not inside:
@@ -34,7 +36,7 @@ def find_photos(given: Sequence[str]) -> dict[pathlib.Path, bool]:
           'images, or a pattern such as "photos/**/*.jpg"'
         )
     elif not path.exists() and glob.has_magic(text):
-      files = [pathlib.Path(p) for p in sorted(glob.glob(text, recursive=True))]
+      files = [local(p) for p in sorted(glob.glob(text, recursive=True))]
       inside = [p for p in files if _is_photo(p)] or [p for p in files if p.is_file()]
       if not inside:
         raise ValueError(f'no file matches {text}; give images, folders or a pattern')

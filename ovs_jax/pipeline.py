@@ -4,20 +4,19 @@ A stage is a configuration of its own, run in `workdir/<stage>`; when it has fin
 `done.json` there holds its result and the fingerprint of its configuration.
 """
 
-import pathlib
 import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
 from ovs_jax.core import hosts
-from ovs_jax.core.files import fingerprint, read_json, write_json
+from ovs_jax.core.files import Place, fingerprint, read_json, write_json
 from ovs_jax.core.tree import flatten
 
-Run = Callable[[str, Any, pathlib.Path], dict[str, Any]]
+Run = Callable[[str, Any, Place], dict[str, Any]]
 _DONE = 'done.json'
 
 
-def run_pipeline(config: Any, workdir: pathlib.Path, run: Run) -> dict[str, Any]:
+def run_pipeline(config: Any, workdir: Place, run: Run) -> dict[str, Any]:
   """Runs `config.stages` in the order of `config.order`.
 
   In a stage's configuration `{run}` stands for `workdir`.
@@ -64,7 +63,7 @@ def run_pipeline(config: Any, workdir: pathlib.Path, run: Run) -> dict[str, Any]
   return results
 
 
-def check_owner(config: Mapping[str, Any], workdir: pathlib.Path) -> None:
+def check_owner(config: Mapping[str, Any], workdir: Place) -> None:
   """Claims `workdir` for a configuration.
 
   Raises:
@@ -88,7 +87,7 @@ def check_owner(config: Mapping[str, Any], workdir: pathlib.Path) -> None:
     write_json(path, config)
 
 
-def _placed(stage: Any, workdir: pathlib.Path) -> Any:
+def _placed(stage: Any, workdir: Place) -> Any:
   """Returns a copy of a stage's configuration with `{run}` filled in."""
   copy = stage.copy_and_resolve_references()
   with copy.unlocked():

@@ -29,7 +29,7 @@ from tqdm import tqdm
 
 from ovs_jax import prompted_options
 from ovs_jax.classifier import Classifier
-from ovs_jax.core.checkpoint import resolve
+from ovs_jax.core.checkpoint import version
 from ovs_jax.core.files import check_writable
 from ovs_jax.core.images import read_image
 from ovs_jax.core.programs import keep_programs
@@ -179,15 +179,15 @@ def _settings(
   arguments: argparse.Namespace, classes: Classes, background: Classes
 ) -> dict[str, Any]:
   """Returns all that a result depends on but the photo; None is the checkpoint's."""
-  checkpoint = resolve(arguments.checkpoint)
+  checkpoint, written = version(arguments.checkpoint)
   prompts = {}
   if arguments.prompts is not None:
-    path = resolve(arguments.prompts, what='prompts')
-    prompts = {'prompts': str(path), 'prompts_time': path.stat().st_mtime_ns}
+    path, time = version(arguments.prompts, what='prompts')
+    prompts = {'prompts': path, 'prompts_time': time}
   flags = ('templates', 'synonyms', 'threshold', 'rule', 'classifier', 'weight')
   return {
-    'checkpoint': str(checkpoint),
-    'checkpoint_time': checkpoint.stat().st_mtime_ns,
+    'checkpoint': checkpoint,
+    'checkpoint_time': written,
     **prompts,
     'classes': dict(zip(classes.names, map(list, classes.words), strict=True)),
     'background': dict(zip(background.names, map(list, background.words), strict=True)),

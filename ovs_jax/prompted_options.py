@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from ovs_jax.core.checkpoint import load_config
+from ovs_jax.core.files import Place, place
 from ovs_jax.core.images import read_image
 from ovs_jax.core.masks import read_mask
 from ovs_jax.core.types import UInt8
@@ -121,9 +122,9 @@ def write_more(
   result: Segmentation,
   image: UInt8[np.ndarray, 'h w 3'],
   path: pathlib.Path,
-) -> list[pathlib.Path]:
+) -> list[Place]:
   """Writes heat maps beside the other results, if they were asked for."""
   if not arguments.heat_maps:
     return []
-  output = pathlib.Path(arguments.output or 'predictions')
+  output = place(arguments.output or 'predictions')
   return write_heat_maps(result, image, output / path.stem)

@@ -10,7 +10,15 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from ovs_jax.core.files import Path, atomic_path, fingerprint, read_json
+from ovs_jax.core.files import (
+  Path,
+  Place,
+  atomic_path,
+  fingerprint,
+  place,
+  read_json,
+  real,
+)
 from ovs_jax.core.types import UInt8
 from ovs_jax.ops.overlay import palette, percent
 from ovs_jax.segmentation import Segmentation
@@ -30,13 +38,13 @@ class Outputs:
     panoptic: PNG of 16 bits, the id of every pixel's segment; None if not wanted.
   """
 
-  labels: pathlib.Path
-  overlay: pathlib.Path
-  segments: pathlib.Path
-  scores: pathlib.Path | None
-  panoptic: pathlib.Path | None = None
+  labels: Place
+  overlay: Place
+  segments: Place
+  scores: Place | None
+  panoptic: Place | None = None
 
-  def files(self) -> list[pathlib.Path]:
+  def files(self) -> list[Place]:
     """Returns those that are wanted."""
     every = (self.labels, self.overlay, self.segments, self.scores, self.panoptic)
     return [path for path in every if path is not None]
@@ -61,14 +69,14 @@ def plan(
   Raises:
     ValueError: two photos would be written to the same file, or over a photo.
   """
-  output = pathlib.Path(output)
+  output = place(output)
   jobs = {path: _outputs(path, output, scores, panoptic) for path in photos}
   every = [_outputs(path, output, True, True) for path in photos]
   # Only with their record: a photo of such a name must not be lost.
-  made = {p.resolve() for o in every if o.segments.is_file() for p in o.files()}
-  jobs = {p: o for p, o in jobs.items() if photos[p] or p.resolve() not in made}
-  inputs = {path.resolve() for path in jobs}
-  sources: dict[pathlib.Path, pathlib.Path] = {}
+  made = {real(p) for o in every if o.segments.is_file() for p in o.files()}
+  jobs = {p: o for p, o in jobs.items() if photos[p] or real(p) not in made}
+  inputs = {real(path) for path in jobs}
+  sources: dict[Place, pathlib.Path] = {}
   for path, outputs in jobs.items():
     other = sources.setdefault(outputs.labels, path)
     if other != path:
@@ -77,7 +85,7 @@ def plan(
         'run them with different --output= directories'
       )
     for target in outputs.files():
-      if target.resolve() in inputs:
+      if real(target) in inputs:
         raise ValueError(
           f'the result of {path} would replace the image {target}; choose another '
           '--output='
@@ -86,7 +94,7 @@ def plan(
 
 
 def _outputs(
-  path: pathlib.Path, output: pathlib.Path, scores: bool, panoptic: bool
+  path: pathlib.Path, output: Place, scores: bool, panoptic: bool
 ) -> Outputs:
   return Outputs(
     labels=output / f'{path.stem}_labels.png',

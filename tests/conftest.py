@@ -2,6 +2,7 @@
 
 import importlib.metadata
 import os
+import pathlib
 import tempfile
 from typing import Any
 
@@ -56,6 +57,24 @@ def metric_programs(
   import metric_stand_ins
 
   yield from metric_stand_ins.install(tmp_path_factory.mktemp('modules'), monkeypatch)
+
+
+@pytest.fixture(scope='session')
+def emulator() -> Any:
+  """Returns a running `Emulator`, for the clients of this process and its children."""
+  from emulator import Emulator
+
+  with Emulator() as running:
+    os.environ.update(running.environment)
+    yield running
+    for name in running.environment:
+      del os.environ[name]
+
+
+@pytest.fixture
+def bucket(emulator: Any, tmp_path: pathlib.Path) -> str:
+  """Returns the address of an empty folder."""
+  return f'gs://bucket/{tmp_path.name}'
 
 
 # Files that take longest; where processes share the tests, these must not come last.

@@ -12,7 +12,6 @@ process, and reports their ratio. `--output=FILE.json` keeps the report, and
 import argparse
 import dataclasses
 import importlib
-import pathlib
 import platform
 import sys
 import time
@@ -24,7 +23,7 @@ import jax
 from ovs_jax.bench import WORKLOADS
 from ovs_jax.bench.measure import Workload, measure
 from ovs_jax.core.devices import matmul_peak, peak_memory, simulate_devices
-from ovs_jax.core.files import read_json, write_json
+from ovs_jax.core.files import local, read_json, write_json
 from ovs_jax.core.lookup import lookup
 
 DTYPES = {name: name for name in ('float32', 'bfloat16', 'float16')}
@@ -68,8 +67,8 @@ def _parser() -> argparse.ArgumentParser:
   parser.add_argument('--variants', help='only these, separated by commas')
   parser.add_argument('--warmup', type=int, default=1, help='untimed runs of each')
   parser.add_argument('--repeats', type=int, default=5, help='timed runs of each')
-  parser.add_argument('--output', type=pathlib.Path, help='JSON file for the report')
-  parser.add_argument('--compare', type=pathlib.Path, help='an earlier JSON file')
+  parser.add_argument('--output', type=local, help='JSON file for the report')
+  parser.add_argument('--compare', type=local, help='an earlier JSON file')
   return parser
 
 

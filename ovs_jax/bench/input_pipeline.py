@@ -19,6 +19,7 @@ import numpy as np
 from PIL import Image
 
 from ovs_jax.bench.measure import Variant, Workload
+from ovs_jax.core.files import local
 from ovs_jax.core.lookup import lookup
 from ovs_jax.core.types import UInt8
 from ovs_jax.data import augment, folder, pairs, transforms
@@ -122,7 +123,7 @@ def build(options: Options) -> Workload:
   # Lives as long as the variants that read it.
   directory = tempfile.TemporaryDirectory()
   make = _crops if pipeline.cropped else _photographs
-  builder, split = make(pathlib.Path(directory.name), options.images)
+  builder, split = make(local(directory.name), options.images)
 
   def batches(steps: Sequence[Transform]) -> Iterator[Any]:
     return train_batches(

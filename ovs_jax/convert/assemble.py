@@ -5,18 +5,18 @@ image tower fits any proposer trained with it.
 """
 
 import dataclasses
-import pathlib
 from typing import Any
 
 from ovs_jax.convert.positions import resize_positions
 from ovs_jax.core.checkpoint import load_config, load_model, save_model
+from ovs_jax.core.files import Place
 from ovs_jax.core.types import Params
 from ovs_jax.models.clip import ClipConfig
 from ovs_jax.models.mask_prompts import add_prompts
 from ovs_jax.models.ovseg import OvSegConfig
 
 
-def assemble(config: Any, workdir: pathlib.Path) -> dict[str, Any]:
+def assemble(config: Any, workdir: Place) -> dict[str, Any]:
   """Writes `workdir/model` from `config.init.proposer` and `config.init.clip`.
 
   Raises:

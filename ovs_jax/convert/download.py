@@ -25,7 +25,7 @@ from typing import Any, BinaryIO
 
 from tqdm import tqdm
 
-from ovs_jax.core.files import Path, write_json
+from ovs_jax.core.files import Path, local, write_json
 
 _CHUNK = 1 << 20
 _TIMEOUT = 30  # seconds without a byte
@@ -75,7 +75,7 @@ class _Part:
 
 def cache_directory() -> pathlib.Path:
   """Returns where downloads are kept: ~/.cache/ovs_jax/downloads."""
-  home = pathlib.Path(os.environ.get('XDG_CACHE_HOME', '~/.cache')).expanduser()
+  home = local(os.environ.get('XDG_CACHE_HOME', '~/.cache'))
   return home / 'ovs_jax' / 'downloads'
 
 
@@ -103,7 +103,7 @@ def fetch(
     OSError: there is no connection, no such file, or no space. What came so far is
       kept, and the next call goes on from there.
   """
-  target = pathlib.Path(target).absolute()
+  target = local(target).absolute()
   target.parent.mkdir(parents=True, exist_ok=True)
   with _locked(target.with_name(f'.{target.name}.lock')):
     if target.is_file():

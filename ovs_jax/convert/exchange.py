@@ -16,7 +16,15 @@ from ovs_jax.convert import SOURCES, open_clip
 from ovs_jax.convert.family import Conversion, Options, Tensors, kind_of
 from ovs_jax.convert.reader import Checkpoint, read
 from ovs_jax.core.checkpoint import load_config, load_model, open_model, save_model
-from ovs_jax.core.files import Path, atomic_path, check_writable, write_json
+from ovs_jax.core.files import (
+  Path,
+  Place,
+  absolute,
+  atomic_path,
+  check_writable,
+  place,
+  write_json,
+)
 from ovs_jax.core.lookup import lookup
 
 # Types that are smaller than ours; what came in one of them leaves in it.
@@ -177,7 +185,7 @@ def export(
   """
   family = lookup(SOURCES, layout, 'layout')
   folder = family.settings is not None
-  if not folder and pathlib.Path(output).suffix != '.safetensors':
+  if not folder and place(output).suffix != '.safetensors':
     raise ValueError(f'--output={output} must end in .safetensors')
   output = _claim(output, overwrite=overwrite)
   params, model = load_model(directory, kind=family.model)
@@ -266,8 +274,8 @@ def _smaller(x: np.ndarray, dtype: str | None) -> np.ndarray:
   return half if np.array_equal(half.astype(x.dtype), x, equal_nan=True) else x
 
 
-def _claim(output: Path, *, overwrite: bool) -> pathlib.Path:
-  output = pathlib.Path(output).absolute()
+def _claim(output: Path, *, overwrite: bool) -> Place:
+  output = absolute(place(output))
   taken = output.is_file() or (output.is_dir() and any(output.iterdir()))
   if taken and not overwrite:
     raise ValueError(
@@ -276,7 +284,7 @@ def _claim(output: Path, *, overwrite: bool) -> pathlib.Path:
   return output
 
 
-def _check_space(output: pathlib.Path, size: int) -> None:
+def _check_space(output: Place, size: int) -> None:
   try:
     check_writable(output.parent, megabytes=size // 2**20 + 1)
   except OSError as error:

@@ -26,7 +26,8 @@ from ovs_jax.convert.state_dict import Found, check_tensors, find
 from ovs_jax.convert.storage import Tensor, open_file, widen
 from ovs_jax.convert.torch_archive import Loaded, read_stream, read_zip
 from ovs_jax.convert.unpickle import Unpickler
-from ovs_jax.core.files import read_json
+from ovs_jax.core.buckets import Copy
+from ovs_jax.core.files import place, read_json
 
 # What a Hugging Face folder may hold, in the order of preference.
 FOLDER_FILES = (
@@ -127,6 +128,7 @@ class Checkpoint:
     skipped: from names of entries that are not tensors of the model to what they are.
     notes: the file's own metadata (safetensors).
     config: config.json of a Hugging Face folder, or open_clip_config.json, or None.
+    copy: keeps the files there, where they were read from an address.
   """
 
   path: pathlib.Path
@@ -137,6 +139,7 @@ class Checkpoint:
   skipped: Mapping[str, str] = dataclasses.field(default_factory=dict)
   notes: Mapping[str, str] = dataclasses.field(default_factory=dict)
   config: Mapping[str, Any] | None = None
+  copy: Copy | None = None
 
   @functools.cached_property
   def metadata(self) -> 'Metadata':
@@ -203,7 +206,8 @@ def read(path: str | os.PathLike[str], *, key: str | None = None) -> Checkpoint:
     FileNotFoundError, PermissionError: the file or a shard cannot be read.
     ValueError: it is not a checkpoint, damaged, or holds more than tensors.
   """
-  path = pathlib.Path(path)
+  copy = Copy(place(path))
+  path = copy.path
   if path.is_dir():
     file = _in_folder(path)
   else:
@@ -225,7 +229,7 @@ def read(path: str | os.PathLike[str], *, key: str | None = None) -> Checkpoint:
     settings = read_json(config)
     if not isinstance(settings, dict):
       raise ValueError(f'{config} holds no settings by name; download it again')
-  return dataclasses.replace(checkpoint, path=path, config=settings)
+  return dataclasses.replace(checkpoint, path=path, config=settings, copy=copy)
 
 
 def _in_folder(folder: pathlib.Path) -> pathlib.Path:

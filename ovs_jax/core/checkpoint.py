@@ -3,7 +3,8 @@
 A model directory has the items `params` (the tree) and `config` (JSON). A run keeps
 such directories under its step numbers, with the item `train` (optimizer state) added.
 Orbax writes under a temporary name and renames, so a killed save leaves the previous
-checkpoint as it was.
+checkpoint as it was. In a bucket nothing can be renamed: there a step is whole when its
+commit file is written, and a model directory has a numbered folder for what was saved.
 """
 
 import functools
@@ -17,11 +18,13 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 
-from ovs_jax.core.files import Path, atomic_path
+from ovs_jax.core import buckets
+from ovs_jax.core.files import Path, Place, absolute, atomic_path, place, remove
 from ovs_jax.core.lookup import did_you_mean
 
 logging.getLogger('absl').setLevel(logging.ERROR)
 _COMMITTED = '_CHECKPOINT_METADATA'
+_SENT = 'commit_success.txt'  # what Orbax writes last where it cannot rename
 
 # Else Orbax cuts each replicated array into one slice per device: with eight devices,
 # more time in compiling those slices than in everything else that a save does.
@@ -57,9 +60,35 @@ def save_model(directory: Path, params: Any, config: Mapping[str, Any]) -> None:
   items = ocp.args.Composite(
     params=ocp.args.PyTreeSave(params), config=ocp.args.JsonSave(dict(config))
   )
-  with atomic_path(pathlib.Path(directory).absolute()) as temporary:
+  target = directory = absolute(place(directory))
+  earlier = [] if _is_local(directory) else _saved(directory)
+  if not _is_local(directory):
+    target = directory / str(1 + max([-1, *(int(p.name) for p in _steps(directory))]))
+  with atomic_path(target, last=_SENT) as temporary:
     with ocp.Checkpointer(handler, multiprocessing_options=alone) as writer:
       writer.save(temporary, items)
+  for path in earlier:
+    remove(path)
+
+
+def _saved(directory: Place) -> list[Place]:
+  """Lists what belongs to earlier models in a directory, what commits them first."""
+  items = [directory / name for name in (_SENT, _COMMITTED, 'params', 'config')]
+  return [*items, *(p / _SENT for p in _steps(directory)), *_steps(directory)]
+
+
+def _steps(directory: Place) -> list[Place]:
+  if not directory.is_dir():
+    return []
+  return [p for p in directory.iterdir() if p.name.isdigit() and p.is_dir()]
+
+
+def _is_local(path: Place) -> bool:
+  return isinstance(path, pathlib.Path)
+
+
+def _is_whole(path: Place) -> bool:
+  return (path / (_COMMITTED if _is_local(path) else _SENT)).is_file()
 
 
 def _alone() -> ocp.options.MultiprocessingOptions:
@@ -93,13 +122,12 @@ def load_model(
   config = load_config(directory, kind=kind, what=what)
   path = resolve(directory, what=what)
   try:
+    copy = buckets.Copy(path / 'params')
     with _reader(ocp.PyTreeCheckpointHandler()) as reader:
-      tree = reader.metadata(path / 'params').item_metadata.tree
+      tree = reader.metadata(copy.path).item_metadata.tree
       # As NumPy arrays: the devices of the writer need not exist here.
       kinds = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), tree)
-      params = reader.restore(
-        path / 'params', ocp.args.PyTreeRestore(restore_args=kinds)
-      )
+      params = reader.restore(copy.path, ocp.args.PyTreeRestore(restore_args=kinds))
   except (OSError, KeyError, TypeError, AttributeError, ValueError) as error:
     raise _broken(path, what, error) from error
   return params, config
@@ -130,8 +158,9 @@ def open_model(directory: Path) -> tuple[Any, dict[str, Any]]:
   """
   config = load_config(directory)
   path = resolve(directory) / 'params'
+  copy = buckets.Copy(path)
   with _reader(ocp.PyTreeCheckpointHandler()) as reader:
-    tree = reader.metadata(path).item_metadata.tree
+    tree = reader.metadata(copy.path).item_metadata.tree
 
   @functools.lru_cache(maxsize=4)
   def read(keys: tuple[str, ...]) -> np.ndarray:
@@ -147,7 +176,7 @@ def open_model(directory: Path) -> tuple[Any, dict[str, Any]]:
     )
     try:
       with _reader(ocp.PyTreeCheckpointHandler()) as reader:
-        return jax.tree.leaves(reader.restore(path, how))[0]
+        return jax.tree.leaves(reader.restore(copy.path, how))[0]
     except (OSError, KeyError, TypeError, AttributeError, ValueError) as error:
       raise _broken(path, 'checkpoint', error) from error
 
@@ -163,9 +192,9 @@ def load_config(
   """Reads the configuration alone; arguments and errors are those of `load_model`."""
   path = resolve(directory, what=what)
   try:
-    with _reader(ocp.CompositeCheckpointHandler()) as reader:
-      items = reader.restore(path, ocp.args.Composite(config=ocp.args.JsonRestore()))
-    config = dict(items['config'])
+    copy = buckets.Copy(path / 'config')
+    with _reader(ocp.JsonCheckpointHandler()) as reader:
+      config = dict(reader.restore(copy.path, ocp.args.JsonRestore()))
   except (OSError, KeyError, TypeError, AttributeError, ValueError) as error:
     raise _broken(path, what, error) from error
   if kind is not None and config.get('model') != kind:
@@ -176,27 +205,35 @@ def load_config(
   return config
 
 
+def version(directory: Path, *, what: str = 'checkpoint') -> list[Any]:
+  """Returns where a model is and what changes when it is written anew, as JSON."""
+  path = resolve(directory, what=what)
+  if isinstance(path, pathlib.Path):
+    return [str(path), path.stat().st_mtime_ns]
+  return [str(path), (path / _COMMITTED).read_text()]  # has the time
+
+
 def skip_noise(problem: Any) -> None:
   """An unraisable hook: skips what Orbax's threads say after a failed reading."""
   if 'Event loop is closed' not in str(problem.exc_value):
     sys.__unraisablehook__(problem)
 
 
-def resolve(directory: Path, *, what: str = 'checkpoint') -> pathlib.Path:
+def resolve(directory: Path, *, what: str = 'checkpoint') -> Place:
   """Returns the model directory itself, or the newest step of a run."""
-  path = pathlib.Path(directory).absolute()
-  if not path.is_dir():
+  path = absolute(place(directory))
+  with buckets.answering(path):
+    found = path.is_dir()
+  if not found:
     siblings = [p.name for p in path.parent.iterdir()] if path.parent.is_dir() else []
     raise FileNotFoundError(
       f'{what} {path} not found.{did_you_mean(path.name, siblings)} Give the directory '
       'that training, converting or the quickstart wrote'
     )
-  if (path / 'params').is_dir() and (path / _COMMITTED).is_file():
+  if (path / 'params').is_dir() and _is_whole(path):
     return path
   for folder in (path, path / 'checkpoints'):
-    steps = [p for p in folder.glob('*') if p.name.isdigit() and p.is_dir()]
-    steps = [p for p in steps if (p / _COMMITTED).is_file()]
-    if steps:
+    if steps := [p for p in _steps(folder) if _is_whole(p)]:
       return max(steps, key=lambda p: int(p.name))
   if (path / 'model').is_dir():
     return resolve(path / 'model', what=what)
@@ -208,7 +245,7 @@ def resolve(directory: Path, *, what: str = 'checkpoint') -> pathlib.Path:
   )
 
 
-def _broken(path: pathlib.Path, what: str, error: Exception) -> ValueError:
+def _broken(path: Place, what: str, error: Exception) -> ValueError:
   first = (str(error).splitlines() or [type(error).__name__])[0][:200]
   return ValueError(
     f'the {what} {path} cannot be read; it is damaged or was not written to its end '
@@ -231,7 +268,7 @@ class RunCheckpoints:
     """Opens (or makes) the directory; `config` is stored with every step."""
     self._config = config
     self._manager = ocp.CheckpointManager(
-      pathlib.Path(directory).absolute(),
+      absolute(place(directory, schemes=('gs',))),
       options=ocp.CheckpointManagerOptions(
         max_to_keep=keep,
         create=True,
@@ -261,7 +298,7 @@ class RunCheckpoints:
         ),
       )
     except (OSError, KeyError, ValueError, TypeError) as error:
-      path = pathlib.Path(self._manager.directory) / str(step)
+      path = self._manager.directory / str(step)
       raise _broken(path, 'checkpoint', error) from error
     return items['params'], items['train']
 

@@ -1,4 +1,8 @@
-"""Files that appear whole or not at all, and early answers about the disk."""
+"""Files that appear whole or not at all, and early answers about where they go.
+
+What a user gives becomes a path here and nowhere else: `place` where addresses such as
+gs://bucket/run can be served, `local` where they cannot.
+"""
 
 import contextlib
 import ctypes
@@ -13,18 +17,86 @@ import uuid
 from collections.abc import Iterator
 from typing import Any
 
-Path = str | os.PathLike[str]
+from etils import epath
+
+from ovs_jax.core import buckets
+
+Path = str | os.PathLike[str]  # what is given
+Place = pathlib.Path | epath.Path  # where it is: on this machine, or an address
+
+
+def place(given: Path, *, schemes: tuple[str, ...] = tuple(buckets.PACKAGES)) -> Place:
+  """Returns what a user gave as a path of this machine or an address.
+
+  Args:
+    given: a path, in which `~` is the home directory, or an address.
+    schemes: of the addresses that can be served there.
+
+  Raises:
+    ValueError: an address of another kind, a damaged one, or one whose package is not
+      installed. Nothing is made or asked before.
+  """
+  text = os.fspath(given)
+  found = buckets.address(text, schemes=schemes)
+  return pathlib.Path(text).expanduser() if found is None else found
+
+
+def local(given: Path) -> pathlib.Path:
+  """Returns a path of this machine.
+
+  Raises:
+    ValueError: it is an address; there only files of this machine can be served.
+  """
+  return pathlib.Path(place(given, schemes=()))  # no address is left
+
+
+def absolute(path: Place) -> Place:
+  """Returns the path from the root on; an address is one already."""
+  return path.absolute() if isinstance(path, pathlib.Path) else path
+
+
+def real(path: Place) -> Place:
+  """Returns the path with links followed; an address has none."""
+  return path.resolve() if isinstance(path, pathlib.Path) else path
+
+
+def modified(path: Place) -> float:
+  """Returns when a file was written, in seconds."""
+  if isinstance(path, pathlib.Path):
+    return path.stat().st_mtime
+  return buckets.client(path).modified(str(path)).timestamp()
+
+
+def below(directory: Place) -> list[tuple[str, int]]:
+  """Lists the files below a directory, in order: their names from there, and sizes."""
+  if not isinstance(directory, pathlib.Path):
+    return buckets.below(directory)
+  found = sorted(p for p in directory.rglob('*') if p.is_file())
+  return [(p.relative_to(directory).as_posix(), p.stat().st_size) for p in found]
+
+
+def remove(path: Place) -> None:
+  """Removes a file or a directory with all in it, if it is there."""
+  if path.is_dir():
+    shutil.rmtree(path) if isinstance(path, pathlib.Path) else path.rmtree()
+  else:
+    path.unlink(missing_ok=True)
 
 
 @contextlib.contextmanager
-def atomic_path(path: Path) -> Iterator[pathlib.Path]:
-  """Yields a temporary sibling to write, which becomes `path` when all went well.
+def atomic_path(path: Path, *, last: str = '') -> Iterator[pathlib.Path]:
+  """Yields a temporary path to write, which becomes `path` when all went well.
 
   Works for files and for directories; a failure removes what was written. What exists
   is replaced in one step. (Where two directories cannot change places, an existing one
-  is moved aside first.)
+  is moved aside first.) At an address, files are replaced in one step and directories
+  are not: the file `last` in them arrives last, and says that all are there.
   """
-  path = pathlib.Path(path)
+  path = place(path)
+  if not isinstance(path, pathlib.Path):
+    with buckets.staged(path, last=last) as temporary:
+      yield temporary
+    return
   path.parent.mkdir(parents=True, exist_ok=True)
   temporary = path.with_name(f'.{path.name}.{uuid.uuid4().hex[:8]}.tmp{path.suffix}')
   try:
@@ -43,8 +115,9 @@ def atomic_path(path: Path) -> Iterator[pathlib.Path]:
 
 def clear_leftovers(path: Path) -> None:
   """Removes what killed writers of `path` left; nobody may be writing it."""
-  path = pathlib.Path(path)
-  _remove(path.parent, f'.{glob.escape(path.name)}.*.tmp*')
+  path = place(path)
+  if isinstance(path, pathlib.Path):  # nothing is temporary at an address
+    _remove(path.parent, f'.{glob.escape(path.name)}.*.tmp*')
 
 
 def _remove(directory: pathlib.Path, pattern: str) -> None:
@@ -82,7 +155,7 @@ def read_json(path: Path) -> Any:
     ValueError: the file is not JSON (for example cut off).
   """
   try:
-    return json.loads(pathlib.Path(path).read_text(encoding='utf-8'))
+    return json.loads(place(path).read_text(encoding='utf-8'))
   except json.JSONDecodeError as error:
     raise ValueError(
       f'{path} is not valid JSON ({error}); delete it to start again'
@@ -95,19 +168,24 @@ def fingerprint(value: Any) -> str:
   return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
-def check_writable(directory: Path, *, megabytes: int) -> pathlib.Path:
+def check_writable(directory: Path, *, megabytes: int) -> Place:
   """Makes `directory` and checks that it can take what is to come.
 
   Raises:
     OSError: it cannot be created or written, or the disk has less than `megabytes`
-      free.
+      free (a bucket has no such limit).
   """
-  directory = pathlib.Path(directory).absolute()
+  directory = absolute(place(directory))
+  name = f'.probe-{uuid.uuid4().hex[:8]}'
+  if not isinstance(directory, pathlib.Path):
+    with buckets.answering(directory):
+      (directory / name).write_bytes(b'0' * 4096)
+      (directory / name).unlink()
+    return directory
   try:
     directory.mkdir(parents=True, exist_ok=True)
-    probe = directory / f'.probe-{uuid.uuid4().hex[:8]}'
-    probe.write_bytes(b'0' * 4096)
-    probe.unlink()
+    (directory / name).write_bytes(b'0' * 4096)
+    (directory / name).unlink()
   except OSError as error:
     raise OSError(
       f'cannot write to {directory} ({error.strerror}); choose another directory, '

@@ -1,7 +1,6 @@
 """Photographs as users have them, turned into 8-bit RGB arrays."""
 
 import os
-import pathlib
 import struct
 import warnings
 import zlib
@@ -10,6 +9,7 @@ import jax
 import numpy as np
 from PIL import Image, ImageOps
 
+from ovs_jax.core.files import local
 from ovs_jax.core.types import Shaped, UInt8
 
 ImageLike = str | os.PathLike[str] | Image.Image | np.ndarray | jax.Array
@@ -40,7 +40,7 @@ def read_image(path: str | os.PathLike[str]) -> UInt8[np.ndarray, 'h w 3']:
     FileNotFoundError: there is no such file.
     ValueError: it is a directory, not an image, cut off, or too large to be one.
   """
-  path = pathlib.Path(path)
+  path = local(path)
   if not path.exists():
     raise FileNotFoundError(
       f'image {path} not found; give the path of a photo, such as a JPEG or PNG file'

@@ -1,8 +1,9 @@
 """One message with all that a job needs and does not find, and how to make it."""
 
-import pathlib
 from collections.abc import Callable, Sequence
 from typing import Any
+
+from ovs_jax.core.files import place
 
 _PUBLISHED = {
   'clip': 'python -m ovs_jax.convert --download=ViT-B/16 --output={path}',
@@ -41,7 +42,7 @@ def check_inputs(
   """
   problems = []
   for key, kind, path in wanted:
-    if path and not pathlib.Path(path).expanduser().is_dir():
+    if path and not place(path).is_dir():
       stage = _STAGES[kind]
       command = _SCENES if embedded else _PUBLISHED[kind]
       command = command.format(stage=stage, path=path)

@@ -4,7 +4,6 @@ import contextlib
 import json
 import math
 import os
-import pathlib
 import sys
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -13,8 +12,9 @@ from typing import Any, TypeVar
 import jax
 from tqdm import tqdm
 
+from ovs_jax.core.buckets import Mirror
 from ovs_jax.core.devices import peak_memory
-from ovs_jax.core.files import write_text
+from ovs_jax.core.files import Place, local, write_text
 from ovs_jax.core.writers import Writer, open_writers
 
 T = TypeVar('T')
@@ -58,7 +58,7 @@ class RunLog:
 
   def __init__(
     self,
-    workdir: pathlib.Path,
+    workdir: Place,
     *,
     title: str,
     start: int,
@@ -72,7 +72,8 @@ class RunLog:
     """Opens the log at step `start`; later lines of a killed run are dropped.
 
     Args:
-      workdir: where metrics.jsonl and the files of other writers go.
+      workdir: where metrics.jsonl and the files of other writers go; to an address they
+        go with every line.
       title: of the bar.
       start: finished steps.
       steps: how many there will be.
@@ -82,19 +83,23 @@ class RunLog:
       writers: who gets the metrics, too; see `open_writers`.
       config: of the run, for writers that keep it.
     """
-    self._path = pathlib.Path(os.devnull) if silent else workdir / 'metrics.jsonl'
+    self._mirror = None if silent else Mirror(workdir)
+    folder = None if self._mirror is None else self._mirror.path
+    self._path = folder / 'metrics.jsonl' if folder else local(os.devnull)
     self._batch_size = batch_size
     self._flops = flops
     self._began, self._first = time.time(), start
-    if not silent:
+    if self._mirror is not None:
+      self._mirror.fetch(self._path.name)
       self._keep_until(start)
     self._file = self._path.open('a', encoding='utf-8')
     self._bar = _bar(
       total=steps, title=title, unit='step', start=start, items=None, disable=silent
     )
     self._writers: list[Writer] = []
-    if not silent:
-      self._writers = open_writers(writers, workdir, title=title, config=config or {})
+    if folder:
+      self._mirror.fetch('wandb_id')
+      self._writers = open_writers(writers, folder, title=title, config=config or {})
     self._line, self._line_step = self._began, start
     self._spent: dict[str, float] = {}
 
@@ -150,6 +155,8 @@ class RunLog:
     self._file.flush()
     for writer in self._writers:
       writer.write(step, metrics)
+    if self._mirror is not None:
+      self._mirror.send()
     self._bar.set_postfix_str(f'loss {metrics["loss"]:.4f}, {rate:.0f} images/s')
     if not math.isfinite(metrics['loss']):
       self.close()
@@ -165,14 +172,16 @@ class RunLog:
     self._file.close()
     while self._writers:
       self._writers.pop().close()
+    if self._mirror is not None:
+      self._mirror.send()
 
 
 class Trace:
   """Traces a few steps of a run; a context that ends the tracing."""
 
-  def __init__(self, directory: pathlib.Path, *, first: int, steps: int) -> None:
+  def __init__(self, directory: Place, *, first: int, steps: int) -> None:
     """Plans to trace `steps` steps from step `first` on; 0 traces nothing."""
-    self._directory = directory
+    self._mirror = Mirror(directory)
     self._first, self._end = first, first + steps
     self._running = False
 
@@ -187,7 +196,7 @@ class Trace:
   def before(self, step: int) -> None:
     """Starts or stops, as the coming step asks for."""
     if self._first <= step < self._end and not self._running:
-      jax.profiler.start_trace(str(self._directory), create_perfetto_trace=True)
+      jax.profiler.start_trace(str(self._mirror.path), create_perfetto_trace=True)
       self._running = True
     elif step >= self._end:
       self._stop()
@@ -196,3 +205,4 @@ class Trace:
     if self._running:
       jax.profiler.stop_trace()
       self._running = False
+      self._mirror.send()

@@ -15,6 +15,7 @@ from collections.abc import Callable  # noqa: E402
 
 import tensorflow as tf  # noqa: E402
 
+from ovs_jax.core.files import place  # noqa: E402
 from ovs_jax.core.lookup import lookup  # noqa: E402
 from ovs_jax.core.types import VOID  # noqa: E402
 from ovs_jax.data import benchmarks, folder, scenes  # noqa: E402
@@ -71,7 +72,8 @@ def load_dataset(config: Any) -> tuple[Dataset, Any]:
       `data_dir`.
   """
   dataset = lookup(DATASETS, config.name, 'data set')
-  return dataset, dataset.prepare(os.path.expanduser(config.data_dir), config.variant)
+  data_dir = place(config.data_dir, schemes=('gs',))
+  return dataset, dataset.prepare(data_dir, config.variant)
 
 
 def load_names(config: Any) -> names.Vocabulary:

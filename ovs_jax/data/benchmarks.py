@@ -13,6 +13,7 @@ from typing import Any, ClassVar
 
 import tensorflow_datasets as tfds
 
+from ovs_jax.core.files import local, place
 from ovs_jax.core.lookup import lookup
 from ovs_jax.data import build, shrink
 from ovs_jax.data.layouts import LAYOUTS, Layout, Split
@@ -128,7 +129,7 @@ class Benchmark(build.Builder, skip_registration=True):
   def _split_generators(
     self, dl_manager: tfds.download.DownloadManager
   ) -> dict[str, Iterator[tuple[str, dict[str, Any]]]]:
-    source = pathlib.Path(dl_manager.manual_dir)
+    source = local(dl_manager.manual_dir)
     listed = self.pairs(source)
     if not any(listed.values()):
       raise ValueError('no examples')
@@ -288,7 +289,7 @@ def make(name: str, data_dir: Any, variant: str) -> Benchmark:
   """
   cls = lookup(BENCHMARKS, name, 'benchmark')
   lookup({c.name: c for c in cls.BUILDER_CONFIGS}, variant, f'variant of {name}')
-  return cls(data_dir=pathlib.Path(data_dir).expanduser(), config=variant)
+  return cls(data_dir=place(data_dir, schemes=('gs',)), config=variant)
 
 
 def load(name: str, data_dir: Any, variant: str) -> Benchmark:

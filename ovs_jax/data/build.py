@@ -11,18 +11,22 @@ import functools
 import io
 import pathlib
 import shutil
+import tempfile
 import time
 from collections.abc import Iterator
 
 import tensorflow_datasets as tfds
 from tqdm import tqdm
 
-from ovs_jax.core.files import write_text
+from ovs_jax.core import buckets
+from ovs_jax.core.files import Place, below, local, place, remove, write_text
 from ovs_jax.core.preemption import Stopped, pause
 from ovs_jax.data.sources import Problem, SourceError
 
 PROBLEMS = 'problems.txt'
+_LOCK = '.prepare.lock'
 _LOCK_EVERY = 0.2  # seconds between looks whether another process is done
+_INFO = 'dataset_info.json'  # TFDS writes it when all else is there
 _SPACE = 2.2  # TFDS sorts the examples on disk before it writes them
 
 
@@ -50,7 +54,7 @@ def locked(folder: pathlib.Path) -> Iterator[None]:
     Stopped: SIGTERM came while another process was building.
   """
   folder.mkdir(parents=True, exist_ok=True)
-  with open(folder / '.prepare.lock', 'w') as file:
+  with open(folder / _LOCK, 'w') as file:
     while True:
       try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -87,7 +91,7 @@ def quiet_tfds() -> Iterator[None]:
 
 def is_prepared(builder: tfds.core.DatasetBuilder) -> bool:
   """Whether the data are there; TFDS renames a folder into place when it is done."""
-  return (pathlib.Path(builder.data_dir) / 'dataset_info.json').exists()
+  return (place(builder.data_dir) / _INFO).exists()
 
 
 def build(builder: Builder, source: pathlib.Path) -> None:
@@ -98,7 +102,7 @@ def build(builder: Builder, source: pathlib.Path) -> None:
     OSError: the disk is full or cannot be written.
     Stopped: SIGTERM came; nothing is kept.
   """
-  target = pathlib.Path(builder.data_dir)
+  target = local(builder.data_dir)
   target.parent.mkdir(parents=True, exist_ok=True)
   report = target.parent / PROBLEMS
   report.unlink(missing_ok=True)
@@ -128,7 +132,19 @@ def build(builder: Builder, source: pathlib.Path) -> None:
     raise failure from error
 
 
-def remove(path: pathlib.Path) -> None:
-  """Removes a directory, if it is there."""
-  if path.exists():
-    shutil.rmtree(path)
+@contextlib.contextmanager
+def nearby(data_dir: Place) -> Iterator[pathlib.Path]:
+  """Yields where to build what belongs into an address, and sends it there.
+
+  Several processes may do so at once: they send the same. A data set is there when its
+  description is, which arrives last.
+  """
+  with tempfile.TemporaryDirectory(prefix='ovs_jax_') as name:
+    folder = local(name)
+    yield folder
+    names = [name for name, _ in below(folder)]
+    names = [name for name in names if not name.endswith(_LOCK)]
+    with buckets.answering(data_dir):
+      for last in (False, True):
+        part = [name for name in names if name.endswith(_INFO) == last]
+        buckets.upload(folder, data_dir, part)

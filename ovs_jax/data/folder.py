@@ -21,7 +21,7 @@ from typing import Any
 
 import tensorflow_datasets as tfds
 
-from ovs_jax.core.files import fingerprint
+from ovs_jax.core.files import Place, fingerprint, local, place, remove
 from ovs_jax.data import build, sources
 from ovs_jax.data.sources import Pair, Problem, Reader, SourceError, class_table
 from ovs_jax.text.vocabulary import Vocabulary
@@ -107,7 +107,7 @@ class Folder(build.Builder):
     self, dl_manager: tfds.download.DownloadManager
   ) -> dict[str, Iterator[tuple[str, dict[str, Any]]]]:
     splits = self.builder_config.source.splits
-    directory = pathlib.Path(dl_manager.manual_dir)
+    directory = local(dl_manager.manual_dir)
     last = list(splits)[-1]
     return {
       name: self._generate_examples(pairs, directory, name == last)
@@ -247,7 +247,7 @@ def _state(directory: pathlib.Path, images: list[pathlib.Path]) -> str:
 
 def variant_of(directory: pathlib.Path) -> str:
   """Returns the name a folder is prepared under: its own and a hash of its path."""
-  path = directory.expanduser().resolve()
+  path = directory.resolve()
   digest = hashlib.sha256(str(path).encode()).hexdigest()[:8]
   return f'{re.sub(r"[^A-Za-z0-9]+", "_", path.name).strip("_") or "root"}_{digest}'
 
@@ -263,8 +263,8 @@ def prepare(data_dir: Any, directory: Any) -> Any:
     FileNotFoundError: there is no such folder.
     SourceError: with everything that is wrong with it.
   """
-  directory = pathlib.Path(directory).expanduser().resolve()
-  data_dir = pathlib.Path(data_dir).expanduser()
+  directory = local(directory).resolve()
+  data_dir = place(data_dir, schemes=('gs',))
   if not directory.is_dir():
     raise FileNotFoundError(
       f'folder {directory} not found; set config.dataset.variant to a directory with '
@@ -278,16 +278,23 @@ def prepare(data_dir: Any, directory: Any) -> Any:
     return Folder(data_dir=data_dir, config=config)
 
   folder = data_dir / 'folder' / variant
+  if not isinstance(folder, pathlib.Path):
+    stored = _stored(folder)
+    if stored is None or stored.info.metadata['state'] != source.state:
+      remove(folder)
+      with build.nearby(data_dir) as near:
+        prepare(near, directory)
+    return _stored(folder)
   with build.locked(folder):
     stored = _stored(folder)
     if stored is None or stored.info.metadata['state'] != source.state:
       # A folder prepared earlier has other features: TFDS must not find it.
-      build.remove(folder / '1.0.0')
+      remove(folder / '1.0.0')
       build.build(make(), directory)
   return _stored(folder)
 
 
-def _stored(folder: pathlib.Path) -> Any | None:
+def _stored(folder: Place) -> Any | None:
   path = folder / '1.0.0'
   if not (path / 'dataset_info.json').exists():
     return None

@@ -92,7 +92,7 @@ def _captioned(split: str, source: pathlib.Path) -> list[Pair]:
     raise SourceError('COCO Captions', [Problem('unreadable', what)]) from error
   folder = source / 'coco' / split
   return [
-    Pair(pathlib.Path(names[i]).stem, folder / names[i], captions=tuple(found))
+    Pair(pathlib.PurePath(names[i]).stem, folder / names[i], captions=tuple(found))
     for i, found in captions.items()
   ]
 

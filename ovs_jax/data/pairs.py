@@ -13,7 +13,14 @@ from typing import Any
 import numpy as np
 import tensorflow_datasets as tfds
 
-from ovs_jax.core.files import Path, atomic_path, read_json, write_json, write_text
+from ovs_jax.core.files import (
+  Path,
+  atomic_path,
+  place,
+  read_json,
+  write_json,
+  write_text,
+)
 
 _VERSION = '1.0.0'
 _SHEET = 'datasheet.json'
@@ -57,7 +64,7 @@ def write(directory: Path, pairs: Iterable[dict[str, Any]], sheet: Any) -> None:
       found.append(pair['noun'])
       yield pair
 
-  with atomic_path(pathlib.Path(directory).absolute()) as temporary:
+  with atomic_path(directory, last=_SHEET) as temporary:
     tfds.disable_progress_bar()
     with contextlib.redirect_stdout(io.StringIO()):  # TFDS's notes on its progress
       _store(temporary, noted())
@@ -77,6 +84,11 @@ def _store(directory: pathlib.Path, pairs: Iterable[dict[str, Any]]) -> None:
   )
 
 
+def is_written(directory: Path) -> bool:
+  """Returns whether there is a mined data set, written to its end."""
+  return (place(directory) / _SHEET).is_file()
+
+
 def load(directory: Path) -> Any:
   """Returns the TFDS builder of a mined data set.
 
@@ -84,7 +96,7 @@ def load(directory: Path) -> Any:
     FileNotFoundError: there is none in `directory`.
     ValueError: it is another data set.
   """
-  path = pathlib.Path(directory) / 'pairs' / _VERSION
+  path = place(directory, schemes=('gs',)) / 'pairs' / _VERSION
   if not path.is_dir():
     raise FileNotFoundError(
       f'{directory} holds no mined pairs; make them with a config whose mode is '
@@ -106,7 +118,7 @@ def nouns(directory: Path) -> list[str]:
   Raises:
     FileNotFoundError: the pairs were mined before this list was kept.
   """
-  path = pathlib.Path(directory) / _NOUNS
+  path = place(directory) / _NOUNS
   if not path.is_file():
     raise FileNotFoundError(
       f'{path} not found; the pairs are of an earlier version: mine them again'
@@ -116,4 +128,4 @@ def nouns(directory: Path) -> list[str]:
 
 def datasheet(directory: Path) -> Any:
   """Returns what mining recorded about the data: settings, backend, counts."""
-  return read_json(pathlib.Path(directory) / _SHEET)
+  return read_json(place(directory) / _SHEET)

@@ -16,7 +16,7 @@ from collections.abc import Iterator
 import numpy as np
 from PIL import Image
 
-from ovs_jax.core.files import Path
+from ovs_jax.core.files import Path, local
 from ovs_jax.core.images import read_image
 from ovs_jax.core.masks import read_mask
 from ovs_jax.core.types import Bool, UInt8
@@ -63,7 +63,7 @@ def read_table(path: Path) -> PhraseTable:
     FileNotFoundError: there is no such table.
     ValueError: with everything that is wrong with it.
   """
-  path = pathlib.Path(path).expanduser()
+  path = local(path)
   if not path.is_file():
     raise FileNotFoundError(
       f'phrase table {path} not found; expected a CSV file with the columns '

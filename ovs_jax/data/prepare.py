@@ -12,6 +12,7 @@ import textwrap
 from collections.abc import Sequence
 from typing import Any
 
+from ovs_jax.core.files import Place, local, place
 from ovs_jax.core.lookup import lookup
 from ovs_jax.core.preemption import STOPPED_STATUS, Preemption, Stopped
 from ovs_jax.data import benchmarks, build, folder
@@ -94,12 +95,12 @@ def listing() -> str:
 
 
 def _run(arguments: Any) -> None:
-  source = pathlib.Path(arguments.source).expanduser().resolve()
+  source = local(arguments.source).resolve()
   if not source.is_dir():
     raise FileNotFoundError(
       f'source directory {source} not found; name an existing one'
     )
-  data_dir = pathlib.Path(arguments.data_dir).expanduser()
+  data_dir = place(arguments.data_dir, schemes=('gs',))
   if arguments.dataset == 'folder':
     if arguments.allow_partial or arguments.variant:
       raise ValueError('a folder has no variants; it is taken as it is')
@@ -118,7 +119,7 @@ def _run(arguments: Any) -> None:
 
 
 def prepare(
-  name: str, source: pathlib.Path, data_dir: pathlib.Path, variant: str = 'default'
+  name: str, source: pathlib.Path, data_dir: Place, variant: str = 'default'
 ) -> benchmarks.Benchmark:
   """Returns the builder of a benchmark, built from `source` unless it is there already.
 
@@ -128,7 +129,12 @@ def prepare(
     OSError: the disk is full or cannot be written.
   """
   builder = benchmarks.make(name, data_dir, variant)
-  with build.locked(pathlib.Path(builder.data_dir).parent):
+  if not isinstance(data_dir, pathlib.Path):
+    if not build.is_prepared(builder):
+      with build.nearby(data_dir) as near:
+        prepare(name, source, near, variant)
+    return benchmarks.load(name, data_dir, variant)
+  with build.locked(local(builder.data_dir).parent):
     builder = benchmarks.make(name, data_dir, variant)  # may be there by now
     if not build.is_prepared(builder):
       build.build(builder, source)
@@ -136,7 +142,7 @@ def prepare(
 
 
 def _summary(
-  name: str, variant: str, builder: Any, classes: int, data_dir: pathlib.Path
+  name: str, variant: str, builder: Any, classes: int, data_dir: Place
 ) -> str:
   splits = ', '.join(
     f'{split} {info.num_examples:,}' for split, info in builder.info.splits.items()

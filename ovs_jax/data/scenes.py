@@ -25,8 +25,9 @@ import tensorflow_datasets as tfds
 from PIL import Image
 from tqdm import tqdm
 
+from ovs_jax.core.files import local, place
 from ovs_jax.data import scenes_captions, scenes_draw
-from ovs_jax.data.build import advance, locked, quiet_tfds
+from ovs_jax.data.build import advance, locked, nearby, quiet_tfds
 from ovs_jax.data.scenes_draw import NUM_THINGS, UNSEEN, VOID, Region, Scene
 
 SPLITS = ('clip', 'train', 'val')
@@ -245,7 +246,7 @@ def _is_prepared(builder: Scenes) -> bool:
 
 def _generate(builder: Scenes) -> None:
   """Draws and writes everything, after sweeping away what a killed run left."""
-  config, target = builder.builder_config, pathlib.Path(builder.data_dir)
+  config, target = builder.builder_config, local(builder.data_dir)
   for stale in target.parent.glob(f'{tfds.core.constants.INCOMPLETE_PREFIX}*'):
     shutil.rmtree(stale)
   if target.exists():  # without its dataset_info.json, or we would not be here
@@ -282,11 +283,15 @@ def prepare(
     raise ValueError(
       f'unknown configuration {config!r} of scenes; known: {", ".join(known)}.'
     )
-  data_dir = pathlib.Path(data_dir).expanduser()
+  data_dir = place(data_dir, schemes=('gs',))
   builder = Scenes(data_dir=data_dir, config=config)
   if _is_prepared(builder):
     return builder
-  folder = pathlib.Path(builder.data_dir).parent
+  if not isinstance(data_dir, pathlib.Path):
+    with nearby(data_dir) as near:
+      prepare(near, config)
+    return Scenes(data_dir=data_dir, config=config)
+  folder = local(builder.data_dir).parent
   try:
     folder.mkdir(parents=True, exist_ok=True)
     with locked(folder):

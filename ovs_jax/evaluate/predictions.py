@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from PIL import Image
 
-from ovs_jax.core.files import Path, atomic_path, write_text
+from ovs_jax.core.files import Path, Place, atomic_path, local, write_text
 from ovs_jax.core.types import Int
 from ovs_jax.evaluate.painting import UNASSIGNED
 
@@ -29,7 +29,7 @@ def find_directory(directory: Path, dataset: str) -> pathlib.Path:
   Raises:
     FileNotFoundError: there is no such directory, or no label map in it.
   """
-  root = pathlib.Path(directory).expanduser()
+  root = local(directory)
   if not root.is_dir():
     raise FileNotFoundError(
       f'{root} not found; --predictions= is the directory of the label maps'
@@ -148,7 +148,7 @@ def _load(path: pathlib.Path) -> np.ndarray:
 
 
 def save_map(
-  directory: pathlib.Path,
+  directory: Place,
   image_id: str,
   labels: Int[np.ndarray, 'h w'],
   names: Sequence[str],

@@ -1,13 +1,12 @@
 """The report of a replication: a table, a verdict and a figure for each claim."""
 
 import json
-import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
-from ovs_jax.core.files import atomic_path, check_writable, read_json, write_text
+from ovs_jax.core.files import Place, atomic_path, check_writable, read_json, write_text
 from ovs_jax.core.types import Int
 from ovs_jax.data import load_names
 from ovs_jax.evaluate import resampling
@@ -19,7 +18,7 @@ _PICTURES = 'evaluate_mpt_ft'  # the stage whose label maps are shown
 _METHOD = 'ensemble_0.20'
 
 
-def replicate(config: Any, workdir: pathlib.Path) -> dict[str, Any]:
+def replicate(config: Any, workdir: Place) -> dict[str, Any]:
   """Writes report.md, report.json, figures and pictures into the run's directory.
 
   Reads the counts of `<run>/<seed>/<stage>/counts.npz` for each of
@@ -96,16 +95,16 @@ def _estimate(resampler: Resampler, cell: Quantity | Gain) -> dict[str, Any]:
   return vars(Estimate.of(resampler.draws(cell)))
 
 
-def _counts(place: pathlib.Path) -> dict[str, dict[str, Int[np.ndarray, 'n 3 k']]]:
+def _counts(place: Place) -> dict[str, dict[str, Int[np.ndarray, 'n 3 k']]]:
   """The counts of every stage of a seed, by stage and method."""
   found = {}
   for path in sorted(place.glob('*/counts.npz')):
-    with np.load(path, allow_pickle=False) as stored:
+    with path.open('rb') as file, np.load(file, allow_pickle=False) as stored:
       found[path.parent.name] = {name: stored[name] for name in stored.files}
   return found
 
 
-def _gflops(place: pathlib.Path) -> dict[str, str]:
+def _gflops(place: Place) -> dict[str, str]:
   """What an image costs in every stage that says so, for a table."""
   costs = {}
   for path in place.glob('*/scores.json'):
@@ -229,7 +228,7 @@ def _wrapped(title: str) -> list[str]:
   return textwrap.wrap(title, 28)
 
 
-def _pictures(place: pathlib.Path, run: pathlib.Path, names: Any) -> int:
+def _pictures(place: Place, run: Place, names: Any) -> int:
   """Draws the kept pictures of the fully adapted model, if it was evaluated."""
   if not (place / _PICTURES / 'pictures.npz').is_file():
     return 0

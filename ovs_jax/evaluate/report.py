@@ -1,14 +1,21 @@
 """The report of a pipeline: what was measured, how long it took, and pictures."""
 
 import json
-import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from PIL import Image
 
-from ovs_jax.core.files import atomic_path, check_writable, read_json, write_text
+from ovs_jax.core.files import (
+  Place,
+  atomic_path,
+  check_writable,
+  modified,
+  place,
+  read_json,
+  write_text,
+)
 from ovs_jax.core.types import Num, UInt8
 from ovs_jax.data import load_names
 from ovs_jax.ops.overlay import blend, legend, palette, shares
@@ -18,7 +25,7 @@ _GAP = 8  # pixels between pictures
 _SCALE = 3  # scenes are small
 
 
-def report(config: Any, workdir: pathlib.Path) -> dict[str, Any]:
+def report(config: Any, workdir: Place) -> dict[str, Any]:
   """Writes report.md, report.json and pictures, into the pipeline's directory.
 
   Raises:
@@ -32,7 +39,7 @@ def report(config: Any, workdir: pathlib.Path) -> dict[str, Any]:
   stages = stage_seconds(run)
   mined = _optional(run / 'mine' / 'done.json').get('result', {})
   names = load_names(config.dataset)
-  pictures = draw(pathlib.Path(adapted), config.report.method, names)
+  pictures = draw(place(adapted), config.report.method, names)
   for i, picture in enumerate(pictures):
     with atomic_path(run / f'picture_{i}.png') as temporary:
       picture.save(temporary)
@@ -130,17 +137,17 @@ def markdown(summary: Mapping[str, Any], pictures: int) -> str:
   return '\n'.join(lines) + '\n'
 
 
-def stage_seconds(run: pathlib.Path) -> dict[str, float]:
+def stage_seconds(run: Place) -> dict[str, float]:
   """Returns the seconds of every finished stage, in the order they ended."""
-  done = sorted(run.glob('*/done.json'), key=lambda path: path.stat().st_mtime)
+  done = sorted(run.glob('*/done.json'), key=modified)
   return {path.parent.name: read_json(path)['seconds'] for path in done}
 
 
-def plot_losses(run: pathlib.Path) -> None:
+def plot_losses(run: Place) -> None:
   """Draws the loss of every training stage below `run` into losses.png."""
   from matplotlib.figure import Figure
 
-  logs = sorted(run.glob('*/metrics.jsonl'), key=lambda path: path.stat().st_mtime)
+  logs = sorted(run.glob('*/metrics.jsonl'), key=modified)
   if not logs:
     return
   figure = Figure(figsize=(4 * len(logs), 3), layout='constrained')
@@ -155,7 +162,7 @@ def plot_losses(run: pathlib.Path) -> None:
 
 
 def draw(
-  evaluation: pathlib.Path, method: str, names: vocabulary.Vocabulary
+  evaluation: Place, method: str, names: vocabulary.Vocabulary
 ) -> list[Image.Image]:
   """Returns a strip for each kept image: input, truth, prediction, legend.
 
@@ -163,7 +170,7 @@ def draw(
     ValueError: the evaluation has no label maps of `method`.
   """
   pictures = []
-  with np.load(evaluation / 'pictures.npz') as kept:
+  with (evaluation / 'pictures.npz').open('rb') as file, np.load(file) as kept:
     if method not in kept:
       known = ', '.join(name for name in kept if name not in ('image', 'label'))
       raise ValueError(f'{evaluation} kept no label maps of {method!r}; known: {known}')
@@ -212,7 +219,7 @@ def strip(
 
 
 def _scores(directory: str) -> Any:
-  path = pathlib.Path(directory) / 'scores.json'
+  path = place(directory) / 'scores.json'
   if not path.is_file():
     raise FileNotFoundError(
       f'{path} not found; run the evaluation that config.report names first'
@@ -220,5 +227,5 @@ def _scores(directory: str) -> Any:
   return read_json(path)
 
 
-def _optional(path: pathlib.Path) -> dict[str, Any]:
+def _optional(path: Place) -> dict[str, Any]:
   return read_json(path) if path.is_file() else {}

@@ -1,7 +1,6 @@
 """Evaluation of one OVSeg checkpoint: every image once, all classifiers at once."""
 
 import functools
-import pathlib
 import time
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -12,7 +11,13 @@ import numpy as np
 
 from ovs_jax.core import hosts
 from ovs_jax.core.checkpoint import load_model
-from ovs_jax.core.files import atomic_path, check_writable, write_json, write_text
+from ovs_jax.core.files import (
+  Place,
+  atomic_path,
+  check_writable,
+  write_json,
+  write_text,
+)
 from ovs_jax.core.runlog import progress
 from ovs_jax.core.types import Array, Bool, Float, Int, Params
 from ovs_jax.data import load_dataset, load_names, transforms
@@ -33,7 +38,7 @@ _SEEN_MASK = -1  # key, among the texts of so many irrelevant names
 Scores = dict[str, Any]
 
 
-def evaluate(config: Any, workdir: pathlib.Path) -> Scores:
+def evaluate(config: Any, workdir: Place) -> Scores:
   """Evaluates `config.eval.checkpoint` and writes scores.json and per_class.csv.
 
   The counts of each image, from which scores of resampled data sets follow, are in
@@ -197,7 +202,7 @@ def _accumulate(
   texts: Mapping[int, np.ndarray],
   builder: Any,
   settings: tuple[tuple[str, float], ...],
-  workdir: pathlib.Path,
+  workdir: Place,
 ) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
   """Sums the matrices of all images, on all hosts, and keeps the counts of each."""
   total = builder.info.splits[config.eval.split].num_examples
@@ -253,7 +258,7 @@ def _first_size(config: Any, builder: Any) -> tuple[int, int]:
 
 
 def _keep_pictures(
-  workdir: pathlib.Path,
+  workdir: Place,
   batch: Mapping[str, np.ndarray],
   predictions: Mapping[str, Array],
   count: int,

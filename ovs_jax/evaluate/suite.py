@@ -6,7 +6,6 @@ sets are not evaluated again. On several hosts each takes its share of the image
 
 import dataclasses
 import json
-import pathlib
 import re
 import time
 from typing import Any
@@ -14,7 +13,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from ovs_jax.core.files import check_writable, fingerprint, read_json, write_json
+from ovs_jax.core.files import Place, check_writable, fingerprint, read_json, write_json
 from ovs_jax.core.runlog import progress
 from ovs_jax.data import load_dataset, load_names, transforms
 from ovs_jax.data.pipeline import Arrays, eval_batches
@@ -88,7 +87,7 @@ class Source:
   images: int
 
 
-def benchmark(config: Any, workdir: pathlib.Path) -> dict[str, Any]:
+def benchmark(config: Any, workdir: Place) -> dict[str, Any]:
   """Evaluates on all of `config.suite.datasets` and writes the report.
 
   Returns:
@@ -188,7 +187,7 @@ def _evaluate(
   config: Any,
   source: Source,
   network: Network | None,
-  workdir: pathlib.Path,
+  workdir: Place,
   title: str,
 ) -> dict[str, Any]:
   """Returns the summary of a data set, from an earlier run if there is one."""
@@ -262,7 +261,7 @@ def count_images(
   source: Source,
   *,
   title: str,
-  keep: pathlib.Path | None = None,
+  keep: Place | None = None,
   process_index: int | None = None,
   process_count: int | None = None,
 ) -> None:
@@ -331,7 +330,7 @@ def _check_problems(judge: Judge, source: Source) -> None:
     predictions.check_problems(judge.directory, len(source.names), merged)
 
 
-def _finished(directory: pathlib.Path, identity: str) -> dict[str, Any] | None:
+def _finished(directory: Place, identity: str) -> dict[str, Any] | None:
   """The summary that an earlier run left, on whichever host.
 
   Raises:

@@ -4,14 +4,13 @@ import csv
 import io
 import json
 import math
-import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from PIL import Image, ImageDraw
 
-from ovs_jax.core.files import atomic_path, write_text
+from ovs_jax.core.files import Place, atomic_path, write_text
 from ovs_jax.core.types import Int
 from ovs_jax.evaluate.judges import Sample
 from ovs_jax.evaluate.report import strip
@@ -25,7 +24,7 @@ _TITLE = 24  # pixels of a line of text
 
 
 def write_report(
-  workdir: pathlib.Path, what: Mapping[str, Any], summaries: Mapping[str, Any]
+  workdir: Place, what: Mapping[str, Any], summaries: Mapping[str, Any]
 ) -> str:
   """Writes report.json and report.md, and returns the latter.
 
@@ -40,7 +39,7 @@ def write_report(
 
 
 def write_tables(
-  directory: pathlib.Path,
+  directory: Place,
   names: Vocabulary,
   summary: Mapping[str, Any],
   tallies: Mapping[str, Tally],
@@ -118,7 +117,7 @@ def choose(tally: Tally, count: int) -> list[tuple[str, str, float]]:
 
 
 def write_sheet(
-  directory: pathlib.Path,
+  directory: Place,
   drawn: Sequence[tuple[str, Sample, Int[np.ndarray, '_ _']]],
   names: Vocabulary,
 ) -> None:

@@ -5,14 +5,19 @@ masks; every merging rule, both bounds and the recall of the labels follow from 
 """
 
 import json
-import pathlib
 import time
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
 
-from ovs_jax.core.files import atomic_path, check_writable, write_json, write_text
+from ovs_jax.core.files import (
+  Place,
+  atomic_path,
+  check_writable,
+  write_json,
+  write_text,
+)
 from ovs_jax.core.inputs import check_inputs
 from ovs_jax.core.lookup import lookup
 from ovs_jax.core.runlog import progress
@@ -38,7 +43,7 @@ PROTOCOLS = dict.fromkeys(('standard', 'paper'))
 _FEW = 64  # masks up to which rules that need all of them at once are run
 
 
-def evaluate_systems(config: Any, workdir: pathlib.Path) -> dict[str, Any]:
+def evaluate_systems(config: Any, workdir: Place) -> dict[str, Any]:
   """Evaluates the systems of `config.systems`; writes scores.json, .md and .csv.
 
   The counts of each image are in counts.npz: for every SYSTEM/PROTOCOL/METHOD (n, 3, k)

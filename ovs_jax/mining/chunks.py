@@ -7,7 +7,6 @@ working on, and goes on with the chunks that are not there.
 import dataclasses
 import io
 import json
-import pathlib
 import zlib
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -15,7 +14,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from ovs_jax.core.files import atomic_path
+from ovs_jax.core.files import Place, atomic_path
 from ovs_jax.core.types import UInt8
 
 Pair = dict[str, Any]
@@ -49,12 +48,12 @@ class Notes:
       setattr(self, field.name, mine + theirs)
 
 
-def chunk_path(folder: pathlib.Path, index: int) -> pathlib.Path:
+def chunk_path(folder: Place, index: int) -> Place:
   """Returns where a chunk is kept."""
   return folder / f'{index:06d}.npz'
 
 
-def write_chunk(path: pathlib.Path, found: Sequence[Pair], notes: Notes) -> None:
+def write_chunk(path: Place, found: Sequence[Pair], notes: Notes) -> None:
   """Writes the pairs of a chunk; images become PNG."""
   arrays: dict[str, np.ndarray] = {}
   table = []
@@ -69,21 +68,19 @@ def write_chunk(path: pathlib.Path, found: Sequence[Pair], notes: Notes) -> None
     np.savez(temporary, table=np.array(text), **arrays)
 
 
-def read_tables(folder: pathlib.Path, count: int) -> Iterator[tuple[list[Pair], Notes]]:
+def read_tables(folder: Place, count: int) -> Iterator[tuple[list[Pair], Notes]]:
   """Yields pairs without their images, and the notes, of every chunk in order."""
   for i in range(count):
-    with np.load(chunk_path(folder, i)) as chunk:
+    with chunk_path(folder, i).open('rb') as file, np.load(file) as chunk:
       content = json.loads(str(chunk['table']))
     yield content['pairs'], Notes(**content['notes'])
 
 
-def read_pairs(
-  folder: pathlib.Path, count: int, keep: Sequence[bool]
-) -> Iterator[Pair]:
+def read_pairs(folder: Place, count: int, keep: Sequence[bool]) -> Iterator[Pair]:
   """Yields the pairs that `keep` marks, in order, as `data.pairs.write` takes them."""
   marks = iter(keep)
   for i in range(count):
-    with np.load(chunk_path(folder, i)) as chunk:
+    with chunk_path(folder, i).open('rb') as file, np.load(file) as chunk:
       rows = json.loads(str(chunk['table']))['pairs']
       for k, row in enumerate(rows):
         if next(marks):

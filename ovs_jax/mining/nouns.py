@@ -6,10 +6,10 @@ of spaCy.
 """
 
 import importlib.util
-import pathlib
 from collections.abc import Iterator, Sequence
 from typing import Any, Protocol, runtime_checkable
 
+from ovs_jax.core.files import local
 from ovs_jax.core.lookup import lookup
 from ovs_jax.mining import lexicon
 from ovs_jax.mining.lexicon import Word
@@ -114,7 +114,7 @@ def load_extractor(
 def _is_available(pipeline: str) -> bool:
   import spacy
 
-  return spacy.util.is_package(pipeline) or pathlib.Path(pipeline).exists()
+  return spacy.util.is_package(pipeline) or local(pipeline).exists()
 
 
 def _load_pipeline(pipeline: str) -> Any:

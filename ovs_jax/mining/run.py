@@ -8,7 +8,6 @@ that are missing, and the data set is written when all are there.
 import collections
 import json
 import pathlib
-import shutil
 import time
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -17,7 +16,7 @@ import jax
 import numpy as np
 
 from ovs_jax.core import hosts
-from ovs_jax.core.files import check_writable, clear_leftovers
+from ovs_jax.core.files import Place, check_writable, clear_leftovers, place, remove
 from ovs_jax.core.runlog import progress
 from ovs_jax.data import load_dataset, pairs
 from ovs_jax.data.records import Broken, decode_example, encoded_examples
@@ -30,7 +29,7 @@ from ovs_jax.mining.miner import Miner
 _EARLY = 64  # captions without any noun after which something must be wrong
 
 
-def mine(config: Any, workdir: pathlib.Path) -> dict[str, Any]:
+def mine(config: Any, workdir: Place) -> dict[str, Any]:
   """Mines `config.mining.split` of the data set into `workdir/pairs`.
 
   Returns:
@@ -46,14 +45,14 @@ def mine(config: Any, workdir: pathlib.Path) -> dict[str, Any]:
   workdir = check_writable(workdir, megabytes=c.disk_megabytes)
   _, builder = load_dataset(config.dataset)
   check_sources(c, list(builder.info.features))
-  if (workdir / 'pairs').is_dir():
+  if pairs.is_written(workdir / 'pairs'):
     found = pairs.datasheet(workdir / 'pairs')
     return {**found, 'seconds': round(time.time() - began, 1)}
   total = builder.info.splits[c.split].num_examples
   captions = read_captions(c.caption_file) if c.caption_file else None
   miner = Miner(config, captions)
   folder = workdir / 'chunks'
-  folder.mkdir(exist_ok=True)
+  folder.mkdir(parents=True, exist_ok=True)
   count = -(-total // c.chunk)
   _mine_chunks(config, builder, miner, folder, count)
   hosts.barrier('all chunks are mined')
@@ -65,7 +64,7 @@ def mine(config: Any, workdir: pathlib.Path) -> dict[str, Any]:
 
 
 def _mine_chunks(
-  config: Any, builder: Any, miner: Miner, folder: pathlib.Path, count: int
+  config: Any, builder: Any, miner: Miner, folder: Place, count: int
 ) -> None:
   """Mines this host's chunks that are not there."""
   shards = Shards([builder], config.mining.split)
@@ -112,7 +111,7 @@ def _check_nouns(notes: Notes, miner: Miner, *, early: bool) -> None:
 
 
 def _finish(
-  config: Any, builder: Any, miner: Miner, workdir: pathlib.Path, count: int
+  config: Any, builder: Any, miner: Miner, workdir: Place, count: int
 ) -> None:
   """Writes the data set, its datasheet and its summary from all chunks."""
   c = config.mining
@@ -140,7 +139,7 @@ def _finish(
   clear_leftovers(workdir / 'pairs')
   pairs.write(workdir / 'pairs', chunks.read_pairs(folder, count, keep), found)
   sheet.write_summary(workdir, found, seed=config.seed)
-  shutil.rmtree(folder)
+  remove(folder)
 
 
 def select(table: Sequence[Mapping[str, Any]], *, most: int, least: int) -> list[bool]:
@@ -171,7 +170,7 @@ def read_captions(path: str) -> dict[str, list[str]]:
     FileNotFoundError: there is none.
     ValueError: it is something else, or has captions without images.
   """
-  file = pathlib.Path(path).expanduser()
+  file = place(path)
   if not file.is_file():
     raise FileNotFoundError(
       f'{file} not found; config.mining.caption_file names a file such as '
@@ -179,7 +178,7 @@ def read_captions(path: str) -> dict[str, list[str]]:
     )
   try:
     content = json.loads(file.read_text(encoding='utf-8'))
-    names = {x['id']: pathlib.Path(x['file_name']).stem for x in content['images']}
+    names = {x['id']: pathlib.PurePath(x['file_name']).stem for x in content['images']}
     captions: dict[str, list[str]] = {name: [] for name in names.values()}
     lost = [x['image_id'] for x in content['annotations'] if x['image_id'] not in names]
     for x in content['annotations']:

@@ -2,7 +2,6 @@
 
 import collections
 import hashlib
-import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -12,7 +11,7 @@ from PIL import Image, ImageDraw
 
 import ovs_jax
 from ovs_jax.core.checkpoint import resolve
-from ovs_jax.core.files import atomic_path, write_text
+from ovs_jax.core.files import Place, atomic_path, below, place, write_text
 from ovs_jax.data import pairs
 from ovs_jax.data.records import decode_example, encoded_examples
 from ovs_jax.data.shards import Shards
@@ -65,7 +64,7 @@ def datasheet(
     'template': config.text.train_template,
     'settings': {k: _plain(v) for k, v in c.to_dict().items() if k != 'checkpoint'},
     'source': f'{builder.info.full_name}:{c.split}',
-    'source_sha256': _digest(pathlib.Path(builder.data_dir)),
+    'source_sha256': _digest(place(builder.data_dir)),
     'checkpoint': checkpoint,
     'made_with': {'ovs_jax': ovs_jax.__version__, 'jax': jax.__version__},
   }
@@ -82,24 +81,21 @@ def _doubling(values: Any) -> dict[str, int]:
   return {f'{2**i}-{2 ** (i + 1) - 1}': bins[i] for i in range(last + 1)}
 
 
-def _digest(folder: pathlib.Path) -> str:
+def _digest(folder: Place) -> str:
   """A hash of all files below a folder: their names, sizes and, if small, contents.
 
   Data sets and weights of many gigabytes are told apart by their descriptions and the
   sizes of their files; reading them again would take as long as using them.
   """
   digest = hashlib.sha256()
-  for path in sorted(p for p in folder.rglob('*') if p.is_file()):
-    size = path.stat().st_size
-    digest.update(f'{path.relative_to(folder).as_posix()} {size}\n'.encode())
+  for name, size in below(folder):
+    digest.update(f'{name} {size}\n'.encode())
     if size < 2**24:
-      digest.update(path.read_bytes())
+      digest.update((folder / name).read_bytes())
   return digest.hexdigest()
 
 
-def write_summary(
-  workdir: pathlib.Path, found: Mapping[str, Any], *, seed: int
-) -> None:
+def write_summary(workdir: Place, found: Mapping[str, Any], *, seed: int) -> None:
   """Writes `summary.md` and `summary.png`, a few random pairs, beside the pairs."""
   total = found['pairs']
   shown = min(_COLUMNS * _ROWS, total)

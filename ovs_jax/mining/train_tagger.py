@@ -8,14 +8,13 @@ about 2 MB for `config.mining.pipeline=DIR`.
 """
 
 import argparse
-import pathlib
 import random
 import sys
 import time
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from ovs_jax.core.files import atomic_path, check_writable
+from ovs_jax.core.files import atomic_path, check_writable, local
 from ovs_jax.core.runlog import progress
 
 _PARAGRAPH = 8  # sentences to a document
@@ -57,7 +56,7 @@ def main(argv: Sequence[str] | None = None) -> int:
   add('--seed', type=int, default=0)
   arguments = parser.parse_args(argv)
   try:
-    output = pathlib.Path(arguments.output)
+    output = local(arguments.output)
     check_writable(output.absolute().parent, megabytes=20)
     sentences = list(read_conllu(arguments.train))
     test = list(read_conllu(arguments.test)) if arguments.test else []
@@ -89,7 +88,7 @@ def read_conllu(path: str) -> Iterator[Sentence]:
     FileNotFoundError: there is no such file.
     ValueError: it is in another format, or has no words.
   """
-  file = pathlib.Path(path).expanduser()
+  file = local(path)
   if not file.is_file():
     raise FileNotFoundError(f'{file} not found; expected sentences in CoNLL-U')
   sentence: Sentence = []

@@ -18,6 +18,8 @@ from collections.abc import Iterator, Sequence
 
 import regex
 
+from ovs_jax.core.files import local
+
 FILE_NAME = 'bpe_simple_vocab_16e6.txt.gz'
 SHA256 = '924691ac288e54409236115652ad4aa250f48203de50a9e4722a6ecd48d6804a'
 URLS = (
@@ -113,13 +115,13 @@ class BytePairEncoder:
 
 def sha256(path: str | os.PathLike[str]) -> str:
   """Returns the hexadecimal digest of a file."""
-  return hashlib.sha256(pathlib.Path(path).read_bytes()).hexdigest()
+  return hashlib.sha256(local(path).read_bytes()).hexdigest()
 
 
 def cache_path() -> pathlib.Path:
   """Returns where a downloaded copy lives: XDG_CACHE_HOME or ~/.cache."""
   root = os.environ.get('XDG_CACHE_HOME') or pathlib.Path.home() / '.cache'
-  return pathlib.Path(root) / 'ovs_jax' / FILE_NAME
+  return local(root) / 'ovs_jax' / FILE_NAME
 
 
 def package_paths() -> list[pathlib.Path]:
@@ -128,7 +130,7 @@ def package_paths() -> list[pathlib.Path]:
   for name in PACKAGES:
     spec = importlib.util.find_spec(name)
     for folder in (spec.submodule_search_locations or ()) if spec else ():
-      path = pathlib.Path(folder) / FILE_NAME
+      path = local(folder) / FILE_NAME
       if path.is_file():
         found.append(path)
   return found
@@ -149,7 +151,7 @@ def find_vocabulary(*, urls: Sequence[str] = URLS) -> pathlib.Path:
     ValueError: $OVS_CLIP_VOCABULARY names another file.
   """
   if os.environ.get(VARIABLE):
-    return _chosen(pathlib.Path(os.environ[VARIABLE]))
+    return _chosen(local(os.environ[VARIABLE]))
   tried = []
   for path in (cache_path(), *package_paths()):
     if path.is_file() and sha256(path) == SHA256:

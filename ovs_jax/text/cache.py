@@ -19,7 +19,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from jaxtyping import Float
 
-from ovs_jax.core.files import Path, atomic_path
+from ovs_jax.core.files import Path, atomic_path, local
 
 VARIABLE = 'OVS_JAX_TEXT_CACHE'
 OFF = 'off'
@@ -57,12 +57,12 @@ def cache_root(given: Path | None = None) -> pathlib.Path | None:
     text = os.fspath(given)
     if not text:
       raise ValueError(f'the text cache is blank; give a directory, or {OFF!r}')
-    return None if text == OFF else pathlib.Path(text).expanduser().absolute()
+    return None if text == OFF else local(text).absolute()
   home = os.environ.get('XDG_CACHE_HOME', '')
   # The XDG specification says that a relative path is to be ignored.
   if not os.path.isabs(home):
-    home = os.path.expanduser('~/.cache')
-  return pathlib.Path(home) / 'ovs_jax' / 'text'
+    home = '~/.cache'
+  return local(home) / 'ovs_jax' / 'text'
 
 
 class Store:
@@ -74,7 +74,7 @@ class Store:
 
   def __init__(self, directory: Path, *, width: int) -> None:
     """Opens a folder, which need not exist; `width` is the length of every row."""
-    self.directory = pathlib.Path(directory)
+    self.directory = local(directory)
     self.width = width
 
   def read(self, names: Sequence[str]) -> Rows:

@@ -2,11 +2,10 @@
 
 import codecs
 import dataclasses
-import pathlib
 import re
 from collections.abc import Iterable, Mapping
 
-from ovs_jax.core.files import Path
+from ovs_jax.core.files import Path, place
 from ovs_jax.core.lookup import lookup
 from ovs_jax.text.vocabulary import parse_names
 
@@ -148,7 +147,7 @@ def read_names(path: Path) -> Classes:
 
 def _read_text(path: Path) -> str:
   """Returns the text with '\n' for every line end."""
-  path = pathlib.Path(path)
+  path = place(path)
   if not path.exists():
     raise FileNotFoundError(
       f'names file {path} not found; expected a text file with one name per line'

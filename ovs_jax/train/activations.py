@@ -17,7 +17,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from ovs_jax.core.files import Path, atomic_path, fingerprint
+from ovs_jax.core.files import Path, atomic_path, fingerprint, local
 from ovs_jax.core.tree import flatten
 from ovs_jax.core.types import Params, UInt8
 
@@ -62,7 +62,7 @@ class ActivationCache:
     Raises:
       OSError: the disk has less room than the missing pictures take.
     """
-    self._folder = pathlib.Path(directory).expanduser() / identity
+    self._folder = local(directory) / identity
     self._encode = encode
     self._batch = shape[0]
     images = jax.ShapeDtypeStruct(shape, np.uint8)

@@ -7,12 +7,11 @@ in `checkpoints`. Both are replaced as a whole: a killed save leaves the one bef
 """
 
 import json
-import pathlib
 from typing import Any
 
 from ovs_jax.core import hosts
 from ovs_jax.core.checkpoint import save_model
-from ovs_jax.core.files import write_text
+from ovs_jax.core.files import Place, write_text
 from ovs_jax.core.tree import flatten, unflatten
 from ovs_jax.core.types import Params
 
@@ -22,7 +21,7 @@ _LOG = 'evaluations.jsonl'
 class Keeping:
   """The part of a run's parameters that is stored, and when they were best."""
 
-  def __init__(self, recipe: Any, config: Any, workdir: pathlib.Path) -> None:
+  def __init__(self, recipe: Any, config: Any, workdir: Place) -> None:
     """Evaluates every `config.adapt.evaluate_every` steps, and at the end; 0: never.
 
     Raises:

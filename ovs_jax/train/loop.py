@@ -1,7 +1,6 @@
 """The one training loop: every recipe runs through it."""
 
 import json
-import pathlib
 import time
 from collections.abc import Callable
 from typing import Any
@@ -13,7 +12,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from ovs_jax.core import hosts, sharding
 from ovs_jax.core.checkpoint import RunCheckpoints
 from ovs_jax.core.devices import least_seconds
-from ovs_jax.core.files import check_writable
+from ovs_jax.core.files import Place, check_writable
 from ovs_jax.core.flops import count_work
 from ovs_jax.core.lookup import lookup
 from ovs_jax.core.preemption import Preemption, Stopped
@@ -158,7 +157,7 @@ def jit_step(step: Step, state: TrainState) -> Any:
   return jax.jit(step, donate_argnums=0, out_shardings=(placed, None))
 
 
-def train(config: Any, workdir: pathlib.Path) -> dict[str, Any]:
+def train(config: Any, workdir: Place) -> dict[str, Any]:
   """Trains to `config.train.steps`, or goes on where an earlier run stopped.
 
   Returns:
@@ -200,7 +199,7 @@ def train(config: Any, workdir: pathlib.Path) -> dict[str, Any]:
 
 def _run(
   config: Any,
-  workdir: pathlib.Path,
+  workdir: Place,
   mesh: Mesh,
   recipe: Recipe,
   state: TrainState,
@@ -251,9 +250,7 @@ def _run(
   return metrics
 
 
-def _open_log(
-  config: Any, workdir: pathlib.Path, start: int, flops: dict[str, int]
-) -> RunLog:
+def _open_log(config: Any, workdir: Place, start: int, flops: dict[str, int]) -> RunLog:
   return RunLog(
     workdir,
     title=config.name,

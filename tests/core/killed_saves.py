@@ -5,7 +5,9 @@
 KIND is `run` or `model`. For each POINT, in a process of its own, the value 1 is saved
 under DIRECTORY/POINT, and then the value 2, in whose midst the process is killed:
 `change_N` at the N-th file or directory that Python creates, renames or removes, and
-`size_N` when a file grows beyond N bytes. Prints how each ended.
+`size_N` when a file grows beyond N bytes. `write_N` is for a DIRECTORY that is an
+address: prints `armed`, the point and the process, and waits for a line, for others to
+kill it at its N-th request. Prints how each ended.
 """
 
 import os
@@ -18,7 +20,7 @@ sys.path[:0] = [str(pathlib.Path(__file__).resolve().parents[2])]
 
 import numpy as np  # noqa: E402
 
-from ovs_jax.core import checkpoint  # noqa: E402
+from ovs_jax.core import checkpoint, files  # noqa: E402
 
 _CHANGES = ('os.mkdir', 'os.rename', 'os.remove', 'os.rmdir', 'shutil.rmtree')
 _WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT
@@ -29,7 +31,7 @@ def params(value: int) -> dict[str, np.ndarray]:
   return {'w': np.random.default_rng(value).normal(size=100_000).astype(np.float32)}
 
 
-def save(kind: str, directory: pathlib.Path, value: int) -> None:
+def save(kind: str, directory: files.Place, value: int) -> None:
   """Saves `params(value)` as a step of a run, or in the model's place."""
   config = {'model': 'clip', 'value': value}
   if kind == 'model':
@@ -43,6 +45,10 @@ def save(kind: str, directory: pathlib.Path, value: int) -> None:
 def arm(point: str) -> None:
   """Makes this process end at the point."""
   kind, _, number = point.partition('_')
+  if kind == 'write':
+    print('armed', point, os.getpid(), flush=True)
+    sys.stdin.readline()
+    return
   if kind == 'size':
     signal.signal(signal.SIGXFSZ, signal.SIG_DFL)  # Python ignores it
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
@@ -64,7 +70,7 @@ def main(kind: str, directory: str, *points: str) -> None:
   for point in points:
     child = os.fork()
     if not child:
-      path = pathlib.Path(directory) / point
+      path = files.place(directory) / point
       save(kind, path, 1)
       arm(point)
       save(kind, path, 2)
