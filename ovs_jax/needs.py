@@ -8,6 +8,19 @@ import functools
 from typing import Any
 
 from ovs_jax.core import files
+from ovs_jax.core.tree import flatten
+
+# What can be given as an address of some kinds only, or of none; other keys take all.
+_SCHEMES = {
+  'dataset.data_dir': ('gs',),  # TensorFlow reads these, and knows no other kind
+  'init.pairs': ('gs',),
+  'init.labelled': ('gs',),
+  'dataset.variant': (),
+  'mining.pipeline': (),
+  'phrases.table': (),
+  'slots.cache': (),
+  'suite.predictions': (),
+}
 
 
 def check_needs(config: Any) -> None:
@@ -15,7 +28,12 @@ def check_needs(config: Any) -> None:
 
   Raises:
     FileNotFoundError: something is not; says what, and the commands in their order.
+    ValueError: an address that cannot be served.
   """
+  for path, value in flatten(config.to_dict()).items():
+    if isinstance(value, str):
+      key = '.'.join(path.split('/')[-2:])
+      files.place(value, schemes=_SCHEMES.get(key, files.SCHEMES))
   missing = []
   for key, what, command in config.needs:
     if key == 'dataset':

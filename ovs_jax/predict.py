@@ -85,11 +85,11 @@ def _predict(arguments: argparse.Namespace) -> int:
     scores=arguments.scores,
     panoptic=arguments.panoptic,
   )
+  settings = _settings(arguments, classes, background)
   try:
     check_writable(output, megabytes=10)
   except OSError as error:
     raise OSError(str(error).replace('--workdir=', '--output=')) from error
-  settings = _settings(arguments, classes, background)
   keys = {path: photo_key(path, settings) for path in jobs}
   done = [path for path in jobs if is_done(jobs[path], keys[path])]
   for path in [] if arguments.overwrite else done:

@@ -23,7 +23,7 @@ import jax
 from ovs_jax.bench import WORKLOADS
 from ovs_jax.bench.measure import Workload, measure
 from ovs_jax.core.devices import matmul_peak, peak_memory, simulate_devices
-from ovs_jax.core.files import local, read_json, write_json
+from ovs_jax.core.files import place, read_json, write_json
 from ovs_jax.core.lookup import lookup
 
 DTYPES = {name: name for name in ('float32', 'bfloat16', 'float16')}
@@ -33,6 +33,8 @@ def main(argv: Sequence[str] | None = None) -> int:
   """Runs the command; returns 0, or 2 after a mistake, which it explains."""
   arguments = _parser().parse_args(argv)
   try:
+    for given in (arguments.output, arguments.compare):
+      place(given or '')  # refused before the work
     report = run(arguments)
     if arguments.output is not None:
       write_json(arguments.output, report)
@@ -67,8 +69,8 @@ def _parser() -> argparse.ArgumentParser:
   parser.add_argument('--variants', help='only these, separated by commas')
   parser.add_argument('--warmup', type=int, default=1, help='untimed runs of each')
   parser.add_argument('--repeats', type=int, default=5, help='timed runs of each')
-  parser.add_argument('--output', type=local, help='JSON file for the report')
-  parser.add_argument('--compare', type=local, help='an earlier JSON file')
+  parser.add_argument('--output', help='JSON file for the report')
+  parser.add_argument('--compare', help='an earlier JSON file')
   return parser
 
 

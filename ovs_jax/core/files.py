@@ -23,9 +23,10 @@ from ovs_jax.core import buckets
 
 Path = str | os.PathLike[str]  # what is given
 Place = pathlib.Path | epath.Path  # where it is: on this machine, or an address
+SCHEMES = tuple(buckets.PACKAGES)  # of the addresses that are known
 
 
-def place(given: Path, *, schemes: tuple[str, ...] = tuple(buckets.PACKAGES)) -> Place:
+def place(given: Path, *, schemes: tuple[str, ...] = SCHEMES) -> Place:
   """Returns what a user gave as a path of this machine or an address.
 
   Args:

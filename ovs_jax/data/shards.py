@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 import tensorflow_datasets as tfds
-from etils import epath
 
+from ovs_jax.core.files import place
 from ovs_jax.core.types import Int
 from ovs_jax.data.transforms import Example, as_written
 
@@ -98,7 +98,7 @@ def _files(builder: Any, split: str) -> Iterator[Any]:
 def _starts(part: Any) -> Int[np.ndarray, 'n']:
   """Where the records of a file begin, of those that belong to the split."""
   starts = np.zeros(part.examples_in_shard + 1, np.int64)
-  with epath.Path(part.filename).open('rb') as file:
+  with place(part.filename).open('rb') as file:
     size = file.seek(0, os.SEEK_END)
     for i in range(part.examples_in_shard):
       file.seek(starts[i])
