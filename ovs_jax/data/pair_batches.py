@@ -77,17 +77,13 @@ def weighted_batches(
     return np.concatenate([draw_shows(e, rng) for e in expected])
 
   begun, left = 0, start
-  while True:
-    shown = int(times(begun).sum())
-    steps = shown // batch_size
-    if not steps:
+  while left >= (shown := int(times(begun).sum())) // batch_size:
+    if shown < batch_size:
       raise ValueError(
         f'an epoch of the pairs shows {shown} of them, fewer than one batch of '
         f'{batch_size}; lower config.train.batch_size or use more data'
       )
-    if left < steps:
-      break
-    begun, left = begun + 1, left - steps
+    begun, left = begun + 1, left - shown // batch_size
 
   def order(epoch: int) -> tuple[Int[np.ndarray, 'n 1'], int]:
     shows = times(epoch)
