@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import re
 import socket
 import time
 from typing import Any
@@ -34,7 +35,8 @@ def join(*, timeout: int = 300) -> None:
     timeout: seconds to wait for the others.
 
   Raises:
-    ValueError: only some of the variables are set, or they are not what they should.
+    ValueError: only some of the variables are set, they are not what they should, or
+      JAX does not use the GPUs that Slurm gave this task.
     OSError: the coordinator cannot be reached. (Where a process does not come, JAX ends
       the others with a message of its own.)
   """
@@ -59,15 +61,62 @@ def join(*, timeout: int = 300) -> None:
     }
     if index:
       _wait_for(place[_PLACE[0]], timeout)
+  gpus = _gpus_of_task()
+  if gpus and not os.environ.get('JAX_LOCAL_DEVICE_IDS'):
+    # Else JAX gives a task of Slurm one GPU, that of its number on the node.
+    settings['local_device_ids'] = gpus
   try:
     jax.distributed.initialize(
-      **settings, initialization_timeout=timeout, heartbeat_timeout_seconds=30
+      **settings,
+      initialization_timeout=timeout,
+      heartbeat_timeout_seconds=30,
+      shutdown_timeout_seconds=60,
     )
   except ValueError as error:
     raise ValueError(
       f'--multihost found no cluster ({error}); start with a script of launch/, or set '
       f'{", ".join(_PLACE)}'
     ) from error
+  if gpus and jax.local_device_count() != len(gpus):
+    give_up()
+    kind = jax.local_devices()[0].platform
+    raise ValueError(
+      f'Slurm gave this task {len(gpus)} GPUs, and JAX uses '
+      f'{jax.local_device_count()} {kind} device(s): check CUDA_VISIBLE_DEVICES, '
+      "JAX_LOCAL_DEVICE_IDS, --gpu-bind, and that JAX's CUDA plugin is installed "
+      '(requirements/cuda12.txt)'
+    )
+
+
+def _gpus_of_task() -> list[int]:
+  """The GPUs that Slurm gave this task, as CUDA numbers the visible ones.
+
+  Returns:
+    Nothing outside of Slurm's tasks, and where it gave none.
+
+  Raises:
+    ValueError: the GPUs of the node are not shared out evenly over its tasks.
+  """
+  gpus = int(os.environ.get('SLURM_GPUS_ON_NODE') or 0)
+  given = os.environ.get('SLURM_STEP_TASKS_PER_NODE')  # such as 8(x2),4
+  if not gpus or not given:
+    return []
+  tasks = [
+    int(number)
+    for number, times in re.findall(r'(\d+)(?:\(x(\d+)\))?', given)
+    for _ in range(int(times or 1))
+  ][int(os.environ.get('SLURM_NODEID', 0))]
+  count, rest = divmod(gpus, tasks)
+  if rest:
+    raise ValueError(
+      f'Slurm started {tasks} tasks on this node for its {gpus} GPUs: start one for '
+      'all of them (--ntasks-per-node=1), or one for each'
+    )
+  # With --gpus-per-task each task sees its own only.
+  visible = os.environ.get('CUDA_VISIBLE_DEVICES')
+  own = visible is not None and len(visible.split(',')) == count
+  first = 0 if own else count * int(os.environ.get('SLURM_LOCALID', 0))
+  return list(range(first, first + count))
 
 
 def _wait_for(address: str, timeout: int) -> None:

@@ -5,6 +5,7 @@ import time
 
 import jax
 import pytest
+from jax._src import distributed
 
 from ovs_jax.core import hosts
 
@@ -87,6 +88,111 @@ class TestJoin:
     monkeypatch.setattr(jax.distributed, 'initialize', refuse)
     with pytest.raises(ValueError, match='found no cluster .*OVS_COORDINATOR'):
       hosts.join()
+
+
+SLURM = {
+  'SLURM_JOB_ID': '7',
+  'SLURM_STEP_NODELIST': 'n[1-2]',
+  'SLURM_STEP_NUM_NODES': '2',
+  'SLURM_NTASKS': '2',
+  'SLURM_PROCID': '0',
+  'SLURM_NODEID': '0',
+  'SLURM_LOCALID': '0',
+  'SLURM_STEP_TASKS_PER_NODE': '1(x2)',
+  'SLURM_GPUS_ON_NODE': '8',
+  'CUDA_VISIBLE_DEVICES': '0,1,2,3,4,5,6,7',
+}
+
+
+class TestSlurm:
+  @pytest.fixture(autouse=True)
+  def slurm(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in SLURM.items():
+      monkeypatch.setenv(name, value)
+    monkeypatch.delenv('JAX_LOCAL_DEVICE_IDS', raising=False)
+    monkeypatch.setattr(jax, 'local_device_count', lambda: 8)
+
+  def test_a_task_uses_all_gpus_of_its_node(
+    self, initialized: list[dict[str, object]]
+  ) -> None:
+    hosts.join()
+    assert initialized[0]['local_device_ids'] == [0, 1, 2, 3, 4, 5, 6, 7]
+
+  def test_jax_makes_them_visible(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What JAX itself makes of it, short of connecting to anybody."""
+
+    class Reached(Exception):
+      """JAX has chosen its devices and starts its service."""
+
+    def start(*args: object, **given: object) -> None:
+      raise Reached
+
+    monkeypatch.setattr(distributed._jax, 'get_distributed_runtime_service', start)
+    monkeypatch.setattr(distributed.xla_bridge, 'backends_are_initialized', bool)
+    before = jax.config.values['jax_cuda_visible_devices']
+    try:
+      with pytest.raises(Reached):
+        hosts.join()
+      assert jax.config.values['jax_cuda_visible_devices'] == '0,1,2,3,4,5,6,7'
+    finally:
+      for name in ('jax_cuda_visible_devices', 'jax_rocm_visible_devices'):
+        jax.config.update(name, before)
+
+  @pytest.mark.parametrize(
+    ('tasks', 'local', 'node', 'visible', 'ids'),
+    [
+      ('8(x2)', '3', '1', '0,1,2,3,4,5,6,7', [3]),
+      ('8(x2)', '3', '1', '3', [0]),  # --gpus-per-task=1
+      ('8(x2)', '3', '1', None, [3]),
+      ('2,4(x2)', '1', '0', '0,1,2,3,4,5,6,7', [4, 5, 6, 7]),
+      ('2,4(x2)', '1', '2', '0,1,2,3,4,5,6,7', [2, 3]),
+    ],
+  )
+  def test_several_tasks_share_them(
+    self,
+    tasks: str,
+    local: str,
+    node: str,
+    visible: str | None,
+    ids: list[int],
+    initialized: list[dict[str, object]],
+    monkeypatch: pytest.MonkeyPatch,
+  ) -> None:
+    monkeypatch.setenv('SLURM_STEP_TASKS_PER_NODE', tasks)
+    monkeypatch.setenv('SLURM_LOCALID', local)
+    monkeypatch.setenv('SLURM_NODEID', node)
+    if visible is None:
+      monkeypatch.delenv('CUDA_VISIBLE_DEVICES')
+    else:
+      monkeypatch.setenv('CUDA_VISIBLE_DEVICES', visible)
+    monkeypatch.setattr(jax, 'local_device_count', lambda: len(ids))
+    hosts.join()
+    assert initialized[0]['local_device_ids'] == ids
+
+  def test_the_user_may_choose(
+    self, initialized: list[dict[str, object]], monkeypatch: pytest.MonkeyPatch
+  ) -> None:
+    monkeypatch.setenv('JAX_LOCAL_DEVICE_IDS', '0,1,2,3,4,5,6,7')
+    hosts.join()
+    assert 'local_device_ids' not in initialized[0]
+
+  def test_unused_gpus_are_refused(
+    self, initialized: list[dict[str, object]], monkeypatch: pytest.MonkeyPatch
+  ) -> None:
+    monkeypatch.setattr(jax, 'local_device_count', lambda: 1)
+    with pytest.raises(ValueError, match='gave this task 8 GPUs, and JAX uses 1 cpu'):
+      hosts.join()
+    monkeypatch.setenv('SLURM_STEP_TASKS_PER_NODE', '3(x2)')
+    with pytest.raises(ValueError, match='3 tasks on this node for its 8 GPUs'):
+      hosts.join()
+
+  def test_nodes_without_gpus_are_no_matter(
+    self, initialized: list[dict[str, object]], monkeypatch: pytest.MonkeyPatch
+  ) -> None:
+    monkeypatch.delenv('SLURM_GPUS_ON_NODE')
+    monkeypatch.setattr(jax, 'local_device_count', lambda: 1)
+    hosts.join()
+    assert 'local_device_ids' not in initialized[0]
 
 
 class TestExchange:

@@ -1,8 +1,10 @@
 """The command that builds data sets: everything that is wrong, in one list."""
 
 import dataclasses
+import os
 import pathlib
 import re
+import signal
 from typing import Any
 
 import numpy as np
@@ -140,6 +142,30 @@ def test_a_whole_data_set(
   _, builder = load_dataset(config)
   assert builder.info.splits['val'].num_examples == 2
   assert builder.info.metadata['partial'] is False
+
+
+def test_a_notice_ends_the_command_and_the_next_one_works(
+  source: pathlib.Path,
+  two: None,
+  tmp_path: pathlib.Path,
+  capsys: pytest.CaptureFixture[str],
+  monkeypatch: pytest.MonkeyPatch,
+) -> None:
+  command = ['--dataset=voc_20', f'--source={source}', f'--data_dir={tmp_path}/data']
+  advance = build.advance
+
+  def notice(builder: Any) -> None:
+    os.kill(os.getpid(), signal.SIGTERM)
+    advance(builder)
+
+  monkeypatch.setattr(build, 'advance', notice)
+  assert prepare.main(command) == 75
+  said = (
+    'stopped: voc_20 was not finished, and will be built anew; run the same command'
+  )
+  assert said in capsys.readouterr().err
+  monkeypatch.setattr(build, 'advance', advance)
+  assert prepare.main(command) == 0
 
 
 def test_partial_takes_what_is_there(

@@ -4,13 +4,17 @@ import collections
 import csv
 import importlib.resources
 import itertools
+import os
 import pathlib
 import re
+import signal
 
 import numpy as np
 import pytest
 
+from ovs_jax.core.preemption import Preemption, Stopped
 from ovs_jax.data import scenes, scenes_captions, scenes_draw
+from ovs_jax.data.build import locked
 from ovs_jax.data.scenes_draw import MIN_PIXELS, NAMES, NUM_THINGS, SHAPES, UNSEEN, VOID
 
 _TINY = {'clip': 20, 'train': 4, 'val': 3}
@@ -339,6 +343,23 @@ def test_interrupted_preparation_starts_again(
   builder = scenes.prepare(tmp_path, config)
   assert not killed.exists()
   assert len(list(builder.as_dataset(split='clip'))) == _TINY['clip']
+
+
+def test_a_notice_ends_the_drawing(tmp_path: pathlib.Path) -> None:
+  with Preemption(), pytest.raises(Stopped, match='scenes was not finished'):
+    os.kill(os.getpid(), signal.SIGTERM)
+    scenes.prepare(tmp_path, 'smoke')
+  assert [path.name for path in (tmp_path / 'scenes/smoke').iterdir()] == [
+    '.prepare.lock'
+  ]
+
+
+def test_a_notice_ends_the_wait_for_another_process(tmp_path: pathlib.Path) -> None:
+  with Preemption(), locked(tmp_path):
+    os.kill(os.getpid(), signal.SIGTERM)
+    with pytest.raises(Stopped, match='another process is still building'):
+      with locked(tmp_path):
+        raise AssertionError
 
 
 def test_unknown_configuration(tmp_path: pathlib.Path) -> None:

@@ -1,12 +1,15 @@
 """Scripts for GPUs, Slurm and Cloud TPU, with programs that only pretend."""
 
+import os
 import pathlib
+import re
 import signal
 import subprocess
+import sys
 import time
 
 import pytest
-from fake_checkout import ROOT, Checkout, wait_for
+from fake_checkout import FAKE_PYTHON, ROOT, Checkout, wait_for
 
 TOOLS = ('git', 'mktemp', 'tar', 'seq')
 
@@ -33,6 +36,18 @@ def add(checkout: Checkout, name: str, script: str) -> None:
   file.chmod(0o755)
 
 
+def environment(checkout: Checkout, script: str, **env: str) -> dict[str, str]:
+  """What the program finds in its environment."""
+  python = FAKE_PYTHON.replace('echo "in $PWD"', 'env; exit')
+  (checkout.path / '.venv/bin/python').write_text(
+    python.format(version='3.12', no_venv=0)
+  )
+  add(checkout, 'nvidia-smi', 'echo 580.65.06')
+  code, out, err = checkout.run(script, **env)
+  assert code == 0, err
+  return dict(line.split('=', 1) for line in out if '=' in line)
+
+
 class TestGpuNode:
   @pytest.mark.parametrize(('driver', 'cuda'), [('580.65.06', 13), ('535.183.01', 12)])
   def test_takes_the_cuda_of_the_driver(
@@ -52,169 +67,127 @@ class TestGpuNode:
     code, _, err = checkout.run('gpu_node.sh', OVS_CUDA='11')
     assert code == 1 and err == ["launch: OVS_CUDA is '11': set it to 12 or 13."]
 
+  def test_settings_are_made_and_the_users_stay(self, checkout: Checkout) -> None:
+    settings = environment(checkout, 'gpu_node.sh')
+    assert settings['XLA_PYTHON_CLIENT_MEM_FRACTION'] == '0.9'
+    assert settings['NCCL_DEBUG'] == 'WARN'
+    assert 'NCCL_SOCKET_IFNAME' not in settings  # one node
+    mine = {'XLA_PYTHON_CLIENT_MEM_FRACTION': '0.5', 'NCCL_DEBUG': 'INFO'}
+    flag = '--xla_gpu_enable_latency_hiding_scheduler=false'
+    chosen = environment(checkout, 'gpu_node.sh', XLA_FLAGS=flag, **mine)
+    assert mine.items() <= chosen.items()
+    assert chosen['XLA_FLAGS'] == f'{settings["XLA_FLAGS"]} {flag}'
+
+  def test_jaxlib_knows_the_flags_and_takes_the_last(self, checkout: Checkout) -> None:
+    count = '--xla_force_host_platform_device_count='
+    ours = environment(checkout, 'gpu_node.sh', XLA_FLAGS=f'{count}2 {count}3')
+    program = 'import jax; print(jax.device_count())'
+    process = subprocess.run(
+      [sys.executable, '-c', program],
+      env=os.environ | {'XLA_FLAGS': ours['XLA_FLAGS'], 'JAX_PLATFORMS': 'cpu'},
+      capture_output=True,
+      text=True,
+    )
+    assert process.stdout == '3\n', process.stderr  # unknown flags end the process
+
   def test_no_driver_is_one_sentence(self, checkout: Checkout) -> None:
     code, out, err = checkout.run('gpu_node.sh')
     assert (code, out) == (1, [])
     assert len(err) == 1 and err[0].startswith('launch: nvidia-smi does not run')
 
 
+# As the real one does: SIGTERM to srun kills its tasks, and what scancel or the limit
+# sends goes to the tasks. srun ends with the highest of their statuses.
+SRUN = """
+while [[ $1 == --* ]]; do shift; done
+"$@" & task=$!
+echo $task >"$FAKE/task"
+trap 'echo "srun: forcing job termination" >&2; kill -KILL $task' TERM
+status=0
+wait $task || status=$?
+while kill -0 $task 2>/dev/null; do wait $task || status=$?; done
+exit $status
+"""
+TASK = """#!/bin/bash
+case "$1" in
+  -c) echo 3.12 ;;
+  *)
+    trap 'exit 75' TERM
+    printf '<%s>\n' "$@"
+    : >"$FAKE/started"
+    [[ ! -e $FAKE/long ]] || for ((i = 0; i < 400; i++)); do sleep 0.05; done
+    exit "${FAKE_EXIT:-0}"
+    ;;
+esac
+"""
+JOB = {'SLURM_JOB_ID': '7', 'SLURM_CPUS_ON_NODE': '64', 'SLURM_JOB_NUM_NODES': '4'}
+
+
 class TestSlurm:
-  def test_starts_a_task_on_every_node(self, checkout: Checkout) -> None:
-    add(checkout, 'srun', 'while [[ $1 == --* ]]; do shift; done; exec "$@"')
-    code, out, err = checkout.run(
-      'slurm.sh', '--config=a b.py', SLURM_SUBMIT_DIR=str(checkout.path)
-    )
+  @pytest.fixture(autouse=True)
+  def programs(self, checkout: Checkout) -> None:
+    add(checkout, 'srun', SRUN)
+    add(checkout, 'scontrol', '')
+    (checkout.path / '.venv/bin/python').write_text(TASK)
+
+  def run(self, checkout: Checkout, **env: str) -> tuple[int, list[str], list[str]]:
+    place = {'SLURM_SUBMIT_DIR': str(checkout.path), **JOB}
+    return checkout.run('slurm.sh', '--config=a b.py', **place, **env)
+
+  def test_starts_a_task_with_all_cores_on_every_node(self, checkout: Checkout) -> None:
+    code, out, err = self.run(checkout)
     assert (code, err) == (0, [])
-    assert out[1:] == ['<-m>', '<ovs_jax.main>', '<--multihost>', '<--config=a b.py>']
-    assert '--kill-on-bad-exit=1' in checkout.read('srun.log')[0]
+    assert out == ['<-m>', '<ovs_jax.main>', '<--multihost>', '<--config=a b.py>']
+    (called,) = checkout.read('srun.log')
+    assert called.startswith(
+      'srun --ntasks-per-node=1 --cpus-per-task=64 --kill-on-bad-exit=0 --wait=60 bash'
+    )
+
+  @pytest.mark.parametrize('name', ['SLURM_CPUS_PER_TASK', 'SRUN_CPUS_PER_TASK'])
+  def test_fewer_cores_may_be_asked_for(self, checkout: Checkout, name: str) -> None:
+    self.run(checkout, **{name: '12'})
+    assert '--cpus-per-task=12 ' in checkout.read('srun.log')[0]
 
   def test_what_was_saved_is_queued_again(self, checkout: Checkout) -> None:
-    add(checkout, 'srun', 'exit 75')
-    add(checkout, 'scontrol', '')
-    code, _, err = checkout.run(
-      'slurm.sh', '--config=x.py', SLURM_SUBMIT_DIR=str(checkout.path), SLURM_JOB_ID='7'
-    )
+    code, _, err = self.run(checkout, FAKE_EXIT='75')
     assert code == 0 and err == ['launch: Saved; the job queues itself again.']
     assert checkout.read('scontrol.log') == ['scontrol requeue 7']
 
   def test_failures_are_not(self, checkout: Checkout) -> None:
-    add(checkout, 'srun', 'exit 2')
-    add(checkout, 'scontrol', '')
-    code, _, _ = checkout.run(
-      'slurm.sh', '--config=x.py', SLURM_SUBMIT_DIR=str(checkout.path), SLURM_JOB_ID='7'
-    )
-    assert code == 2 and checkout.read('scontrol.log') == []
+    assert self.run(checkout, FAKE_EXIT='2')[0] == 2
+    assert checkout.read('scontrol.log') == []
 
   def test_the_notice_reaches_the_tasks(self, checkout: Checkout) -> None:
-    add(
-      checkout,
-      'srun',
-      'trap "exit 75" TERM; : >"$FAKE/started"; while :; do sleep 0.05; done',
-    )
-    add(checkout, 'scontrol', '')
-    process = checkout.start(
-      'slurm.sh', '--config=x.py', SLURM_SUBMIT_DIR=str(checkout.path), SLURM_JOB_ID='7'
-    )
+    """What #SBATCH --signal asks for is sent to whom Slurm would send it."""
+    (checkout.path.parent / 'long').touch()
+    place = {'SLURM_SUBMIT_DIR': str(checkout.path), **JOB}
+    process = checkout.start('slurm.sh', '--config=x.py', **place)
     wait_for((checkout.path.parent / 'started').exists)
-    process.send_signal(signal.SIGTERM)
+    script = (checkout.path / 'launch/slurm.sh').read_text()
+    (asked,) = re.findall(r'^#SBATCH --signal=(\S+)$', script, re.MULTILINE)
+    if asked.startswith('B:'):
+      process.send_signal(signal.SIGTERM)
+    else:
+      os.kill(int(checkout.read('task')[0]), signal.SIGTERM)
+    assert asked.endswith('TERM@180')
     _, err = process.communicate(timeout=20)
     assert process.returncode == 0 and 'queues itself again' in err
     assert checkout.read('scontrol.log') == ['scontrol requeue 7']
 
-  def test_gpus_get_their_libraries(self, checkout: Checkout) -> None:
-    add(checkout, 'srun', '')
-    place = {'SLURM_SUBMIT_DIR': str(checkout.path), 'SLURM_GPUS_ON_NODE': '8'}
-    assert checkout.run('slurm.sh', '--config=x.py', **place)[0] == 0
-    assert 'requirements/cuda12.txt' in checkout.read('pip.log')[0]
+  def test_gpus_get_their_libraries_and_settings(self, checkout: Checkout) -> None:
+    add(checkout, 'nvidia-smi', 'echo 535.183.01')
+    (checkout.bin / 'srun').write_text('#!/bin/bash\nenv\n')
+    (checkout.path / '.venv/bin/python').write_text(
+      FAKE_PYTHON.format(version='3.12', no_venv=0)
+    )
+    code, out, _ = self.run(checkout, SLURM_GPUS_ON_NODE='8')
+    assert code == 0 and 'requirements/cuda12.txt' in checkout.read('pip.log')[0]
+    assert 'NCCL_SOCKET_IFNAME=^lo,docker,virbr,veth' in out
+    assert any(x.startswith('XLA_FLAGS=--xla_gpu_enable_latency') for x in out)
 
   def test_other_directories_are_refused(self, checkout: Checkout) -> None:
     code, _, err = checkout.run('slurm.sh', 'x', SLURM_SUBMIT_DIR=str(checkout.bin))
     assert code == 1 and 'is not the root of ovs_jax: run sbatch there' in err[0]
-
-
-TPU = ('--name=ovs', '--zone=us-east5-a', '--type=v5litepod-16')
-CONFIG = ('--', '--config=a b.py')
-# A slice exists while $FAKE/slice does.
-GCLOUD = """
-case "$4" in
-  describe) cat "$FAKE/slice" ;;
-  create) echo READY >"$FAKE/slice" ;;
-  delete) rm -f "$FAKE/slice" ;;
-  ssh) [[ $* != *launch/run.sh* ]] || source "$FAKE/run" ;;
-esac
-"""
-
-
-def gcloud(checkout: Checkout, run: str) -> None:
-  add(checkout, 'gcloud', GCLOUD)
-  (checkout.path.parent / 'run').write_text(run)
-  subprocess.run(['git', 'init', '-q'], cwd=checkout.path, check=True)
-  identity = ['-c', 'user.name=a', '-c', 'user.email=a@b']
-  commit = ['commit', '-qm', 'all', '--allow-empty']
-  subprocess.run(['git', *identity, *commit], cwd=checkout.path, check=True)
-
-
-def commands(checkout: Checkout) -> list[str]:
-  """The names of gcloud's commands, without the looks at the state."""
-  names = [line.split()[4] for line in checkout.read('gcloud.log')]
-  return [name for name in names if name != 'describe']
-
-
-class TestTpuPod:
-  def test_makes_copies_installs_and_runs(self, checkout: Checkout) -> None:
-    gcloud(checkout, 'echo "step 1 of 2"')
-    code, out, err = checkout.run('tpu_pod.sh', *TPU, '--bucket=b', '--spot', *CONFIG)
-    assert code == 0 and out == ['step 1 of 2']
-    assert err == ['launch: Making the slice ovs (v5litepod-16).']
-    log = checkout.read('gcloud.log')
-    assert all('--zone=us-east5-a' in line for line in log)
-    create = next(line for line in log if ' create ' in line)
-    assert '--accelerator-type=v5litepod-16' in create and '--spot' in create
-    assert any('gcsfuse --implicit-dirs b ovs_jax/runs' in line for line in log)
-    assert any('add_accelerator tpu' in line for line in log)
-    assert r'launch/run.sh --multihost --config=a\ b.py' in log[-1]
-    assert all('--worker=all' in line for line in log if ' ssh ' in line)
-
-  def test_a_lost_slice_is_made_again(self, checkout: Checkout) -> None:
-    lose = 'if [[ -e $FAKE/lost ]]; then exit 0; fi\n'
-    lose += ': >"$FAKE/lost"; echo PREEMPTED >"$FAKE/slice"; exit 255'
-    gcloud(checkout, lose)
-    code, _, err = checkout.run('tpu_pod.sh', *TPU, '--bucket=b', '--delete', *CONFIG)
-    assert code == 0
-    assert 'launch: The slice is PREEMPTED (status 255); going on.' in err
-    once = ['scp', 'ssh', 'ssh', 'ssh', 'ssh']
-    expected = ['create', *once, 'delete', 'create', *once, 'delete']
-    assert commands(checkout) == expected
-
-  def test_a_failed_run_leaves_the_slice(self, checkout: Checkout) -> None:
-    gcloud(checkout, 'exit 2')
-    code, _, err = checkout.run('tpu_pod.sh', *TPU, '--bucket=b', *CONFIG)
-    assert code == 1
-    assert err[-1] == (
-      'launch: The run failed with status 2; the slice ovs is still there.'
-    )
-    assert commands(checkout).count('create') == 1
-
-  def test_tries_have_an_end(self, checkout: Checkout) -> None:
-    gcloud(checkout, 'exit 75')
-    code, _, err = checkout.run('tpu_pod.sh', *TPU, '--tries=2', *CONFIG)
-    assert code == 1 and err[-1].endswith('lost 3 times; start again to go on.')
-
-  def test_a_failed_installation_runs_nothing(self, checkout: Checkout) -> None:
-    gcloud(checkout, 'echo never')
-    script = GCLOUD.replace('ssh)', 'scp) exit 1 ;;\n  ssh)')
-    add(checkout, 'gcloud', script)
-    code, out, _ = checkout.run('tpu_pod.sh', *TPU, *CONFIG)
-    assert (code, out) == (1, [])
-    assert 'ssh' not in commands(checkout)
-
-  def test_dry_run_prints_and_does_nothing(self, checkout: Checkout) -> None:
-    code, out, _ = checkout.run('tpu_pod.sh', *TPU, '--dry-run', '--project=p', *CONFIG)
-    assert code == 0
-    assert [line.split()[4] for line in out if line.startswith('gcloud')] == [
-      'create',
-      'scp',
-      'ssh',
-      'ssh',
-      'ssh',
-    ]
-    assert all('--project=p' in line for line in out if line.startswith('gcloud'))
-
-  @pytest.mark.parametrize(
-    ('arguments', 'message'),
-    [
-      (TPU[1:] + CONFIG, '--name= is missing'),
-      (TPU, 'Nothing to run'),
-      ((*TPU, '--config=x'), 'Unknown argument --config=x'),
-      ((*TPU, '--tries=x', *CONFIG), '--tries=x is not a number'),
-      (TPU + CONFIG, 'gcloud was not found on PATH'),
-    ],
-  )
-  def test_mistakes_are_one_sentence(
-    self, checkout: Checkout, arguments: tuple[str, ...], message: str
-  ) -> None:
-    code, out, err = checkout.run('tpu_pod.sh', *arguments)
-    assert (code, out) == (1, []) and len(err) == 1 and message in err[0]
 
 
 # In place of .venv's Python: what a process does depends on its number.
@@ -270,7 +243,10 @@ class TestLocalProcesses:
       assert code == 1 and err[0].startswith('launch: How many processes?')
 
 
+SOURCED = ('setup.sh', 'gpus.sh')
+
+
 def test_every_script_is_described() -> None:
   described = (ROOT / 'launch/README.md').read_text(encoding='utf-8')
   for script in (ROOT / 'launch').glob('*.sh'):
-    assert script.name in described or script.name == 'setup.sh', script.name
+    assert script.name in described or script.name in SOURCED

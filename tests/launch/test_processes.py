@@ -15,6 +15,10 @@ from fake_checkout import ROOT, Checkout
 
 from ovs_jax.core.checkpoint import load_model
 from ovs_jax.core.tree import flatten
+from ovs_jax.core.types import VOID
+from ovs_jax.data import pipeline, scenes
+from ovs_jax.evaluate.predictions import save_map
+from ovs_jax.text import vocabulary
 
 # The Python of these tests, where launch/setup.sh expects that of .venv.
 PYTHON = """#!/bin/bash
@@ -71,6 +75,26 @@ def test_two_processes_train_what_one_with_two_devices_does(
   assert losses(together / 'clip') == losses(alone / 'clip')
   assert [step for step, _ in losses(together / 'clip')] == [1, 2, 3, 4]
   assert_equal_models(alone / 'clip', together / 'clip')
+
+
+@pytest.mark.slow
+def test_two_processes_benchmark_in_a_pipeline(
+  checkout: Checkout, data_dir: str, tmp_path: pathlib.Path
+) -> None:
+  """Its last stage alone, on saved label maps, which need no model."""
+  names = vocabulary.load('scenes').names
+  for example in pipeline.examples(scenes.prepare(data_dir, 'smoke'), 'val'):
+    labels = example['label'].astype(int)
+    labels = np.where(labels == VOID, 0, labels)
+    save_map(tmp_path / 'maps', example['image_id'].decode(), labels, names)
+  run = ('--config=configs/eval_ovseg.py:smoke', f'--workdir={tmp_path}/run')
+  stage = ("--config.order=('eval_ovseg',)", '--config.optimize_programs=False')
+  maps = f'--config.stages.eval_ovseg.suite.predictions={tmp_path}/maps'
+  data = f'--config.dataset.data_dir={data_dir}'
+  finish(start(checkout, 'local_processes.sh', '2', *run, *stage, maps, data))
+  done = json.loads((tmp_path / 'run/eval_ovseg/done.json').read_text())
+  (summary,) = done['result'].values()
+  assert summary['images'] == 16
 
 
 LONG = (
