@@ -153,7 +153,7 @@ add_accelerator() {
   wanted=$(cat .venv/installed-run "requirements/$kind.txt")
   [[ ! -f $marker || $(<"$marker") != "$wanted" ]] || return 0
   lock
-  say "Installing requirements/$kind.txt into .venv (several gigabytes)."
+  say "Installing requirements/$kind.txt into .venv (for CUDA, several gigabytes)."
   pip install --progress-bar off -r "requirements/$kind.txt" 2>&1 | show_progress ||
     explain 'Installing failed'
   printf '%s\n' "$wanted" >"$marker"

@@ -1,7 +1,9 @@
 #!/usr/bin/env bash
-# Runs ovs_jax.main on all workers of a Cloud TPU slice: makes the slice if it is not
-# there, copies this repository to it, installs it, runs, and shows the first worker's
-# output. A slice that was preempted is made again, and the run goes on.
+# Runs ovs_jax.main on all workers of a Cloud TPU slice: asks for the slice and waits for
+# it, copies the last commit of this repository there, installs it, starts the run, and
+# shows the first worker's output. The run belongs to the slice: when this script ends or
+# loses its connection, the same command shows the output again. A slice that was
+# preempted is asked for again, and the run goes on from its last checkpoint.
 #
 #   launch/tpu_pod.sh --name=ovs --zone=us-east5-a --type=v5litepod-16 \
 #     --bucket=my-bucket -- --config=configs/mpt_vitl14.py
@@ -9,10 +11,14 @@
 # --project=ID   instead of gcloud's default project
 # --version=V    software of the machines (default v2-alpha-tpuv5-lite)
 # --spot         a cheaper slice that may be preempted
-# --bucket=NAME  mounted as runs/ on every worker: checkpoints must outlive the slice
-# --tries=N      how often a lost slice is made again (default 10)
+# --bucket=NAME  keeps what must outlive the slice: results go to gs://NAME/runs/CONFIG,
+#                prepared data are in gs://NAME/data, and checkpoints/ is copied to
+#                gs://NAME/checkpoints and from there to every worker
+# --tries=N      how often a lost slice is asked for again (default 10)
 # --delete       deletes the slice when the run has finished
 # --dry-run      only prints the commands
+#
+# OVS_PYTHON is passed on to the workers.
 set -euo pipefail
 CDPATH='' cd -- "$(dirname -- "${BASH_SOURCE[0]}")/.."
 
@@ -44,80 +50,121 @@ for key in name zone type; do
 done
 (($#)) || fail 'Nothing to run: give --config=configs/NAME.py after --.'
 [[ $tries =~ ^[0-9]+$ ]] || fail "--tries=$tries is not a number."
+bucket=${bucket#gs://}
+bucket=${bucket%/}
 [[ -n $dry ]] || type -P gcloud >/dev/null ||
   fail 'gcloud was not found on PATH: install the Google Cloud CLI and run "gcloud auth login".'
 
 place=(--zone="$zone")
 [[ -z $project ]] || place+=(--project="$project")
+readonly STOPPED=75  # ovs_jax.main was asked to stop, and has saved
+readonly PAUSE=${OVS_TPU_PAUSE:-30}  # seconds between looks, and before a new try
 
-# Runs a command of gcloud, or prints it.
-tpu() {
-  if [[ -n $dry ]]; then
-    printf 'gcloud compute tpus tpu-vm'
-    printf ' %q' "$@" "${place[@]}"
-    printf '\n'
+# Runs a command, or prints it.
+call() {
+  if [[ -z $dry ]]; then
+    "$@" </dev/null
   else
-    gcloud compute tpus tpu-vm "$@" "${place[@]}" </dev/null
+    printf '%q ' "$@"
+    printf '\n'
   fi
 }
 
-on_all_workers() { tpu ssh "$name" --worker=all --command="$1"; }
+tpu() { call gcloud compute tpus tpu-vm "$@" "${place[@]}"; }
 
-# READY, CREATING, PREEMPTED ..., or nothing where there is no slice of this name.
+queue() { call gcloud compute tpus queued-resources "$@" "${place[@]}"; }
+
+# ACTIVE, WAITING_FOR_RESOURCES, SUSPENDED ..., or nothing where nothing was asked for.
 state() {
   [[ -z $dry ]] || return 0
-  gcloud compute tpus tpu-vm describe "$name" "${place[@]}" --format='value(state)' \
-    2>/dev/null </dev/null || true
+  queue describe "$name" --format='value(state.state)' 2>/dev/null || true
 }
 
+# Whether its machines are there, too.
+answers() { [[ $(tpu describe "$name" --format='value(state)' 2>/dev/null) == READY ]]; }
+
+# Returns once the slice is there. A queued request waits until there are chips for it.
 make_slice() {
-  local now
-  now=$(state)
-  if [[ $now == READY ]]; then return; fi
-  if [[ -n $now ]]; then
-    say "The slice $name is $now; it is made again."
-    tpu delete "$name" --quiet
-  fi
-  say "Making the slice $name ($type)."
-  # shellcheck disable=SC2086 # $spot is one flag or none
-  tpu create "$name" --accelerator-type="$type" --version="$version" $spot
+  local now before=''
+  while :; do
+    now=$(state)
+    if [[ $now == ACTIVE ]] && answers; then
+      return
+    elif [[ -z $now ]]; then
+      say "Asking for the slice $name ($type)."
+      # shellcheck disable=SC2086 # $spot is one flag or none
+      queue create "$name" --node-id="$name" --accelerator-type="$type" \
+        --runtime-version="$version" $spot || return 1
+      [[ -z $dry ]] || return 0
+    elif [[ $now == FAILED || $now == SUSPENDED ]]; then
+      say "The slice $name is $now; it is asked for again."
+      queue delete "$name" --force --quiet || return 1
+    else
+      [[ $now == "$before" ]] || say "The slice $name is $now; waiting."
+      sleep "$PAUSE"
+    fi
+    before=$now
+  done
+}
+
+# What each worker is told: $1 is a command of launch/tpu_worker.sh.
+told() {
+  [[ -z ${OVS_PYTHON:-} ]] || printf 'OVS_PYTHON=%q ' "$OVS_PYTHON"
+  printf 'ovs_jax/launch/tpu_worker.sh'
+  printf ' %q' "$@"
+}
+
+copy() {
+  local folder status=0
+  folder=$(mktemp -d) || return 1
+  call git archive --format=tar.gz --output="$folder/ovs_jax.tar.gz" HEAD &&
+    tpu scp "$folder/ovs_jax.tar.gz" "$name:ovs_jax.tar.gz" --worker=all &&
+    tpu ssh "$name" --worker=all \
+      --command='rm -rf ovs_jax/ovs_jax && mkdir -p ovs_jax && tar -xzf ovs_jax.tar.gz -C ovs_jax' || status=1
+  rm -rf "$folder"
+  return "$status"
 }
 
 # Every step says whether it worked: `set -e` is off where a status is looked at.
-copy_and_install() {
-  local folder
-  folder=$(mktemp -d) || return 1
-  if [[ -n $dry ]]; then
-    echo "git archive --format=tar.gz --output=$folder/ovs_jax.tar.gz HEAD"
-  else
-    git archive --format=tar.gz --output="$folder/ovs_jax.tar.gz" HEAD || return 1
+start() {
+  local arguments=()
+  if [[ -z $dry ]] && tpu ssh "$name" --worker=0 --command="$(told runs)" 2>/dev/null; then
+    say 'The run is still there; this is its output.'
+    return
   fi
-  tpu scp "$folder/ovs_jax.tar.gz" "$name:ovs_jax.tar.gz" --worker=all || return 1
-  rm -rf "$folder"
-  on_all_workers 'mkdir -p ovs_jax && tar -xzf ovs_jax.tar.gz -C ovs_jax' || return 1
   if [[ -n $bucket ]]; then
-    on_all_workers "mkdir -p ovs_jax/runs && { mountpoint -q ovs_jax/runs || gcsfuse --implicit-dirs $(printf %q "$bucket") ovs_jax/runs; }" || return 1
+    if [[ -d checkpoints ]]; then
+      call gcloud storage rsync --recursive checkpoints "gs://$bucket/checkpoints" || return 1
+    fi
+    arguments+=("--bucket=$bucket")
   fi
-  on_all_workers 'cd ovs_jax && source launch/setup.sh && set_up run && add_accelerator tpu'
+  copy || return 1
+  tpu ssh "$name" --worker=all --command="$(told start "${arguments[@]}" -- "$@")"
 }
 
-run() {
-  local command='cd ovs_jax && launch/run.sh --multihost'
-  command+=$(printf ' %q' "$@")
-  on_all_workers "$command"
-}
-
-[[ -n $bucket ]] || say 'No --bucket=: checkpoints are lost with the slice.'
+# Results and data go to the bucket, unless the arguments say where.
+if [[ -n $bucket ]]; then
+  config=$(printf '%s\n' "$@" | sed -nE 's/^--config=(.*\/)?([^/]*)\.py(:.*)?$/\2/p')
+  [[ " $* " == *' --workdir='* ]] || set -- "$@" "--workdir=gs://$bucket/runs/$config"
+  [[ " $* " == *' --config.dataset.data_dir='* ]] ||
+    set -- "$@" "--config.dataset.data_dir=gs://$bucket/data"
+else
+  say 'No --bucket=: checkpoints are lost with the slice.'
+fi
 for ((try = 0; ; try++)); do
-  make_slice
   status=0
-  { copy_and_install && run "$@"; } || status=$?
-  if ((status == 0)); then break; fi
-  now=$(state)
-  if [[ $now == READY && $status != 75 ]]; then
+  if make_slice; then
+    { start "$@" && tpu ssh "$name" --worker=0 --command="$(told follow)"; } || status=$?
+    if ((status == 0)); then break; fi
+  else
+    status=1
+  fi
+  [[ -z $dry ]] || exit "$status"
+  if ((status != STOPPED && status != 255)) && [[ $(state) == ACTIVE ]] && answers; then
     fail "The run failed with status $status; the slice $name is still there."
   fi
-  ((try < tries)) || fail "The slice was lost $((try + 1)) times; start again to go on."
-  say "The slice is ${now:-gone} (status $status); going on."
+  ((try < tries)) || fail "No luck in $((try + 1)) tries; the same command goes on."
+  say "The slice is '$(state)', the last status $status; trying again."
+  sleep "$PAUSE"
 done
-if [[ -n $delete ]]; then tpu delete "$name" --quiet; fi
+if [[ -n $delete ]]; then queue delete "$name" --force --quiet; fi
