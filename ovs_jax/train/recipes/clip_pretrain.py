@@ -28,6 +28,7 @@ class ClipPretrain:
     self.config = config
     self.clip = ClipConfig(**config.clip)
     self.model_config = {'model': 'clip', 'clip': dict(config.clip)}
+    self.all_rows = own_rows
 
   def init(self, key: Array) -> Params:
     """Draws both towers."""
@@ -63,7 +64,8 @@ class ClipPretrain:
     image, text, scale = Clip(self.clip).apply(
       {'params': params}, normalise(batch['image']), batch['tokens']
     )
-    loss, accuracy = contrastive_loss(image, text, scale)
+    rows = self.all_rows(image), self.all_rows(text)
+    loss, accuracy = contrastive_loss(*rows, scale)
     return loss, {'accuracy': accuracy, 'scale': scale}
 
   def project(self, params: Params) -> Params:
@@ -71,8 +73,18 @@ class ClipPretrain:
     return clamp_scale(params)
 
 
+def own_rows(rows: Array) -> Array:
+  """Returns `rows`, which are the whole batch's unless a framework splits it."""
+  return rows
+
+
 def clamp_scale(params: Params) -> Params:
-  """Keeps `logit_scale` in [0, ln 100], as open_clip does after every step."""
+  """Keeps `logit_scale` in [0, ln 100], as open_clip does after every step.
+
+  Where it is frozen it may be missing.
+  """
+  if 'logit_scale' not in params:
+    return params
   scale = jnp.clip(params['logit_scale'], 0.0, MAX_LOGIT_SCALE)
   return {**params, 'logit_scale': scale}
 

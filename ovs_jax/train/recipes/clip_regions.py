@@ -25,7 +25,7 @@ from ovs_jax.ops.contrastive import DUPLICATES, grouped_contrastive_loss
 from ovs_jax.ops.losses import contrastive_loss
 from ovs_jax.ops.regions import normalise, patch_mask
 from ovs_jax.text.templates import fill
-from ovs_jax.train.recipes.clip_pretrain import clamp_scale, tokenize_batch
+from ovs_jax.train.recipes.clip_pretrain import clamp_scale, own_rows, tokenize_batch
 from ovs_jax.train.region_scores import LabelledCrops
 from ovs_jax.train.state import draw_params
 
@@ -44,6 +44,7 @@ class ClipRegions:
     self.config = config
     self.clip = ClipConfig(**config.clip)
     self.model_config: dict[str, Any] = {'model': 'clip', 'clip': dict(config.clip)}
+    self.all_rows = own_rows
     # What checkpoints hold; None: everything.
     self.stored: frozenset[str] | None = None
     adapt = config.adapt
@@ -184,14 +185,15 @@ class ClipRegions:
       text = model.apply({'params': params}, batch['tokens'], method='encode_text')
       text = unit(text)
     scale = jnp.exp(params['logit_scale'])
+    image, text = self.all_rows(unit(image)), self.all_rows(text)
     if self._plain:
-      loss, accuracy = contrastive_loss(unit(image), text, scale)
+      loss, accuracy = contrastive_loss(image, text, scale)
     else:
       loss, accuracy = grouped_contrastive_loss(
-        unit(image),
+        image,
         text,
         scale,
-        batch['noun'],
+        self.all_rows(batch['noun']),
         duplicates=self.config.adapt.duplicates,
         chunk=self.config.adapt.loss_chunk,
       )
