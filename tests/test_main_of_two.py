@@ -2,19 +2,23 @@
 
 import json
 import pathlib
+import re
+from typing import Any
 
+import pytest
 from two_processes import run_both
 
 PROGRAM = """
-import json, os, pathlib, sys
+import json, os, pathlib, signal, sys, threading, time
 import jax
 import numpy as np
 from configs import common
 from ovs_jax import main
 from ovs_jax.core import hosts
+from ovs_jax.core.preemption import Stopped, pause
 from ovs_jax.evaluate.tally import gather
 
-address, index, workdir = sys.argv[1:]
+address, index, workdir, long = sys.argv[1:]
 os.environ.update(OVS_COORDINATOR=address, OVS_PROCESSES='2', OVS_PROCESS=index)
 hosts.join()
 worked = []
@@ -25,6 +29,9 @@ def together(config, workdir):
 
 def alone(config, workdir):
   worked.append(config.mode)
+  for i in range(1000 if config.mode == long else 0):
+    pause(f'{i} of 1000 are done')
+    time.sleep(0.05)
   return {}
 
 main.MODES.update({mode: alone for mode in main.MODES if mode != 'pipeline'})
@@ -35,17 +42,43 @@ config.order = tuple(mode for mode in main.MODES if mode != 'pipeline')
 config.stages = {mode: common.base(mode, mode) for mode in config.order}
 for stage in config.stages.values():
   stage.needs = ()
-results = main.run('pipeline', config, pathlib.Path(workdir))
+if long and index == '1':
+  threading.Timer(2, os.kill, (os.getpid(), signal.SIGTERM)).start()
+try:
+  results = main.run('pipeline', config, pathlib.Path(workdir))
+except Stopped as stopped:
+  results = str(stopped)
 print(json.dumps([worked, results]))
 """
 
 
+def run(workdir: pathlib.Path, *, long: str = '') -> list[tuple[list[str], Any]]:
+  """The modes in which each process worked, and the results.
+
+  Args:
+    workdir: of the pipeline, whose stages are all modes.
+    long: a mode that would take a minute; the process that waits is told to stop.
+  """
+  said = run_both(PROGRAM, workdir, long)
+  return [json.loads(text.splitlines()[-1]) for text in said]
+
+
 def test_those_that_gather_work_together(tmp_path: pathlib.Path) -> None:
-  said = run_both(PROGRAM, tmp_path)
-  (one, results), (other, same) = (json.loads(text.splitlines()[-1]) for text in said)
+  (one, results), (other, same) = run(tmp_path)
   assert results == same
   together = [mode for mode in results if results[mode]['result']]
   assert together == ['train', 'evaluate', 'benchmark', 'mine']
   assert all(results[mode]['result'] == {'parts': ['0', '1']} for mode in together)
   assert one == list(results)
   assert other == [mode for mode in one if mode in (*together, 'prepare')]
+
+
+@pytest.mark.slow
+def test_who_waits_for_a_stage_can_end_it(tmp_path: pathlib.Path) -> None:
+  (one, said), (other, heard) = run(tmp_path, long='assemble')
+  assert re.fullmatch(r'stopped: \d+ of 1000 are done', said)
+  assert heard == 'stopped in assemble'
+  assert one[-1] == 'assemble' and 'assemble' not in other
+  assert not (tmp_path / 'assemble/done.json').exists()
+  (rest, results), _ = run(tmp_path)
+  assert rest == list(results)[len(one) - 1 :]  # from that stage on
