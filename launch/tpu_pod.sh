@@ -52,6 +52,17 @@ done
 [[ $tries =~ ^[0-9]+$ ]] || fail "--tries=$tries is not a number."
 bucket=${bucket#gs://}
 bucket=${bucket%/}
+# Results and data go to the bucket, unless the arguments say where.
+if [[ -n $bucket ]]; then
+  config=$(printf '%s\n' "$@" | sed -nE 's/^--config=(.*\/)?([^/]*)\.py(:.*)?$/\2/p')
+  [[ -n $config || " $* " == *' --workdir='* ]] ||
+    fail 'The arguments have no --config=configs/NAME.py, after which --workdir= is named.'
+  [[ " $* " == *' --workdir='* ]] || set -- "$@" "--workdir=gs://$bucket/runs/$config"
+  [[ " $* " == *' --config.dataset.data_dir='* ]] ||
+    set -- "$@" "--config.dataset.data_dir=gs://$bucket/data"
+else
+  say 'No --bucket=: checkpoints are lost with the slice.'
+fi
 [[ -n $dry ]] || type -P gcloud >/dev/null ||
   fail 'gcloud was not found on PATH: install the Google Cloud CLI and run "gcloud auth login".'
 
@@ -142,15 +153,6 @@ start() {
   tpu ssh "$name" --worker=all --command="$(told start "${arguments[@]}" -- "$@")"
 }
 
-# Results and data go to the bucket, unless the arguments say where.
-if [[ -n $bucket ]]; then
-  config=$(printf '%s\n' "$@" | sed -nE 's/^--config=(.*\/)?([^/]*)\.py(:.*)?$/\2/p')
-  [[ " $* " == *' --workdir='* ]] || set -- "$@" "--workdir=gs://$bucket/runs/$config"
-  [[ " $* " == *' --config.dataset.data_dir='* ]] ||
-    set -- "$@" "--config.dataset.data_dir=gs://$bucket/data"
-else
-  say 'No --bucket=: checkpoints are lost with the slice.'
-fi
 for ((try = 0; ; try++)); do
   status=0
   if make_slice; then

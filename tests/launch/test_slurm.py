@@ -118,11 +118,13 @@ def test_at_its_limit_a_job_saves_and_starts_again(
   config = (*LONG, '--config.train.steps=100000', '--config.train.save_every=100000')
   job = Job(slurm, checkout, '--time=2', '--signal=TERM@45', '--', *config)
   slurm.wait_for(lambda: job.restarts() == 1)
+  slurm.call('scontrol', 'update', f'JobId={job.number}', 'NumNodes=1')
   assert 'of 100000, which is saved; run the same command to go on' in job.text()
   saved = job.steps()
   job.wait_for_steps(saved + 3)
   steps = [step for step, _ in losses(job.run)]
   assert steps == list(range(1, len(steps) + 1))  # nothing lost, nothing twice
+  assert job.text().count('1 process(es)') == 1  # the second start has one node
   # Who cancels a job means it.
   slurm.call('scancel', job.number)
   assert job.end() == 'CANCELLED'

@@ -246,7 +246,11 @@ def test_dry_run_prints_and_does_nothing(checkout: Checkout) -> None:
     (TPU, 'Nothing to run'),
     ((*TPU, '--config=x'), 'Unknown argument --config=x'),
     ((*TPU, '--tries=x', *CONFIG), '--tries=x is not a number'),
-    (TPU + CONFIG, 'gcloud was not found on PATH'),
+    (
+      (*TPU, '--bucket=b', '--', '--config', 'x.py'),
+      'have no --config=configs/NAME.py',
+    ),
+    ((*TPU, '--bucket=b', *CONFIG), 'gcloud was not found on PATH'),
   ],
 )
 def test_mistakes_are_one_sentence(
