@@ -1,7 +1,7 @@
 """Training CoSeg's language model and mask decoder on label maps (section 3.5)."""
 
 import functools
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator
 from typing import Any
 
 import jax
@@ -99,10 +99,10 @@ class CoSegTraining:
     self._anchors = jnp.asarray(rows)
 
   def batches(self, start: int) -> Iterator[Batch]:
-    """Yields `label` (b, s, s) of train ids and what CLIP makes of the images.
+    """Yields `label` (b, s, s) of train ids and `image` (b, s, s, 3), central squares.
 
-    Both are of the central square; see `encode_images` for the names. With and without
-    a cache one program computes the activations, so that training is the same.
+    The step runs the frozen CLIP. With a cache CLIP's activations come in the images'
+    place (see `encode_images` for their names), 15 times as many bytes.
     """
     c = self.config
     _, builder = load_dataset(c.dataset)
@@ -121,13 +121,15 @@ class CoSegTraining:
       process_index=jax.process_index(),
       process_count=jax.process_count(),
     )
-    encode = self._encoder(builder.info.splits[c.train.split].num_examples)
+    if not c.slots.cache:
+      yield from batches
+      return
+    cache = self._cache(builder.info.splits[c.train.split].num_examples)
     for batch in batches:
-      found = {name: np.asarray(x) for name, x in encode(batch['image']).items()}
-      yield {'label': batch['label'], **found}
+      yield {'label': batch['label'], **cache(batch['image'])}
 
-  def _encoder(self, examples: int) -> Callable[[Any], Mapping[str, Any]]:
-    """CLIP on all devices of this process, behind the cache if there is one."""
+  def _cache(self, examples: int) -> ActivationCache:
+    """What CLIP makes of pictures, on all devices of this process, kept on disk."""
     c, side = self.config, self.model.image_size
     settings = {**self.model.to_dict(), 'language': None}
     shape = (c.train.batch_size // jax.process_count(), side, side, 3)
@@ -141,8 +143,6 @@ class CoSegTraining:
         images = jax.device_put(images, rows)
       return encode_images(self.model, frozen, images)
 
-    if not c.slots.cache:
-      return encode
     return ActivationCache(
       c.slots.cache,
       identity=network_digest(self._frozen, settings),
