@@ -203,6 +203,7 @@ def _mining() -> ml_collections.ConfigDict:
     caption_file='',  # COCO captions (JSON) for a data set without; by file name
     shortest=0,  # side that images are resized to; 0: as they are, all of one size
     longest=2560,  # and what their longer side is at most
+    dtype='',  # that the networks compute in: float32 | bfloat16; '': the checkpoint's
     backend='auto',  # of nouns: auto | spacy | lexicon
     pipeline='en_core_web_sm',  # spaCy's, by name or path
     adjectives='none',  # 'colour' keeps "red ball" together
@@ -233,6 +234,8 @@ def _eval() -> ml_collections.ConfigDict:
   return _section(
     checkpoint='',  # an assembled OVSeg
     split='val',
+    dtype='',  # that networks see images in: float32 | bfloat16; '': the checkpoint's
+    save_every=500,  # images of a process after which its counts are kept
     batch_size=8,
     bucket=1,  # heights and widths are padded to multiples; see docs/datasets.md
     max_targets=12,  # true masks per image in the oracle analyses

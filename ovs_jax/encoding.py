@@ -120,7 +120,7 @@ def encode_pictures(
     part = pictures[start : start + PICTURES_AT_ONCE]
     small = [resize_shortest(p, shortest=shortest, longest=longest) for p in part]
     sizes = [(int(s.shape[0]), int(s.shape[1])) for s in small]
-    padded = [ovseg.pad_to_bucket(jnp.asarray(s)) for s in small]
+    padded = [ovseg.pad_to_bucket(s) for s in small]
     found = [
       propose_crops(
         config,

@@ -113,7 +113,15 @@ MODES = {
 }
 # Modes in which all processes work: they share it, or each has data of its own to
 # prepare. In others one does, and the others wait.
-TOGETHER = ('train', 'evaluate', 'benchmark', 'mine', 'prepare', 'pipeline')
+TOGETHER = (
+  'train',
+  'evaluate',
+  'benchmark',
+  'evaluate_systems',
+  'mine',
+  'prepare',
+  'pipeline',
+)
 
 
 def run(mode: str, config: Any, workdir: Place) -> dict[str, Any]:

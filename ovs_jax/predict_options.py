@@ -4,8 +4,9 @@ import argparse
 
 from ovs_jax import prompted, prompted_options
 from ovs_jax.encoding import MODES
+from ovs_jax.models.ovseg import DTYPES
 from ovs_jax.ops.ensemble import CLASSIFIERS
-from ovs_jax.settings import DTYPES, check_asked, check_window
+from ovs_jax.settings import check_asked, check_window
 from ovs_jax.text.classes import SYNONYMS
 from ovs_jax.text.templates import TEMPLATES
 from ovs_jax.weighing import RULES

@@ -44,7 +44,6 @@ from ovs_jax.settings import (
   check_method,
   check_threshold,
   check_window,
-  computing_in,
 )
 from ovs_jax.shortcuts import certified, filtered
 from ovs_jax.text.classes import Classes, Names, parse_background, parse_classes
@@ -81,7 +80,7 @@ class Segmenter:
       propose: makes the masks in the proposer's place.
     """
     self.propose = propose
-    self.config = config if dtype is None else computing_in(config, dtype)
+    self.config = config if dtype is None else config.computing_in(dtype)
     self.settings = settings
     self.panoptic = panoptic
     self._stored = config

@@ -5,11 +5,8 @@ import math
 
 from ovs_jax.core.lookup import lookup
 from ovs_jax.encoding import MODES
-from ovs_jax.models import ovseg
 from ovs_jax.ops.ensemble import CLASSIFIERS
 from ovs_jax.text.templates import sentences
-
-DTYPES = ('float32', 'bfloat16')
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,16 +38,6 @@ class Settings:
         'the sides must be 1 <= shortest <= longest, got shortest '
         f'{self.shortest} and longest {self.longest}'
       )
-
-
-def computing_in(config: ovseg.OvSegConfig, dtype: str) -> ovseg.OvSegConfig:
-  """Returns the configuration with both networks in another precision."""
-  lookup({name: name for name in DTYPES}, dtype, 'dtype')
-  return dataclasses.replace(
-    config,
-    proposer=dataclasses.replace(config.proposer, dtype=dtype),
-    clip=dataclasses.replace(config.clip, dtype=dtype),
-  )
 
 
 def check_method(classifier: str, weight: float) -> None:

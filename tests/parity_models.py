@@ -238,7 +238,7 @@ def ovseg_full(case: Case) -> None:
   config, params = load_ovseg(case)
   image = images(case.given('image_network_chw_uint8'))
   h, w = image.shape[:2]
-  padded = pad_image(jnp.asarray(image), 32)
+  padded = jnp.asarray(pad_image(image, 32))
   case.equal('padded_input_hw', padded.shape[:2])
   encoded = jax.jit(lambda p, x: encode_image(config, p, x, jnp.array([h, w])))(
     params, padded

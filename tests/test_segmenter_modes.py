@@ -78,7 +78,7 @@ def test_fast_path_equals_the_plain_one(make, picture, exact):
   model = make('exact')
   small = resize_shortest(picture, shortest=40, longest=96)
   size = jnp.array(small.shape[:2])
-  image = ovseg.pad_to_bucket(jnp.asarray(small))
+  image = jnp.asarray(ovseg.pad_to_bucket(small))
   params = model._params
   proposed = proposals(CONFIG, params, image, size)
   slow = plain.encode_image(CONFIG, params, image, size, proposed)

@@ -177,7 +177,7 @@ def _plain(
     picture, shortest=model.settings.shortest, longest=model.settings.longest
   )
   size = jnp.array(small.shape[:2])
-  image = ovseg.pad_to_bucket(jnp.asarray(small))
+  image = jnp.asarray(ovseg.pad_to_bucket(small))
   proposed = propose(model.config, model._params, image, size)
   encoded = plain.encode_image(model.config, model._params, image, size, proposed)
   text = jnp.asarray(model.embed_names(names))
@@ -212,7 +212,7 @@ def _stages(model: Segmenter, picture: np.ndarray, names: list[str]) -> dict[str
   """The share of time of each stage, each waited for, in the second of two runs."""
   settings = model.settings
   small = resize_shortest(picture, shortest=settings.shortest, longest=settings.longest)
-  image = ovseg.pad_to_bucket(jnp.asarray(small))
+  image = jnp.asarray(ovseg.pad_to_bucket(small))
   size = jnp.array(small.shape[:2])
   params = model._params
 

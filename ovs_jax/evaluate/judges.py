@@ -2,7 +2,7 @@
 
 import dataclasses
 import pathlib
-from collections.abc import Mapping, Sequence
+import threading
 from typing import Protocol, runtime_checkable
 
 import numpy as np
@@ -47,10 +47,13 @@ class Judge(Protocol):
   headline: str
   tallies: dict[str, Tally]
   sums: Arrays
-  problems: Mapping[str, Sequence[str]]
+  problems: dict[str, list[str]]
 
-  def count(self, sample: Sample) -> Int[np.ndarray, 'h w'] | None:
-    """Segments an image in all ways and counts; returns the headline's label map."""
+  def count(self, sample: Sample, *, place: int = 0) -> Int[np.ndarray, 'h w'] | None:
+    """Segments an image in all ways and counts; returns the headline's label map.
+
+    Several threads may do so at once, each on the device of its place.
+    """
 
   def predict(self, sample: Sample) -> Int[np.ndarray, 'h w']:
     """Returns the headline's label map again, without counting."""
@@ -77,8 +80,9 @@ class SavedJudge:
     self._maps = SavedMaps(directory, len(names))
     self.problems = self._maps.problems
 
-  def count(self, sample: Sample) -> Int[np.ndarray, 'h w'] | None:
+  def count(self, sample: Sample, *, place: int = 0) -> Int[np.ndarray, 'h w'] | None:
     """Counts an image; None if its label map cannot be used, see `problems`."""
+    del place
     labels = self._maps.read(sample.image_id, sample.label.shape)
     if labels is not None:
       self.tallies[SAVED].add(sample.image_id, labels, sample.label)
@@ -121,7 +125,8 @@ class ModelJudge:
     """
     self.network, self.plan = network, plan
     self.headline = network.setting.name
-    self.problems: Mapping[str, Sequence[str]] = {}
+    self.problems: dict[str, list[str]] = {}
+    self._lock = threading.Lock()
     self._count, self._names = len(names), names
     self._settings = {s.name: s for s in (network.setting, *plan.settings)}
     self.text = network.embed(names.names)
@@ -156,9 +161,9 @@ class ModelJudge:
     rest = rest[np.argsort(alike[rest], kind='stable')]
     return rows[np.concatenate([clear, rest])[:wanted]]
 
-  def count(self, sample: Sample) -> Int[np.ndarray, 'h w'] | None:
+  def count(self, sample: Sample, *, place: int = 0) -> Int[np.ndarray, 'h w'] | None:
     """Counts an image in all ways; returns the headline's label map."""
-    picture = self.network.encode(sample.image)
+    picture = self.network.encode(sample.image, place=place)
     logits = self.network.logits(picture, self.text)
     found = {
       name: self.network.labels(picture, logits, setting)
@@ -171,13 +176,15 @@ class ModelJudge:
       self.tallies[name].add(
         sample.image_id, labels, sample.label, boundary=name in self._settings
       )
-    self.sums['errors'] += split_errors(
+    errors = split_errors(
       sample.label,
       found[self.headline],
       found[TRUE_CLASSES],
       found[TRUE_VOCABULARY],
       self._count,
     )
+    with self._lock:
+      self.sums['errors'] += errors
     self._distract(sample, picture, found[self.headline])
     if self.plan.single_concepts and len(classes):
       self._count_single(sample, picture, classes)
@@ -232,7 +239,8 @@ class ModelJudge:
     for k, mask in zip(classes, masks & known[None], strict=True):
       truth = sample.label == k
       counts = ((mask & truth).sum(), mask.sum(), truth.sum())
-      self.sums['single'][:, k] += np.array(counts)
+      with self._lock:
+        self.sums['single'][:, k] += np.array(counts)
 
 
 def distracted(count: int) -> str:

@@ -11,6 +11,7 @@ from ovs_jax.core.checkpoint import load_model
 from ovs_jax.core.files import Path
 from ovs_jax.core.images import resize_shortest
 from ovs_jax.core.types import Array, Bool, Float, Int, Num, Params, UInt8
+from ovs_jax.core.workers import Workers
 from ovs_jax.evaluate.painting import UNASSIGNED, claims, paint
 from ovs_jax.models import ovseg
 from ovs_jax.models.class_text import NameEmbedder
@@ -44,36 +45,47 @@ class Picture:
     content: the same as the networks saw it.
     padded: what they saw, in a bucket.
     encoded: proposals, in the same bucket.
+    place: of the device where they are, among those of the host.
   """
 
   size: tuple[int, int]
   content: tuple[int, int]
-  padded: Float[Array, 'h w 3']
+  padded: Float[np.ndarray, 'h w 3']
   encoded: ovseg.Encoded
+  place: int = 0
 
 
 class Network:
   """A checkpoint and its own settings, the same for all data sets."""
 
-  def __init__(self, directory: Path) -> None:
+  def __init__(
+    self, directory: Path, *, dtype: str = '', workers: Workers | None = None
+  ) -> None:
     """Loads a checkpoint.
+
+    Args:
+      directory: of the checkpoint.
+      dtype: that the networks see pictures in, of `models.ovseg.DTYPES`; '': its own.
+      workers: on whose devices it will be asked; None: on this host's.
 
     Raises:
       FileNotFoundError, ValueError: there is none, or it holds another model.
     """
     params, stored = load_model(directory, kind='ovseg')
-    self.model = ovseg.OvSegConfig.from_dict(stored)
+    stored_model = ovseg.OvSegConfig.from_dict(stored)
+    self.model = stored_model.computing_in(dtype) if dtype else stored_model
     self.templates: str = stored['templates']
     self.setting = Setting(stored['classifier'], float(stored['weight']))
     self.shortest, self.longest = (stored['test'][k] for k in ('shortest', 'longest'))
     # Name and sha256 of the class list; None where the checkpoint does not say.
     self.training_names: dict[str, str] | None = stored.get('training_names')
-    self._params = jax.tree.map(jnp.asarray, params)
-    self._embedder = NameEmbedder(self.model.clip, params['clip'])
+    self._copies = (workers or Workers()).copies(params)
+    self._embedder = NameEmbedder(stored_model.clip, params['clip'])
 
   def describe(self) -> dict[str, str | float]:
     """Returns the settings that a report states."""
     return {
+      'dtype': self.model.clip.dtype,
       'classifier': self.setting.classifier,
       'lambda': self.setting.weight,
       'mask_threshold': self.model.region.threshold,
@@ -87,13 +99,13 @@ class Network:
     """Returns the L2-normalised embeddings of names."""
     return self._embedder.names(names, self.templates)
 
-  def encode(self, image: UInt8[np.ndarray, 'h w 3']) -> Picture:
-    """Runs everything that does not depend on names."""
+  def encode(self, image: UInt8[np.ndarray, 'h w 3'], *, place: int = 0) -> Picture:
+    """Runs everything that does not depend on names, on the device of that place."""
     small = resize_shortest(image, shortest=self.shortest, longest=self.longest)
     content = small.shape[:2]
-    padded = ovseg.pad_to_bucket(jnp.asarray(small))
-    encoded = _encode(self.model, self._params, padded, jnp.array(content))
-    return Picture(image.shape[:2], content, padded, encoded)
+    padded = ovseg.pad_to_bucket(small)
+    encoded = _encode(self.model, self._copies[place], padded, np.array(content))
+    return Picture(image.shape[:2], content, padded, encoded, place)
 
   def logits(
     self, picture: Picture, text: Float[np.ndarray, 'k d']
@@ -160,7 +172,7 @@ class Network:
     masks[: len(classes), :h, :w] = small[None] == classes[:, None, None]
     guess, valid = _classify_masks(
       self.model,
-      self._params['clip'],
+      self._copies[picture.place]['clip'],
       picture.padded,
       jnp.asarray(masks),
       jnp.asarray(text),

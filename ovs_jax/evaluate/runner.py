@@ -18,11 +18,12 @@ from ovs_jax.core.files import (
   write_json,
   write_text,
 )
-from ovs_jax.core.runlog import progress
 from ovs_jax.core.types import Array, Bool, Float, Int, Params
+from ovs_jax.core.workers import Workers
 from ovs_jax.data import load_dataset, load_names, transforms
-from ovs_jax.data.pipeline import eval_batches, examples
+from ovs_jax.data.pipeline import Arrays, eval_batches, examples
 from ovs_jax.evaluate import oracle, tally
+from ovs_jax.evaluate.counted import Counted
 from ovs_jax.evaluate.distractors import distractors
 from ovs_jax.models import ovseg
 from ovs_jax.models.class_text import embed_names
@@ -34,6 +35,7 @@ from ovs_jax.text import vocabulary
 # Void in every data set: above all classes, as the oracles need it; 255 is a class of
 # the large ones.
 _NO_CLASS = 2**16 - 1
+_SUM, _IMAGE = 'sum/', 'image/'  # of the names of sums
 _SEEN_MASK = -1  # key, among the texts of so many irrelevant names
 Scores = dict[str, Any]
 
@@ -55,6 +57,7 @@ def evaluate(config: Any, workdir: Place) -> Scores:
   Raises:
     FileNotFoundError, ValueError: no checkpoint, or of another model.
     OSError: `workdir` cannot be written.
+    Stopped: SIGTERM came; what is counted will not be counted again.
   """
   began = time.time()
   workdir = check_writable(workdir, megabytes=10)
@@ -73,7 +76,11 @@ def evaluate(config: Any, workdir: Place) -> Scores:
     texts[count] = np.concatenate([text, more])
   if 'unseen' in names.splits:
     texts[_SEEN_MASK] = np.array([split == 'seen' for split in names.splits])
-  totals, counts = _accumulate(config, model, params, texts, builder, settings, workdir)
+  if config.eval.dtype:  # of what sees images; names are embedded by now
+    model = model.computing_in(config.eval.dtype)
+  counted = Counted(workdir, index=jax.process_index(), count=jax.process_count())
+  _accumulate(config, model, params, texts, builder, settings, counted)
+  totals, counts = _split(counted.merged()[1])
   groups = {
     split: [k for k, s in enumerate(names.splits) if s == split]
     for split in sorted(set(names.splits) - {''})
@@ -97,6 +104,7 @@ def evaluate(config: Any, workdir: Place) -> Scores:
       np.savez_compressed(temporary, **counts)
     write_text(workdir / 'per_class.csv', per_class_table(names, scores['methods']))
     write_json(workdir / 'scores.json', scores)
+  counted.clear()
   return scores
 
 
@@ -202,52 +210,85 @@ def _accumulate(
   texts: Mapping[int, np.ndarray],
   builder: Any,
   settings: tuple[tuple[str, float], ...],
-  workdir: Place,
-) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
-  """Sums the matrices of all images, on all hosts, and keeps the counts of each."""
-  total = builder.info.splits[config.eval.split].num_examples
-  index, count = jax.process_index(), jax.process_count()
+  counted: Counted,
+) -> None:
+  """Sums the matrices of this host's images, and keeps the counts of each."""
+  c = config.eval
+  total = builder.info.splits[c.split].num_examples
   batches = eval_batches(
     builder,
-    config.eval.split,
+    c.split,
     [transforms.keep('image', 'label')],
-    batch_size=config.eval.batch_size,
-    bucket=config.eval.bucket,
-    process_index=index,
-    process_count=count,
+    batch_size=c.batch_size,
+    bucket=c.bucket,
+    start=counted.steps,
+    process_index=counted.index,
+    process_count=counted.count,
   )
-  steps = -(-total // (config.eval.batch_size * count))
-  params, texts = jax.tree.map(jnp.asarray, (params, dict(texts)))
-  sums: dict[str, np.ndarray] = {'images': np.zeros(1, np.int64)}
-  kept: dict[str, np.ndarray] = {}
-  place = index
-  for batch in progress(batches, total=steps, title=f'{config.name}: evaluate'):
-    valid = batch['example_valid']
-    labels = np.where(valid[:, None, None], batch['label'].astype(np.int32), _NO_CLASS)
-    matrices, counts, predictions = _count(
-      model,
-      params,
-      texts,
-      jnp.asarray(batch['image']),
-      jnp.asarray(labels),
-      settings,
-      config.eval.max_targets,
-      config.eval.proposer_side,
+  with Workers() as workers:
+    copies = workers.copies((params, dict(texts)))
+
+    def work(place: int, batch: Arrays) -> tuple[Arrays, Any]:
+      valid = batch['example_valid'][:, None, None]
+      labels = np.where(valid, batch['label'].astype(np.int32), _NO_CLASS)
+      found = _count(
+        model,
+        *copies[place],
+        batch['image'],
+        labels,
+        settings,
+        c.max_targets,
+        c.proposer_side,
+      )
+      return batch, jax.block_until_ready(found)
+
+    def add(result: tuple[Arrays, Any]) -> None:
+      batch, (matrices, counts, predictions) = result
+      if not counted.steps and hosts.primary():
+        _keep_pictures(counted.directory, batch, predictions, c.pictures)
+      _add(counted, total, batch['example_valid'], matrices, counts)
+
+    counted.run(
+      work,
+      batches,
+      add,
+      total=-(-total // (c.batch_size * counted.count)),
+      every=-(-c.save_every // c.batch_size),
+      workers=workers,
+      title=f'{config.name}: evaluate',
     )
-    if not sums['images'] and hosts.primary():
-      _keep_pictures(workdir, batch, predictions, config.eval.pictures)
-    places = place + count * np.arange(valid.sum())
-    place += count * len(places)
-    sums['images'] += len(places)
-    for name, matrix in matrices.items():
-      sums[name] = sums.get(name, 0) + np.asarray(matrix, np.int64)
-      rows = np.asarray(counts[name])[valid]
-      kept.setdefault(name, np.zeros((total, *rows.shape[1:]), np.int32))[places] = rows
-  # Every host has rows of its own images and zeros elsewhere.
-  merged = [
-    tally.unpack(tally.gather(tally.pack({}, part)))[1] for part in (sums, kept)
+
+
+def _add(
+  counted: Counted,
+  total: int,
+  valid: Bool[np.ndarray, 'b'],
+  matrices: Mapping[str, Array],
+  counts: Mapping[str, Array],
+) -> None:
+  """Adds a batch: `sum/` and a method, and (total, ...) rows `image/` and a method.
+
+  Every host has rows of its own images and zeros elsewhere.
+  """
+  sums = counted.sums
+  first = counted.steps * len(valid)
+  places = counted.index + counted.count * (first + np.arange(valid.sum()))
+  sums['images'] = sums.get('images', np.zeros(1, np.int64)) + len(places)
+  for name, matrix in matrices.items():
+    key = f'{_SUM}{name}'
+    sums[key] = sums.get(key, 0) + np.asarray(matrix, np.int64)
+    rows = np.asarray(counts[name])[valid]
+    key = f'{_IMAGE}{name}'
+    sums.setdefault(key, np.zeros((total, *rows.shape[1:]), np.int32))[places] = rows
+
+
+def _split(sums: Arrays) -> tuple[Arrays, Arrays]:
+  """Returns the sums, and the rows of every image, by their own names."""
+  parts = [
+    {name.removeprefix(kind): x for name, x in sums.items() if name.startswith(kind)}
+    for kind in (_SUM, _IMAGE)
   ]
-  return merged[0], merged[1]
+  return {'images': sums['images'], **parts[0]}, parts[1]
 
 
 def _first_size(config: Any, builder: Any) -> tuple[int, int]:

@@ -14,14 +14,15 @@ import jax
 import numpy as np
 
 from ovs_jax.core.files import Place, check_writable, fingerprint, read_json, write_json
-from ovs_jax.core.runlog import progress
+from ovs_jax.core.workers import Workers
 from ovs_jax.data import load_dataset, load_names, transforms
 from ovs_jax.data.pipeline import Arrays, eval_batches
 from ovs_jax.evaluate import predictions, suite_files
+from ovs_jax.evaluate.counted import Counted
 from ovs_jax.evaluate.judges import Judge, ModelJudge, Plan, Sample, SavedJudge
 from ovs_jax.evaluate.network import Network, Setting
 from ovs_jax.evaluate.summary import Training, summarise
-from ovs_jax.evaluate.tally import gather, pack, unpack
+from ovs_jax.evaluate.tally import gather
 from ovs_jax.evaluate.training_names import check_training
 from ovs_jax.text import vocabulary
 
@@ -103,15 +104,22 @@ def benchmark(config: Any, workdir: Place) -> dict[str, Any]:
   workdir = check_writable(workdir, megabytes=50)
   sources = load_sources(config, targets)
   saved = config.suite.predictions
-  network = None if saved else Network(config.eval.checkpoint)
-  note = None
-  if network is not None:
-    lists = [source.names for source in sources]
-    note = check_training(config, network.training_names, lists)
-  summaries: dict[str, Any] = {}
-  for number, source in enumerate(sources, start=1):
-    title = f'[{number}/{len(sources)}] {source.target}'
-    summaries[str(source.target)] = _evaluate(config, source, network, workdir, title)
+  with Workers() as workers:
+    network = None
+    if not saved:
+      network = Network(
+        config.eval.checkpoint, dtype=config.eval.dtype, workers=workers
+      )
+    note = None
+    if network is not None:
+      lists = [source.names for source in sources]
+      note = check_training(config, network.training_names, lists)
+    summaries: dict[str, Any] = {}
+    for number, source in enumerate(sources, start=1):
+      title = f'[{number}/{len(sources)}] {source.target}'
+      summaries[str(source.target)] = _evaluate(
+        config, source, network, workdir, title, workers
+      )
   if jax.process_index() == 0:
     what = {
       'checkpoint': str(saved or config.eval.checkpoint),
@@ -189,6 +197,7 @@ def _evaluate(
   network: Network | None,
   workdir: Place,
   title: str,
+  workers: Workers,
 ) -> dict[str, Any]:
   """Returns the summary of a data set, from an earlier run if there is one."""
   directory = workdir / source.target.folder
@@ -203,13 +212,17 @@ def _evaluate(
   began = time.time()
   judge = _judge(config, source, network)
   keep = directory / 'predictions' if config.suite.save_predictions else None
-  count_images(judge, source, title=title, keep=keep)
+  counted = Counted(directory)
+  every = config.eval.save_every
+  count_images(
+    judge, source, counted, title=title, keep=keep, every=every, workers=workers
+  )
   _check_problems(judge, source)
-  tallies, sums = unpack(gather(pack(judge.tallies, judge.sums)))
-  counted = len(tallies[judge.headline].images)
-  if counted != source.images:
+  tallies, sums = counted.merged()
+  images = len(tallies[judge.headline].images)
+  if images != source.images:
     raise ValueError(
-      f'{counted} images of {source.target} were counted, it has {source.images}; '
+      f'{images} images of {source.target} were counted, it has {source.images}; '
       'start all hosts of the job with the same configuration'
     )
   training = _training(config, source, network)
@@ -233,6 +246,7 @@ def _evaluate(
     suite_files.write_sheet(directory, drawn, source.names)
     summary['sheet'] = f'{directory.name}/sheet.png' if drawn else ''
     write_json(directory / _DONE, {'identity': identity, 'summary': summary})
+  counted.clear()
   return summary
 
 
@@ -259,41 +273,57 @@ def _judge(config: Any, source: Source, network: Network | None) -> Judge:
 def count_images(
   judge: Judge,
   source: Source,
+  counted: Counted,
   *,
   title: str,
+  every: int,
+  workers: Workers,
   keep: Place | None = None,
-  process_index: int | None = None,
-  process_count: int | None = None,
 ) -> None:
   """Lets the judge count this host's share of the images, each once.
 
   Args:
     judge: what counts.
     source: the data set.
+    counted: what an earlier start has counted of it, and then all of it.
     title: of the progress bar.
+    every: images after which the sums are kept.
+    workers: that share the images.
     keep: directory for the headline's label maps; None keeps none.
-    process_index: of this host; None asks JAX.
-    process_count: of hosts; None asks JAX.
+
+  Raises:
+    Stopped: SIGTERM came; the sums are kept.
   """
-  index = jax.process_index() if process_index is None else process_index
-  count = jax.process_count() if process_count is None else process_count
-  batches = _batches(source, index, count)
-  total = -(-source.images // count)
-  for step, batch in enumerate(progress(batches, total=total, title=title, unit='img')):
+  index, count = counted.index, counted.count
+  counted.fill(judge.tallies, judge.sums, judge.problems)
+
+  def work(place: int, given: tuple[int, Arrays]) -> None:
+    step, batch = given
     if batch['example_valid'][0]:
       sample = _sample(batch, step * count + index)
-      labels = judge.count(sample)
+      labels = judge.count(sample, place=place)
       if keep is not None and labels is not None:
         predictions.save_map(keep, sample.image_id, labels, source.names.names)
 
+  counted.run(
+    work,
+    enumerate(_batches(source, index, count, counted.steps), start=counted.steps),
+    lambda _: None,
+    total=-(-source.images // count),
+    every=every,
+    workers=workers,
+    title=title,
+  )
 
-def _batches(source: Source, index: int, count: int) -> Any:
+
+def _batches(source: Source, index: int, count: int, start: int = 0) -> Any:
   # One image at a time and as it is: sizes differ, and grey frames would change scores.
   return eval_batches(
     source.builder,
     source.target.split,
     [transforms.keep('image', 'label', 'image_id')],
     batch_size=1,
+    start=start,
     process_index=index,
     process_count=count,
   )

@@ -4,13 +4,15 @@ A system (`models.labelled_masks.System`) takes pictures and names and gives lab
 masks; every merging rule, both bounds and the recall of the labels follow from them.
 """
 
+import itertools
 import json
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
+from ovs_jax.core import hosts
 from ovs_jax.core.files import (
   Place,
   atomic_path,
@@ -20,27 +22,22 @@ from ovs_jax.core.files import (
 )
 from ovs_jax.core.inputs import check_inputs
 from ovs_jax.core.lookup import lookup
-from ovs_jax.core.runlog import progress
-from ovs_jax.core.types import Bool, Int, Num, UInt8
+from ovs_jax.core.types import Int, Num, UInt8
+from ovs_jax.core.workers import Workers
 from ovs_jax.data import load_dataset, load_names, transforms
-from ovs_jax.data.pipeline import eval_batches
+from ovs_jax.data.pipeline import Arrays, eval_batches
 from ovs_jax.evaluate import mask_scores
+from ovs_jax.evaluate.counted import Counted
 from ovs_jax.evaluate.distractors import distractors
-from ovs_jax.models.labelled_masks import (
-  MaskChunk,
-  System,
-  Texts,
-  centre_square,
-  resize_cubic,
-)
+from ovs_jax.evaluate.system_counts import LABELS, count_image
+from ovs_jax.models.labelled_masks import System, centre_square, resize_cubic
 from ovs_jax.models.systems import load_system
-from ovs_jax.ops import canvas as canvases
-from ovs_jax.ops.merging import RULES, UNASSIGNED
+from ovs_jax.ops.merging import RULES
 from ovs_jax.text.classes import Classes
 
 ALL_NAMES = 'clipseg'  # the system that takes every name as a prompt
 PROTOCOLS = dict.fromkeys(('standard', 'paper'))
-_FEW = 64  # masks up to which rules that need all of them at once are run
+_ROWS, _HAS = 'rows/', 'has/'  # of the names of sums: counts, and where there are any
 
 
 def evaluate_systems(config: Any, workdir: Place) -> dict[str, Any]:
@@ -52,6 +49,7 @@ def evaluate_systems(config: Any, workdir: Place) -> dict[str, Any]:
   Raises:
     FileNotFoundError, ValueError: no system, no checkpoint, or of another model.
     OSError: `workdir` cannot be written.
+    Stopped: SIGTERM came; what is counted will not be counted again.
   """
   began = time.time()
   workdir = check_writable(workdir, megabytes=10)
@@ -72,7 +70,9 @@ def evaluate_systems(config: Any, workdir: Place) -> dict[str, Any]:
   )
   systems = build_systems(settings)
   names = load_names(config.dataset)
-  tallies, images = _count(config, builder, systems, names.names)
+  counted = Counted(workdir)
+  images = _count(config, builder, systems, names.names, counted)
+  sums = counted.merged()[1]
   groups = {
     split: [k for k, s in enumerate(names.splits) if s == split]
     for split in sorted(set(names.splits) - {''})
@@ -85,24 +85,31 @@ def evaluate_systems(config: Any, workdir: Place) -> dict[str, Any]:
     'systems': {},
   }
   counts = {}
-  for (name, protocol), tally in tallies.items():
+  for name, protocol in itertools.product(systems, settings.protocols):
+    tally = Tally(name, protocol, sums)
     found = tally.report(groups, many=settings.many, resamples=settings.resamples)
     report['systems'].setdefault(name, {})[protocol] = found
     counts |= {f'{name}/{protocol}/{m}': x for m, x in tally.counts().items()}
   report['seconds'] = round(time.time() - began, 1)
-  with atomic_path(workdir / 'counts.npz') as temporary:
-    np.savez_compressed(temporary, **counts)
-  write_text(workdir / 'scores.md', markdown(report))
-  write_text(workdir / 'per_class.csv', per_class(names.names, report))
-  write_json(workdir / 'scores.json', report)
-  print(markdown(report))
+  if hosts.primary():
+    with atomic_path(workdir / 'counts.npz') as temporary:
+      np.savez_compressed(temporary, **counts)
+    write_text(workdir / 'scores.md', markdown(report))
+    write_text(workdir / 'per_class.csv', per_class(names.names, report))
+    write_json(workdir / 'scores.json', report)
+    print(markdown(report))
+  counted.clear()
   return report['systems']
 
 
 def _count(
-  config: Any, builder: Any, systems: Mapping[str, System], names: tuple[str, ...]
-) -> tuple[dict[tuple[str, str], 'Tally'], int]:
-  """Counts every image under every system and protocol; returns how many there are."""
+  config: Any,
+  builder: Any,
+  systems: Mapping[str, System],
+  names: tuple[str, ...],
+  counted: Counted,
+) -> int:
+  """Counts this host's images under every system and protocol; returns all' number."""
   settings = config.systems
   classes = Classes(names, tuple((name,) for name in names))
   texts = {name: system.embed(classes) for name, system in systems.items()}
@@ -111,20 +118,57 @@ def _count(
     for name, system in systems.items()
     if name != ALL_NAMES  # which would decode each of them
   }
-  tallies = {
-    (name, protocol): Tally(len(names))
-    for name in systems
-    for protocol in settings.protocols
-  }
-  images = 0
-  for image, label in _images(config, builder):
-    images += 1
-    for (name, protocol), tally in tallies.items():
-      view = centre_view(image, label, settings.side) if protocol == 'paper' else None
-      seen, truth = view if view is not None else (image, label)
-      crowd = crowds.get(name, {}) if protocol == 'standard' else {}
-      tally.add(seen, truth, systems[name], texts[name], settings, crowd)
-  return tallies, images
+  total = builder.info.splits[settings.split].num_examples
+  total = min(total, settings.images) if settings.images else total
+  with Workers() as workers:
+
+    def image_of(step: int) -> int:
+      return counted.index + counted.count * step
+
+    copies = [
+      {name: system.on(device) for name, system in systems.items()}
+      for device in workers.devices
+    ]
+
+    def work(place: int, given: tuple[int, Arrays]) -> list[tuple[Any, ...]]:
+      step, batch = given
+      if not batch['example_valid'][0] or image_of(step) >= total:
+        return []
+      image, label = batch['image'][0], batch['label'][0].astype(np.int32)
+      found = []
+      for name, protocol in itertools.product(systems, settings.protocols):
+        paper = protocol == 'paper'
+        seen = centre_view(image, label, settings.side) if paper else (image, label)
+        crowd = {} if paper else crowds.get(name, {})
+        system = copies[place][name]
+        counts = count_image(*seen, system, texts[name], settings, crowd)
+        found.append((name, protocol, counts))
+      return found
+
+    def add(found: list[tuple[Any, ...]]) -> None:
+      for name, protocol, counts in found:
+        tally = Tally(name, protocol, counted.sums)
+        tally.add(counts, image_of(counted.steps), total)
+
+    batches = eval_batches(
+      builder,
+      settings.split,
+      [transforms.keep('image', 'label')],
+      batch_size=1,
+      start=counted.steps,
+      process_index=counted.index,
+      process_count=counted.count,
+    )
+    counted.run(
+      work,
+      enumerate(batches, start=counted.steps),
+      add,
+      total=-(-total // counted.count),
+      every=config.eval.save_every,
+      workers=workers,
+      title=f'{config.name}: evaluate',
+    )
+  return total
 
 
 def _among_others(names: tuple[str, ...], count: int) -> Classes:
@@ -162,23 +206,6 @@ def build_systems(settings: Any) -> dict[str, System]:
   return systems
 
 
-def _images(
-  config: Any, builder: Any
-) -> Iterator[tuple[UInt8[np.ndarray, 'h w 3'], Num[np.ndarray, 'h w']]]:
-  s = config.systems
-  total = builder.info.splits[s.split].num_examples
-  total = min(total, s.images) if s.images else total
-  batches = eval_batches(
-    builder, s.split, [transforms.keep('image', 'label')], batch_size=1
-  )
-  for index, batch in enumerate(
-    progress(batches, total=total, title=f'{config.name}: evaluate')
-  ):
-    if index == total:
-      return
-    yield batch['image'][0], batch['label'][0].astype(np.int32)
-
-
 def centre_view(
   image: UInt8[np.ndarray, 'h w 3'], label: Num[np.ndarray, 'h w'], side: int
 ) -> tuple[UInt8[np.ndarray, 's s 3'], Num[np.ndarray, 's s']]:
@@ -189,145 +216,51 @@ def centre_view(
 
 
 class Tally:
-  """What one system did under one protocol."""
+  """What one system did under one protocol with all images of a split."""
 
-  def __init__(self, num_classes: int) -> None:
-    self._count = num_classes
-    self._counts: dict[str, list[np.ndarray]] = {}
-    self._found = self._present = self._labels = self._images = 0
+  def __init__(self, name: str, protocol: str, sums: Arrays) -> None:
+    """Reads and fills sums whose names begin with those of system and protocol."""
+    self._prefix, self._sums = f'{name}/{protocol}/', sums
 
   def add(
-    self,
-    image: UInt8[np.ndarray, 'h w 3'],
-    label: Num[np.ndarray, 'h w'],
-    system: System,
-    texts: Texts,
-    settings: Any,
-    crowds: Mapping[int, Texts] | None = None,
+    self, found: Mapping[str, Int[np.ndarray, '...']], place: int, total: int
   ) -> None:
-    """Segments one image and counts its pixels under all rules and bounds.
-
-    Args:
-      image: RGB, 0..255.
-      label: the truth.
-      system: what segments.
-      texts: the classes.
-      settings: `config.systems`.
-      crowds: the classes and after them irrelevant names, by the number of these.
-    """
-    encoded = system.encode(image)
-    present = np.unique(label[(label >= 0) & (label < self._count)])
-    chosen = system.candidates(encoded, texts)
-    self._found += len(np.intersect1d(present, chosen))
-    self._present += len(present)
-    self._labels += len(chosen)
-    self._images += 1
-    masks = list(system.masks(encoded, texts))
-    for name, counts in self._by_rule(masks, label, settings):
-      self._counts.setdefault(name, []).append(counts)
-    for count, crowd in (crowds or {}).items():
-      found = _paint(
-        list(system.masks(encoded, crowd)), label.shape, 'A', settings.threshold
-      )
-      found = np.where(found < self._count, found, UNASSIGNED)
-      counts = mask_scores.count_pixels(found, label, self._count)
-      self._counts.setdefault(crowded(count), []).append(counts)
-    if settings.bounds:
-      allowed = np.isin(np.arange(self._count), present)
-      known = list(system.masks(encoded, texts, allowed))
-      bounds = {
-        'oracle labels': _paint(known, label.shape, 'A', settings.threshold),
-        'oracle masks': _name_regions(masks, label, present),
-      }
-      for name, labels in bounds.items():
-        counts = mask_scores.count_pixels(labels, label, self._count)
-        self._counts.setdefault(name, []).append(counts)
-
-  def _by_rule(
-    self, masks: list[MaskChunk], label: Num[np.ndarray, 'h w'], settings: Any
-  ) -> Iterator[tuple[str, Int[np.ndarray, '3 k']]]:
-    size, count = label.shape, self._count
-    few = sum(len(chunk.labels) for chunk in masks) <= _FEW
-    for rule in settings.rules:
-      if rule in 'AB':
-        kinds = [(rule, settings.threshold)]
-        kinds += [('A, threshold 0', 0.0)] if rule == 'A' else []
-        for name, threshold in kinds:
-          labels = _paint(masks, size, rule, threshold)
-          yield name, mask_scores.count_pixels(labels, label, count)
-      elif rule == 'C' and _is_by_slots(masks):
-        chunk = masks[0]
-        labels, _ = canvases.soft_labels(
-          chunk.logits, chunk.cosines, size, tau=settings.tau
-        )
-        yield rule, mask_scores.count_pixels(labels, label, count)
-      elif rule == 'D' and few:
-        claims: dict[int, Bool[np.ndarray, 'h w']] = {}
-        for chunk in masks:
-          claims |= canvases.claims_by_label(
-            chunk.logits, chunk.labels, size, threshold=settings.threshold
-          )
-        yield 'D (binary masks)', mask_scores.count_claims(claims, label, count)
+    """Adds an image's counts; one of so many."""
+    found, sums = dict(found), self._sums
+    key = f'{self._prefix}{LABELS}'
+    sums[key] = sums.get(key, 0) + found.pop(LABELS)
+    for method, counts in found.items():
+      key = f'{self._prefix}{_ROWS}{method}'
+      if key not in sums:
+        sums[key] = np.zeros((total, *counts.shape), np.int64)
+        sums[f'{self._prefix}{_HAS}{method}'] = np.zeros(total, np.int64)
+      sums[key][place] = counts
+      sums[f'{self._prefix}{_HAS}{method}'][place] = 1
 
   def counts(self) -> dict[str, Int[np.ndarray, 'n 3 k']]:
     """Returns the counts of every image by method."""
-    return {name: np.stack(counts) for name, counts in self._counts.items()}
+    rows, has = (
+      {k.removeprefix(kind): x for k, x in self._sums.items() if k.startswith(kind)}
+      for kind in (f'{self._prefix}{_ROWS}', f'{self._prefix}{_HAS}')
+    )
+    return {method: x[has[method] > 0] for method, x in rows.items()}
 
   def report(
     self, groups: Mapping[str, list[int]], *, many: int, resamples: int
   ) -> dict[str, Any]:
     """Returns the scores of all methods, and how good the labels were."""
+    right, present, given, images = self._sums[f'{self._prefix}{LABELS}']
     return {
       'methods': {
         name: mask_scores.scores(counts, groups, many=many, resamples=resamples)
         for name, counts in self.counts().items()
       },
       'labels': {
-        'recall': 100 * self._found / max(self._present, 1),
-        'precision': 100 * self._found / max(self._labels, 1),
-        'per_image': self._labels / max(self._images, 1),
+        'recall': 100 * right / max(present, 1),
+        'precision': 100 * right / max(given, 1),
+        'per_image': given / max(images, 1),
       },
     }
-
-
-def crowded(count: int) -> str:
-  """Returns the method of rule A among so many irrelevant names."""
-  return f'A, {count} more names'
-
-
-def _is_by_slots(masks: list[MaskChunk]) -> bool:
-  """Whether masks have tokens, which may be near to several names."""
-  return bool(masks) and masks[0].cosines is not None
-
-
-def _paint(
-  masks: list[MaskChunk], size: tuple[int, int], rule: str, threshold: float
-) -> Int[np.ndarray, 'h w']:
-  canvas = canvases.Canvas(
-    size, rule=rule, threshold=threshold, by_area=not _is_by_slots(masks)
-  )
-  for chunk in masks:
-    canvas.add(chunk.logits, chunk.labels)
-  return canvas.finish()[0]
-
-
-def _name_regions(
-  masks: list[MaskChunk], label: Num[np.ndarray, 'h w'], present: Int[np.ndarray, 'r']
-) -> Int[np.ndarray, 'h w']:
-  """True regions, each with the label of the mask that is most probable inside it."""
-  means, labels = [], []
-  for chunk in masks:
-    p = canvases.probabilities(chunk.logits, label.shape)
-    p = np.where(chunk.labels[:, None, None] >= 0, p, -1)
-    means.append(np.stack([p[:, label == k].mean(axis=1) for k in present], axis=1))
-    labels.append(chunk.labels)
-  painted = np.full(label.shape, UNASSIGNED, np.int32)
-  if not means or not len(present):
-    return painted
-  best = np.concatenate(means).argmax(axis=0)
-  for k, name in zip(present, np.concatenate(labels)[best], strict=True):
-    painted[label == k] = name
-  return painted
 
 
 _COLUMNS = (

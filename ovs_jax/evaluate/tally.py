@@ -6,6 +6,7 @@ merged one is what a single process would have counted.
 
 import dataclasses
 import io
+import threading
 from collections.abc import Callable, Iterable, Mapping
 
 import jax
@@ -49,6 +50,7 @@ class Tally:
   images: dict[str, Int[np.ndarray, 'n 4']] = dataclasses.field(default_factory=dict)
 
   def __post_init__(self) -> None:
+    self._lock = threading.Lock()
     k = self.num_classes
     self.matrix = np.zeros((k + 1, k + 1), np.int64)
     self.bands = np.zeros((3, k), np.int64)
@@ -61,7 +63,7 @@ class Tally:
     *,
     boundary: bool = True,
   ) -> None:
-    """Counts an image.
+    """Counts an image; several threads may do so at once.
 
     Args:
       image_id: of the image, which is counted once.
@@ -77,18 +79,21 @@ class Tally:
         f'the prediction for {image_id} is {_size(prediction)} pixels, its label map '
         f'{_size(label)}; predictions must have the size of the label map'
       )
-    self._check_new(image_id)
     # Small types: memory is most of what counting takes.
     prediction, label = (compact(x, self.num_classes) for x in (prediction, label))
     matrix = count_pixels(prediction, label, self.num_classes)
-    self.matrix += matrix
+    bands = 0
     if boundary:
-      self.bands += compact_boundary_counts(prediction, label, self.num_classes)
+      bands = compact_boundary_counts(prediction, label, self.num_classes)
     labelled = matrix[:, :-1]
     true, predicted = labelled.sum(axis=0), labelled[:-1].sum(axis=1)
     k = np.flatnonzero(true + predicted)
     rows = np.stack([k, np.diag(labelled)[k], predicted[k], true[k]], axis=1)
-    self.images[image_id] = rows.astype(np.int64)
+    with self._lock:
+      self._check_new(image_id)
+      self.matrix += matrix
+      self.bands += bands
+      self.images[image_id] = rows.astype(np.int64)
 
   def merge(self, other: 'Tally') -> None:
     """Adds the counts of other images.

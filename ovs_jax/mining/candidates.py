@@ -42,76 +42,41 @@ class Candidates:
 def propose(
   model: ovseg.OvSegConfig,
   params: Params,
-  images: Sequence[UInt8[np.ndarray, '_ _ 3']],
-) -> list[Candidates]:
-  """Proposals for images of one size, at that size."""
-  encoded = _encode(model, params, jnp.asarray(np.stack(images)))
-  found = []
-  for i, image in enumerate(images):
-    masks, regions, boxes, valid = (
-      np.asarray(x[i])
-      for x in (encoded.masks, encoded.regions, encoded.boxes, encoded.valid)
-    )
-    binary = masks > model.region.threshold
-    areas = np.where(valid, binary.sum(axis=(1, 2)), 0)
-    found.append(Candidates(image, boxes, areas, regions, None, binary.__getitem__))
-  return found
-
-
-@functools.partial(jax.jit, static_argnums=0)
-def _encode(
-  model: ovseg.OvSegConfig, params: Params, images: UInt8[Array, 'b h w 3']
-) -> ovseg.Encoded:
-  return jax.lax.map(lambda image: ovseg.encode_image(model, params, image), images)
-
-
-def propose_each(
-  model: ovseg.OvSegConfig,
-  params: Sequence[Params],
-  images: Sequence[UInt8[np.ndarray, '_ _ 3']],
+  image: UInt8[np.ndarray, 'h w 3'],
   *,
   shortest: int,
   longest: int,
-) -> list[Candidates]:
-  """Proposals for photos of any size, resized as for prediction.
+) -> Candidates:
+  """Proposals for a photo, made where the parameters lie.
 
   Args:
     model: see `OvSegConfig`.
-    params: a copy on every device; images go to them in turns.
-    images: RGB; the candidates hold them resized.
-    shortest: side that they are resized to.
+    params: of the model, on one device.
+    image: RGB; the candidates hold it resized.
+    shortest: side that it is resized to, as for prediction; 0 leaves it as it is, a
+      size of its own to compile for.
     longest: limit of the other side.
   """
-  small = [resize_shortest(x, shortest=shortest, longest=longest) for x in images]
-  running = []
-  for i, image in enumerate(small):
-    padded = np.asarray(ovseg.pad_to_bucket(jnp.asarray(image)))
-    size = np.array(image.shape[:2], np.int32)
-    running.append(_propose_one(model, params[i % len(params)], padded, size))
-  found = []
-  for image, (binary, areas, boxes, regions) in zip(small, running, strict=True):
-    found.append(
-      Candidates(
-        image,
-        np.asarray(boxes),
-        np.asarray(areas),
-        np.asarray(regions),
-        None,
-        functools.partial(_mask, binary, image.shape[:2]),
-      )
-    )
-  return found
+  padded, size = image, None
+  if shortest:
+    image = resize_shortest(image, shortest=shortest, longest=longest)
+    padded, size = ovseg.pad_to_bucket(image), np.array(image.shape[:2], np.int32)
+  binary, *found = _propose(model, params, padded, size)
+  areas, boxes, regions = (np.asarray(x) for x in found)
+  mask = functools.partial(_mask, binary, image.shape[:2])
+  return Candidates(image, boxes, areas, regions, None, mask)
 
 
 @functools.partial(jax.jit, static_argnums=0)
-def _propose_one(
+def _propose(
   model: ovseg.OvSegConfig,
   params: Params,
   image: Num[Array, 'h w 3'],
-  size: Int[Array, '2'],
+  size: Int[Array, '2'] | None,
 ) -> tuple[
   Bool[Array, 'q h w'], Int[Array, 'q'], Int[Array, 'q 4'], Float[Array, 'q d']
 ]:
+  """Returns the masks, and of each its area, box and embedding."""
   encoded = ovseg.encode_image(model, params, image, size)
   binary = encoded.masks > model.region.threshold
   areas = jnp.where(encoded.valid, jnp.sum(binary, axis=(1, 2)), 0)

@@ -15,6 +15,7 @@ import numpy as np
 from PIL import Image
 
 from ovs_jax.core.files import Place, atomic_path
+from ovs_jax.core.preemption import pause
 from ovs_jax.core.types import UInt8
 
 Pair = dict[str, Any]
@@ -53,13 +54,17 @@ def chunk_path(folder: Place, index: int) -> Place:
   return folder / f'{index:06d}.npz'
 
 
+def compress(pair: Pair) -> Pair:
+  """Returns a pair with its image and mask as PNG, which takes most of writing it."""
+  return {**pair, 'image': _png(pair['image']), 'mask': _png(pair['mask'][..., 0])}
+
+
 def write_chunk(path: Place, found: Sequence[Pair], notes: Notes) -> None:
-  """Writes the pairs of a chunk; images become PNG."""
+  """Writes the pairs of a chunk, each from `compress`."""
   arrays: dict[str, np.ndarray] = {}
   table = []
   for i, pair in enumerate(found):
-    arrays[f'image_{i}'] = _png(pair['image'])
-    arrays[f'mask_{i}'] = _png(pair['mask'][..., 0])
+    arrays |= {f'{name}_{i}': pair[name] for name in ('image', 'mask')}
     row = {name: pair[name] for name in ('noun', 'image_id')}
     row |= {name: float(pair[name]) for name in _NUMBERS}
     table.append({**row, 'box': pair['box'].tolist(), 'area': int(pair['area'])})
@@ -77,9 +82,14 @@ def read_tables(folder: Place, count: int) -> Iterator[tuple[list[Pair], Notes]]
 
 
 def read_pairs(folder: Place, count: int, keep: Sequence[bool]) -> Iterator[Pair]:
-  """Yields the pairs that `keep` marks, in order, as `data.pairs.write` takes them."""
+  """Yields the pairs that `keep` marks, in order, as `data.pairs.write` takes them.
+
+  Raises:
+    Stopped: SIGTERM came.
+  """
   marks = iter(keep)
   for i in range(count):
+    pause(f'all {count} chunks are mined; the pairs will be written anew')
     with chunk_path(folder, i).open('rb') as file, np.load(file) as chunk:
       rows = json.loads(str(chunk['table']))['pairs']
       for k, row in enumerate(rows):

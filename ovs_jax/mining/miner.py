@@ -1,18 +1,20 @@
 """From images, captions and masks to mask-noun pairs (OVSeg, section 3.3)."""
 
+import dataclasses
 import functools
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from concurrent import futures
 from typing import Any
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 
 from ovs_jax.core.checkpoint import load_config, load_model
 from ovs_jax.core.images import resize_shortest
 from ovs_jax.core.lookup import lookup
 from ovs_jax.core.types import Float, Num
+from ovs_jax.core.workers import Workers
 from ovs_jax.data import DATASETS, load_names
+from ovs_jax.data.records import Broken
 from ovs_jax.mining import candidates
 from ovs_jax.mining.assign import SCORES, assign, cosine, rank
 from ovs_jax.mining.candidates import Candidates
@@ -27,8 +29,25 @@ MASKS = ('proposals', 'truth')
 NOUNS = ('captions', 'classes')
 
 
+Started = list[futures.Future[tuple[list[Pair], Notes]]]  # one an image
+
+
+def _as_it_is(value: Any) -> Any:
+  return value
+
+
+def finish(started: Started) -> tuple[list[Pair], Notes]:
+  """Waits for a chunk; returns its pairs in order, and what was left out."""
+  found, notes = [], Notes()
+  for future in started:
+    pairs, part = future.result()
+    found += pairs
+    notes.add(part)
+  return found, notes
+
+
 class Miner:
-  """Finds the pairs of a few images at a time.
+  """Finds the pairs of images, on all devices of this host.
 
   Attributes:
     backend: what finds the nouns, and its version.
@@ -36,7 +55,11 @@ class Miner:
   """
 
   def __init__(
-    self, config: Any, captions: Mapping[str, Sequence[str]] | None = None
+    self,
+    config: Any,
+    captions: Mapping[str, Sequence[str]] | None = None,
+    *,
+    workers: Workers | None = None,
   ) -> None:
     """Loads an OVSeg whose CLIP is not adapted yet; for true masks a CLIP will do.
 
@@ -45,13 +68,20 @@ class Miner:
     Args:
       config: of the job.
       captions: by image id, in place of those of the data set.
+      workers: that share the images; None starts some.
 
     Raises:
       FileNotFoundError, ValueError: no checkpoint, or of another model; or settings
         that do not exist.
     """
     self.config = c = config.mining
-    for key, known in (('masks', MASKS), ('nouns', NOUNS), ('score', tuple(SCORES))):
+    self._workers = workers or Workers()
+    for key, known in (
+      ('masks', MASKS),
+      ('nouns', NOUNS),
+      ('score', tuple(SCORES)),
+      ('dtype', ('', *ovseg.DTYPES)),
+    ):
       lookup(dict.fromkeys(known), c[key], f'config.mining.{key}')
     self._template = config.text.train_template
     self._captions = captions
@@ -70,6 +100,8 @@ class Miner:
       self._names = load_names(config.dataset)
       self.backend = {'backend': 'classes', 'version': self._names.sha256}
     self._embedded: dict[str, Float[np.ndarray, 'd']] = {}
+    if c.nouns == 'classes' and not self._labelled:
+      self._embed(set(self._names.names))
 
   def _load(self, config: Any) -> None:
     checkpoint = self.config.checkpoint
@@ -80,12 +112,18 @@ class Miner:
     self.described = stored
     if kind == 'ovseg':
       self._model = ovseg.OvSegConfig.from_dict(stored)
-      self._clip, self._region = self._model.clip, self._model.region
-      self._params = jax.tree.map(jnp.asarray, params)
+      self._text, self._region = self._model.clip, self._model.region
+      if self.config.dtype:
+        self._model = self._model.computing_in(self.config.dtype)
+      self._clip = self._model.clip
     else:
-      self._clip = clip.ClipConfig(**stored['clip'])
+      self._text = clip.ClipConfig(**stored['clip'])
+      self._clip = dataclasses.replace(
+        self._text, dtype=self.config.dtype or self._text.dtype
+      )
       self._region = RegionConfig(size=self._clip.image_size, **config.region)
-      self._params = {'clip': jax.tree.map(jnp.asarray, params)}
+      params = {'clip': params}
+    self._params = self._workers.copies(params)
 
   def pairs(self, examples: Sequence[dict[str, Any]]) -> tuple[list[Pair], Notes]:
     """Returns one pair for each (image, noun) of the examples, and what was left out.
@@ -93,32 +131,64 @@ class Miner:
     Args:
       examples: decoded, with `image`, `image_id`, and what the settings ask for.
     """
-    notes = Notes(images=len(examples))
-    nouns = [self._nouns(example, notes) for example in examples]
-    if not self._labelled:
-      self._embed({noun for found in nouns for noun, _ in found})
-    found: list[Pair] = []
-    # Images of one size are one batch, whose size must not change: it is compiled for.
-    batched = self.config.masks == 'proposals' and not self.config.shortest
-    wanted = [i for i, some in enumerate(nouns) if some or batched]
-    masks = self._candidates([examples[i] for i in wanted])
-    for i, one in zip(wanted, masks, strict=True):
-      usable = one.areas >= max(self.config.min_area, 1)
-      notes.without_proposals += not usable.any()
-      chosen = self._choose(examples[i], nouns[i], one, usable)
-      image_id = examples[i]['image_id'].decode('utf-8')
-      found += [{**_cut(one, pair), 'image_id': image_id} for pair in chosen]
-    return found, notes
+    return finish(self.start(examples))
 
-  def _nouns(self, example: dict[str, Any], notes: Notes) -> list[tuple[str, int]]:
-    """The nouns of an image's captions, each with the first caption that has it."""
+  def start(
+    self,
+    records: Sequence[dict[str, Any]],
+    *,
+    before: Callable[[dict[str, Any]], dict[str, Any] | Broken] = _as_it_is,
+    after: Callable[[Pair], Pair] = _as_it_is,
+  ) -> Started:
+    """Starts the work on some images; `finish` waits for its results.
+
+    Args:
+      records: as `before` takes them, with the captions that the settings ask for.
+      before: makes examples of them, beside the devices.
+      after: what else is done to each pair, likewise.
+    """
+    read = [self._caption_nouns(record) for record in records]
+    if not self._labelled:
+      self._embed({noun for found, _ in read for noun, _ in found})
+    task = functools.partial(self._mine, before, after)
+    given = zip(records, read, strict=True)
+    return [self._workers.submit(task, (record, *x)) for record, x in given]
+
+  def _mine(
+    self,
+    before: Callable[[dict[str, Any]], dict[str, Any] | Broken],
+    after: Callable[[Pair], Pair],
+    place: int,
+    given: tuple[dict[str, Any], list[tuple[str, int]], Notes],
+  ) -> tuple[list[Pair], Notes]:
+    """The pairs of an image, whose masks are made on the device of that place."""
+    record, nouns, notes = given
+    example = before(record)
+    if isinstance(example, Broken):
+      return [], Notes(images=1, broken=[[example.image_id, example.problem]])
     if self._extractor is None:
       classes = [int(k) for k in np.unique(example['label']) if k != self._void]
-      return [(self._names.names[k], -1) for k in classes]
+      nouns = [(self._names.names[k], -1) for k in classes]
+    if not nouns:
+      return [], notes
+    one = self._candidates(place, example)
+    usable = one.areas >= max(self.config.min_area, 1)
+    notes.without_proposals += not usable.any()
+    image_id = example['image_id'].decode('utf-8')
+    chosen = self._choose(example, nouns, one, usable)
+    return [after({**_cut(one, pair), 'image_id': image_id}) for pair in chosen], notes
+
+  def _caption_nouns(
+    self, record: dict[str, Any]
+  ) -> tuple[list[tuple[str, int]], Notes]:
+    """The nouns of an image's captions, each with the first caption that has it."""
+    notes = Notes(images=1)
+    if self._extractor is None:
+      return [], notes
     if self._captions is None:
-      captions = [c.decode('utf-8') for c in example['captions']]
+      captions = [c.decode('utf-8') for c in record['captions']]
     else:
-      captions = list(self._captions.get(example['image_id'].decode('utf-8'), ()))
+      captions = list(self._captions.get(record['image_id'].decode('utf-8'), ()))
     captions = captions[: self.config.captions]
     notes.captions += len(captions)
     notes.without_captions += not captions
@@ -127,43 +197,24 @@ class Miner:
       for noun in nouns:
         first.setdefault(noun, index)
     notes.without_nouns += bool(captions) and not first
-    return list(first.items())
+    return list(first.items()), notes
 
-  def _candidates(self, examples: Sequence[dict[str, Any]]) -> list[Candidates]:
-    c = self.config
-    if not examples:
-      return []
-    images = [example['image'] for example in examples]
-    if c.masks == 'truth':
-      embed = None if self._labelled else self._embed_masks
-      labels = [example['label'] for example in examples]
-      if c.shortest:
-        images = [_resized(image, c) for image in images]
-        labels = [_like(x, image) for x, image in zip(labels, images, strict=True)]
-      return [
-        candidates.true_masks(image, label, void=self._void, embed=embed)
-        for image, label in zip(images, labels, strict=True)
-      ]
-    if not c.shortest:
-      return candidates.propose(self._model, self._params, images)
-    found: list[Candidates] = []
-    devices = self._copies
-    for start in range(0, len(images), len(devices)):
-      part = images[start : start + len(devices)]
-      found += candidates.propose_each(
-        self._model, devices, part, shortest=c.shortest, longest=c.longest
+  def _candidates(self, place: int, example: dict[str, Any]) -> Candidates:
+    c, image = self.config, example['image']
+    sides = {'shortest': c.shortest, 'longest': c.longest}
+    if c.masks == 'proposals':
+      return candidates.propose(self._model, self._params[place], image, **sides)
+    label = example['label']
+    if c.shortest:
+      image = resize_shortest(image, **sides)
+      label = _like(label, image)
+    embed = None
+    if not self._labelled:
+      clip_params = self._params[place]['clip']
+      embed = functools.partial(
+        candidates.embed_masks, self._clip, clip_params, self._region
       )
-    return found
-
-  @functools.cached_property
-  def _copies(self) -> list[Any]:
-    """The parameters on every device of this host."""
-    return [jax.device_put(self._params, device) for device in jax.local_devices()]
-
-  def _embed_masks(self, image: Any, masks: Any) -> Float[np.ndarray, 'q d']:
-    return candidates.embed_masks(
-      self._clip, self._params['clip'], self._region, image, masks
-    )
+    return candidates.true_masks(image, label, void=self._void, embed=embed)
 
   def similarities(
     self, example: dict[str, Any], nouns: Sequence[str], one: Candidates
@@ -205,12 +256,8 @@ class Miner:
     new = sorted(nouns - set(self._embedded))
     if new:
       prompts = fill(self._template, new)
-      rows = clip.encode_prompts(self._clip, self._params['clip'], prompts, tokenize)
+      rows = clip.encode_prompts(self._text, self._params[0]['clip'], prompts, tokenize)
       self._embedded.update(zip(new, rows, strict=True))
-
-
-def _resized(image: Any, config: Any) -> Any:
-  return resize_shortest(image, shortest=config.shortest, longest=config.longest)
 
 
 def _like(label: Num[np.ndarray, 'h w'], image: Any) -> Num[np.ndarray, '_ _']:

@@ -6,25 +6,27 @@ that are missing, and the data set is written when all are there.
 """
 
 import collections
+import functools
 import json
 import pathlib
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
 import numpy as np
 
-from ovs_jax.core import hosts
 from ovs_jax.core.files import Place, check_writable, clear_leftovers, place, remove
+from ovs_jax.core.preemption import apart, pause
 from ovs_jax.core.runlog import progress
+from ovs_jax.core.workers import Workers
 from ovs_jax.data import load_dataset, pairs
-from ovs_jax.data.records import Broken, decode_example, encoded_examples
+from ovs_jax.data.records import decode_example, encoded_examples
 from ovs_jax.data.shards import Shards
 from ovs_jax.mining import chunks, sheet
 from ovs_jax.mining.candidates import check_sources
 from ovs_jax.mining.chunks import Notes, Pair
-from ovs_jax.mining.miner import Miner
+from ovs_jax.mining.miner import Miner, Started, finish
 
 _EARLY = 64  # captions without any noun after which something must be wrong
 
@@ -39,6 +41,7 @@ def mine(config: Any, workdir: Place) -> dict[str, Any]:
     FileNotFoundError, ValueError: no checkpoint, or of another model; settings that the
       data set cannot serve; or no nouns, proposals or pairs.
     OSError: `workdir` cannot be written.
+    Stopped: SIGTERM came; the chunks that are there will not be mined again.
   """
   began = time.time()
   c = config.mining
@@ -48,43 +51,58 @@ def mine(config: Any, workdir: Place) -> dict[str, Any]:
   if pairs.is_written(workdir / 'pairs'):
     found = pairs.datasheet(workdir / 'pairs')
     return {**found, 'seconds': round(time.time() - began, 1)}
-  total = builder.info.splits[c.split].num_examples
   captions = read_captions(c.caption_file) if c.caption_file else None
-  miner = Miner(config, captions)
+  shards = Shards([builder], c.split)
   folder = workdir / 'chunks'
   folder.mkdir(parents=True, exist_ok=True)
-  count = -(-total // c.chunk)
-  _mine_chunks(config, builder, miner, folder, count)
-  hosts.barrier('all chunks are mined')
-  if _place()[0] == 0:
-    _finish(config, builder, miner, workdir, count)
-  hosts.barrier('the pairs are written')
+  count = -(-len(shards) // c.chunk)
+  with Workers() as workers:
+    miner = Miner(config, captions, workers=workers)
+    with apart(f'the chunks of {config.name}'):
+      _mine_chunks(config, shards, miner, folder, count)
+  with apart(f'writing the pairs of {config.name}'):
+    if _place()[0] == 0:
+      _finish(config, builder, miner, workdir, count)
   found = pairs.datasheet(workdir / 'pairs')
   return {**found, 'seconds': round(time.time() - began, 1)}
 
 
 def _mine_chunks(
-  config: Any, builder: Any, miner: Miner, folder: Place, count: int
+  config: Any, shards: Shards, miner: Miner, folder: Place, count: int
 ) -> None:
   """Mines this host's chunks that are not there."""
-  shards = Shards([builder], config.mining.split)
   host, hosts_in_all = _place()
+  paths = {i: chunks.chunk_path(folder, i) for i in range(host, count, hosts_in_all)}
+  missing = [i for i, path in paths.items() if not path.exists()]
+  mined = _mined(config, shards, miner, missing)
   seen = Notes()
-  for i in progress(range(count), total=count, title=f'{config.name}: mine'):
-    path = chunks.chunk_path(folder, i)
-    if i % hosts_in_all != host or path.exists():
-      continue
-    first = i * config.mining.chunk
-    last = min(first + config.mining.chunk, len(shards))
-    records = encoded_examples(shards, np.arange(first, last))
-    examples = [decode_example(shards, record) for record in records]
-    broken = [x for x in examples if isinstance(x, Broken)]
-    found, notes = miner.pairs([x for x in examples if not isinstance(x, Broken)])
-    notes.images += len(broken)
-    notes.broken = [[x.image_id, x.problem] for x in broken]
+  title = f'{config.name}: mine'
+  for i, found, notes in progress(mined, total=len(missing), title=title):
     seen.add(notes)
     _check_nouns(seen, miner, early=True)
-    chunks.write_chunk(path, found, notes)
+    chunks.write_chunk(paths[i], found, notes)
+    pause(f'{sum(p.exists() for p in paths.values())} of {len(paths)} chunks are mined')
+
+
+def _mined(
+  config: Any, shards: Shards, miner: Miner, indices: Sequence[int]
+) -> Iterator[tuple[int, list[Pair], Notes]]:
+  """Yields chunks in order; the next one is under way while one is waited for."""
+  running: collections.deque[tuple[int, Started]] = collections.deque()
+  for i in indices:
+    first = i * config.mining.chunk
+    last = min(first + config.mining.chunk, len(shards))
+    started = miner.start(
+      list(encoded_examples(shards, np.arange(first, last))),
+      before=functools.partial(decode_example, shards),
+      after=chunks.compress,
+    )
+    running.append((i, started))
+    if len(running) > 1:
+      before, started = running.popleft()
+      yield (before, *finish(started))
+  for i, started in running:
+    yield (i, *finish(started))
 
 
 def _place() -> tuple[int, int]:

@@ -1,5 +1,6 @@
 """CLIPSeg as a system: a mask for each name, or for those that CLIP chooses (CoSeg)."""
 
+import copy
 import dataclasses
 import functools
 from collections.abc import Iterator, Mapping, Sequence
@@ -83,6 +84,14 @@ class ClipSegSystem:
     self._keep_aspect = keep_aspect
     self._params = jax.tree.map(jnp.asarray, dict(params))
     self._rows: dict[tuple[tuple[str, ...], str], np.ndarray] = {}
+
+  def on(self, device: jax.Device) -> 'ClipSegSystem':
+    """Returns the same with its parameters on a device, where it then works."""
+    other = copy.copy(self)
+    other._params = jax.device_put(self._params, device)
+    if self.stage is not None:
+      other.stage = self.stage.on(device)
+    return other
 
   def embed(
     self, classes: Classes, *, templates: Any = None, synonyms: str = 'mean'

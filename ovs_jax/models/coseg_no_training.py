@@ -3,6 +3,7 @@
 CLIPSeg then segments each of them; see `models.clipseg_system`.
 """
 
+import copy
 import functools
 
 import jax
@@ -55,6 +56,12 @@ class LabelStage:
     self.templates = templates
     self.embedder = NameEmbedder(config, params, cache=text_cache)
     self._params = params
+
+  def on(self, device: jax.Device) -> 'LabelStage':
+    """Returns the same with its parameters on a device, where it then works."""
+    other = copy.copy(self)
+    other._params = jax.device_put(self._params, device)
+    return other
 
   def embed_image(self, image: UInt8[np.ndarray, 'h w 3']) -> Float[np.ndarray, 'd']:
     """Returns the L2-normalised embedding of the picture's centre."""

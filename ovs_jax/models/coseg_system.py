@@ -1,5 +1,6 @@
 """CoSeg as a system: slots with a token and a mask each; names only label the slots."""
 
+import copy
 import dataclasses
 import functools
 from collections.abc import Iterator
@@ -65,6 +66,12 @@ class CoSegSystem:
     self.template = template
     self._params = jax.tree.map(jnp.asarray, dict(params))
     self._embedder = NameEmbedder(config.clip, self._params['clip'], cache=text_cache)
+
+  def on(self, device: jax.Device) -> 'CoSegSystem':
+    """Returns the same with its parameters on a device, where it then works."""
+    other = copy.copy(self)
+    other._params = jax.device_put(self._params, device)
+    return other
 
   def embed(
     self, classes: Classes, *, templates: Any = None, synonyms: str = 'mean'

@@ -57,6 +57,9 @@ class System(Protocol):
 
   kind: str  # of its checkpoint
 
+  def on(self, device: Any) -> 'System':
+    """Returns the system with its parameters on a device, where it then works."""
+
   def embed(
     self, classes: Classes, *, templates: Any = None, synonyms: str = 'mean'
   ) -> Texts:

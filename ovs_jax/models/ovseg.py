@@ -6,8 +6,10 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from ovs_jax.core.flops import count_flops
+from ovs_jax.core.lookup import lookup
 from ovs_jax.core.types import Array, Bool, Float, Num, Params
 from ovs_jax.models.clip import Clip, ClipConfig
 from ovs_jax.models.content import bucket_size
@@ -26,6 +28,7 @@ from ovs_jax.ops.resize import resize_bilinear
 # chunk is filled up with crops that nobody wants.
 CROPS_AT_ONCE = {'cpu': 8}
 _CROPS_ELSEWHERE = 32
+DTYPES = ('float32', 'bfloat16')
 
 
 @dataclasses.dataclass(frozen=True)
@@ -70,6 +73,15 @@ class OvSegConfig:
     """Returns nested dicts for a checkpoint."""
     return dataclasses.asdict(self)
 
+  def computing_in(self, dtype: str) -> 'OvSegConfig':
+    """Returns the configuration with both networks in another precision of `DTYPES`."""
+    lookup(dict.fromkeys(DTYPES), dtype, 'dtype')
+    return dataclasses.replace(
+      self,
+      proposer=dataclasses.replace(self.proposer, dtype=dtype),
+      clip=dataclasses.replace(self.clip, dtype=dtype),
+    )
+
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
@@ -93,13 +105,21 @@ class Encoded:
   no_object: Float[Array, '*b 1 d']
 
 
-def pad_image(image: Num[Array, 'h w 3'], multiple: int) -> Float[Array, 'H W 3']:
-  """Pads right and bottom with the mean colour, which normalises to 0."""
+def pad_image(
+  image: Num[np.ndarray | Array, 'h w 3'], multiple: int
+) -> Float[np.ndarray, 'H W 3']:
+  """Pads right and bottom with the mean colour, which normalises to 0.
+
+  On the host: a device would do it behind all that it was given before, and compile it
+  for each new size.
+  """
   h, w = image.shape[:2]
   return _pad(image, (-(-h // multiple) * multiple, -(-w // multiple) * multiple))
 
 
-def pad_to_bucket(image: Num[Array, 'h w 3']) -> Float[Array, 'H W 3']:
+def pad_to_bucket(
+  image: Num[np.ndarray | Array, 'h w 3'],
+) -> Float[np.ndarray, 'H W 3']:
   """Pads like `pad_image`, but to one of few sizes (`models.content.SIDES`).
 
   What comes after the next multiple of 32 changes nothing in the image's part, as
@@ -108,10 +128,11 @@ def pad_to_bucket(image: Num[Array, 'h w 3']) -> Float[Array, 'H W 3']:
   return _pad(image, bucket_size(*image.shape[:2]))
 
 
-def _pad(image: Array, size: tuple[int, int]) -> Array:
-  mean = jnp.asarray(IMAGENET_MEAN, jnp.float32)
-  padded = jnp.broadcast_to(mean.reshape(1, 1, 3), (*size, 3))
-  return padded.at[: image.shape[0], : image.shape[1]].set(image.astype(jnp.float32))
+def _pad(image: np.ndarray | Array, size: tuple[int, int]) -> np.ndarray:
+  padded = np.empty((*size, 3), np.float32)
+  padded[...] = IMAGENET_MEAN
+  padded[: image.shape[0], : image.shape[1]] = image
+  return padded
 
 
 @jax.tree_util.register_dataclass

@@ -13,8 +13,10 @@ from PIL import Image
 
 from configs import common
 from ovs_jax.core.types import VOID
+from ovs_jax.core.workers import Workers
 from ovs_jax.data import load_dataset, pipeline
 from ovs_jax.evaluate import predictions, suite, suite_files, tally
+from ovs_jax.evaluate.counted import Counted
 from ovs_jax.evaluate.judges import SAVED, SavedJudge
 from ovs_jax.evaluate.suite import Target
 from ovs_jax.text import vocabulary
@@ -143,16 +145,20 @@ def test_all_files(
 
 @pytest.mark.parametrize('hosts', [1, 2, 3])
 def test_hosts_share_the_images(
-  config: Any, maps: Any, truth: dict[str, np.ndarray], hosts: int
+  config: Any,
+  maps: Any,
+  truth: dict[str, np.ndarray],
+  hosts: int,
+  tmp_path: pathlib.Path,
 ) -> None:
   blank(maps, sorted(truth)[0])
   (source,) = suite.load_sources(config, [Target.parse('scenes/smoke:val')])
   parts, seen = [], []
   for index in range(hosts):  # 16 images: with 3 hosts the last batch is ragged
     judge = SavedJudge(maps, NAMES, names_checked=True)
-    suite.count_images(
-      judge, source, title='', process_index=index, process_count=hosts
-    )
+    counted = Counted(tmp_path, index=index, count=hosts)
+    with Workers() as workers:
+      suite.count_images(judge, source, counted, title='', every=4, workers=workers)
     seen += judge.tallies[SAVED].images
     parts.append(tally.pack(judge.tallies, judge.sums))
   assert sorted(seen) == sorted(truth)  # each once
@@ -172,8 +178,9 @@ def test_a_host_that_left_images_out_is_noticed(
 ) -> None:
   original = suite.count_images
 
-  def half(*args: Any, **kwargs: Any) -> None:
-    original(*args, **kwargs, process_index=0, process_count=2)
+  def half(judge: Any, source: Any, counted: Counted, **more: Any) -> None:
+    counted.count = 2
+    original(judge, source, counted, **more)
 
   monkeypatch.setattr(suite, 'count_images', half)
   with pytest.raises(ValueError, match='8 images of scenes/smoke:val were counted'):

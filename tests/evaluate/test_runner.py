@@ -15,7 +15,7 @@ from configs import scenes
 from ovs_jax.core.checkpoint import save_model
 from ovs_jax.core.types import VOID
 from ovs_jax.data import load_dataset, load_names, pipeline
-from ovs_jax.evaluate import runner
+from ovs_jax.evaluate import counted, runner
 from ovs_jax.models import ovseg
 from ovs_jax.text import vocabulary
 
@@ -205,11 +205,11 @@ def test_two_hosts_count_what_one_does(
   for index in parts:
     be_host(monkeypatch, index)
     keep = parts[index].append
-    monkeypatch.setattr(runner.tally, 'gather', lambda p, keep=keep: keep(p) or [p])
+    monkeypatch.setattr(counted, 'gather', lambda p, keep=keep: keep(p) or [p])
     runner.evaluate(config, tmp_path / str(index))
   merged = iter(zip(*parts.values(), strict=True))
   be_host(monkeypatch, 0)
-  monkeypatch.setattr(runner.tally, 'gather', lambda part: next(merged))
+  monkeypatch.setattr(counted, 'gather', lambda part: next(merged))
   together = runner.evaluate(config, tmp_path / 'together')
   for scores in (alone, together):
     scores.pop('seconds')

@@ -9,6 +9,7 @@ import pytest
 
 from configs import common
 from ovs_jax.evaluate import systems
+from ovs_jax.evaluate.system_counts import count_image
 from ovs_jax.evaluate.systems import Tally, build_systems, centre_view, markdown
 from ovs_jax.models.labelled_masks import MaskChunk, Texts
 
@@ -28,6 +29,9 @@ class Known:
 
   kind: str = 'known'
   slots: bool = False
+
+  def on(self, device):
+    return self
 
   def embed(self, classes, *, templates=None, synonyms='mean'):
     return TEXTS
@@ -51,8 +55,8 @@ class Known:
 
 @pytest.mark.parametrize('slots', [False, True])
 def test_known_masks_get_known_scores(slots):
-  tally = Tally(K)
-  tally.add(IMAGE, TRUTH, Known(slots=slots), TEXTS, SETTINGS)
+  tally = Tally('known', 'standard', {})
+  tally.add(count_image(IMAGE, TRUTH, Known(slots=slots), TEXTS, SETTINGS), 0, 1)
   report = tally.report({}, many=3, resamples=10)
   assert set(report['methods']) == {
     'A',
@@ -105,8 +109,8 @@ def test_mistakes():
 
 
 def test_a_table_is_written():
-  tally = Tally(K)
-  tally.add(IMAGE, TRUTH, Known(), TEXTS, SETTINGS)
+  tally = Tally('known', 'standard', {})
+  tally.add(count_image(IMAGE, TRUTH, Known(), TEXTS, SETTINGS), 0, 1)
   report = {
     'images': 1,
     'dataset': 'scenes/smoke:val',

@@ -14,7 +14,7 @@ from ovs_jax.data import pairs, pipeline
 
 TESTS = pathlib.Path(__file__).parents[1]
 # The job of test_run.py in a process of its own, whose networks cost nothing. It kills
-# itself at a call of that number: before a chunk, amid the file of a chunk, or amid the
+# itself at a call of that number: amid a chunk, amid the file of a chunk, or amid the
 # data set.
 JOB = """
 import os, pathlib, signal, sys
@@ -32,9 +32,9 @@ def passing(name):
     if not left:
       os.kill(os.getpid(), signal.SIGKILL)
 
-def encode(*args):
-  passing('chunk')
-  return test_run.encode(*args)
+def propose(*args):
+  passing('image')
+  return test_run.propose(*args)
 
 def savez(file, savez=chunks.np.savez, **arrays):
   savez(file, **arrays)
@@ -47,7 +47,7 @@ def pair(*args, pair=chunks._pair):
   passing('data set')
   return pair(*args)
 
-candidates._encode, miner.clip.encode_prompts = encode, test_run.embed
+candidates._propose, miner.clip.encode_prompts = propose, test_run.embed
 chunks.np.savez, chunks._pair = savez, pair
 config = scenes.mine({model!r})
 config.dataset.update(variant='smoke', data_dir={data!r})
@@ -79,7 +79,7 @@ def test_kill_nine_loses_and_doubles_nothing(
   assert run('whole') == 0
   chunks = tmp_path / 'killed' / 'chunks'
   for moment, number, finished in (
-    ('chunk', 2, 1),
+    ('image', 12, 1),
     ('file', 3, 3),
     ('data set', 20, 8),
   ):
