@@ -67,15 +67,8 @@ def evaluate(config: Any, workdir: Place) -> Scores:
   model, params = add_to_ovseg(
     ovseg.OvSegConfig.from_dict(stored), params, config.init.prompts
   )
-  text = embed_names(model.clip, params['clip'], names.names, config.text.templates)
   settings = tuple((m.classifier, float(m.weight)) for m in config.eval.methods)
-  texts = {0: text}
-  for count in config.eval.distractors:
-    more = distractors(names.names, count)
-    more = embed_names(model.clip, params['clip'], more, config.text.templates)
-    texts[count] = np.concatenate([text, more])
-  if 'unseen' in names.splits:
-    texts[_SEEN_MASK] = np.array([split == 'seen' for split in names.splits])
+  texts = _embedded(config, model, params, names)
   if config.eval.dtype:  # of what sees images; names are embedded by now
     model = model.computing_in(config.eval.dtype)
   counted = Counted(workdir, index=jax.process_index(), count=jax.process_count())
@@ -106,6 +99,21 @@ def evaluate(config: Any, workdir: Place) -> Scores:
     write_json(workdir / 'scores.json', scores)
   counted.clear()
   return scores
+
+
+def _embedded(
+  config: Any, model: ovseg.OvSegConfig, params: Params, names: vocabulary.Vocabulary
+) -> dict[int, np.ndarray]:
+  """Embeddings of the classes, and so many irrelevant names after them, by number."""
+  text = embed_names(model.clip, params['clip'], names.names, config.text.templates)
+  texts = {0: text}
+  for count in config.eval.distractors:
+    more = distractors(names.names, count)
+    more = embed_names(model.clip, params['clip'], more, config.text.templates)
+    texts[count] = np.concatenate([text, more])
+  if 'unseen' in names.splits:
+    texts[_SEEN_MASK] = np.array([split == 'seen' for split in names.splits])
+  return texts
 
 
 def method_name(classifier: str, weight: float) -> str:

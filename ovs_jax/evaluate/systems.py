@@ -7,7 +7,7 @@ masks; every merging rule, both bounds and the recall of the labels follow from 
 import itertools
 import json
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -111,44 +111,25 @@ def _count(
 ) -> int:
   """Counts this host's images under every system and protocol; returns all' number."""
   settings = config.systems
-  classes = Classes(names, tuple((name,) for name in names))
-  texts = {name: system.embed(classes) for name, system in systems.items()}
-  crowds = {
-    name: {n: system.embed(_among_others(names, n)) for n in settings.distractors}
-    for name, system in systems.items()
-    if name != ALL_NAMES  # which would decode each of them
-  }
   total = builder.info.splits[settings.split].num_examples
   total = min(total, settings.images) if settings.images else total
+
+  def image_of(step: int) -> int:
+    return counted.index + counted.count * step
+
+  def add(found: list[tuple[Any, ...]]) -> None:
+    for name, protocol, counts in found:
+      tally = Tally(name, protocol, counted.sums)
+      tally.add(counts, image_of(counted.steps), total)
+
   with Workers() as workers:
-
-    def image_of(step: int) -> int:
-      return counted.index + counted.count * step
-
-    copies = [
-      {name: system.on(device) for name, system in systems.items()}
-      for device in workers.devices
-    ]
+    look = _looker(settings, systems, names, workers)
 
     def work(place: int, given: tuple[int, Arrays]) -> list[tuple[Any, ...]]:
       step, batch = given
       if not batch['example_valid'][0] or image_of(step) >= total:
         return []
-      image, label = batch['image'][0], batch['label'][0].astype(np.int32)
-      found = []
-      for name, protocol in itertools.product(systems, settings.protocols):
-        paper = protocol == 'paper'
-        seen = centre_view(image, label, settings.side) if paper else (image, label)
-        crowd = {} if paper else crowds.get(name, {})
-        system = copies[place][name]
-        counts = count_image(*seen, system, texts[name], settings, crowd)
-        found.append((name, protocol, counts))
-      return found
-
-    def add(found: list[tuple[Any, ...]]) -> None:
-      for name, protocol, counts in found:
-        tally = Tally(name, protocol, counted.sums)
-        tally.add(counts, image_of(counted.steps), total)
+      return look(place, batch['image'][0], batch['label'][0].astype(np.int32))
 
     batches = eval_batches(
       builder,
@@ -169,6 +150,41 @@ def _count(
       title=f'{config.name}: evaluate',
     )
   return total
+
+
+def _looker(
+  settings: Any,
+  systems: Mapping[str, System],
+  names: tuple[str, ...],
+  workers: Workers,
+) -> Callable[..., list[tuple[Any, ...]]]:
+  """Returns what counts an image on the device of a place, by system and protocol."""
+  classes = Classes(names, tuple((name,) for name in names))
+  texts = {name: system.embed(classes) for name, system in systems.items()}
+  crowds = {
+    name: {n: system.embed(_among_others(names, n)) for n in settings.distractors}
+    for name, system in systems.items()
+    if name != ALL_NAMES  # which would decode each of them
+  }
+  copies = [
+    {name: system.on(device) for name, system in systems.items()}
+    for device in workers.devices
+  ]
+
+  def look(
+    place: int, image: UInt8[np.ndarray, 'h w 3'], label: Num[np.ndarray, 'h w']
+  ) -> list[tuple[Any, ...]]:
+    found = []
+    for name, protocol in itertools.product(systems, settings.protocols):
+      paper = protocol == 'paper'
+      seen = centre_view(image, label, settings.side) if paper else (image, label)
+      crowd = {} if paper else crowds.get(name, {})
+      system = copies[place][name]
+      counts = count_image(*seen, system, texts[name], settings, crowd)
+      found.append((name, protocol, counts))
+    return found
+
+  return look
 
 
 def _among_others(names: tuple[str, ...], count: int) -> Classes:
