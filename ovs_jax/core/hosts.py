@@ -77,6 +77,11 @@ def join(*, timeout: int = 300) -> None:
       f'--multihost found no cluster ({error}); start with a script of launch/, or set '
       f'{", ".join(_PLACE)}'
     ) from error
+  _check_gpus(gpus)
+
+
+def _check_gpus(gpus: list[int]) -> None:
+  """Raises ValueError if JAX does not use these GPUs of this task, if there are any."""
   if gpus and jax.local_device_count() != len(gpus):
     give_up()
     kind = jax.local_devices()[0].platform
