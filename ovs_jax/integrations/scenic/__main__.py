@@ -3,7 +3,6 @@
 The counterpart of `scenic.main`, whose models and trainers need more than is there.
 """
 
-import pathlib
 from typing import Any
 
 import jax
@@ -11,6 +10,7 @@ from flax import jax_utils
 from flax.training import checkpoints
 
 from ovs_jax.core.checkpoint import save_model
+from ovs_jax.core.files import Place, place
 from ovs_jax.core.tree import flatten, unflatten
 from ovs_jax.integrations.scenic import model_class, register
 from ovs_jax.integrations.scenic.checkout import load
@@ -43,10 +43,10 @@ def main(rng: Any, config: Any, workdir: str, writer: Any) -> None:
     workdir=workdir,
     writer=writer,
   )
-  export(dataset.meta_data['recipe'], state, pathlib.Path(workdir, 'model'))
+  export(dataset.meta_data['recipe'], state, place(workdir) / 'model')
 
 
-def export(held: Held, state: Any, directory: pathlib.Path) -> None:
+def export(held: Held, state: Any, directory: Place) -> None:
   """Writes what the recipe's checkpoints hold, for our other commands."""
   if jax.process_index():
     return
