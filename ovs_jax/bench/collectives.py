@@ -18,16 +18,38 @@ _KINDS = (
 _HEADER = re.compile(r'^(ENTRY )?%?([\w.\-]+) .*\{$')
 _INSTRUCTION = re.compile(r'^\s+(?:ROOT )?%?[\w.\-]+ = (.*?) ([\w\-]+)\(')
 _SHAPE = re.compile(r'(\w+)\[([\d,]*)\]')
-_CALLED = re.compile(r'(body|calls|to_apply|branch_computations)=\{?([%\w.\-, ]+)\}?')
+_CALLED = re.compile(
+  r'(body|condition|calls|to_apply|branch_computations)=(\{[^}]*\}|[%\w.\-]+)'
+)
+_NAME = re.compile(r'op_name="([^"]*)"')
 _TURNS = re.compile(r'known_trip_count[^}]*?"n":"(\d+)"')
 
 
 @dataclasses.dataclass
 class _Computation:
-  """Own traffic by kind, and (computation, times) for those that it calls."""
+  """Own traffic by kind, (computation, times) for those that it calls, and loops."""
 
   sent: collections.Counter = dataclasses.field(default_factory=collections.Counter)
+  count: int = 0  # of collectives
   called: list[tuple[str, int]] = dataclasses.field(default_factory=list)
+  loops: list[tuple[str, int | None, list[str]]] = dataclasses.field(
+    default_factory=list
+  )
+
+
+@dataclasses.dataclass(frozen=True)
+class Loop:
+  """A loop in which devices wait for each other.
+
+  Attributes:
+    name: where it comes from, as 'jit(step)/transpose(jvp(Model))/backbone/while'.
+    turns: how often it turns; None if that depends on the data.
+    collectives: of a turn, those of loops inside it counted once.
+  """
+
+  name: str
+  turns: int | None
+  collectives: int
 
 
 def traffic(hlo: str) -> dict[str, int]:
@@ -42,6 +64,36 @@ def traffic(hlo: str) -> dict[str, int]:
   Raises:
     ValueError: the text has no entry.
   """
+  computations, entry = _parse(hlo)
+  total: collections.Counter = collections.Counter()
+  for name, times in _walk(computations, entry, 1):
+    for kind, size in computations[name].sent.items():
+      total[kind] += size * times
+  return dict(total)
+
+
+def waiting_loops(hlo: str) -> list[Loop]:
+  """Returns the loops with collectives in their bodies or conditions.
+
+  Args:
+    hlo: see `traffic`.
+
+  Raises:
+    ValueError: the text has no entry.
+  """
+  computations, _ = _parse(hlo)
+  found = []
+  for computation in computations.values():
+    for name, turns, inside in computation.loops:
+      reached = {x for part in inside for x, _ in _walk(computations, part, 1)}
+      count = sum(computations[x].count for x in reached)
+      if count:
+        found.append(Loop(name, turns, count))
+  return found
+
+
+def _parse(hlo: str) -> tuple[dict[str, _Computation], str]:
+  """Returns all computations by name, and the name of the entry."""
   computations: dict[str, _Computation] = {}
   entry, current = '', _Computation()
   for line in hlo.splitlines():
@@ -53,11 +105,7 @@ def traffic(hlo: str) -> dict[str, int]:
       _read(line, current)
   if not entry:
     raise ValueError('this is not the text of an HLO module: it has no ENTRY')
-  total: collections.Counter = collections.Counter()
-  for name, times in _walk(computations, entry, 1):
-    for kind, size in computations[name].sent.items():
-      total[kind] += size * times
-  return dict(total)
+  return computations, entry
 
 
 def _read(line: str, computation: _Computation) -> None:
@@ -77,10 +125,15 @@ def _read(line: str, computation: _Computation) -> None:
     if operation == 'reduce-scatter' and (groups or listed):
       size *= int(groups[2]) if groups else listed[1].count(',') + 1
     computation.sent[operation] += size
-  turns = _TURNS.search(line)
-  for _, names in _CALLED.findall(line):
-    for name in names.split(','):
-      computation.called.append((name.strip(' %'), int(turns[1]) if turns else 1))
+    computation.count += 1
+  known = _TURNS.search(line)
+  turns = int(known[1]) if known else None
+  called = {kind: re.findall(r'[\w.\-]+', x) for kind, x in _CALLED.findall(line)}
+  computation.called += [(x, turns or 1) for names in called.values() for x in names]
+  if operation == 'while':
+    origin = _NAME.search(line)
+    inside = [*called['body'], *called['condition']]
+    computation.loops.append((origin[1] if origin else '', turns, inside))
 
 
 def _walk(

@@ -142,8 +142,11 @@ class WindowAttention(nn.Module):
       'relative_position_bias', _INIT, ((2 * self.window - 1) ** 2, self.heads)
     )
     bias = table[relative_index(self.window)].transpose(2, 0, 1)  # h n m
-    apart = jnp.where(together, 0.0, _BLOCKED)[:, None]
-    mixed = attend(q, k, v, bias=(bias[None] + apart)[None])
+    apart = jnp.where(together, 0.0, _BLOCKED)[None, :, None]
+    # For every window of every image: its gradient is then summed over both at once,
+    # and devices that share the images add up one window's instead of all windows'.
+    bias = jnp.broadcast_to(bias, (*x.shape[:2], *bias.shape))
+    mixed = attend(q, k, v, bias=bias + apart)
     out = linear(width, name='out', dtype=self.dtype, axis=(-2, -1), init=_INIT)
     return out(mixed)
 

@@ -62,13 +62,15 @@ def set_losses(
     the matched pairs and divided by the number of targets in the batch (at least 1).
   """
   b, q, k = logits.shape
-  rows = jnp.arange(b)[:, None]
-  # Padded targets are written to a query that does not exist, and dropped.
+  # Padded targets are written to a query that does not exist, and dropped. Row by row,
+  # and not by a list of rows: devices that share a batch then need no others' rows.
   slots = jnp.where(valid, queries, q)
-  classes = jnp.full((b, q), k - 1).at[rows, slots].set(labels, mode='drop')
+  put = jax.vmap(lambda own, at, what: own.at[at].set(what, mode='drop'))
+  classes = put(jnp.full((b, q), k - 1), slots, labels)
   weights = jnp.where(classes == k - 1, NO_OBJECT_WEIGHT, 1.0)
   ce = optax.softmax_cross_entropy_with_integer_labels(logits, classes)
-  matched = resize_bilinear(mask_logits[rows, queries], masks.shape[-2:])
+  matched = jnp.take_along_axis(mask_logits, queries[..., None, None], axis=1)
+  matched = resize_bilinear(matched, masks.shape[-2:])
   matched = matched.reshape(*matched.shape[:2], -1)  # b t n
   targets = masks.reshape(*masks.shape[:2], -1)
   count = jnp.maximum(jnp.sum(valid), 1)

@@ -127,19 +127,34 @@ def init_state(
     recipe, config, params, whole=whole if config.mesh.fsdp else None
   )
   part = split_params(params, trainable)[0]
-  everywhere = NamedSharding(mesh, PartitionSpec())
-
-  def placed(path: tuple[Any, ...], _: Any) -> NamedSharding:
-    """Moments live where their parameter does, counters everywhere."""
-    return part[path[-1].key].sharding if path[-1:] in keys else everywhere
-
-  keys = {(jax.tree_util.DictKey(name),) for name in part}
-  shapes = jax.eval_shape(optimizer.init, part)
-  shardings = jax.tree_util.tree_map_with_path(placed, shapes)
+  shapes = moment_shapes(optimizer, part, mesh)
+  placed = jax.tree.map(lambda x: x.sharding, shapes)
   # Committed to their devices from the start, or the second step compiles again.
-  moments = jax.jit(optimizer.init, out_shardings=shardings)(part)
+  moments = jax.jit(optimizer.init, out_shardings=placed)(part)
+  everywhere = NamedSharding(mesh, PartitionSpec())
   start = jax.device_put(jnp.zeros((), jnp.int32), everywhere)
   return TrainState(start, params, moments), step, trainable
+
+
+def moment_shapes(optimizer: Any, part: dict[str, Any], mesh: Mesh) -> Any:
+  """Returns the shapes of an optimizer's state, with their shardings.
+
+  Moments live where their parameter does, counters everywhere.
+
+  Args:
+    optimizer: optax's.
+    part: what it moves, arrays or shapes with their shardings.
+    mesh: theirs.
+  """
+  everywhere = NamedSharding(mesh, PartitionSpec())
+  keys = {(jax.tree_util.DictKey(name),) for name in part}
+
+  def placed(path: tuple[Any, ...], x: Any) -> jax.ShapeDtypeStruct:
+    where = part[path[-1].key].sharding if path[-1:] in keys else everywhere
+    return jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=where)
+
+  shapes = jax.eval_shape(optimizer.init, part)
+  return jax.tree_util.tree_map_with_path(placed, shapes)
 
 
 def jit_step(step: Step, state: TrainState) -> Any:

@@ -27,8 +27,8 @@ class TrainState:
 
 def split_params(
   params: Params, trainable: set[str]
-) -> tuple[dict[str, Array], dict[str, Array]]:
-  """Returns the trainable and the frozen leaves by path."""
+) -> tuple[dict[str, Any], dict[str, Any]]:
+  """Returns the trainable and the frozen leaves by path, arrays or shapes."""
   leaves = flatten(params)
   return (
     {path: x for path, x in leaves.items() if path in trainable},

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import pytest
 from jax.sharding import NamedSharding, PartitionSpec
 
-from ovs_jax.bench.collectives import traffic
+from ovs_jax.bench.collectives import Loop, traffic, waiting_loops
 from ovs_jax.core import sharding
 from ovs_jax.core.types import Array
 
@@ -24,9 +24,20 @@ HloModule step
   ROOT %r = f32[4,8]{1,0} all-reduce(%y), replica_groups={{0,1}}, to_apply=%add
 }
 
+%asks (q: (s32[], f32[4,8])) -> pred[] {
+  ROOT %r = pred[] all-reduce(%o), replica_groups={{0,1,2,3}}, to_apply=%any
+}
+
+%alone (q: (s32[], f32[4,8])) -> (s32[], f32[4,8]) {
+  ROOT %r = f32[4,8]{1,0} add(%y, %y)
+}
+
 ENTRY %main (p: f32[4,8]) -> f32[4,8] {
   %w = (s32[], f32[4,8]) while(%t), condition=%c, body=%body, \
 backend_config={"known_trip_count":{"n":"12"}}
+  %v = (s32[], f32[4,8]) while(%t), condition=%asks, body=%alone, \
+metadata={op_name="jit(step)/search/while"}
+  %n = (s32[], f32[4,8]) while(%t), condition=%c, body=%alone
   %m = (f32[3]{0}, f32[5]{0}) all-reduce-start(%u, %v), to_apply=%add
   ROOT %s = f32[2]{0} reduce-scatter(%z), replica_groups=[2,4]<=[8], to_apply=%add
 }
@@ -36,9 +47,16 @@ backend_config={"known_trip_count":{"n":"12"}}
 def test_loops_tuples_and_types_are_counted() -> None:
   assert traffic(HLO) == {
     'all-gather': 12 * 16 * 8 * 2,
-    'all-reduce': 12 * 4 * 8 * 4 + (3 + 5) * 4,
+    'all-reduce': 12 * 4 * 8 * 4 + (3 + 5) * 4 + 1,
     'reduce-scatter': 2 * 4 * 4,
   }
+
+
+def test_loops_that_wait_are_told() -> None:
+  assert waiting_loops(HLO) == [
+    Loop('', turns=12, collectives=2),
+    Loop('jit(step)/search/while', turns=None, collectives=1),
+  ]
 
 
 def test_other_texts_are_refused() -> None:
