@@ -143,21 +143,19 @@ def _crops(recipe: Any, size: int, key: Array) -> Batch:
 
 
 def _targets(recipe: Any, size: int, key: Array) -> Batch:
-  """Masks are rectangles, a quarter of them padding."""
+  """Targets are bands of a label map, a quarter of them padding."""
   c = recipe.config.train
   side = c.crop or SIZE
-  keys = jax.random.split(key, 3)
-  corner = jax.random.randint(keys[1], (size, c.max_targets, 2, 1), 0, side // 2)
-  place = jnp.arange(side).reshape(1, 1, 1, side)
-  inside = (place >= corner) & (place < corner + side // 2)  # b t 2 side
-  valid = jnp.arange(c.max_targets) < max(1, 3 * c.max_targets // 4)
+  keys = jax.random.split(key)
+  ids = jnp.arange(c.max_targets)
+  bands = jnp.arange(side) * c.max_targets // side
+  shape = (size, c.max_targets)
   return {
     'image': draw_pictures(keys[0], size, side),
-    'masks': inside[:, :, 0, :, None] & inside[:, :, 1, None, :],
-    'classes': jax.random.randint(
-      keys[2], (size, c.max_targets), 0, len(recipe.seen), jnp.int32
-    ),
-    'valid': jnp.broadcast_to(valid, (size, c.max_targets)),
+    'label': jnp.broadcast_to(bands, (size, side, side)).astype(jnp.uint8),
+    'ids': jnp.broadcast_to(ids, shape),
+    'classes': jax.random.randint(keys[1], shape, 0, len(recipe.seen), jnp.int32),
+    'valid': jnp.broadcast_to(ids < max(1, 3 * c.max_targets // 4), shape),
   }
 
 

@@ -88,8 +88,8 @@ PIPELINES: dict[str, Pipeline] = {
       augment.colour_jitter,
       transforms.random_flip,
       augment.pad_square(size),
-      transforms.label_to_masks(_TARGETS),
-      transforms.keep('image', 'masks', 'classes', 'valid'),
+      transforms.label_targets(_TARGETS),
+      transforms.keep('image', 'label', 'ids', 'valid'),
     ),
   ),
   'clip': Pipeline(

@@ -107,31 +107,22 @@ def random_caption(example: Example) -> Example:
   return {**example, 'text': example['captions'][index]}
 
 
-def label_to_masks(max_targets: int) -> Transform:
-  """Turns `label` into one binary mask for each class in it (MaskFormer's targets).
+def label_targets(max_targets: int) -> Transform:
+  """Lists the classes in `label`, each of which is one of MaskFormer's targets.
 
-  Adds `masks` (t, h, w) bool, `classes` (t,) int32 and `valid` (t,) bool, padded to
-  `max_targets`; of more classes than that the lowest ids stay.
+  Adds `ids` (t,) int32 and `valid` (t,) bool, padded to `max_targets`; of more classes
+  than that the lowest ids stay. `ops.targets.target_masks` makes their masks.
   """
 
   def apply(example: Example) -> Example:
     label = tf.cast(example['label'], tf.int32)
     counts = tf.math.bincount(tf.reshape(label, (-1,)))
-    classes = tf.cast(tf.where(counts > 0)[:, 0], tf.int32)  # ascending
-    classes = tf.boolean_mask(classes, classes != VOID)[:max_targets]
-    count = tf.shape(classes)[0]
-    classes = tf.pad(classes, [[0, max_targets - count]], constant_values=-1)
-    classes.set_shape((max_targets,))
-    valid = tf.range(max_targets) < count
-    # In the type of the labels: -1 becomes void, which no valid target is.
-    known = tf.cast(classes, example['label'].dtype)
-    masks = (example['label'][None] == known[:, None, None]) & valid[:, None, None]
-    return {
-      **{name: value for name, value in example.items() if name != 'label'},
-      'masks': masks,
-      'classes': tf.maximum(classes, 0),
-      'valid': valid,
-    }
+    ids = tf.cast(tf.where(counts > 0)[:, 0], tf.int32)  # ascending
+    ids = tf.boolean_mask(ids, ids != VOID)[:max_targets]
+    count = tf.shape(ids)[0]
+    ids = tf.pad(ids, [[0, max_targets - count]])
+    ids.set_shape((max_targets,))
+    return {**example, 'ids': ids, 'valid': tf.range(max_targets) < count}
 
   return apply
 

@@ -199,8 +199,8 @@ def test_pipelines_yield_what_recipes_read(name: str, tmp_path: pathlib.Path) ->
     'regions': {'image': (2, 40, 40, 3), 'mask': (2, 40, 40), 'noun': (2,)},
     'proposer': {
       'image': (2, 40, 40, 3),
-      'masks': (2, 40, 40, 40),
-      'classes': (2, 40),
+      'label': (2, 40, 40),
+      'ids': (2, 40),
       'valid': (2, 40),
     },
     'clip': {'image': (2, 40, 40, 3), 'text': (2,)},

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import jax
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -9,6 +10,7 @@ from PIL import Image
 
 from ovs_jax.core.types import VOID
 from ovs_jax.data import augment, transforms
+from ovs_jax.ops.targets import target_masks
 
 RNG = np.random.default_rng(0)
 IMAGE = RNG.integers(0, 256, (20, 30, 3)).astype(np.uint8)
@@ -109,8 +111,10 @@ def test_padding_is_grey_void_and_a_negative_of_every_mask() -> None:
   np.testing.assert_array_equal(got['label'][:20, :30], LABEL)
   assert (got['image'][20:] == 128).all() and (got['image'][:, 30:] == 128).all()
   assert (got['label'][20:] == VOID).all() and (got['label'][:, 30:] == VOID).all()
-  both = transforms.chain([augment.pad_square(32), transforms.label_to_masks(6)])
-  masks = apply(both, example())['masks']
+  both = transforms.chain([augment.pad_square(32), transforms.label_targets(6)])
+  targets = apply(both, example())
+  given = [targets[name][None] for name in ('label', 'ids', 'valid')]
+  masks = np.asarray(jax.jit(target_masks)(*given))[0]
   assert masks.shape == (6, 32, 32) and masks[:5].sum() == 600
   assert not masks[:, 20:].any() and not masks[:, :, 30:].any()
 

@@ -127,28 +127,23 @@ def test_random_caption_draws_all() -> None:
   apply(transforms.random_caption, example(captions=captions))
 
 
-class TestLabelToMasks:
+class TestLabelTargets:
   LABEL = np.array([[5, 5, VOID], [2, 5, 0]], np.uint8)
 
-  def test_one_mask_per_class(self) -> None:
-    got = apply(transforms.label_to_masks(4), {'label': tf.constant(self.LABEL)})
-    assert got['classes'].tolist() == [0, 2, 5, 0]
+  def test_every_class_is_a_target(self) -> None:
+    got = apply(transforms.label_targets(4), {'label': tf.constant(self.LABEL)})
+    assert got['ids'].tolist() == [0, 2, 5, 0]
     assert got['valid'].tolist() == [True, True, True, False]
-    assert got['masks'].astype(int).tolist() == [
-      [[0, 0, 0], [0, 0, 1]],
-      [[0, 0, 0], [1, 0, 0]],
-      [[1, 1, 0], [0, 1, 0]],
-      [[0, 0, 0], [0, 0, 0]],
-    ]
+    np.testing.assert_array_equal(got['label'], self.LABEL)
 
   def test_the_lowest_ids_stay(self) -> None:
-    got = apply(transforms.label_to_masks(2), {'label': tf.constant(self.LABEL)})
-    assert got['classes'].tolist() == [0, 2] and got['valid'].all()
+    got = apply(transforms.label_targets(2), {'label': tf.constant(self.LABEL)})
+    assert got['ids'].tolist() == [0, 2] and got['valid'].all()
 
   def test_nothing_but_void(self) -> None:
     label = np.full((2, 2), VOID, np.uint8)
-    got = apply(transforms.label_to_masks(3), {'label': tf.constant(label)})
-    assert not got['valid'].any() and not got['masks'].any()
+    got = apply(transforms.label_targets(3), {'label': tf.constant(label)})
+    assert not got['valid'].any()
 
 
 class TestRegionCrop:

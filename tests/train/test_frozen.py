@@ -198,7 +198,8 @@ def gradients(config: Any, *counts: int) -> list[dict[str, Any]]:
   rng = np.random.default_rng(1)
   batch = {
     'image': jnp.asarray(rng.uniform(0, 255, (1, 32, 32, 3)), jnp.float32),
-    'masks': jnp.asarray(rng.uniform(size=(1, 3, 32, 32)) > 0.5),
+    'label': jnp.asarray(rng.integers(0, 4, (1, 32, 32)), jnp.uint8),
+    'ids': jnp.asarray([[0, 1, 3]]),
     'classes': jnp.asarray([[2, 0, 1]]),
   }
   text = jnp.eye(3, SMALL.embed_dim)

@@ -21,6 +21,7 @@ from ovs_jax.models.query_decoder import coverage, mean_blocks
 from ovs_jax.ops.ensemble import class_logits
 from ovs_jax.ops.losses import attention_loss, naming_loss, set_losses
 from ovs_jax.ops.matching import match
+from ovs_jax.ops.targets import target_masks
 from ovs_jax.train.state import draw_params
 
 
@@ -80,7 +81,11 @@ class Proposer:
     return drawn
 
   def batches(self, start: int) -> Iterator[Batch]:
-    """Yields `image` (b, h, w, 3) uint8 and the padded targets."""
+    """Yields `image` (b, h, w, 3) and `label` (b, h, w), and the padded targets.
+
+    These are `ids` (b, t) in the label map, `classes` (b, t) in the list of seen
+    classes, and `valid` (b, t).
+    """
     c = self.config
     _, builder = load_dataset(c.dataset)
     for batch in train_batches(
@@ -88,8 +93,8 @@ class Proposer:
       c.train.split,
       [
         *self._augmentation(),
-        transforms.label_to_masks(c.train.max_targets),
-        transforms.keep('image', 'masks', 'classes', 'valid'),
+        transforms.label_targets(c.train.max_targets),
+        transforms.keep('image', 'label', 'ids', 'valid'),
       ],
       batch_size=c.train.batch_size,
       seed=c.seed,
@@ -99,7 +104,7 @@ class Proposer:
       process_index=jax.process_index(),
       process_count=jax.process_count(),
     ):
-      yield {**batch, 'classes': self._row[batch['classes']]}
+      yield {**batch, 'classes': self._row[batch['ids']]}
 
   def _augmentation(self) -> list[transforms.Transform]:
     c = self.config.train
@@ -146,8 +151,8 @@ def deep_loss(
   Args:
     model: sizes of the proposer.
     params: its parameters.
-    batch: `image` (b, h, w, 3) 0..255, `masks` (b, t, h, w), `classes` (b, t) rows of
-      `text`, `valid` (b, t).
+    batch: `image` (b, h, w, 3) 0..255, `label` (b, h, w), and of the targets (b, t)
+      `ids` in it, `classes`, which are rows of `text`, and `valid`.
     key: of dropout.
     text: L2-normalised embeddings of the classes.
     weights: of `ce`, `mask` and `dice`; if they are all 0 the queries learn nothing.
@@ -156,7 +161,8 @@ def deep_loss(
     attention_weight: of `attention_loss`, which the matched queries get.
     mask_stride: pixels to a side of what masks are compared in.
   """
-  masks = mean_blocks(batch['masks'].astype(jnp.float32), mask_stride)
+  masks = target_masks(batch['label'], batch['ids'], batch['valid'])
+  masks = mean_blocks(masks.astype(jnp.float32), mask_stride)
   out, seen = MaskFormer(model).apply(
     {'params': params},
     batch['image'].astype(jnp.float32),
