@@ -8,8 +8,10 @@ results go (default: runs/<name of the config>).
 import json
 import pathlib
 import platform
+import signal
 import sys
 import traceback
+from types import FrameType
 from typing import Any
 
 import jax
@@ -188,8 +190,14 @@ def main(argv: list[str]) -> None:
   print(f'done: {workdir}')
 
 
+def _stop_at_once(number: int, frame: FrameType | None) -> None:
+  print('stopped before the work began; run the same command to go on', file=sys.stderr)
+  sys.exit(STOPPED_STATUS)
+
+
 def start() -> None:
   """Entry point; a missing --config is an error of use."""
+  signal.signal(signal.SIGTERM, _stop_at_once)  # until a run listens
   flags.mark_flag_as_required('config')
   sys.unraisablehook = skip_noise
   app.run(main)

@@ -61,7 +61,7 @@ def join(*, timeout: int = 300) -> None:
     }
     if index:
       _wait_for(place[_PLACE[0]], timeout)
-  gpus = _gpus_of_task()
+  gpus = [] if place else _gpus_of_task()
   if gpus and not os.environ.get('JAX_LOCAL_DEVICE_IDS'):
     # Else JAX gives a task of Slurm one GPU, that of its number on the node.
     settings['local_device_ids'] = gpus
@@ -97,14 +97,17 @@ def _gpus_of_task() -> list[int]:
   """The GPUs that Slurm gave this task, as CUDA numbers the visible ones.
 
   Returns:
-    Nothing outside of Slurm's tasks, and where it gave none.
+    Nothing outside of Slurm's tasks, where it gave none, and where JAX_PLATFORMS asks
+    for other devices.
 
   Raises:
     ValueError: the GPUs of the node are not shared out evenly over its tasks.
   """
   gpus = int(os.environ.get('SLURM_GPUS_ON_NODE') or 0)
   given = os.environ.get('SLURM_STEP_TASKS_PER_NODE')  # such as 8(x2),4
-  if not gpus or not given:
+  platforms = os.environ.get('JAX_PLATFORMS')
+  unwanted = platforms and not {'cuda', 'gpu', 'rocm'} & set(platforms.split(','))
+  if not gpus or not given or unwanted:
     return []
   tasks = [
     int(number)

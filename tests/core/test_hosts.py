@@ -109,7 +109,8 @@ class TestSlurm:
   def slurm(self, monkeypatch: pytest.MonkeyPatch) -> None:
     for name, value in SLURM.items():
       monkeypatch.setenv(name, value)
-    monkeypatch.delenv('JAX_LOCAL_DEVICE_IDS', raising=False)
+    for name in ('JAX_LOCAL_DEVICE_IDS', 'JAX_PLATFORMS'):
+      monkeypatch.delenv(name, raising=False)
     monkeypatch.setattr(jax, 'local_device_count', lambda: 8)
 
   def test_a_task_uses_all_gpus_of_its_node(
@@ -186,10 +187,17 @@ class TestSlurm:
     with pytest.raises(ValueError, match='3 tasks on this node for its 8 GPUs'):
       hosts.join()
 
-  def test_nodes_without_gpus_are_no_matter(
-    self, initialized: list[dict[str, object]], monkeypatch: pytest.MonkeyPatch
+  @pytest.mark.parametrize(
+    ('name', 'value'), [('SLURM_GPUS_ON_NODE', ''), ('JAX_PLATFORMS', 'cpu')]
+  )
+  def test_where_no_gpus_are_expected(
+    self,
+    name: str,
+    value: str,
+    initialized: list[dict[str, object]],
+    monkeypatch: pytest.MonkeyPatch,
   ) -> None:
-    monkeypatch.delenv('SLURM_GPUS_ON_NODE')
+    monkeypatch.setenv(name, value)
     monkeypatch.setattr(jax, 'local_device_count', lambda: 1)
     hosts.join()
     assert 'local_device_ids' not in initialized[0]

@@ -2,12 +2,32 @@
 
 import pathlib
 import signal
+import subprocess
+import sys
 import time
 
 import pytest
-from fake_checkout import Checkout
+from fake_checkout import ROOT, Checkout
 from test_processes import checkout as checkout  # noqa: F401 (a fixture)
 from test_processes import finish, start
+
+CONFIG = """
+import os, signal
+from configs import common
+
+def get_config(arg=''):
+  os.kill(os.getpid(), signal.SIGTERM)
+  return common.base('early', 'train')
+"""
+
+
+def test_a_notice_before_the_work_ends_it_too(tmp_path: pathlib.Path) -> None:
+  """Else a scheduler would not queue it again."""
+  (tmp_path / 'early.py').write_text(CONFIG)
+  command = [sys.executable, '-m', 'ovs_jax.main', f'--config={tmp_path}/early.py']
+  process = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+  said = 'stopped before the work began; run the same command to go on\n'
+  assert (process.returncode, process.stderr) == (75, said)
 
 
 @pytest.mark.slow
