@@ -20,7 +20,8 @@ see `model.check_config`. On several devices only the recipes `clip_pretrain` an
 `clip_regions` train, since the losses of the others are over the whole batch, of which
 Scenic gives each device a part. Recipes have no validation data. `scenic.main` itself
 does not know our model, and needs big_vision; other trainers that map a step over the
-axis `batch` and initialise with `input_shape` will do, others were not tried.
+axis `batch` and initialise with `input_shape` will do; others, and several processes,
+were not tried.
 """
 
 import functools
