@@ -294,4 +294,7 @@ def examples(builder: Any, split: str) -> Iterator[dict[str, Any]]:
   """Yields every example once, decoded, with lists of captions as they are."""
   shards = Shards([builder], split)
   data = shards.dataset(np.arange(len(shards)))
-  yield from iterate(data.map(chain([decoder(shards.features), decode])))
+  apply = chain([decoder(shards.features), decode])
+  yield from iterate(
+    data.map(apply, num_parallel_calls=parallel_calls(), deterministic=True)
+  )

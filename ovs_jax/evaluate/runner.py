@@ -248,7 +248,8 @@ def _accumulate(
         c.max_targets,
         c.proposer_side,
       )
-      return batch, jax.block_until_ready(found)
+      *counts, predictions = jax.block_until_ready(found)
+      return batch, (*counts, None if counted.steps else predictions)
 
     def add(result: tuple[Arrays, Any]) -> None:
       batch, (matrices, counts, predictions) = result

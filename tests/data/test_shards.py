@@ -1,5 +1,6 @@
 """Records by their position: the right ones, no others, and as many at once as can."""
 
+import ast
 import itertools
 import os
 import pathlib
@@ -183,3 +184,13 @@ def test_as_many_calls_as_cores(several: Any, monkeypatch: pytest.MonkeyPatch) -
     most[0] = 0
     list(itertools.islice(stream, 5))
     assert most[0] > 16
+
+
+def test_nothing_is_left_to_the_tuner() -> None:
+  """Every call of `map` in the package's data says how many examples it makes."""
+  for path in (pathlib.Path(pipeline.__file__).parent).glob('*.py'):
+    for node in ast.walk(ast.parse(path.read_text(encoding='utf-8'))):
+      assert getattr(node, 'attr', '') != 'AUTOTUNE', path
+      of_data = isinstance(node, ast.Call) and ast.unparse(node.func) == 'data.map'
+      if of_data:
+        assert 'num_parallel_calls=parallel_calls()' in ast.unparse(node), path
