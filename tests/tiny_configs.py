@@ -66,3 +66,30 @@ def prompt_tuning(data_dir: str, clip: str, pairs: str) -> ml_collections.Config
 def fine_tuning(data_dir: str, clip: str, pairs: str) -> ml_collections.ConfigDict:
   """Fine-tuning of the image tower."""
   return shrink(scenes.fine_tuning(clip, pairs), data_dir)
+
+
+def of_recipe(
+  name: str, data_dir: str, clip: str, pairs: str, *, heads: int
+) -> ml_collections.ConfigDict:
+  """Any recipe, by its name in `RECIPES`, with heads that can be split."""
+  if name == 'clip_pretrain':
+    config = pretraining(data_dir)
+  elif name == 'proposer':
+    config = proposer(data_dir, clip)
+    config.proposer.heads = heads
+  elif name == 'clip_regions':
+    config = fine_tuning(data_dir, clip, pairs)
+  elif name == 'coseg':
+    config = shrink(scenes.coseg_training(clip, 'prefix'), data_dir)
+    config.coseg.language.update(num_slots=4, encoder_layers=1, heads=heads, mlp=16)
+    config.coseg.decoder.update(
+      reduce_dim=16, heads=heads, mlp=16, extract=(0, 1), film_steps=(0,)
+    )
+    config.coseg.image_size = 16
+  else:
+    config = shrink(scenes.clipseg_training(clip), data_dir)
+    config.clipseg.decoder.update(reduce_dim=16, heads=heads, mlp=16, extract=(0, 1))
+    config.clipseg.decoder.film_steps = (0,)
+    config.clipseg.image_size = 16
+  config.clip.update(vision_heads=heads, text_heads=heads)
+  return config

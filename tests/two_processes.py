@@ -1,4 +1,4 @@
-"""A program in two processes that know of each other through `jax.distributed`."""
+"""A program in several processes that know of each other through `jax.distributed`."""
 
 import os
 import pathlib
@@ -7,20 +7,32 @@ import subprocess
 import sys
 
 ROOT = pathlib.Path(__file__).parents[1]
+_DEVICES = '--xla_force_host_platform_device_count'
 
 
 def run_both(program: str, *args: object) -> list[str]:
-  """Returns what the two processes printed; both must end well.
+  """Returns what two processes printed; both must end well; see `run_together`."""
+  return run_together(program, *args, count=2)
+
+
+def run_together(
+  program: str, *args: object, count: int, devices: int = 1
+) -> list[str]:
+  """Returns what the processes printed; all must end well.
 
   Args:
     program: Python code; sys.argv[1:] are the address of the first process, its own
       index, and `args`.
     args: see `program`.
+    count: of processes.
+    devices: that each of them simulates.
   """
   with socket.socket() as free:
     free.bind(('localhost', 0))
     address = f'localhost:{free.getsockname()[1]}'
-  environment = {**os.environ, 'JAX_PLATFORMS': 'cpu', 'XLA_FLAGS': ''}
+  # The last of the same flags counts.
+  flags = f'{os.environ["XLA_FLAGS"]} {_DEVICES}={devices}'
+  environment = {**os.environ, 'JAX_PLATFORMS': 'cpu', 'XLA_FLAGS': flags}
   started = [
     subprocess.Popen(
       [sys.executable, '-c', program, address, f'{i}', *map(str, args)],
@@ -30,8 +42,8 @@ def run_both(program: str, *args: object) -> list[str]:
       stderr=subprocess.STDOUT,
       text=True,
     )
-    for i in range(2)
+    for i in range(count)
   ]
-  said = [process.communicate(timeout=300)[0] for process in started]
-  assert [process.returncode for process in started] == [0, 0], said
+  said = [process.communicate(timeout=540)[0] for process in started]
+  assert [process.returncode for process in started] == [0] * count, said
   return said

@@ -62,7 +62,7 @@ class PlacedStep:
         f'a batch of {size} cannot be split over {parts} devices; set --batch to a '
         'multiple of the first number of --mesh'
       )
-    return sharding.shard_batch(self.mesh, arrays)
+    return sharding.shard_batch(self.mesh, arrays, size=size)
 
 
 def place_step(

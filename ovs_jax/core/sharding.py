@@ -7,10 +7,12 @@ from typing import Any
 
 import jax
 import numpy as np
+from jax.experimental import mesh_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from ovs_jax.core.lookup import lookup
 from ovs_jax.core.tree import flatten, match_rules, unflatten
+from ovs_jax.core.types import Int
 
 Axes = tuple[str | None, ...]
 
@@ -39,14 +41,18 @@ _FSDP_ELEMENTS = 2**16
 def make_mesh(data: int, model: int) -> Mesh:
   """Returns a (data, model) mesh over all devices.
 
+  Where they are of several slices (of a TPU, or nodes of GPUs), which a slower network
+  connects, `data` goes along the slices first, and `model` stays within each.
+
   Args:
     data: devices along the batch; -1 takes all that `model` leaves.
     model: devices along heads and hidden units.
 
   Raises:
-    ValueError: the product does not fit the devices.
+    ValueError: the product does not fit the devices, or `model` not a slice.
   """
-  count = jax.device_count()
+  devices = jax.devices()
+  count, slices = len(devices), _num_slices(devices)
   if data == -1:
     data = count // model
   if data * model != count:
@@ -54,8 +60,28 @@ def make_mesh(data: int, model: int) -> Mesh:
       f'a mesh of {data}x{model} devices does not fit the {count} that are here; '
       'change config.mesh.data and config.mesh.model'
     )
-  axes = (AxisType.Auto,) * 2
-  return jax.make_mesh((data, model), ('data', 'model'), axis_types=axes)
+  if count // slices % model:
+    raise ValueError(
+      f'config.mesh.model={model} does not divide the {count // slices} devices of '
+      f'each of the {slices} slices, and would go over the network between them; '
+      'change config.mesh.model'
+    )
+  if slices == 1:
+    grid = mesh_utils.create_device_mesh(
+      (data, model), devices, allow_split_physical_axes=True
+    )
+  else:
+    grid = mesh_utils.create_hybrid_device_mesh(
+      (data // slices, model), (slices, 1), devices, allow_split_physical_axes=True
+    )
+  return Mesh(grid, ('data', 'model'), axis_types=(AxisType.Auto,) * 2)
+
+
+def _num_slices(devices: Sequence[Any]) -> int:
+  # Some versions number the processes of a CPU as slices; they share its memory.
+  if devices[0].platform == 'cpu':
+    return 1
+  return len({getattr(device, 'slice_index', 0) for device in devices})
 
 
 def parameter_shardings(
@@ -127,27 +153,59 @@ def _split_largest(mesh: Mesh, shape: tuple[int, ...], axes: list[str | None]) -
     axes[max(free, key=lambda i: shape[i])] = 'data'
 
 
-def shard_batch(mesh: Mesh, batch: Mapping[str, np.ndarray]) -> dict[str, jax.Array]:
-  """Puts this process's part of a batch on the devices, split along axis 0."""
-  sharding = NamedSharding(mesh, PartitionSpec('data'))
+def own_rows(mesh: Mesh, batch_size: int) -> Int[np.ndarray, 'r']:
+  """Returns the rows of a global batch that this process supplies, in order.
+
+  They follow from where its devices lie along `data`: processes that have the same
+  places there supply the same rows, and a process may have rows that are apart.
+  """
+  taken = _by_rows(mesh).addressable_devices_indices_map((batch_size,))
+  return np.unique(np.concatenate([np.arange(batch_size)[i] for i in taken.values()]))
+
+
+def shard_batch(
+  mesh: Mesh, batch: Mapping[str, np.ndarray], *, size: int
+) -> dict[str, jax.Array]:
+  """Puts this process's rows of a batch on the devices, split along axis 0.
+
+  Args:
+    mesh: of axes `data` and `model`.
+    batch: arrays of the rows `own_rows(mesh, size)`.
+    size: rows of the global batch.
+
+  Raises:
+    ValueError: an array has another number of rows.
+  """
+  count = len(own_rows(mesh, size))
+  for name, value in batch.items():
+    if len(value) != count:
+      raise ValueError(
+        f'{name!r} of the batch has {len(value)} rows; the devices of this process '
+        f'take {count} of the {size}, see core.sharding.own_rows'
+      )
   return {
-    name: jax.make_array_from_process_local_data(sharding, value)
+    name: jax.make_array_from_process_local_data(
+      _by_rows(mesh), value, (size, *value.shape[1:])
+    )
     for name, value in batch.items()
   }
 
 
+def _by_rows(mesh: Mesh) -> NamedSharding:
+  return NamedSharding(mesh, PartitionSpec('data'))
+
+
 def check_batch(mesh: Mesh, batch_size: int, *, accumulate: int = 1) -> None:
-  """Raises ValueError if the batch cannot be split over mesh, hosts and turns."""
+  """Raises ValueError if the batch cannot be split over the mesh and turns."""
   if accumulate < 1:
     raise ValueError(f'config.train.accumulate is {accumulate}, expected at least 1')
-  shards: Sequence[int] = (mesh.shape['data'] * accumulate, jax.process_count())
-  for count in shards:
-    if batch_size % count:
-      raise ValueError(
-        f'batch_size {batch_size} is not a multiple of {count}, the devices along '
-        "the mesh's data axis (times config.train.accumulate) or the processes; change "
-        'config.train.batch_size'
-      )
+  count = mesh.shape['data'] * accumulate
+  if batch_size % count:
+    raise ValueError(
+      f'batch_size {batch_size} is not a multiple of {count}, the devices along '
+      "the mesh's data axis times config.train.accumulate; change "
+      'config.train.batch_size'
+    )
 
 
 def on_own_rows(

@@ -50,10 +50,9 @@ def weighted_batches(
   batch_size: int,
   seed: int,
   start: int,
-  process_index: int = 0,
-  process_count: int = 1,
+  rows: Int[np.ndarray, 'r'] | None = None,
 ) -> Iterator[pipeline.Arrays]:
-  """Yields this process's share of the batches of steps `start`, `start` + 1, ...
+  """Yields the batches of steps `start`, `start` + 1, ..., or some rows of each.
 
   Args:
     sources: builders with the same features, the nouns of their pairs in order, and
@@ -63,8 +62,7 @@ def weighted_batches(
     batch_size: of all processes together.
     seed: of shuffling, augmentation and how often pairs are shown.
     start: the first step; nothing is read for earlier ones.
-    process_index: of this process.
-    process_count: of processes; each decodes its part of every batch.
+    rows: of every batch that are made, and read, in order; None: all.
 
   Raises:
     ValueError: an epoch is shorter than a batch.
@@ -99,5 +97,5 @@ def weighted_batches(
     batch_size=batch_size,
     seed=seed,
     epoch=begun,
-    rows=pipeline.rows_of(batch_size, process_index, process_count),
+    rows=rows,
   )

@@ -19,7 +19,7 @@ from PIL import Image
 from ovs_jax.core.files import Path, local
 from ovs_jax.core.images import read_image
 from ovs_jax.core.masks import read_mask
-from ovs_jax.core.types import Bool, UInt8
+from ovs_jax.core.types import Bool, Int, UInt8
 
 COLUMNS = ('image', 'mask', 'phrase')
 _SHOWN = 8  # problems that an error lists
@@ -107,8 +107,7 @@ def table_batches(
   batch_size: int,
   seed: int,
   start: int,
-  process_index: int = 0,
-  process_count: int = 1,
+  rows: Int[np.ndarray, 'r'] | None = None,
 ) -> Iterator[dict[str, np.ndarray]]:
   """Yields `image` (b s s 3), `mask` (b s s) and `phrase` (b) for each step.
 
@@ -124,9 +123,8 @@ def table_batches(
     batch_size: of all processes together.
     seed: of order, crops and negatives.
     start: the first step.
-    process_index: of this process.
-    process_count: of processes; each reads its part of every batch, so that the batches
-      are the same on any number of them.
+    rows: of every batch that this process reads, in order; None: all. So the batches
+      are the same on any number of processes.
 
   Raises:
     ValueError: fewer examples than a batch, a file that cannot be read, or a mask of
@@ -138,14 +136,14 @@ def table_batches(
       f'the phrase table has {count} examples, fewer than one batch of {batch_size}; '
       'lower config.train.batch_size or add examples'
     )
-  per_epoch, local = count // batch_size, batch_size // process_count
+  per_epoch = count // batch_size
+  rows = np.arange(batch_size) if rows is None else rows
   step = start
   while True:
     epoch, place = divmod(step, per_epoch)
     order = np.random.default_rng([seed, epoch]).permutation(count)
-    first = place * batch_size + process_index * local
     examples = []
-    for i in order[first : first + local]:
+    for i in order[place * batch_size + rows]:
       rng = np.random.default_rng([seed, epoch, int(i), 1])
       examples.append(_example(table, int(i), size, crop, negative, rng))
     images, masks, phrases = zip(*examples, strict=True)

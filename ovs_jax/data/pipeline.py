@@ -75,10 +75,9 @@ def train_batches(
   start: int,
   companion: Sequence[Transform] = (),
   companions: int = 0,
-  process_index: int = 0,
-  process_count: int = 1,
+  rows: Int[np.ndarray, 'r'] | None = None,
 ) -> Iterator[Arrays]:
-  """Yields this process's share of the batches of steps `start`, `start` + 1, ...
+  """Yields the batches of steps `start`, `start` + 1, ..., or some rows of each.
 
   Args:
     builder: a prepared TFDS builder.
@@ -89,9 +88,7 @@ def train_batches(
     start: the first step; nothing is read for earlier ones.
     companion: transforms of the `companions`.
     companions: how many other examples come with each, as a tuple `others`.
-    process_index: of this process.
-    process_count: of processes; each decodes its part of every batch, so that the
-      batches are the same on any number of them.
+    rows: see `ordered_batches`.
 
   Raises:
     ValueError: the split has fewer examples than a batch.
@@ -121,14 +118,8 @@ def train_batches(
     batch_size=batch_size,
     seed=seed,
     epoch=begun,
-    rows=rows_of(batch_size, process_index, process_count),
+    rows=rows,
   )
-
-
-def rows_of(batch_size: int, index: int, count: int) -> Int[np.ndarray, 'r']:
-  """Returns the rows of a batch that one of `count` processes makes."""
-  local = batch_size // count
-  return np.arange(local * index, local * (index + 1))
 
 
 def generator(seed: int, epoch: int, turn: int) -> np.random.Generator:
@@ -146,7 +137,7 @@ def ordered_batches(
   batch_size: int,
   seed: int,
   epoch: int,
-  rows: Int[np.ndarray, 'r'],
+  rows: Int[np.ndarray, 'r'] | None,
 ) -> Iterator[Arrays]:
   """Yields some rows of the batches of epoch after epoch, without end.
 
@@ -160,8 +151,10 @@ def ordered_batches(
     batch_size: of all processes together.
     seed: of augmentation.
     epoch: the first one.
-    rows: of every batch that are made, and read, in order.
+    rows: of every batch that are made, and read, in order; None: all. So the batches
+      are the same on any number of processes.
   """
+  rows = np.arange(batch_size) if rows is None else rows
   read = [decoder(shards.features), decode]
   transform, of_companion = (chain([*read, *x]) for x in (transforms, companion))
   apply = _seeded(shards, transform, of_companion, companions)

@@ -2,7 +2,7 @@
 
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
@@ -229,8 +229,8 @@ def _run(
   if start >= c.steps:
     return {}
   keeping.start(start, state.params)
-  batches = recipe.batches(start)
-  batch = sharding.shard_batch(mesh, next(batches))
+  batches = global_batches(recipe, mesh, c.batch_size, start)
+  batch = next(batches)
   step_program = jit_step(step_function, state)
   with jax.set_mesh(mesh):
     traced = step_program.trace(state, batch)
@@ -246,7 +246,7 @@ def _run(
         trace.before(step)
         if step > start + 1:
           with log.timing('data'):
-            batch = sharding.shard_batch(mesh, next(batches))
+            batch = next(batches)
         state, values = run(state, batch)
         stop = preemption.reached() and step < c.steps
         last = stop or step == c.steps
@@ -263,6 +263,14 @@ def _run(
   finally:
     log.close()
   return metrics
+
+
+def global_batches(
+  recipe: Recipe, mesh: Mesh, size: int, start: int
+) -> Iterator[Batch]:
+  """Yields the batches from step `start` on, each on the devices of the mesh."""
+  for batch in recipe.batches(start, sharding.own_rows(mesh, size)):
+    yield sharding.shard_batch(mesh, batch, size=size)
 
 
 def _open_log(config: Any, workdir: Place, start: int, flops: dict[str, int]) -> RunLog:

@@ -83,11 +83,14 @@ class LabelledCrops:
 def _spread(params: Params, *arrays: np.ndarray) -> tuple[Any, ...]:
   """Splits arrays over the devices that hold the parameters, where that goes."""
   sharding = jax.tree.leaves(params)[0].sharding
-  alone = not isinstance(sharding, NamedSharding) or jax.process_count() > 1
+  alone = not isinstance(sharding, NamedSharding)
   if alone or len(arrays[0]) % sharding.mesh.shape['data']:
     return arrays
   split = NamedSharding(sharding.mesh, PartitionSpec('data'))
-  return tuple(jax.device_put(x, split) for x in arrays)
+  # Every process has all rows, and gives those that its devices take.
+  return tuple(
+    jax.make_array_from_callback(x.shape, split, x.__getitem__) for x in arrays
+  )
 
 
 @functools.partial(jax.jit, static_argnums=0)

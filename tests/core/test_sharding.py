@@ -5,6 +5,7 @@ import functools
 import math
 import re
 from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any
 
 import jax
@@ -171,7 +172,7 @@ class TestBatch:
   def test_is_split_along_its_first_axis(self) -> None:
     mesh = sharding.make_mesh(4, 2)
     x = np.arange(16).reshape(8, 2)
-    placed = sharding.shard_batch(mesh, {'x': x})['x']
+    placed = sharding.shard_batch(mesh, {'x': x}, size=8)['x']
     np.testing.assert_array_equal(placed, x)
     assert {s.data.shape for s in placed.addressable_shards} == {(2, 2)}
 
@@ -180,6 +181,103 @@ class TestBatch:
     sharding.check_batch(mesh, 12)
     with pytest.raises(ValueError, match='batch_size 10 is not a multiple of 4'):
       sharding.check_batch(mesh, 10)
+    with pytest.raises(ValueError, match="'x' of the batch has 4 rows; .* take 8 of"):
+      sharding.shard_batch(mesh, {'x': np.arange(4)}, size=8)
+
+
+class Device:
+  """Has what meshes ask of a device of a process, seen from one of them."""
+
+  def __init__(self, i: int, process: int, here: int, **more: Any) -> None:
+    self.id, self.process_index = i, process
+    self.platform, self.device_kind = 'gpu', 'of no kind'
+    self.client = SimpleNamespace(process_index=lambda: here)
+    self.__dict__.update(more)
+
+
+def pod(here: int, **more: Any) -> list[Device]:
+  """Eight TPU chips in a square of 4x2; two hosts with 2x2 chips each."""
+  kind = {'platform': 'tpu', 'device_kind': 'TPU v5 lite', 'core_on_chip': 0, **more}
+  places = [(x, y, 0) for y in range(2) for x in range(4)]
+  return [Device(i, p[0] // 2, here, coords=p, **kind) for i, p in enumerate(places)]
+
+
+class TestRows:
+  @pytest.mark.parametrize(
+    ('processes', 'devices', 'data', 'model', 'rows'),
+    [
+      (1, 4, 2, 2, [range(8)]),
+      (2, 1, 2, 1, [range(4), range(4, 8)]),
+      (2, 1, 1, 2, [range(8), range(8)]),
+      (2, 2, 2, 2, [range(4), range(4, 8)]),
+      (2, 2, 1, 4, [range(8), range(8)]),
+      (4, 1, 2, 2, [range(4), range(4), range(4, 8), range(4, 8)]),
+      (4, 2, 8, 1, [range(2 * i, 2 * i + 2) for i in range(4)]),
+      (4, 2, 2, 4, [range(4), range(4), range(4, 8), range(4, 8)]),
+      (2, 3, 2, 3, [range(4), range(4, 8)]),
+      # Nothing that a machine has; each still gives what its devices take.
+      (3, 2, 2, 3, [range(4), range(8), range(4, 8)]),
+    ],
+  )
+  def test_are_those_that_a_process_has_devices_for(
+    self,
+    processes: int,
+    devices: int,
+    data: int,
+    model: int,
+    rows: list[range],
+    monkeypatch: pytest.MonkeyPatch,
+  ) -> None:
+    for here in range(processes):
+      made = [Device(i, i // devices, here) for i in range(processes * devices)]
+      monkeypatch.setattr(jax, 'devices', lambda made=made: made)
+      mesh = sharding.make_mesh(data, model)
+      sharding.check_batch(mesh, 8)
+      assert sharding.own_rows(mesh, 8).tolist() == list(rows[here])
+
+  def test_may_be_apart(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    parts = []
+    for here in range(2):
+      monkeypatch.setattr(jax, 'devices', lambda here=here: pod(here))
+      parts.append(sharding.own_rows(sharding.make_mesh(-1, 1), 16).tolist())
+    # The ring goes out along one side and back along the other.
+    assert parts == [[*range(4), *range(12, 16)], [*range(4, 12)]]
+
+
+class TestSlices:
+  def nodes(self, monkeypatch: pytest.MonkeyPatch, platform: str = 'gpu') -> None:
+    """Two nodes of four GPUs each, which XLA numbers the other way round."""
+    made = [Device(i, i // 4, 0, platform=platform) for i in range(8)]
+    for device in made:
+      device.slice_index = 1 - device.process_index
+    monkeypatch.setattr(jax, 'devices', lambda: made)
+
+  @pytest.mark.parametrize(('data', 'model'), [(-1, 1), (4, 2), (2, 4)])
+  def test_data_goes_along_them_and_model_stays(
+    self, data: int, model: int, monkeypatch: pytest.MonkeyPatch
+  ) -> None:
+    self.nodes(monkeypatch)
+    mesh = sharding.make_mesh(data, model)
+    assert [device.id for device in mesh.devices.flat] == [4, 5, 6, 7, 0, 1, 2, 3]
+    assert mesh.shape == {'data': 8 // model, 'model': model}
+    assert sharding.own_rows(mesh, 8).tolist() == [4, 5, 6, 7]
+
+  def test_of_a_tpu(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    slices = [pod(0, slice_index=i) for i in range(2)]
+    monkeypatch.setattr(jax, 'devices', lambda: slices[1] + slices[0])
+    mesh = sharding.make_mesh(-1, 2)
+    assert mesh.shape == {'data': 8, 'model': 2}
+    numbers = [[device.slice_index for device in row] for row in mesh.devices]
+    assert numbers == [[0, 0]] * 4 + [[1, 1]] * 4
+
+  def test_model_does_not_go_beyond(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    self.nodes(monkeypatch)
+    with pytest.raises(ValueError, match='model=8 does not divide the 4 devices of ea'):
+      sharding.make_mesh(1, 8)
+
+  def test_processes_of_a_cpu_are_none(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    self.nodes(monkeypatch, 'cpu')
+    assert sharding.make_mesh(1, 8).shape == {'data': 1, 'model': 8}
 
 
 def test_a_mesh_gives_the_losses_and_gradients_of_one_device() -> None:
@@ -204,7 +302,7 @@ def test_a_mesh_gives_the_losses_and_gradients_of_one_device() -> None:
   expected_loss, expected = run(params, batch)
   mesh = sharding.make_mesh(4, 2)
   placed = jax.device_put(params, sharding.parameter_shardings(mesh, params))
-  loss, got = run(placed, sharding.shard_batch(mesh, batch))
+  loss, got = run(placed, sharding.shard_batch(mesh, batch, size=8))
   np.testing.assert_allclose(loss, expected_loss, rtol=1e-5)
   got, expected = flatten(got), flatten(expected)
   largest = max(float(jnp.max(jnp.abs(x))) for x in expected.values())

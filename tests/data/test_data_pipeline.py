@@ -56,15 +56,15 @@ class TestTraining:
     seeds = np.concatenate([batch['seed'] for batch in stream(builder, 6)])
     assert len(np.unique(seeds, axis=0)) == 60
 
-  def test_processes_share_without_overlap(self, builder: Any) -> None:
-    parts = [
-      ids(stream(builder, 4, batch_size=8, process_index=i, process_count=2))
-      for i in range(2)
-    ]
-    assert all(len(batch) == 4 for part in parts for batch in part)
-    seen = [set(sum(part, [])) for part in parts]
-    assert not seen[0] & seen[1]
-    assert len(seen[0] | seen[1]) == TOTAL
+  @pytest.mark.parametrize('rows', [[4, 5, 6, 7], [0, 1, 6], list(range(8))])
+  def test_rows_are_those_of_the_whole_batch(
+    self, builder: Any, rows: list[int]
+  ) -> None:
+    whole = stream(builder, 5, batch_size=8, start=2)
+    some = stream(builder, 5, batch_size=8, start=2, rows=np.array(rows))
+    for expected, got in zip(whole, some, strict=True):
+      for name in expected:
+        np.testing.assert_array_equal(got[name], expected[name][rows])
 
   def test_augmentation_is_repeated_too(self, builder: Any) -> None:
     changes = [
@@ -107,7 +107,8 @@ class TestTraining:
     for one, two in itertools.combinations(columns, 2):
       assert sum(x == y for x, y in zip(one, two, strict=True)) < 10
     assert triples(start=4) == whole[40:]
-    parts = [triples(process_index=i, process_count=count) for i in range(count)]
+    halves = np.array_split(np.arange(10), count)
+    parts = [triples(rows=half) for half in halves]
     assert sorted(sum(parts, [])) == sorted(whole)
 
   def test_the_pipeline_is_built_once_for_all_epochs(self, builder: Any) -> None:
@@ -127,7 +128,7 @@ class TestTraining:
     with pytest.raises(ValueError, match='has 32 examples, fewer than one batch of 33'):
       stream(builder, 1, batch_size=33)
     with pytest.raises(ValueError, match='lower config.train.batch_size'):
-      stream(builder, 1, batch_size=68, process_count=2)
+      stream(builder, 1, batch_size=68, rows=np.arange(34))
 
 
 def test_no_iterator_waits_for_the_tuner(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -185,7 +186,7 @@ def test_functions_run_as_they_are_written(
   logger = tf.get_logger()  # passes nothing on
   logger.addHandler(caplog.handler)
   try:
-    stream(builder, 1, process_index=1, process_count=2)
+    stream(builder, 1, rows=np.arange(5, 10))
     next(pipeline.eval_batches(builder, 'val', [KEEP_ID], batch_size=2))
     next(pipeline.examples(builder, 'val'))
   finally:

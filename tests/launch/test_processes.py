@@ -63,10 +63,11 @@ def assert_equal_models(one: pathlib.Path, other: pathlib.Path) -> None:
     np.testing.assert_array_equal(got[path], expected[path], err_msg=path)
 
 
+@pytest.mark.parametrize('model', [1, pytest.param(2, marks=pytest.mark.slow)])
 def test_two_processes_train_what_one_with_two_devices_does(
-  checkout: Checkout, tmp_path: pathlib.Path
+  model: int, checkout: Checkout, tmp_path: pathlib.Path
 ) -> None:
-  config = ('--config=configs/clip_scenes.py:smoke',)
+  config = ('--config=configs/clip_scenes.py:smoke', f'--config.mesh.model={model}')
   config += (f'--config.dataset.data_dir={tmp_path}/data',)
   together, alone = tmp_path / 'together', tmp_path / 'alone'
   finish(start(checkout, 'local_processes.sh', '2', *config, f'--workdir={together}'))

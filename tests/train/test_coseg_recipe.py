@@ -118,14 +118,11 @@ def test_phrases_are_of_classes_that_are_there_or_not(data_dir: str) -> None:
   assert not mask.any()
 
 
-def batch_of(config: Any, table: Any, index: int, count: int) -> Batch:
-  """The second batch of one of several processes, which is told that it is."""
-  with pytest.MonkeyPatch.context() as patch:
-    patch.setattr(jax, 'process_index', lambda: index)
-    patch.setattr(jax, 'process_count', lambda: count)
-    recipe = ClipSegTraining(config)
-    recipe.table = table
-    return next(recipe.batches(1))
+def batch_of(config: Any, table: Any, rows: Any = None) -> Batch:
+  """Some rows of the second batch."""
+  recipe = ClipSegTraining(config)
+  recipe.table = table
+  return next(recipe.batches(1, rows))
 
 
 @pytest.mark.parametrize('own', [False, True], ids=['classes', 'table'])
@@ -139,8 +136,9 @@ def test_processes_draw_for_their_rows_of_the_batch(
     config.phrases.table = str(tmp_path / 'phrases.csv')
     config.phrases.negative = 0.5
     table = read_table(config.phrases.table)
-  whole = batch_of(config, table, 0, 1)
-  parts = [batch_of(config, table, i, 4) for i in range(4)]
+  whole = batch_of(config, table)
+  size = config.train.batch_size
+  parts = [batch_of(config, table, rows) for rows in np.split(np.arange(size), 4)]
   assert len(set(whole['phrase'].tolist())) > 2
   for name, value in whole.items():
     together = np.concatenate([part[name] for part in parts])

@@ -71,8 +71,8 @@ def stop_after(monkeypatch: pytest.MonkeyPatch, recipe: str, steps: int) -> None
     built = original(config)
     batches = built.batches
 
-    def few(start: int) -> Iterator[Batch]:
-      for _, batch in zip(range(steps), batches(start), strict=False):
+    def few(start: int, rows: Any) -> Iterator[Batch]:
+      for _, batch in zip(range(steps), batches(start, rows), strict=False):
         yield batch
       raise Killed
 

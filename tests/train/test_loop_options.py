@@ -75,8 +75,8 @@ def notice_at(monkeypatch: pytest.MonkeyPatch, recipe: str, step: int) -> None:
     built = original(config)
     batches = built.batches
 
-    def read(start: int) -> Iterator[Batch]:
-      for number, batch in enumerate(batches(start), start=start + 1):
+    def read(start: int, rows: Any) -> Iterator[Batch]:
+      for number, batch in enumerate(batches(start, rows), start=start + 1):
         if number == step:
           os.kill(os.getpid(), signal.SIGTERM)
         yield batch

@@ -1,7 +1,6 @@
 """Every recipe computes the same on every mesh."""
 
 import pathlib
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -9,14 +8,12 @@ import numpy as np
 import pytest
 import tiny_configs
 
-from configs import scenes
 from ovs_jax.core import sharding
 from ovs_jax.core.tree import flatten
 from ovs_jax.core.types import Array, Batch, Params
 from ovs_jax.train.recipes import RECIPES
 
 HEADS = 8
-SIZES = {'vision_heads': HEADS, 'text_heads': HEADS}
 MESHES = [(8, 1, False), (4, 2, False), (2, 4, False), (1, 8, False), (4, 2, True)]
 
 
@@ -26,35 +23,11 @@ def clip_of_eight_heads(data_dir: str, tmp_path_factory: pytest.TempPathFactory)
   from ovs_jax.train.loop import train
 
   config = tiny_configs.pretraining(data_dir)
-  config.clip.update(SIZES)
+  config.clip.update(vision_heads=HEADS, text_heads=HEADS)
   config.train.steps = 1
   directory = tmp_path_factory.mktemp('clip_of_eight_heads')
   train(config, directory)
   return str(directory)
-
-
-def recipe_config(name: str, data_dir: str, clip: str, pairs: str) -> Any:
-  if name == 'clip_pretrain':
-    config = tiny_configs.pretraining(data_dir)
-  elif name == 'proposer':
-    config = tiny_configs.proposer(data_dir, clip)
-    config.proposer.heads = HEADS
-  elif name == 'clip_regions':
-    config = tiny_configs.fine_tuning(data_dir, clip, pairs)
-  elif name == 'coseg':
-    config = tiny_configs.shrink(scenes.coseg_training(clip, 'prefix'), data_dir)
-    config.coseg.language.update(num_slots=4, encoder_layers=1, heads=HEADS, mlp=16)
-    config.coseg.decoder.update(
-      reduce_dim=16, heads=HEADS, mlp=16, extract=(0, 1), film_steps=(0,)
-    )
-    config.coseg.image_size = 16
-  else:
-    config = tiny_configs.shrink(scenes.clipseg_training(clip), data_dir)
-    config.clipseg.decoder.update(reduce_dim=16, heads=HEADS, mlp=16, extract=(0, 1))
-    config.clipseg.decoder.film_steps = (0,)
-    config.clipseg.image_size = 16
-  config.clip.update(SIZES)
-  return config
 
 
 def assert_close(got: Params, expected: Params) -> None:
@@ -72,7 +45,9 @@ def assert_close(got: Params, expected: Params) -> None:
 def test_losses_and_gradients_are_those_of_one_device(
   name: str, data_dir: str, clip_of_eight_heads: str, pairs_dir: pathlib.Path
 ) -> None:
-  config = recipe_config(name, data_dir, clip_of_eight_heads, str(pairs_dir))
+  config = tiny_configs.of_recipe(
+    name, data_dir, clip_of_eight_heads, str(pairs_dir), heads=HEADS
+  )
   recipe = RECIPES[name](config)
   params = jax.tree.map(np.asarray, recipe.init(jax.random.key(0)))
   batch = next(recipe.batches(0))
@@ -91,6 +66,6 @@ def test_losses_and_gradients_are_those_of_one_device(
     placement = sharding.parameter_shardings(mesh, params, fsdp=fsdp)
     placed = jax.device_put(params, placement)
     with jax.set_mesh(mesh):  # as the training loop
-      loss, got = run(placed, sharding.shard_batch(mesh, batch))
+      loss, got = run(placed, sharding.shard_batch(mesh, batch, size=8))
     np.testing.assert_allclose(loss, expected_loss, rtol=1e-5)
     assert_close(got, expected)

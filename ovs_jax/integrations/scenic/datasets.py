@@ -9,7 +9,7 @@ import ml_collections
 import numpy as np
 
 from ovs_jax.core.lookup import lookup
-from ovs_jax.core.types import VOID
+from ovs_jax.core.types import VOID, Int
 from ovs_jax.data import augment, load_dataset, load_names, transforms
 from ovs_jax.data.pipeline import eval_batches, train_batches
 from ovs_jax.integrations.scenic.checkout import load
@@ -85,14 +85,15 @@ def _batches(
     transforms.keep('image', 'label'),
   ]
   place = {'process_index': jax.process_index(), 'process_count': jax.process_count()}
+  size = batch_size * jax.process_count()
   train = train_batches(
     builder,
     config.train_split,
     [steps[0], transforms.random_flip, *steps[1:]],
-    batch_size=batch_size * jax.process_count(),
+    batch_size=size,
     seed=seed,
     start=0,
-    **place,
+    rows=_own_rows(size),
   )
 
   def valid() -> Iterator[dict[str, np.ndarray]]:
@@ -103,6 +104,11 @@ def _batches(
       )
 
   return train, valid()
+
+
+def _own_rows(size: int) -> Int[np.ndarray, 'r']:
+  """The rows of a global batch that Scenic asks this host for."""
+  return np.array_split(np.arange(size), jax.process_count())[jax.process_index()]
 
 
 def _settings(given: Any) -> dict[str, Any]:
@@ -174,7 +180,7 @@ def recipe_dataset(
       config.seed = shuffle_seed
   recipe = build_recipe(config)
   recipe.init(jax.random.key(config.seed))  # batches may need what it loads
-  batches = recipe.batches(start)
+  batches = recipe.batches(start, _own_rows(config.train.batch_size))
   first = next(batches)
   inputs = {name: ((-1, *x.shape[1:]), x.dtype) for name, x in first.items()}
   shape, dtype = next(iter(inputs.values()))

@@ -3,7 +3,9 @@
 from collections.abc import Callable, Iterator
 from typing import Any, Protocol, runtime_checkable
 
-from ovs_jax.core.types import Array, Batch, Metrics, Params
+import numpy as np
+
+from ovs_jax.core.types import Array, Batch, Int, Metrics, Params
 from ovs_jax.train.recipes.clip_pretrain import ClipPretrain
 from ovs_jax.train.recipes.clip_regions import ClipRegions
 from ovs_jax.train.recipes.clipseg import ClipSegTraining
@@ -25,8 +27,14 @@ class Recipe(Protocol):
   def init(self, key: Array) -> Params:
     """Returns all parameters, drawn or loaded."""
 
-  def batches(self, start: int) -> Iterator[Batch]:
-    """Yields the batches from step `start` on."""
+  def batches(
+    self, start: int, rows: Int[np.ndarray, 'r'] | None = None
+  ) -> Iterator[Batch]:
+    """Yields the batches from step `start` on.
+
+    With `rows`, which are in order, only these rows of each; see
+    `core.sharding.own_rows`.
+    """
 
   def loss(self, params: Params, batch: Batch, key: Array) -> tuple[Array, Metrics]:
     """Returns the loss and what to log beside it."""

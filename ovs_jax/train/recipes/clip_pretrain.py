@@ -4,11 +4,10 @@ import math
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ovs_jax.core.types import Array, Batch, Metrics, Params
+from ovs_jax.core.types import Array, Batch, Int, Metrics, Params
 from ovs_jax.data import load_dataset, transforms
 from ovs_jax.data.pipeline import train_batches
 from ovs_jax.models.clip import Clip, ClipConfig, init_clip
@@ -34,7 +33,9 @@ class ClipPretrain:
     """Draws both towers."""
     return draw_params(init_clip, self.clip, key)
 
-  def batches(self, start: int) -> Iterator[Batch]:
+  def batches(
+    self, start: int, rows: Int[np.ndarray, 'r'] | None = None
+  ) -> Iterator[Batch]:
     """Yields `image` (b, s, s, 3) uint8 and `tokens` (b, t) int32."""
     c = self.config
     _, builder = load_dataset(c.dataset)
@@ -50,8 +51,7 @@ class ClipPretrain:
       batch_size=c.train.batch_size,
       seed=c.seed,
       start=start,
-      process_index=jax.process_index(),
-      process_count=jax.process_count(),
+      rows=rows,
     ):
       yield {
         'image': batch['image'],

@@ -14,7 +14,7 @@ import numpy as np
 from ovs_jax.core.checkpoint import load_model
 from ovs_jax.core.lookup import lookup
 from ovs_jax.core.tree import difference, flatten, match_rules
-from ovs_jax.core.types import Array, Batch, Metrics, Params
+from ovs_jax.core.types import Array, Batch, Int, Metrics, Params
 from ovs_jax.data import pair_transforms, pairs, transforms
 from ovs_jax.data.pair_batches import Source, weighted_batches
 from ovs_jax.data.pipeline import train_batches
@@ -112,7 +112,9 @@ class ClipRegions:
         f'the text tower are trained, such as {text[0]}; set it to False'
       )
 
-  def batches(self, start: int) -> Iterator[Batch]:
+  def batches(
+    self, start: int, rows: Int[np.ndarray, 'r'] | None = None
+  ) -> Iterator[Batch]:
     """Yields crops, their masks and what their nouns are.
 
     `image` (b, s, s, 3) is float32 or uint8 in 0..255 and `mask` (b, s, s) 0 or 1.
@@ -127,15 +129,14 @@ class ClipRegions:
       names = {directory: pairs.nouns(directory) for directory in weights}
     known = sorted({noun for nouns in names.values() for noun in nouns})
     ids = {noun: i for i, noun in enumerate(known)}
-    rows = None
+    texts = None
     if c.adapt.cache_text:
-      rows = self._embedder.names(known, c.text.train_template)
+      texts = self._embedder.names(known, c.text.train_template)
     shared: dict[str, Any] = {
       'batch_size': c.train.batch_size,
       'seed': c.seed,
       'start': start,
-      'process_index': jax.process_index(),
-      'process_count': jax.process_count(),
+      'rows': rows,
     }
     if len(weights) > 1 or c.adapt.balance:
       sources: list[Source] = [(builders[d], names[d], w) for d, w in weights.items()]
@@ -148,8 +149,8 @@ class ClipRegions:
       nouns = [noun.decode('utf-8') for noun in batch.pop('noun')]
       if not self._plain:
         batch['noun'] = np.array([ids[noun] for noun in nouns], np.int32)
-      if rows is not None:
-        batch['text'] = rows[[ids[noun] for noun in nouns]]
+      if texts is not None:
+        batch['text'] = texts[[ids[noun] for noun in nouns]]
       else:
         sentences = [s[0].encode() for s in fill(c.text.train_template, nouns)]
         batch['tokens'] = tokenize_batch(sentences, c.train.text_length)

@@ -11,7 +11,7 @@ from ovs_jax.core.checkpoint import load_model
 from ovs_jax.core.inputs import check_inputs
 from ovs_jax.core.lookup import lookup
 from ovs_jax.core.tree import difference
-from ovs_jax.core.types import Array, Batch, Bool, Float, Metrics, Num, Params
+from ovs_jax.core.types import Array, Batch, Bool, Float, Int, Metrics, Num, Params
 from ovs_jax.data import load_dataset, load_names, transforms
 from ovs_jax.data.phrase_table import PhraseTable, read_table, table_batches
 from ovs_jax.data.pipeline import train_batches
@@ -31,13 +31,11 @@ from ovs_jax.train.state import draw_params
 CROPS = dict.fromkeys(('none', 'square'))
 
 
-def row_draws(seed: int, step: int, count: int) -> list[np.random.Generator]:
-  """Returns a generator for each of this process's `count` rows of a batch.
-
-  A row's is the same on any number of processes.
-  """
-  first = jax.process_index() * count
-  return [np.random.default_rng([seed, step, first + i]) for i in range(count)]
+def row_draws(
+  seed: int, step: int, rows: Int[np.ndarray, 'r']
+) -> list[np.random.Generator]:
+  """Returns a generator for each of these rows of a batch."""
+  return [np.random.default_rng([seed, step, int(row)]) for row in rows]
 
 
 class ClipSegTraining:
@@ -88,11 +86,14 @@ class ClipSegTraining:
     """Gives the embeddings of the phrases: of each name with every template."""
     self._phrases = jnp.asarray(rows)
 
-  def batches(self, start: int) -> Iterator[Batch]:
+  def batches(
+    self, start: int, rows: Int[np.ndarray, 'r'] | None = None
+  ) -> Iterator[Batch]:
     """Yields `image` (b, s, s, 3) uint8, `mask` (b, h, w) bool and `phrase` (b,)."""
     c = self.config
+    rows = np.arange(c.train.batch_size) if rows is None else rows
     if self.table is not None:
-      yield from self._own_batches(self.table, start)
+      yield from self._own_batches(self.table, start, rows)
       return
     _, builder = load_dataset(c.dataset)
     batches = train_batches(
@@ -105,11 +106,10 @@ class ClipSegTraining:
       batch_size=c.train.batch_size,
       seed=c.seed,
       start=start,
-      process_index=jax.process_index(),
-      process_count=jax.process_count(),
+      rows=rows,
     )
     for step, batch in enumerate(batches, start):
-      draws = row_draws(c.seed, step, len(batch['label']))
+      draws = row_draws(c.seed, step, rows)
       chosen = [
         self.choose(np.asarray(label), rng)
         for label, rng in zip(batch['label'], draws, strict=True)
@@ -141,7 +141,9 @@ class ClipSegTraining:
       self._names = list(table.phrases)
     return table
 
-  def _own_batches(self, table: PhraseTable, start: int) -> Iterator[Batch]:
+  def _own_batches(
+    self, table: PhraseTable, start: int, rows: Int[np.ndarray, 'r']
+  ) -> Iterator[Batch]:
     c = self.config
     batches = table_batches(
       table,
@@ -151,12 +153,11 @@ class ClipSegTraining:
       batch_size=c.train.batch_size,
       seed=c.seed,
       start=start,
-      process_index=jax.process_index(),
-      process_count=jax.process_count(),
+      rows=rows,
     )
     count = len(c.phrases.templates)
     for step, batch in enumerate(batches, start):
-      draws = row_draws(c.seed, step, len(batch['phrase']))
+      draws = row_draws(c.seed, step, rows)
       template = np.array([rng.integers(count) for rng in draws])
       phrase = batch['phrase'] * count + template
       yield {**batch, 'phrase': phrase.astype(np.int32)}

@@ -98,7 +98,9 @@ class CoSegTraining:
     """Gives the L2-normalised texts of the classes; that of "unlabeled" is last."""
     self._anchors = jnp.asarray(rows)
 
-  def batches(self, start: int) -> Iterator[Batch]:
+  def batches(
+    self, start: int, rows: Int[np.ndarray, 'r'] | None = None
+  ) -> Iterator[Batch]:
     """Yields `label` (b, s, s) of train ids and `image` (b, s, s, 3), central squares.
 
     The step runs the frozen CLIP. With a cache CLIP's activations come in the images'
@@ -118,21 +120,26 @@ class CoSegTraining:
       batch_size=c.train.batch_size,
       seed=c.seed,
       start=start,
-      process_index=jax.process_index(),
-      process_count=jax.process_count(),
+      rows=rows,
     )
     if not c.slots.cache:
       yield from batches
       return
-    cache = self._cache(builder.info.splits[c.train.split].num_examples)
+    local = c.train.batch_size if rows is None else len(rows)
+    cache = self._cache(builder.info.splits[c.train.split].num_examples, local)
     for batch in batches:
       yield {'label': batch['label'], **cache(batch['image'])}
 
-  def _cache(self, examples: int) -> ActivationCache:
-    """What CLIP makes of pictures, on all devices of this process, kept on disk."""
+  def _cache(self, examples: int, local: int) -> ActivationCache:
+    """What CLIP makes of pictures, on all devices of this process, kept on disk.
+
+    Args:
+      examples: of the split.
+      local: pictures of a batch.
+    """
     c, side = self.config, self.model.image_size
     settings = {**self.model.to_dict(), 'language': None}
-    shape = (c.train.batch_size // jax.process_count(), side, side, 3)
+    shape = (local, side, side, 3)
     mesh = Mesh(np.array(jax.local_devices()), ('data',))
     split = shape[0] % mesh.size == 0
     rows = NamedSharding(mesh, PartitionSpec('data' if split else None))

@@ -4,7 +4,6 @@ import math
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -80,7 +79,9 @@ class Proposer:
       }
     return drawn
 
-  def batches(self, start: int) -> Iterator[Batch]:
+  def batches(
+    self, start: int, rows: Int[np.ndarray, 'r'] | None = None
+  ) -> Iterator[Batch]:
     """Yields `image` (b, h, w, 3) and `label` (b, h, w), and the padded targets.
 
     These are `ids` (b, t) in the label map, `classes` (b, t) in the list of seen
@@ -101,8 +102,7 @@ class Proposer:
       start=start,
       companion=[augment.only_classes(self.seen), transforms.random_flip],
       companions=c.train.paste_scenes,
-      process_index=jax.process_index(),
-      process_count=jax.process_count(),
+      rows=rows,
     ):
       yield {**batch, 'classes': self._row[batch['ids']]}
 
