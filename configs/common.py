@@ -111,6 +111,8 @@ def _train() -> ml_collections.ConfigDict:
     attention_weight=0.0,  # of a loss that matched queries look elsewhere
     mask_stride=1,  # pixels to a side of what their masks are compared in
     keep=2,  # checkpoints kept
+    ema=0.0,  # decay of the average of what trains, which is kept instead; 0: none
+    skip_not_finite=0,  # steps in a row left out at most, if not finite; 0: none
     log_every=20,
     writers=(),  # of metrics: tensorboard, clu, wandb; (): tensorboard, if installed
     save_every=250,

@@ -1,13 +1,15 @@
 """Checkpoints: one Orbax directory for converted and for trained weights.
 
 A model directory has the items `params` (the tree) and `config` (JSON). A run keeps
-such directories under its step numbers, with the item `train` (optimizer state) added.
+such directories under its step numbers, with the items `train` (optimizer state) and,
+where `params` are averages, `raw` (what trains) added.
 Orbax writes under a temporary name and renames, so a killed save leaves the previous
 checkpoint as it was. In a bucket nothing can be renamed: there a step is whole when its
 commit file is written, and a model directory has a numbered folder for what was saved.
 """
 
 import functools
+import json
 import logging
 import pathlib
 import sys
@@ -18,6 +20,7 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 
+import ovs_jax
 from ovs_jax.core import buckets
 from ovs_jax.core.files import Path, Place, absolute, atomic_path, place, remove
 from ovs_jax.core.lookup import did_you_mean
@@ -25,6 +28,9 @@ from ovs_jax.core.lookup import did_you_mean
 logging.getLogger('absl').setLevel(logging.ERROR)
 _COMMITTED = '_CHECKPOINT_METADATA'
 _SENT = 'commit_success.txt'  # what Orbax writes last where it cannot rename
+# Of what is written, beside the items, with the version of the package. One more when
+# an older version would misread it; what was written before there was one has none.
+FORMAT = 1
 
 # Else Orbax cuts each replicated array into one slice per device: with eight devices,
 # more time in compiling those slices than in everything else that a save does.
@@ -66,7 +72,7 @@ def save_model(directory: Path, params: Any, config: Mapping[str, Any]) -> None:
     target = directory / str(1 + max([-1, *(int(p.name) for p in _steps(directory))]))
   with atomic_path(target, last=_SENT) as temporary:
     with ocp.Checkpointer(handler, multiprocessing_options=alone) as writer:
-      writer.save(temporary, items)
+      writer.save(temporary, items, custom_metadata=_stamp())
   for path in earlier:
     remove(path)
 
@@ -89,6 +95,29 @@ def _is_local(path: Place) -> bool:
 
 def _is_whole(path: Place) -> bool:
   return (path / (_COMMITTED if _is_local(path) else _SENT)).is_file()
+
+
+def _stamp() -> dict[str, Any]:
+  return {'format': FORMAT, 'ovs_jax': ovs_jax.__version__}
+
+
+def _beside(path: Place, what: str) -> dict[str, Any]:
+  """Reads what was written beside the items, of a format that is known.
+
+  Raises:
+    ValueError: it is newer, or cannot be read.
+  """
+  try:
+    found = json.loads((path / _COMMITTED).read_text()).get('custom_metadata') or {}
+  except (OSError, ValueError, AttributeError) as error:
+    raise _broken(path, what, error) from error
+  if found.get('format', 0) > FORMAT:
+    raise ValueError(
+      f'the {what} {path} has format {found["format"]}, written by ovs_jax '
+      f'{found.get("ovs_jax")}; ovs_jax {ovs_jax.__version__} reads formats up to '
+      f'{FORMAT}: take a newer one'
+    )
+  return found
 
 
 def _alone() -> ocp.options.MultiprocessingOptions:
@@ -191,6 +220,7 @@ def load_config(
 ) -> dict[str, Any]:
   """Reads the configuration alone; arguments and errors are those of `load_model`."""
   path = resolve(directory, what=what)
+  _beside(path, what)
   try:
     copy = buckets.Copy(path / 'config')
     with _reader(ocp.JsonCheckpointHandler()) as reader:
@@ -281,26 +311,67 @@ class RunCheckpoints:
     """Returns the newest complete step, or None."""
     return self._manager.latest_step()
 
-  def save(self, step: int, params: Any, optimizer: Any) -> None:
-    """Starts writing a step; `close` waits for it."""
-    state = ocp.args.StandardSave(optimizer)
-    self._manager.save(step, args=_items(params, self._config, train=state))
+  def path(self, step: int) -> Place:
+    """Returns where a step is."""
+    return self._manager.directory / str(step)
 
-  def restore(self, step: int, params: Any, optimizer: Any) -> tuple[Any, Any]:
-    """Reads a step into the structures, types and shardings of the arguments."""
-    abstract = jax.tree.map(ocp.utils.to_shape_dtype_struct, (params, optimizer))
+  def save(
+    self,
+    step: int,
+    params: Any,
+    optimizer: Any,
+    *,
+    raw: Any = None,
+    notes: Mapping[str, Any] | None = None,
+  ) -> None:
+    """Starts writing a step; `close` waits for it.
+
+    Args:
+      step: its number.
+      params: of the model, for whoever reads it.
+      optimizer: its state.
+      raw: what trains, where `params` are averages of it.
+      notes: a few JSON-like values; see `notes`.
+    """
+    more = {'train': ocp.args.StandardSave(optimizer)}
+    if raw is not None:
+      more['raw'] = ocp.args.StandardSave(raw)
+    self._manager.save(
+      step,
+      args=_items(params, self._config, **more),
+      custom_metadata={**(notes or {}), **_stamp()},
+    )
+
+  def notes(self, step: int) -> dict[str, Any]:
+    """Returns the notes that a step was saved with.
+
+    Raises:
+      ValueError: the step is of a newer format, or damaged.
+    """
+    return _beside(self.path(step), 'checkpoint')
+
+  def restore(
+    self, step: int, params: Any, optimizer: Any, raw: Any = None
+  ) -> tuple[Any, Any, Any]:
+    """Reads a step into the structures, types and shardings of the arguments.
+
+    Returns:
+      `params`, `optimizer` and `raw`, which is None if it was saved without.
+
+    Raises:
+      ValueError: the step is of a newer format, damaged, or not of these structures.
+    """
+    self.notes(step)
+    wanted = {'params': params, 'train': optimizer}
+    if raw is not None and (self.path(step) / 'raw').is_dir():
+      wanted['raw'] = raw
+    abstract = jax.tree.map(ocp.utils.to_shape_dtype_struct, wanted)
+    args = {name: ocp.args.StandardRestore(x) for name, x in abstract.items()}
     try:
-      items = self._manager.restore(
-        step,
-        args=ocp.args.Composite(
-          params=ocp.args.StandardRestore(abstract[0]),
-          train=ocp.args.StandardRestore(abstract[1]),
-        ),
-      )
+      items = self._manager.restore(step, args=ocp.args.Composite(**args))
     except (OSError, KeyError, ValueError, TypeError) as error:
-      path = self._manager.directory / str(step)
-      raise _broken(path, 'checkpoint', error) from error
-    return items['params'], items['train']
+      raise _broken(self.path(step), 'checkpoint', error) from error
+    return items['params'], items['train'], items.get('raw')
 
   def close(self) -> None:
     """Waits until everything is on disk."""

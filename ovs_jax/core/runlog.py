@@ -2,7 +2,6 @@
 
 import contextlib
 import json
-import math
 import os
 import sys
 import time
@@ -140,11 +139,7 @@ class RunLog:
     return times
 
   def write(self, step: int, metrics: dict[str, float]) -> None:
-    """Records the metrics of the step that was just finished.
-
-    Raises:
-      FloatingPointError: the loss is not finite; names the step.
-    """
+    """Records the metrics of the step that was just finished."""
     rate = (
       self._batch_size * (step - self._first) / max(time.time() - self._began, 1e-9)
     )
@@ -158,13 +153,6 @@ class RunLog:
     if self._mirror is not None:
       self._mirror.send()
     self._bar.set_postfix_str(f'loss {metrics["loss"]:.4f}, {rate:.0f} images/s')
-    if not math.isfinite(metrics['loss']):
-      self.close()
-      raise FloatingPointError(
-        f'the loss is {metrics["loss"]} at step {step}; the last checkpoint before it '
-        'is intact. Lower config.optimizer.learning_rate or set '
-        'config.optimizer.gradient_clip, and run again'
-      )
 
   def close(self) -> None:
     """Ends the bar and the files."""

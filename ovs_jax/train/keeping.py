@@ -9,11 +9,15 @@ in `checkpoints`. Both are replaced as a whole: a killed save leaves the one bef
 import json
 from typing import Any
 
+import jax
+import jax.numpy as jnp
+
 from ovs_jax.core import hosts
-from ovs_jax.core.checkpoint import save_model
+from ovs_jax.core.checkpoint import RunCheckpoints, save_model
 from ovs_jax.core.files import Place, write_text
-from ovs_jax.core.tree import flatten, unflatten
+from ovs_jax.core.tree import difference, flatten, unflatten
 from ovs_jax.core.types import Params
+from ovs_jax.train.state import TrainState, split_params
 
 _LOG = 'evaluations.jsonl'
 
@@ -48,6 +52,53 @@ class Keeping:
     """Returns `params` with the stored part in place."""
     return unflatten({**flatten(params), **flatten(part)})
 
+  def save(self, saved: RunCheckpoints, step: int, state: TrainState) -> None:
+    """Starts writing a step; see `RunCheckpoints.save`."""
+    raw, notes = None, {}
+    if state.ema is not None:
+      raw = split_params(state.params, set(state.ema))[0]
+    if state.skipped is not None:
+      notes['skipped'] = [int(count) for count in state.skipped]
+    model = self.part(state.model())
+    saved.save(step, model, state.optimizer, raw=raw, notes=notes)
+
+  def restore(
+    self, saved: RunCheckpoints, state: TrainState, trainable: set[str]
+  ) -> TrainState:
+    """Reads the newest step into a state; returns this one where there is none.
+
+    Averages, and counts of skipped steps, that it was saved without begin there.
+
+    Raises:
+      ValueError: it is damaged, or of another model.
+    """
+    latest = saved.latest()
+    if latest is None:
+      return state
+    expected = self.part(state.params)
+    now, _ = split_params(state.params, trainable)
+    part, optimizer, raw = saved.restore(latest, expected, state.optimizer, now)
+    problem = difference(expected, part, what=f'checkpoint of step {latest}')
+    if problem:
+      raise ValueError(problem)
+    params = self.whole(part, state.params)
+    ema, _ = split_params(params, trainable)
+    if raw is None:
+      ema = jax.tree.map(jnp.copy, ema)  # a step gives away what it gets
+    else:
+      params = unflatten({**flatten(params), **raw})
+    counts = saved.notes(latest).get('skipped', (0, 0))
+    step, skipped = jax.device_put(
+      (jnp.int32(latest), jnp.array(counts, jnp.int32)), state.step.sharding
+    )
+    return TrainState(
+      step,
+      params,
+      optimizer,
+      None if state.ema is None else ema,
+      None if state.skipped is None else skipped,
+    )
+
   def start(self, step: int, params: Params) -> None:
     """Drops evaluations after `step`, and evaluates before the first one."""
     path = self._workdir / _LOG
@@ -58,9 +109,13 @@ class Keeping:
     if step == 0 and not self._lines:
       self.evaluate(0, params)
 
+  def due(self, step: int) -> bool:
+    """Whether it is time to evaluate."""
+    return bool(self._every) and (step % self._every == 0 or step == self._steps)
+
   def evaluate(self, step: int, params: Params) -> None:
     """Evaluates, if it is time to, and keeps the parameters that are the best yet."""
-    if not self._every or (step % self._every and step != self._steps):
+    if not self.due(step):
       return
     scores = self._recipe.evaluate(params)
     first = next(iter(scores))

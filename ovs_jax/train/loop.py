@@ -17,13 +17,19 @@ from ovs_jax.core.flops import count_work
 from ovs_jax.core.lookup import lookup
 from ovs_jax.core.preemption import Preemption, Stopped
 from ovs_jax.core.runlog import RunLog, Trace
-from ovs_jax.core.tree import count_parameters, difference
+from ovs_jax.core.tree import count_parameters, flatten
 from ovs_jax.core.types import Array, Batch, Metrics
 from ovs_jax.core.writers import check_writers
+from ovs_jax.train.guard import Guard
 from ovs_jax.train.keeping import Keeping
 from ovs_jax.train.optimizer import build_optimizer, learning_rate_scales
 from ovs_jax.train.recipes import RECIPES, Recipe
-from ovs_jax.train.state import TrainState, merge_params, split_params
+from ovs_jax.train.state import (
+  TrainState,
+  merge_params,
+  split_params,
+  unless_finite,
+)
 
 Step = Callable[[TrainState, Batch], tuple[TrainState, Metrics]]
 
@@ -61,14 +67,25 @@ def make_step(
     updates, optimizer_state = optimizer.update(grads, state.optimizer, trainable)
     trainable = {path: x + updates[path] for path, x in trainable.items()}
     squares = [jnp.sum(jnp.square(g)) for g in grads.values()]
+    norm = jnp.sqrt(sum(squares))
+    params = recipe.project(merge_params(trainable, frozen))
+    ema = state.ema
+    if ema is not None:
+      now, decay = flatten(params), config.train.ema
+      ema = {path: decay * x + (1 - decay) * now[path] for path, x in ema.items()}
+    new = TrainState(state.step + 1, params, optimizer_state, ema, state.skipped)
+    taken = state.step
+    if state.skipped is not None:
+      taken -= state.skipped[1]
+      new = unless_finite(jnp.isfinite(value) & jnp.isfinite(norm), new, state)
+      metrics = {**metrics, 'skipped': new.skipped[1]}
     metrics = {
       **metrics,
       'loss': value,
-      'gradient_norm': jnp.sqrt(sum(squares)),
-      'learning_rate': schedule(state.step),
+      'gradient_norm': norm,
+      'learning_rate': schedule(taken),
     }
-    params = recipe.project(merge_params(trainable, frozen))
-    return TrainState(state.step + 1, params, optimizer_state), metrics
+    return new, metrics
 
   return step, optimizer, set(scales)
 
@@ -116,6 +133,11 @@ def init_state(
   recipe: Recipe, config: Any, mesh: Mesh
 ) -> tuple[TrainState, Step, set[str]]:
   """Draws or loads the parameters and places everything on the mesh."""
+  if not 0 <= config.train.ema < 1:
+    raise ValueError(
+      f'config.train.ema is {config.train.ema}, expected 0 (no averages) or more, and '
+      'less than 1'
+    )
   params = recipe.init(jax.random.key(config.seed))
   placement = sharding.parameter_shardings(
     mesh, params, rules=config.mesh.rules, fsdp=config.mesh.fsdp
@@ -133,7 +155,13 @@ def init_state(
   moments = jax.jit(optimizer.init, out_shardings=placed)(part)
   everywhere = NamedSharding(mesh, PartitionSpec())
   start = jax.device_put(jnp.zeros((), jnp.int32), everywhere)
-  return TrainState(start, params, moments), step, trainable
+  state = TrainState(start, params, moments)
+  if config.train.ema:
+    state = state.replace(ema=jax.tree.map(jnp.copy, part))
+  if config.train.skip_not_finite:
+    skipped = jax.device_put(jnp.zeros(2, jnp.int32), everywhere)
+    state = state.replace(skipped=skipped)
+  return state, step, trainable
 
 
 def moment_shapes(optimizer: Any, part: dict[str, Any], mesh: Mesh) -> Any:
@@ -182,7 +210,7 @@ def train(config: Any, workdir: Place) -> dict[str, Any]:
   Raises:
     ValueError: a configuration that cannot work, or a damaged checkpoint.
     OSError: `workdir` cannot be written.
-    FloatingPointError: the loss is not finite.
+    FloatingPointError: the loss, parameters or optimizer are not finite.
     Stopped: SIGTERM came; the last step is saved.
   """
   began = time.time()
@@ -202,10 +230,21 @@ def train(config: Any, workdir: Place) -> dict[str, Any]:
     workdir / 'checkpoints', keep=config.train.keep, config=recipe.model_config
   )
   keeping = Keeping(recipe, config, workdir)
+  guard = Guard(config, saved, state.step.sharding)
   try:
-    state = _restore(saved, state, keeping)
+    state = keeping.restore(saved, state, trainable)
+    guard.check_restored(state)
     metrics = _run(
-      config, workdir, mesh, recipe, state, step_function, numbers, saved, keeping
+      config,
+      workdir,
+      mesh,
+      recipe,
+      state,
+      step_function,
+      numbers,
+      saved,
+      keeping,
+      guard,
     )
   finally:
     saved.close()
@@ -222,13 +261,14 @@ def _run(
   numbers: dict[str, int],
   saved: RunCheckpoints,
   keeping: Keeping,
+  guard: Guard,
 ) -> dict[str, float]:
   """Takes the steps that are left; returns the last metrics."""
   c = config.train
   start = int(state.step)
   if start >= c.steps:
     return {}
-  keeping.start(start, state.params)
+  keeping.start(start, state.model())
   batches = global_batches(recipe, mesh, c.batch_size, start)
   batch = next(batches)
   step_program = jit_step(step_function, state)
@@ -251,13 +291,17 @@ def _run(
         stop = preemption.reached() and step < c.steps
         last = stop or step == c.steps
         log.advance(step)
-        if step % c.log_every == 0 or last:
+        logs, saves = (last or step % n == 0 for n in (c.log_every, c.save_every))
+        if logs:
           metrics = {name: float(x) for name, x in values.items()}
           log.write(step, metrics)
-        if step % c.save_every == 0 or last:
+        kept = saves or keeping.due(step)
+        if logs or kept:
+          guard.check(step, state, values['loss'], arrays=kept)
+        if saves:
           with log.timing('checkpoint'):
-            saved.save(step, keeping.part(state.params), state.optimizer)
-        keeping.evaluate(step, state.params)
+            keeping.save(saved, step, state)
+        keeping.evaluate(step, state.model())
         if stop:
           raise Stopped(f'stopped after step {step} of {c.steps}, which is saved')
   finally:
@@ -299,17 +343,3 @@ def _summarize(config: Any, mesh: Mesh, numbers: dict[str, int], flops: int) -> 
       f'model), {jax.process_count()} process(es)',
       flush=True,
     )
-
-
-def _restore(saved: RunCheckpoints, state: TrainState, keeping: Keeping) -> TrainState:
-  latest = saved.latest()
-  if latest is None:
-    return state
-  expected = keeping.part(state.params)
-  part, optimizer = saved.restore(latest, expected, state.optimizer)
-  problem = difference(expected, part, what=f'checkpoint of step {latest}')
-  if problem:
-    raise ValueError(problem)
-  params = keeping.whole(part, state.params)
-  step = jax.device_put(jnp.int32(latest), state.step.sharding)
-  return TrainState(step, params, optimizer)

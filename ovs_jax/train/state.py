@@ -4,10 +4,11 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 from flax import struct
 
 from ovs_jax.core.tree import flatten, unflatten
-from ovs_jax.core.types import Array, Params
+from ovs_jax.core.types import Array, Bool, Params
 
 
 @struct.dataclass
@@ -18,11 +19,32 @@ class TrainState:
     step: number of finished steps.
     params: all parameters, trainable and frozen, as nested dicts.
     optimizer: optax's state, for the trainable ones only.
+    ema: averages of the trainable ones over the steps, by path; None: there are none.
+    skipped: steps that were left out, in a row until now and in all, int32 (2,); None:
+      none may be.
   """
 
   step: Any  # trees of shapes and shardings have this structure too
   params: Any
   optimizer: Any
+  ema: Any = None
+  skipped: Any = None
+
+  def model(self) -> Params:
+    """Returns what is evaluated and read by others: averages where there are any."""
+    if self.ema is None:
+      return self.params
+    return unflatten({**flatten(self.params), **self.ema})
+
+
+def unless_finite(
+  finite: Bool[Array, ''], new: TrainState, old: TrainState
+) -> TrainState:
+  """Returns `new`, or `old` with one more step finished and skipped."""
+  kept = jax.tree.map(lambda x, y: jnp.where(finite, x, y), new, old)
+  row, total = old.skipped
+  skipped = jnp.where(finite, jnp.stack([0, total]), jnp.stack([row + 1, total + 1]))
+  return kept.replace(step=new.step, skipped=skipped)
 
 
 def split_params(

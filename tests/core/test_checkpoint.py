@@ -1,6 +1,7 @@
 """Checkpoints: whole, replaced at once, and refused with a reason."""
 
 import errno
+import json
 import pathlib
 import shutil
 from typing import Any
@@ -11,6 +12,7 @@ import numpy as np
 import optax
 import pytest
 
+import ovs_jax
 from ovs_jax.core import checkpoint
 
 PARAMS = {
@@ -66,7 +68,7 @@ class TestModel:
   def test_a_failed_save_leaves_the_old_one(
     self, copied: pathlib.Path, monkeypatch: pytest.MonkeyPatch
   ) -> None:
-    def fill_disk(self: Any, path: pathlib.Path, items: Any) -> None:
+    def fill_disk(self: Any, path: pathlib.Path, items: Any, **_: Any) -> None:
       (path.parent / f'{path.name}.orbax-checkpoint-tmp' / 'params').mkdir(parents=True)
       raise OSError(errno.ENOSPC, 'No space left on device')
 
@@ -108,6 +110,49 @@ class TestModel:
       checkpoint.load_model(copied)
 
 
+class TestFormat:
+  @staticmethod
+  def stamp(path: pathlib.Path, stamp: dict[str, Any] | None) -> None:
+    """Writes another format into a checkpoint, or none, as there was once."""
+    file = path / '_CHECKPOINT_METADATA'
+    written = json.loads(file.read_text())
+    assert written['custom_metadata'] == {
+      'format': checkpoint.FORMAT,
+      'ovs_jax': ovs_jax.__version__,
+    }
+    file.write_text(json.dumps({**written, 'custom_metadata': stamp}))
+
+  @pytest.mark.parametrize('stamp', [None, {}])
+  def test_without_one_is_read(
+    self, copied: pathlib.Path, stamp: dict[str, Any] | None
+  ) -> None:
+    self.stamp(copied, stamp)
+    params, config = checkpoint.load_model(copied)
+    assert_equal(params, PARAMS)
+    assert config == CONFIG
+
+  def test_a_newer_one_is_refused(self, copied: pathlib.Path) -> None:
+    self.stamp(copied, {'format': checkpoint.FORMAT + 1, 'ovs_jax': '9.0'})
+    said = f'has format {checkpoint.FORMAT + 1}, written by ovs_jax 9.0; ovs_jax .* to '
+    for read in (checkpoint.load_model, checkpoint.open_model, checkpoint.load_config):
+      with pytest.raises(ValueError, match=said) as error:
+        read(copied)
+      assert '\n' not in str(error.value)
+
+  def test_of_a_run(self, tmp_path: pathlib.Path) -> None:
+    saved = checkpoint.RunCheckpoints(tmp_path, keep=2, config=CONFIG)
+    for step in (1, 2):
+      saved.save(step, *TestRun.state(step))
+    saved.close()
+    self.stamp(tmp_path / '1', None)
+    self.stamp(tmp_path / '2', {'format': checkpoint.FORMAT + 1, 'ovs_jax': '9.0'})
+    again = checkpoint.RunCheckpoints(tmp_path, keep=2, config=CONFIG)
+    assert_equal(again.restore(1, *TestRun.state(0))[:2], TestRun.state(1))
+    with pytest.raises(ValueError, match='written by ovs_jax 9.0'):
+      again.restore(2, *TestRun.state(0))
+    again.close()
+
+
 class TestRun:
   @staticmethod
   def state(value: float) -> tuple[Any, Any]:
@@ -124,7 +169,7 @@ class TestRun:
     assert sorted(p.name for p in tmp_path.iterdir() if p.name.isdigit()) == ['2', '3']
     again = checkpoint.RunCheckpoints(tmp_path, keep=2, config=CONFIG)
     assert again.latest() == 3
-    assert_equal(again.restore(3, *self.state(0)), self.state(3))
+    assert_equal(again.restore(3, *self.state(0)), (*self.state(3), None))
     again.close()
     params, config = checkpoint.load_model(tmp_path)  # the newest step of a run
     assert_equal(params, self.state(3)[0])

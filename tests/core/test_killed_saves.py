@@ -64,7 +64,7 @@ def check_run(directory: files.Place, *, killed: bool) -> int:
   step = saved.latest()
   assert step == 2 or killed and step == 1
   like = (killed_saves.params(0), {'step': np.asarray(0)})
-  params, optimizer = saved.restore(step, *like)
+  params, optimizer, _ = saved.restore(step, *like)
   assert_holds(params, step)
   assert optimizer['step'] == step
   loaded, config = checkpoint.load_model(directory)

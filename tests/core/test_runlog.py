@@ -49,17 +49,11 @@ def test_half_a_line_is_dropped(tmp_path: pathlib.Path) -> None:
   assert [x['step'] for x in read(tmp_path)] == [1, 2, 3]
 
 
-@pytest.mark.parametrize('loss', [math.nan, math.inf])
-def test_a_loss_that_is_not_finite_names_its_step(
-  tmp_path: pathlib.Path, loss: float
-) -> None:
+def test_a_loss_that_is_not_finite_is_written(tmp_path: pathlib.Path) -> None:
   log = open_log(tmp_path)
-  log.write(1, {'loss': 1.0})
-  with pytest.raises(
-    FloatingPointError, match=rf'the loss is {loss} at step 2; .*Lower'
-  ):
-    log.write(2, {'loss': loss})
-  assert [x['step'] for x in read(tmp_path)] == [1, 2]
+  log.write(1, {'loss': math.nan})
+  log.close()
+  assert math.isnan(read(tmp_path)[0]['loss'])
 
 
 def test_tensorboard_gets_every_metric(tmp_path: pathlib.Path) -> None:

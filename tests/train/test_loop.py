@@ -169,7 +169,7 @@ def test_a_loss_that_is_not_finite_ends_the_run(
     return built
 
   monkeypatch.setitem(RECIPES, 'clip_pretrain', build)
-  with pytest.raises(FloatingPointError, match='the loss is nan at step 1;'):
+  with pytest.raises(FloatingPointError, match='the loss is nan at step 1.'):
     loop.train(configs['clip_pretrain'], tmp_path)
   assert len(read_metrics(tmp_path)) == 1
   assert not [p for p in (tmp_path / 'checkpoints').iterdir() if p.name.isdigit()]

@@ -1,0 +1,107 @@
+"""Whether a run's numbers are finite, asked before anything of it is kept.
+
+All processes look at the same numbers, and so come to the same answer.
+"""
+
+import math
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Sharding
+
+from ovs_jax.core.checkpoint import RunCheckpoints
+from ovs_jax.core.types import Array, Bool, Float
+from ovs_jax.train.state import TrainState
+
+
+class Guard:
+  """Stops a run whose numbers are not finite, and says what is left of it."""
+
+  def __init__(self, config: Any, saved: RunCheckpoints, everywhere: Sharding) -> None:
+    """Takes the whole configuration, the run's checkpoints, and where scalars live.
+
+    Raises:
+      ValueError: `config.train.skip_not_finite` is negative.
+    """
+    self._most = config.train.skip_not_finite
+    if self._most < 0:
+      raise ValueError(
+        f'config.train.skip_not_finite is {self._most}, expected 0 (no step is left '
+        'out) or more'
+      )
+    self._saved = saved
+    self._program = jax.jit(_finite, out_shardings=everywhere)
+
+  def check(
+    self, step: int, state: TrainState, loss: Float[Array, ''], *, arrays: bool
+  ) -> None:
+    """Looks at a finished step; waits for it.
+
+    Args:
+      step: its number.
+      state: after it.
+      loss: of it.
+      arrays: whether to look at parameters and optimizer, too.
+
+    Raises:
+      FloatingPointError: something is not finite.
+    """
+    problem = self._loss(step, state, float(loss))
+    if problem is None and arrays:
+      found = self._not_finite(state)
+      problem = f'{found} after step {step}' if found else None
+    if problem is None:
+      return
+    latest = self._saved.latest()
+    left = 'there is no checkpoint yet'
+    if latest is not None:
+      left = f'the newest checkpoint is that of step {latest}, and finite'
+    raise FloatingPointError(
+      f'{problem}. Nothing of it was saved; {left}. The same command would come to the '
+      'same: first lower config.optimizer.learning_rate, or set '
+      'config.optimizer.gradient_clip or config.train.skip_not_finite'
+    )
+
+  def check_restored(self, state: TrainState) -> None:
+    """Looks at what was read from a checkpoint, if anything was.
+
+    Raises:
+      ValueError: something is not finite.
+    """
+    step = int(state.step)
+    found = self._not_finite(state) if step else None
+    if found:
+      raise ValueError(
+        f'{found} in the checkpoint {self._saved.path(step)}; delete this directory to '
+        'go on from the one before it'
+      )
+
+  def _loss(self, step: int, state: TrainState, loss: float) -> str | None:
+    if state.skipped is None:
+      return None if math.isfinite(loss) else f'the loss is {loss} at step {step}'
+    row = int(state.skipped[0])
+    if row <= self._most:
+      return None
+    return (
+      f'{row} steps in a row until step {step} were not finite, of which '
+      f'config.train.skip_not_finite leaves out {self._most} at most'
+    )
+
+  def _not_finite(self, state: TrainState) -> str | None:
+    """Counts the arrays that hold something that is not finite, and names one."""
+    leaves = [
+      (jax.tree_util.keystr(path, simple=True, separator='/'), x)
+      for path, x in jax.tree_util.tree_leaves_with_path(state)
+      if jnp.issubdtype(x.dtype, jnp.inexact)
+    ]
+    finite = np.asarray(self._program([x for _, x in leaves]))
+    wrong = [path for (path, _), good in zip(leaves, finite, strict=True) if not good]
+    if not wrong:
+      return None
+    return f'{len(wrong)} of {len(leaves)} arrays are not finite, such as {wrong[0]},'
+
+
+def _finite(leaves: list[Array]) -> Bool[Array, 'n']:
+  return jnp.stack([jnp.all(jnp.isfinite(x)) for x in leaves])

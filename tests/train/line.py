@@ -1,0 +1,101 @@
+"""The smallest recipe: a line through the points of a batch, and what stays."""
+
+import pathlib
+from collections.abc import Iterator
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import tiny_configs
+
+from ovs_jax.core.types import Array, Batch, Metrics, Params
+from ovs_jax.train import loop
+from ovs_jax.train.recipes import RECIPES
+
+SLOPES = np.arange(1.0, 9.0, dtype=np.float32)
+
+
+class Line:
+  """Batches are the points of `y = 3 x`; those of some steps are `spoiled`."""
+
+  model_config = {'model': 'clip'}
+
+  def __init__(self, config: Any, spoiled: frozenset[int] = frozenset()) -> None:
+    self._spoiled = spoiled
+
+  def init(self, key: Array) -> Params:
+    del key
+    return {'line': {'scale': jnp.asarray(SLOPES)}, 'still': {'scale': jnp.ones(2)}}
+
+  def batches(self, start: int, rows: Any = None) -> Iterator[Batch]:
+    step = start
+    while True:
+      step += 1
+      x = np.random.default_rng(step).normal(size=(8, 8)).astype(np.float32)
+      x[:, 0] = np.nan if step in self._spoiled else 1.0
+      yield {'x': x if rows is None else x[rows]}
+
+  def loss(self, params: Params, batch: Batch, key: Array) -> tuple[Array, Metrics]:
+    del key
+    difference = batch['x'] * (params['line']['scale'] - 3.0)[None]
+    return jnp.mean(jnp.square(difference)), {}
+
+  def project(self, params: Params) -> Params:
+    return params
+
+  def evaluate(self, params: Params) -> dict[str, float]:
+    # As ranks do, it mistakes what is no number for the best.
+    return {'score': -float(jnp.sum(params['line']['scale'] < 99))}
+
+
+def configured(**train: Any) -> Any:
+  """Four steps of plain gradient descent, saved after each second one."""
+  config = tiny_configs.pretraining('nowhere')
+  config.recipe = 'line'
+  config.train.update(train)
+  config.optimizer.update(schedule='constant', learning_rate=0.1, warmup=0)
+  config.optimizer.groups = ((r'^line/', 1.0), (r'.*', None))
+  return config
+
+
+def run(
+  config: Any,
+  directory: pathlib.Path,
+  *,
+  spoiled: tuple[int, ...] = (),
+  steps: int | None = None,
+) -> dict[str, Any]:
+  """Trains; `steps` ends the input after some, as a kill would."""
+
+  def build(config: Any) -> Line:
+    line = Line(config, frozenset(spoiled))
+    batches = line.batches
+
+    def few(start: int, rows: Any = None) -> Iterator[Batch]:
+      for i, batch in enumerate(batches(start, rows)):
+        if i == steps:
+          raise KeyboardInterrupt
+        yield batch
+
+    line.batches = few
+    return line
+
+  with pytest.MonkeyPatch.context() as patch:
+    patch.setitem(RECIPES, 'line', build)
+    try:
+      return loop.train(config, directory)
+    except KeyboardInterrupt:
+      assert steps is not None
+      return {}
+
+
+def steps_of(directory: pathlib.Path) -> list[int]:
+  """The steps that were saved."""
+  names = [path.name for path in (directory / 'checkpoints').iterdir()]
+  return sorted(int(name) for name in names if name.isdigit())
+
+
+def one_device(x: Array) -> np.ndarray:
+  return np.asarray(jax.device_get(x))
