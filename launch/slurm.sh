@@ -36,10 +36,11 @@ fi
 cores=${SRUN_CPUS_PER_TASK:-${SLURM_CPUS_PER_TASK:-$SLURM_CPUS_ON_NODE}}
 export -f run_python
 status=0
-# One task a node: JAX finds the others by Slurm's variables. Tasks that were told to
-# stop end within a moment of each other, and the first must not have the others killed;
-# when one fails, the others have a minute.
-srun --ntasks-per-node=1 --cpus-per-task="$cores" --kill-on-bad-exit=0 --wait=60 \
+# One task a node, also where the job came back with fewer nodes: JAX finds the others by
+# Slurm's variables. Tasks that were told to stop end within a moment of each other, and
+# the first must not have the others killed; when one fails, the others have a minute.
+srun --ntasks="${SLURM_JOB_NUM_NODES:-1}" --ntasks-per-node=1 \
+  --cpus-per-task="$cores" --kill-on-bad-exit=0 --wait=60 \
   bash -c 'run_python "$@"' srun -m ovs_jax.main --multihost "$@" || status=$?
 if ((status == STOPPED)); then
   say 'Saved; the job queues itself again.'

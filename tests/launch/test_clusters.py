@@ -140,7 +140,8 @@ class TestSlurm:
     assert out == ['<-m>', '<ovs_jax.main>', '<--multihost>', '<--config=a b.py>']
     (called,) = checkout.read('srun.log')
     assert called.startswith(
-      'srun --ntasks-per-node=1 --cpus-per-task=64 --kill-on-bad-exit=0 --wait=60 bash'
+      'srun --ntasks=4 --ntasks-per-node=1 --cpus-per-task=64 --kill-on-bad-exit=0 '
+      '--wait=60 bash'
     )
 
   @pytest.mark.parametrize('name', ['SLURM_CPUS_PER_TASK', 'SRUN_CPUS_PER_TASK'])
