@@ -4,6 +4,7 @@ import itertools
 import json
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, TypeVar
+from zipfile import BadZipFile
 
 import jax
 import numpy as np
@@ -62,7 +63,7 @@ class Counted:
         self.tallies, self.sums = unpack([self._path.read_bytes()])
         steps, notes = (self.sums.pop(name) for name in _OWN)
         self.steps, self.notes = int(steps), json.loads(str(notes))
-      except Exception as error:  # NumPy and zipfile raise many kinds
+      except (OSError, LookupError, EOFError, ValueError, BadZipFile) as error:
         raise ValueError(
           f'{self._path} is damaged ({error}); delete it to count these images again'
         ) from error
@@ -137,6 +138,8 @@ class Counted:
     return unpack(gather(pack(self.tallies, self.sums)))
 
   def clear(self) -> None:
-    """Removes the file, once all that follows from it is written."""
+    """Removes the files, once all that follows from them is written."""
     hosts.barrier(f'the evaluation in {self.directory.name} is written')
-    self._path.unlink(missing_ok=True)
+    if self.index == 0:
+      for path in self.directory.glob('counted_*_of_*.npz'):
+        path.unlink()

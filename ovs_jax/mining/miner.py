@@ -27,8 +27,6 @@ from ovs_jax.text.tokenizer import tokenize
 
 MASKS = ('proposals', 'truth')
 NOUNS = ('captions', 'classes')
-
-
 Started = list[futures.Future[tuple[list[Pair], Notes]]]  # one an image
 
 
