@@ -165,6 +165,8 @@ def test_metrics_are_those_of_all_devices() -> None:
     ('rng_seed', 3, 'rng_seed is 3'),
     ('dataset_configs.train.accumulate', 2, 'a trainer of Scenic does not do'),
     ('dataset_configs.mesh.model', 2, 'set it to 1'),
+    ('dataset_configs.train.ema', 0.9, 'train.ema is 0.9'),
+    ('dataset_configs.train.skip_not_finite', 5, 'train.skip_not_finite is 5'),
     ('dataset_configs.adapt.evaluate_every', 2, 'adapt.evaluate_every is 2'),
     ('dataset_configs.recipe', '', 'cannot be on one level'),
   ],

@@ -28,6 +28,8 @@ AXIS = 'batch'
 # What our loop does and Scenic's do not, with the value that asks for nothing.
 _OURS_ALONE = {
   'train.accumulate': 1,
+  'train.ema': 0.0,
+  'train.skip_not_finite': 0,
   'train.profile': 0,
   'train.writers': (),
   'adapt.evaluate_every': 0,
