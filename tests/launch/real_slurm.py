@@ -109,9 +109,19 @@ def cluster(root: pathlib.Path, *, gpus: int = 0) -> Iterator[Slurm]:
     slurm.wait_for(lambda: _idle(slurm) == 2, timeout=60)
     yield slurm
   finally:
-    for process in reversed(running):
-      process.terminate()
-      process.wait(timeout=60)
+    try:
+      _cancel_all(slurm)
+    finally:
+      for process in reversed(running):
+        process.terminate()
+        process.wait(timeout=60)
+
+
+def _cancel_all(slurm: Slurm) -> None:
+  """Ends what a failed test left: jobs would outlive their daemons."""
+  with contextlib.suppress(subprocess.CalledProcessError):  # nobody listens
+    slurm.call('scancel', f'--user={getpass.getuser()}')
+    slurm.wait_for(lambda: not slurm.call('squeue', '--noheader'), timeout=60)
 
 
 def _path() -> str:
