@@ -1,7 +1,7 @@
 """What can be measured: a new workload is one file and one line here.
 
 Each file has a frozen dataclass `Options`, whose fields `--set` changes, and a function
-`build(options) -> Workload`.
+`build(options) -> Workload`; or `-> Checklist`, whose rows hold or do not.
 """
 
 # Modules, imported when asked for: some need TensorFlow.
@@ -17,4 +17,5 @@ WORKLOADS = {
   'fusion': 'ovs_jax.bench.fusion',
   'ovseg_inference': 'ovs_jax.bench.ovseg_inference',
   'modes': 'ovs_jax.bench.modes',
+  'gpu_check': 'ovs_jax.bench.gpu_check',
 }

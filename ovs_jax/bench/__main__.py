@@ -20,17 +20,20 @@ from typing import Any
 
 import jax
 
-from ovs_jax.bench import WORKLOADS
+from ovs_jax.bench import WORKLOADS, checks
 from ovs_jax.bench.measure import Workload, measure
 from ovs_jax.core.devices import matmul_peak, peak_memory, simulate_devices
-from ovs_jax.core.files import place, read_json, write_json
+from ovs_jax.core.files import place, read_json, write_json, write_text
 from ovs_jax.core.lookup import lookup
 
 DTYPES = {name: name for name in ('float32', 'bfloat16', 'float16')}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-  """Runs the command; returns 0, or 2 after a mistake, which it explains."""
+  """Runs the command; returns 0, or 2 after a mistake, which it explains.
+
+  A workload of checks returns 1 if one of them does not hold.
+  """
   arguments = _parser().parse_args(argv)
   try:
     for given in (arguments.output, arguments.compare):
@@ -38,6 +41,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     report = run(arguments)
     if arguments.output is not None:
       write_json(arguments.output, report)
+    if 'checks' in report:
+      return _tell_checks(report, arguments.output)
     print(table(report))
     if arguments.compare is not None:
       print(compare(report, read_json(arguments.compare)))
@@ -45,6 +50,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     print(f'error: {error}', file=sys.stderr)
     return 2
   return 0
+
+
+def _tell_checks(report: dict[str, Any], output: str | None) -> int:
+  """Prints the rows, and keeps them beside the JSON file; returns the exit code."""
+  title = f'{report["device"]}, JAX {report["jax"]}, {report["date"]}'
+  text = f'{title}\n\n{checks.table(report["checks"])}\n'
+  if output is not None:
+    write_text(place(output).with_suffix('.md'), text)
+  print(text, end='')
+  return 0 if all(row['held'] for row in report['checks']) else 1
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -87,7 +102,30 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
   dtype = lookup(DTYPES, getattr(options, 'dtype', 'float32'), 'dtype')
   if arguments.devices is not None:
     simulate_devices(arguments.devices)
-  workload: Workload = module.build(options)
+  workload: Workload | checks.Checklist = module.build(options)
+  if isinstance(workload, checks.Checklist):
+    found = {'checks': workload.run()}
+  else:
+    found = _measured(workload, arguments, dtype)
+  return {
+    'workload': arguments.workload,
+    'options': {  # as JSON gives them back
+      key: list(value) if isinstance(value, tuple) else value
+      for key, value in dataclasses.asdict(options).items()
+    },
+    **found,
+    'peak_memory_bytes': peak_memory(),
+    'device': jax.devices()[0].device_kind,
+    'devices': jax.device_count(),
+    'jax': jax.__version__,
+    'python': platform.python_version(),
+    'date': time.strftime('%Y-%m-%d'),
+  }
+
+
+def _measured(
+  workload: Workload, arguments: argparse.Namespace, dtype: str
+) -> dict[str, Any]:
   if arguments.variants:
     workload = _choose(workload, arguments.variants.split(','))
   peak = matmul_peak(dtype)
@@ -95,22 +133,11 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
     workload, warmup=arguments.warmup, repeats=arguments.repeats, peak=peak
   )
   return {
-    'workload': arguments.workload,
-    'options': {  # as JSON gives them back
-      key: list(value) if isinstance(value, tuple) else value
-      for key, value in dataclasses.asdict(options).items()
-    },
     'unit': workload.unit,
     'items': workload.items,
     'facts': workload.facts,
     'variants': rows,
     'matmul_flops_per_second': peak,
-    'peak_memory_bytes': peak_memory(),
-    'device': jax.devices()[0].device_kind,
-    'devices': jax.device_count(),
-    'jax': jax.__version__,
-    'python': platform.python_version(),
-    'date': time.strftime('%Y-%m-%d'),
   }
 
 

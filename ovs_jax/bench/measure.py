@@ -19,11 +19,17 @@ class Program:
 
   Attributes:
     compiled: it.
-    flops: of one run by formula, see `core.flops`; on several accelerators, of one.
+    work: operations of one run by the type of their factors, see
+      `core.flops.count_work`; on several accelerators, of one.
   """
 
   compiled: jax.stages.Compiled
-  flops: float
+  work: dict[str, float]
+
+  @property
+  def flops(self) -> float:
+    """Operations of all types."""
+    return sum(self.work.values(), 0.0)
 
   def __call__(self, *args: Any) -> Any:
     """Runs it."""
@@ -40,8 +46,8 @@ def compile_program(function: Any, *args: Any, devices: int = 1) -> Program:
   """
   traced = function.trace(*args)
   shared = 1 if jax.default_backend() == 'cpu' else devices
-  flops = sum(count_work(function, *args).values())
-  return Program(traced.lower().compile(), flops / shared)
+  work = {kind: n / shared for kind, n in count_work(function, *args).items()}
+  return Program(traced.lower().compile(), work)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -122,7 +128,7 @@ def _row(
 ) -> dict[str, Any]:
   """Figures of one variant; None where there is nothing to tell."""
   median = statistics.median(taken)
-  counted, memory = _program_facts(variant.program)
+  counted, memory = program_facts(variant.program)
   flops = variant.flops
   if flops is None and variant.program is not None:
     flops = variant.program.flops
@@ -140,10 +146,10 @@ def _row(
   }
 
 
-def _program_facts(
+def program_facts(
   program: Program | None,
 ) -> tuple[float | None, int | None]:
-  """XLA's count of floating-point operations and of bytes that are live at once."""
+  """Returns XLA's count of floating-point operations and of bytes live at once."""
   if program is None:
     return None, None
   cost = program.compiled.cost_analysis() or {}

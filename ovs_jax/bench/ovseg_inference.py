@@ -21,7 +21,7 @@ from ovs_jax.bench.agreement import Agreement
 from ovs_jax.bench.measure import Variant, Workload
 from ovs_jax.core.images import resize_shortest, shortest_size
 from ovs_jax.core.lookup import lookup
-from ovs_jax.core.types import Array, Params
+from ovs_jax.core.types import Array, Params, UInt8
 from ovs_jax.models import clip, maskformer, ovseg
 from ovs_jax.ops.ensemble import class_logits, combine
 from ovs_jax.ops.regions import RegionConfig
@@ -65,46 +65,24 @@ def build(options: Options) -> Workload:
   """All modes of the package, and the plain way with all proposals."""
   config = configuration(options)
   params = draw(config)
-  picture = np.random.default_rng(1).integers(
-    0, 256, (options.height, options.width, 3), np.uint8
-  )
-  blobs = functools.partial(_propose, blobs=options.valid)
+  picture = draw_picture(options)
+  make = functools.partial(segmenter, config, params, options)
   names, many = ([f'name {i}' for i in range(n)] for n in (options.names, options.many))
-
-  def segmenter(mode: str, dtype: str | None = None) -> Segmenter:
-    made = Segmenter(
-      config,
-      params,
-      settings=Settings(
-        shortest=options.shortest,
-        longest=4 * options.shortest,
-        templates='single',
-        classifier='ensemble',
-        weight=0.7,
-        mode=mode,
-      ),
-      text_cache='off',
-      dtype=dtype,
-      propose=blobs,
-    )
-    for i, row in enumerate(_unit_rows(max(len(names), len(many)), config)):
-      made._embedder.rows['single', f'name {i}'] = row
-    return made
 
   def run(model: Segmenter, asked: list[str]) -> Callable[[], np.ndarray]:
     return lambda: model.segment(model.encode(picture), asked).labels
 
-  exact = segmenter('exact')
+  exact = make()
   facts: dict[str, Any] = {'crops': options.valid}
   watch = Agreement(facts)
   runs = {
     'package': run(exact, names),
-    'plain': lambda: _plain(exact, picture, names, blobs),
+    'plain': lambda: _plain(exact, picture, names, exact.propose),
     'many names': run(exact, many),
-    'certified': run(segmenter('certified'), names),
-    'filtered': run(segmenter('filtered'), names),
-    'one_pass': run(segmenter('one_pass'), names),
-    'bfloat16': run(segmenter('exact', 'bfloat16'), names),
+    'certified': run(make(mode='certified'), names),
+    'filtered': run(make(mode='filtered'), names),
+    'one_pass': run(make(mode='one_pass'), names),
+    'bfloat16': run(make(dtype='bfloat16'), names),
   }
   facts |= _stages(exact, picture, names)
   watch.facts = facts
@@ -114,6 +92,41 @@ def build(options: Options) -> Workload:
     for name, one in runs.items()
   ]
   return Workload('pictures', 1, variants, facts)
+
+
+def draw_picture(options: Options) -> UInt8[np.ndarray, 'h w 3']:
+  """Returns noise."""
+  shape = (options.height, options.width, 3)
+  return np.random.default_rng(1).integers(0, 256, shape, np.uint8)
+
+
+def segmenter(
+  config: ovseg.OvSegConfig,
+  params: Params,
+  options: Options,
+  *,
+  mode: str = 'exact',
+  dtype: str | None = None,
+) -> Segmenter:
+  """Returns the package's, with smooth masks and drawn embeddings of `name 0` on."""
+  made = Segmenter(
+    config,
+    params,
+    settings=Settings(
+      shortest=options.shortest,
+      longest=4 * options.shortest,
+      templates='single',
+      classifier='ensemble',
+      weight=0.7,
+      mode=mode,
+    ),
+    text_cache='off',
+    dtype=dtype,
+    propose=functools.partial(_propose, blobs=options.valid),
+  )
+  for i, row in enumerate(_unit_rows(max(options.names, options.many), config)):
+    made._embedder.rows['single', f'name {i}'] = row
+  return made
 
 
 def configuration(options: Options) -> ovseg.OvSegConfig:
