@@ -3,11 +3,39 @@
 import importlib.util
 import os
 import pathlib
+from collections.abc import Iterator
 
 import numpy as np
 import pytest
 
 from ovs_jax.core import buckets, checkpoint, files
+
+
+@pytest.fixture(scope='module')
+def s3() -> Iterator[None]:
+  """Starts an emulator of Amazon's store, with one bucket."""
+  import boto3
+  from moto.server import ThreadedMotoServer
+
+  server = ThreadedMotoServer(ip_address='127.0.0.1', port=0, verbose=False)
+  server.start()
+  host, port = server.get_host_and_port()
+  with pytest.MonkeyPatch.context() as patch:
+    patch.setenv('AWS_ENDPOINT_URL', f'http://{host}:{port}')
+    for name in ('AWS_ACCESS_KEY_ID', 'AWS_SECRET_ACCESS_KEY'):
+      patch.setenv(name, 'any')
+    patch.setenv('AWS_DEFAULT_REGION', 'us-east-1')
+    boto3.client('s3').create_bucket(Bucket='bucket')
+    yield
+  server.stop()
+
+
+@pytest.fixture(params=['emulator', pytest.param('s3', marks=pytest.mark.slow)])
+def bucket(request: pytest.FixtureRequest, tmp_path: pathlib.Path) -> str:
+  """Returns the address of an empty folder, in each kind of store."""
+  request.getfixturevalue(request.param)
+  scheme = 'gs' if request.param == 'emulator' else 's3'
+  return f'{scheme}://bucket/{tmp_path.name}'
 
 
 class TestPlace:
