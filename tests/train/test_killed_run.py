@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from typing import Any
 
 import killed_run
 import numpy as np
@@ -14,16 +15,17 @@ import pytest
 import tiny_configs
 
 from ovs_jax.core.checkpoint import load_model
+from ovs_jax.core.files import Place, place
 from ovs_jax.core.tree import flatten
 from ovs_jax.data import load_dataset
 
 
-def start(data_dir: str, directory: pathlib.Path) -> subprocess.Popen[bytes]:
+def start(data_dir: str, directory: Place, **more: str) -> subprocess.Popen[bytes]:
   command = [sys.executable, killed_run.__file__, data_dir, str(directory)]
-  return subprocess.Popen(command, stdout=subprocess.DEVNULL)
+  return subprocess.Popen(command, stdout=subprocess.DEVNULL, env=os.environ | more)
 
 
-def losses(directory: pathlib.Path) -> list[tuple[int, float]]:
+def losses(directory: Place) -> list[tuple[int, float]]:
   lines = (directory / 'metrics.jsonl').read_text().splitlines()
   return [(json.loads(line)['step'], json.loads(line)['loss']) for line in lines]
 
@@ -46,8 +48,38 @@ def test_kill_nine_in_a_save_changes_nothing(
     # It may have ended between the look and the kill.
     assert max(saved, default=0) in (step - 1, step)
   assert start(data_dir, killed).wait() == 0
+  assert_same(killed, whole)
+
+
+def assert_same(killed: Place, whole: pathlib.Path) -> None:
   assert losses(killed) == losses(whole)
   assert [step for step, _ in losses(whole)] == list(range(1, killed_run.STEPS + 1))
   expected, got = (flatten(load_model(run)[0]) for run in (whole, killed))
   for path in expected:
     np.testing.assert_array_equal(got[path], expected[path], err_msg=path)
+
+
+@pytest.mark.slow
+def test_kill_nine_in_a_save_to_a_bucket_changes_nothing(
+  data_dir: str, tmp_path: pathlib.Path, bucket: str, emulator: Any
+) -> None:
+  """Data, checkpoints and metrics are in the bucket."""
+  load_dataset(tiny_configs.pretraining(data_dir).dataset)
+  data = f'{bucket}/data'
+  load_dataset(tiny_configs.pretraining(data).dataset)
+  whole, killed = tmp_path / 'whole', place(bucket) / 'killed'
+  assert start(data_dir, whole).wait() == 0
+  process = start(data, killed, **emulator.tensorflow)
+
+  def kill(line: str) -> None:
+    if '%2Fcheckpoints%2F3%2Fparams' in line:
+      os.kill(process.pid, signal.SIGKILL)
+      raise ConnectionError
+
+  emulator.on_write = kill
+  assert process.wait() == -signal.SIGKILL
+  emulator.on_write = lambda line: None
+  saved = [path.parent.name for path in killed.glob('checkpoints/*/commit_success.txt')]
+  assert sorted(saved) == ['1', '2']
+  assert start(data, killed, **emulator.tensorflow).wait() == 0
+  assert_same(killed, whole)
