@@ -175,10 +175,8 @@ def deep_loss(
   text = jnp.concatenate([text, out.no_object])
   targets = (batch['classes'], masks, batch['valid'])
   factors = {**weights, 'pilot': pilot_weight, 'attention': attention_weight}
-  logits, proposed = (
-    class_logits(out.embeddings, text),
-    out.mask_logits,
-  )  # l b q_and_t _
+  # l b q_and_t _
+  logits, proposed = class_logits(out.embeddings, text), out.mask_logits
   queried = (logits[:, :, : model.num_queries], proposed[:, :, : model.num_queries])
   trained = any(weights.values())
   matched = match(*queried, *targets) if trained else None  # l b t
