@@ -25,7 +25,6 @@ from ovs_jax.models.clipseg import init_clipseg
 from ovs_jax.models.coseg import init_coseg
 from ovs_jax.models.maskformer import init_maskformer
 from ovs_jax.train.recipes import RECIPES, Recipe
-from ovs_jax.train.recipes.coseg import encode_images
 
 
 def configuration(name: str, argument: str = '') -> ml_collections.ConfigDict:
@@ -160,20 +159,14 @@ def _targets(recipe: Any, size: int, key: Array) -> Batch:
 
 
 def _labels(recipe: Any, size: int, key: Array) -> Batch:
-  """A picture's labels are those of 4 x 4 squares; what CLIP makes of it is noise."""
+  """A picture's labels are those of 4 x 4 squares."""
   side = recipe.model.image_size
   keys = jax.random.split(key)
   squares = jax.random.randint(keys[0], (size, 4, 4), 0, len(recipe.seen))
   step = math.ceil(side / 4)
   label = jnp.repeat(jnp.repeat(squares, step, 1), step, 2)[:, :side, :side]
-  params = jax.eval_shape(initializer(recipe), key)
-  image = jax.ShapeDtypeStruct((size, side, side, 3), jnp.uint8)
-  found = jax.eval_shape(lambda p, x: encode_images(recipe.model, p, x), params, image)
-  noise = {
-    name: jax.random.normal(jax.random.fold_in(keys[1], i), x.shape, x.dtype)
-    for i, (name, x) in enumerate(sorted(found.items()))
-  }
-  return {'label': label.astype(jnp.uint8), **noise}
+  image = draw_pictures(keys[1], size, side)
+  return {'image': image, 'label': label.astype(jnp.uint8)}
 
 
 def _phrases(recipe: Any, size: int, key: Array) -> Batch:
