@@ -35,4 +35,5 @@ def get_config(arg: str = '') -> ml_collections.ConfigDict:
   config.phrases.table = 'phrases.csv'
   config.train.batch_size = 16
   config.train.steps = 1000
+  config.train.disk_megabytes = 2500
   return common.finish(config, arg)

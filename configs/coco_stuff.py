@@ -34,6 +34,7 @@ def proposer_training(name: str, preset: str) -> ml_collections.ConfigDict:
   config.train.colour = True
   config.train.log_every = 50
   config.train.save_every = 5000
+  config.train.disk_megabytes = 4500
   optimizer = config.optimizer
   optimizer.schedule = 'warmup_poly'
   optimizer.warmup = 1500
@@ -49,4 +50,5 @@ def finish(config: ml_collections.ConfigDict, arg: str) -> ml_collections.Config
     return common.finish(config, arg)
   config.init.clip = '{run}/clip'
   config.init.backbone = ''
+  config.train.disk_megabytes = 500
   return scenes.pipeline(config.name, 'proposer', arg, stage=config, needs=('clip',))
