@@ -1,39 +1,32 @@
-"""Predicts how training scales over chips, and checks the bytes it predicts with.
+"""Says what training steps need and send, and predicts how they scale over chips.
 
-    python -m ovs_jax.bench.scaling             # the table of docs/scaling.md
-    python -m ovs_jax.bench.scaling --check     # on eight simulated devices
+    python -m ovs_jax.bench.scaling --write=docs/scaling.md
 
-The model: a step computes at half the chip's peak, then sends what the mesh needs over
-the chip's links without hiding any of it. Real runs overlap the two.
+compiles the steps of the full-size configurations, from shapes alone, for eight
+simulated devices, and writes the table of that document; with `--only=PART` the rows
+whose names have that part. About a minute and 6 GB for each on one free core.
+
+The prediction: a step computes at half the chip's peak for the types of its factors,
+then sends what the program sends over the chip's links without hiding any of it. Real
+runs overlap the two. The share is that of computing. With more chips come more
+examples: sums stay as large, what is gathered of examples grows.
 """
 
 import argparse
 import dataclasses
-import os
+import pathlib
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-if '--check' in sys.argv:
-  # Before JAX counts its devices.
-  os.environ['XLA_FLAGS'] = (
-    os.environ.get('XLA_FLAGS', '') + ' --xla_force_host_platform_device_count=8'
-  )
-
-import jax
-import jax.numpy as jnp
-
-from ovs_jax.bench.collectives import traffic
-from ovs_jax.core import sharding
-from ovs_jax.core.flops import count_flops
-from ovs_jax.core.tree import count_parameters, flatten, unflatten
-from ovs_jax.core.types import Array, Params
-from ovs_jax.models.clip import PRESETS, Clip, init_clip
-from ovs_jax.models.maskformer import PRESETS as PROPOSERS
-from ovs_jax.models.maskformer import MaskFormer, init_maskformer
-from ovs_jax.ops.losses import contrastive_loss
+from ovs_jax.bench import drawn
+from ovs_jax.bench.programs import StepProgram, compile_step
+from ovs_jax.core.devices import simulate_devices
 
 _UTILISATION = 0.5  # of a chip's peak while it computes
+_DEVICES = 8  # that are simulated
+_COUNTS = (8, 64, 256)  # chips of the predictions
+_MARK = '<!-- made by python -m ovs_jax.bench.scaling -->'
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,104 +34,64 @@ class Chip:
   """Published rates of one chip.
 
   Attributes:
-    flops: dense bfloat16 operations per second.
+    flops: dense operations per second by the type of the factors.
     link: bytes per second that it can send to its neighbours.
     island: chips that are connected so; 0: all of them.
     outside: bytes per second that it can send beyond its island.
   """
 
-  flops: float
+  flops: Mapping[str, float]
   link: float
   island: int = 0
   outside: float = 0.0
 
 
-# Google's and NVIDIA's data sheets; of links, one direction.
+# Google's and NVIDIA's data sheets; of links, one direction. JAX rounds float32 factors
+# to bfloat16 on TPUs and to TF32 on GPUs unless told otherwise.
 CHIPS = {
-  'TPU v5e': Chip(197e12, 100e9),
-  'TPU v5p': Chip(459e12, 300e9),
-  'H100/H200': Chip(989e12, 450e9, island=8, outside=50e9),
+  'v5e': Chip({'bfloat16': 197e12, 'float32': 197e12}, 100e9),
+  'v5p': Chip({'bfloat16': 459e12, 'float32': 459e12}, 300e9),
+  'H100': Chip(
+    {'bfloat16': 989e12, 'float32': 494.5e12}, 450e9, island=8, outside=50e9
+  ),
 }
 
 
 @dataclasses.dataclass(frozen=True)
-class Job:
-  """A training step.
+class Row:
+  """A training step to compile.
 
   Attributes:
-    name: of the row.
-    flops: of one example, forward and backward.
-    reduced: bytes of the gradients that all chips add up.
-    gathered: bytes per example that every chip needs of all examples.
-    batch: examples per chip.
+    config: a file of `configs`.
+    changed: keys of it, and what they become.
   """
 
-  name: str
-  flops: int
-  reduced: int
-  gathered: int
-  batch: int
+  config: str
+  changed: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+
+  @property
+  def name(self) -> str:
+    """The configuration, and what is changed in it."""
+    return ', '.join([self.config, *(f'{k}={v}' for k, v in self.changed.items())])
 
 
-def adaptation(preset: str, trained: str, *, batch: int) -> Job:
-  """Adaptation of a CLIP; `trained` is 'mpt' or 'ft'."""
-  params, loss, example = _adaptation(preset, trained)
-  part = _trainable(params, trained)
-  flops = _flops(loss, part, params, example(1))
-  size = 4 * count_parameters(unflatten(part))
-  # Each chip compares its rows with all of the others' embeddings, forward and back.
-  gathered = 2 * 2 * 4 * PRESETS[preset].embed_dim
-  return Job(f'{trained.upper()} {preset}', flops, size, gathered, batch)
-
-
-def proposer(preset: str, *, side: int, batch: int) -> Job:
-  """Training of a MaskFormer on square crops; matching and losses are not counted."""
-  config = PROPOSERS[preset]
-  params = jax.eval_shape(lambda: init_maskformer(config, jax.random.key(0)))
-  image = jax.ShapeDtypeStruct((1, side, side, 3), jnp.float32)
-
-  def loss(part: Params, params: Params, image: Array) -> Array:
-    del params
-    out = MaskFormer(config).apply({'params': unflatten(part)}, image, all_layers=True)
-    return sum(x.mean() for x in jax.tree.leaves(out))
-
-  part = flatten(params)
-  flops = _flops(loss, part, params, image)
-  return Job(f'proposer {preset}', flops, 4 * count_parameters(params), 0, batch)
-
-
-def _adaptation(preset: str, trained: str) -> tuple:
-  """Shapes of the parameters, the loss, and a function to the shapes of a batch."""
-  depth = 3 if trained == 'mpt' else 0
-  config = dataclasses.replace(PRESETS[preset], prompt_depth=depth)
-  params = jax.eval_shape(lambda: init_clip(config, jax.random.key(0)))
-  side, grid = config.image_size, config.image_size // config.patch
-
-  def loss(part: Params, params: Params, batch: tuple[Array, ...]) -> Array:
-    image, keep, text = batch
-    merged = unflatten({**flatten(params), **part})
-    embedded = Clip(config).apply(
-      {'params': merged}, image, keep, method='encode_image'
-    )
-    return contrastive_loss(embedded, text, merged['logit_scale'])[0]
-
-  def example(count: int) -> tuple:
-    return (
-      jax.ShapeDtypeStruct((count, side, side, 3), jnp.float32),
-      jax.ShapeDtypeStruct((count, grid * grid), bool),
-      jax.ShapeDtypeStruct((count, config.embed_dim), jnp.float32),
-    )
-
-  return params, loss, example
-
-
-def _trainable(params: Params, trained: str) -> dict[str, Any]:
-  start = 'visual/mask_prompt' if trained == 'mpt' else 'visual/'
-  return {path: x for path, x in flatten(params).items() if path.startswith(start)}
-
-
-def _flops(loss: object, part: object, params: object, batch: object) -> int:
-  return count_flops(jax.jit(jax.grad(loss)).trace(part, params, batch).jaxpr)
+_BF16 = {'proposer.dtype': 'bfloat16'}
+_REMAT = {'proposer.remat': True}
+_SPLIT = {'mesh.data': 4, 'mesh.model': 2}
+ROWS = (
+  Row('mpt_vitl14'),
+  Row('mpt_vitl14', _SPLIT),
+  Row('ft_vitl14'),
+  Row('ft_vitl14', {'mesh.fsdp': True}),
+  Row('ft_vitl14', _SPLIT),
+  Row('coseg_prefix_vitb16'),
+  Row('clipseg_finetune'),
+  Row('proposer_r101c'),
+  Row('proposer_swin_b'),
+  Row('proposer_swin_b', _REMAT),
+  Row('proposer_swin_b', _BF16),
+  Row('proposer_swin_b', _BF16 | _REMAT),
+)
 
 
 def ring_seconds(size: float, chips: int, chip: Chip) -> float:
@@ -155,91 +108,120 @@ def ring_seconds(size: float, chips: int, chip: Chip) -> float:
   return seconds
 
 
-def efficiency(job: Job, chips: int, chip: Chip) -> float:
-  """Returns the share of a step in which a data-parallel chip computes."""
-  computing = job.flops * job.batch / (chip.flops * _UTILISATION)
-  size = job.reduced + job.gathered * job.batch * chips / 2
-  sending = ring_seconds(size, chips, chip) if chips > 1 else 0.0
-  return computing / (computing + sending)
+def computing_share(
+  found: StepProgram, chips: int, chip: Chip, *, examples: float
+) -> float:
+  """Returns the share of a step in which a data-parallel chip computes.
+
+  Args:
+    found: the program for `_DEVICES` devices.
+    chips: how many there are.
+    chip: their rates.
+    examples: of each.
+  """
+  peaks = chip.flops
+  seconds = sum(n / peaks[kind] for kind, n in found.work.items())
+  computing = seconds * examples / _UTILISATION
+  # A gather sends half of what a sum of as many bytes does.
+  gathered = sum(n for kind, n in found.sent.items() if kind != 'all-reduce')
+  size = found.sent.get('all-reduce', 0) + gathered * chips / _DEVICES / 2
+  return computing / (computing + ring_seconds(size, chips, chip))
 
 
-def table(jobs: Sequence[Job]) -> str:
-  """Returns the predictions as Markdown."""
-  counts = (8, 64, 256)
-  lines = [
-    '| job, examples per chip | GFLOP per example | MB reduced | chip | '
-    + ' | '.join(f'{n} chips' for n in counts)
-    + ' |',
-    '|---|---|---|---|' + '---|' * len(counts),
+def configured(given: Row) -> Any:
+  """Returns the configuration of a row."""
+  config = drawn.configuration(given.config)
+  config.update_from_flattened_dict(dict(given.changed))
+  return config
+
+
+def row(given: Row) -> str:
+  """Compiles a step; returns its line of the table."""
+  config = configured(given)
+  found = compile_step(config)
+  return line(given.name, config.mesh.model, config.train.batch_size, found)
+
+
+def line(name: str, split: int, batch_size: int, found: StepProgram) -> str:
+  """Returns a line of the table; `split` devices share an example."""
+  gathered = sum(n for kind, n in found.sent.items() if kind != 'all-reduce')
+  turns = [loop.turns for loop in found.loops]
+  endless = turns.count(None)
+  waits = f'{sum(n for n in turns if n):,}' + (f' + {endless} loops' * bool(endless))
+  examples = batch_size / _DEVICES
+  cells = [
+    name,
+    f'{batch_size}',
+    f'{sum(found.work.values()) / 1e9:,.0f}',
+    f'{found.gradients / 1e6:,.1f}',
+    f'{found.arguments / 1e6:,.0f}',
+    f'{found.temporary / 1e6:,.0f}',
+    f'{found.sent.get("all-reduce", 0) / 1e6:,.1f}',
+    f'{gathered / 1e6:,.1f}',
+    waits,
   ]
-  for job in jobs:
-    for name, chip in CHIPS.items():
-      shares = ' | '.join(f'{efficiency(job, n, chip):.1%}' for n in counts)
-      lines.append(
-        f'| {job.name}, {job.batch} | {job.flops / 1e9:,.0f} '
-        f'| {job.reduced / 1e6:,.1f} | {name} | {shares} |'
-      )
-  return '\n'.join(lines)
+  for chip in CHIPS.values():
+    shares = (computing_share(found, n, chip, examples=examples) for n in _COUNTS)
+    # Links of another axis of the mesh are not in the model.
+    cells.append('-' if split > 1 else ' / '.join(f'{x:.1%}' for x in shares))
+  return '| ' + ' | '.join(cells) + ' |'
 
 
-def measured(
-  preset: str, trained: str, *, data: int, model: int, fsdp: bool, batch: int
-) -> dict[str, int]:
-  """Returns the traffic of the compiled gradient of an adaptation step, in bytes."""
-  params, loss, example = _adaptation(preset, trained)
-  mesh = sharding.make_mesh(data, model)
-  placed = sharding.parameter_shardings(mesh, params, fsdp=fsdp)
-
-  def at(x: jax.ShapeDtypeStruct, where: object) -> jax.ShapeDtypeStruct:
-    return jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=where)
-
-  params = jax.tree.map(at, params, placed)
-  part = _trainable(params, trained)
-  whole = sharding.parameter_shardings(mesh, params)
-
-  def gathered(part: Params, params: Params, batch: tuple[Array, ...]) -> Array:
-    merged = unflatten({**flatten(params), **part})
-    merged = jax.lax.with_sharding_constraint(merged, whole)  # as the training loop
-    return loss({}, merged, batch)
-
-  along = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec('data'))
-  rows = jax.tree.map(lambda x: at(x, along), example(batch))
-  where = {path: x.sharding for path, x in part.items()}
-  gradient = jax.jit(jax.grad(gathered if fsdp else loss), out_shardings=where)
-  return traffic(gradient.lower(part, params, rows).compile().as_text())
+def heading() -> list[str]:
+  """Returns the first two lines of the table."""
+  counts = ' / '.join(map(str, _COUNTS))
+  cells = [
+    'step',
+    'batch',
+    'GFLOP per example',
+    'gradients, MB',
+    'state and batch, MB',
+    'temporary, MB',
+    'added up, MB',
+    'gathered, MB',
+    'turns that wait',
+    *(f'{name}: {counts} chips' for name in CHIPS),
+  ]
+  return ['| ' + ' | '.join(cells) + ' |', '|' + '---|' * len(cells)]
 
 
-def check() -> str:
-  """Returns predicted and measured bytes on meshes of eight devices, as Markdown."""
-  lines = ['| job | mesh | gradients, MB | in the program, MB |', '|---|---|---|---|']
-  for trained in ('mpt', 'ft'):
-    job = adaptation('b16', trained, batch=1)
-    for data, model, fsdp in (
-      (8, 1, False),
-      (8, 1, True),
-      (4, 2, False),
-      (2, 4, False),
-    ):
-      found = measured('b16', trained, data=data, model=model, fsdp=fsdp, batch=8)
-      listed = ', '.join(f'{k} {v / 1e6:,.1f}' for k, v in sorted(found.items()))
-      mesh = f'{data}x{model}{" fsdp" if fsdp else ""}'
-      lines.append(f'| {job.name} | {mesh} | {job.reduced / 1e6:,.1f} | {listed} |')
-  return '\n'.join(lines)
+def rewrite(text: str, lines: Mapping[str, str]) -> str:
+  """Returns a document with lines of its table made anew, by the name of their step.
+
+  Raises:
+    ValueError: it has no place for the table, between two marks.
+  """
+  parts = text.split(_MARK)
+  if len(parts) != 3:
+    raise ValueError(
+      f'expected two lines {_MARK!r} with the table between them, found '
+      f'{len(parts) - 1}; put them where it belongs'
+    )
+  old = [x for x in parts[1].splitlines() if x.startswith('| ')]
+  kept = {x.split(' | ')[0].removeprefix('| '): x for x in old}
+  kept.update(lines)
+  rows = [kept[x.name] for x in ROWS if x.name in kept]
+  return _MARK.join([parts[0], '\n'.join(['', *heading(), *rows, '']), parts[2]])
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-  """Prints the table, or with --check the comparison."""
+  """Prints the lines of the table as they are compiled, and writes them."""
   parser = argparse.ArgumentParser(description=__doc__.split('\n')[0])
-  parser.add_argument('--check', action='store_true', help='compile and compare')
-  if parser.parse_args(argv).check:
-    print(check())
-    return 0
-  jobs = [
-    adaptation('l14', 'mpt', batch=64),
-    adaptation('l14', 'ft', batch=64),
-    proposer('swin_b_l14', side=640, batch=2),
-  ]
-  print(table(jobs))
+  parser.add_argument(
+    '--only', default='', help='a step, or part of the names of several'
+  )
+  parser.add_argument('--write', type=pathlib.Path, help='document with the table')
+  arguments = parser.parse_args(argv)
+  simulate_devices(_DEVICES)
+  print('\n'.join(heading()))
+  only = arguments.only
+  exact = [given for given in ROWS if given.name == only]
+  for given in exact or [given for given in ROWS if only in given.name]:
+    text = row(given)
+    print(text, flush=True)
+    if arguments.write is not None:
+      document = arguments.write.read_text()
+      arguments.write.write_text(rewrite(document, {given.name: text}))
   return 0
 
 

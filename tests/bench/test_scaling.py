@@ -1,12 +1,28 @@
-"""Predictions of scaling, by hand."""
+"""Predictions of scaling, by hand, and the table that is made."""
+
+import pathlib
 
 import pytest
 
 from ovs_jax.bench import scaling
-from ovs_jax.bench.scaling import Chip, Job
+from ovs_jax.bench.collectives import Loop
+from ovs_jax.bench.programs import StepProgram
+from ovs_jax.bench.scaling import Chip
 
-CHIP = Chip(flops=100.0, link=10.0)
-ISLANDS = Chip(flops=100.0, link=10.0, island=4, outside=1.0)
+CHIP = Chip(flops={'float32': 100.0, 'bfloat16': 200.0}, link=10.0)
+ISLANDS = Chip(flops={'float32': 100.0}, link=10.0, island=4, outside=1.0)
+
+
+def program(**changed: object) -> StepProgram:
+  given = {
+    'work': {'float32': 50.0},
+    'gradients': 80,
+    'arguments': 1_000_000,
+    'temporary': 2_000_000,
+    'sent': {'all-reduce': 80},
+    'loops': [],
+  }
+  return StepProgram(**(given | changed))
 
 
 def test_a_ring_sends_almost_everything_twice() -> None:
@@ -16,23 +32,44 @@ def test_a_ring_sends_almost_everything_twice() -> None:
   assert scaling.ring_seconds(80.0, 4, ISLANDS) == pytest.approx(12)
 
 
-def test_efficiency_is_the_share_of_computing() -> None:
-  job = Job('a', flops=50, reduced=80, gathered=0, batch=6)
+def test_the_share_is_that_of_computing_at_the_peak_of_the_types() -> None:
   # 300 operations at 50 a second, then 12 seconds of sending.
-  assert scaling.efficiency(job, 4, CHIP) == pytest.approx(6 / (6 + 12))
-  assert scaling.efficiency(job, 1, CHIP) == 1
+  share = scaling.computing_share(program(), 4, CHIP, examples=6)
+  assert share == pytest.approx(6 / (6 + 12))
+  both = program(work={'float32': 50.0, 'bfloat16': 100.0})
+  share = scaling.computing_share(both, 4, CHIP, examples=6)
+  assert share == pytest.approx(12 / (12 + 12))
+  # Of 8 examples' gathered bytes there are twice as many with 16; half goes each way.
+  gathers = program(sent={'all-reduce': 80, 'all-gather': 80})
+  share = scaling.computing_share(gathers, 16, CHIP, examples=6)
+  assert share == pytest.approx(6 / (6 + 2 * 15 / 16 * (80 + 80) / 10))
 
 
-def test_fine_tuning_costs_three_forwards_and_reduces_its_parameters() -> None:
-  ft = scaling.adaptation('tiny', 'ft', batch=1)
-  mpt = scaling.adaptation('tiny', 'mpt', batch=1)
-  assert mpt.reduced == 4 * 3 * 36 * 64  # depth, patches, width
-  assert ft.reduced > 100 * mpt.reduced / 4
-  assert mpt.flops < ft.flops < 2 * mpt.flops
-  assert scaling.table([mpt]).count('| MPT tiny, 1 |') == len(scaling.CHIPS)
+def test_lines_take_the_place_of_those_of_their_steps() -> None:
+  loops = [Loop('a', 18, 1), Loop('b', None, 2)]
+  first = scaling.line('mpt_vitl14', 1, 256, program(loops=loops))
+  assert first.startswith('| mpt_vitl14 | 256 | 0 | 0.0 | 1 | 2 | 0.0 | 0.0 | 18 + 1 ')
+  second = scaling.line('ft_vitl14', 2, 256, program())
+  assert second.endswith('| 0 | - | - | - |')
+  text = f'before\n{scaling._MARK}\n{scaling._MARK}\nafter\n'
+  text = scaling.rewrite(text, {'ft_vitl14': second})
+  text = scaling.rewrite(text, {'mpt_vitl14': first})
+  again = scaling.rewrite(text, {'ft_vitl14': second})
+  lines = ['before', scaling._MARK, *scaling.heading(), first, second]
+  assert again == text == '\n'.join([*lines, scaling._MARK, 'after', ''])
+  with pytest.raises(ValueError, match='found 0'):
+    scaling.rewrite('no place', {})
 
 
-def test_the_program_reduces_what_is_predicted() -> None:
-  ft = scaling.adaptation('tiny', 'ft', batch=1)
-  found = scaling.measured('tiny', 'ft', data=8, model=1, fsdp=False, batch=8)
-  assert found['all-reduce'] == pytest.approx(ft.reduced, rel=0.01)
+def test_the_document_has_lines_of_steps_in_their_order() -> None:
+  text = pathlib.Path('docs/scaling.md').read_text().split(scaling._MARK)[1]
+  lines = [line for line in text.splitlines() if line.startswith('| ')][1:]
+  found = [line.split(' | ')[0].removeprefix('| ') for line in lines]
+  assert found == [x.name for x in scaling.ROWS if x.name in found]
+
+
+def test_changes_are_keys_of_the_configurations() -> None:
+  for given in scaling.ROWS:
+    config = scaling.configured(given)
+    assert config.train.batch_size % 8 == 0
+  assert scaling.configured(scaling.ROWS[-1]).proposer.remat
