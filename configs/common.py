@@ -314,6 +314,15 @@ def _report() -> ml_collections.ConfigDict:
   )
 
 
+def follow(
+  stage: ml_collections.ConfigDict, pipeline: ml_collections.ConfigDict
+) -> None:
+  """Lets a stage have its pipeline's data set and mesh, also when flags change them."""
+  for section in ('dataset', 'mesh'):
+    for field in pipeline[section]:
+      stage[section][field] = pipeline[section].get_ref(field)
+
+
 def finish(config: ml_collections.ConfigDict, arg: str) -> ml_collections.ConfigDict:
   """Applies `arg` and locks the keys.
 

@@ -49,8 +49,7 @@ def get_config(arg: str = '') -> ml_collections.ConfigDict:
     stage.name = name
     stage.seed = config.get_ref('seed')
     stage.text.templates = 'single'
-    for field in ('name', 'variant', 'data_dir'):
-      stage.dataset[field] = config.dataset.get_ref(field)
+    common.follow(stage, config)
   config.order = tuple(stages)
   config.stages = ml_collections.ConfigDict(stages)
   return common.finish(config, arg)

@@ -35,8 +35,7 @@ def get_config(arg: str = '') -> ml_collections.ConfigDict:
     stage.name = key.split('/')[-1]
     number = int(key[5]) if key.startswith('seed_') else 0
     stage.seed = config.get_ref('seed') + number
-    for field in ('name', 'variant', 'data_dir'):
-      stage.dataset[field] = config.dataset.get_ref(field)
+    common.follow(stage, config)
   config.order = tuple(chosen)
   config.stages = ml_collections.ConfigDict(chosen)
   return common.finish(config, '' if arg == 'three' else arg)

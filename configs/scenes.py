@@ -109,8 +109,7 @@ def pipeline(
   for key, settings in chosen.items():
     settings.name = key
     settings.seed = config.get_ref('seed')
-    for field in ('name', 'variant', 'data_dir'):
-      settings.dataset[field] = config.dataset.get_ref(field)
+    common.follow(settings, config)
   config.order = tuple(chosen)
   config.stages = ml_collections.ConfigDict(chosen)
   return common.finish(config, arg)

@@ -6,8 +6,19 @@ from typing import Any
 import ml_collections
 import pytest
 
+from configs import proposer_photos, quickstart, replicate
 from ovs_jax.core.files import read_json
 from ovs_jax.pipeline import check_owner, run_pipeline
+
+
+@pytest.mark.parametrize('file', [proposer_photos, quickstart, replicate])
+def test_stages_have_the_mesh_of_their_pipeline(file: Any) -> None:
+  config = file.get_config('smoke')
+  config.mesh.update(model=2, fsdp=True)
+  config.dataset.data_dir = 'elsewhere'
+  for stage in config.stages.values():
+    assert (stage.mesh.model, stage.mesh.fsdp) == (2, True)
+    assert stage.dataset.data_dir == 'elsewhere'
 
 
 class Killed(Exception):
