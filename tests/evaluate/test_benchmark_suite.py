@@ -12,10 +12,11 @@ import pytest
 from PIL import Image
 
 from configs import common
+from ovs_jax.core import preemption
 from ovs_jax.core.types import VOID
 from ovs_jax.core.workers import Workers
 from ovs_jax.data import load_dataset, pipeline
-from ovs_jax.evaluate import predictions, suite, suite_files, tally
+from ovs_jax.evaluate import counted, predictions, suite, suite_files, tally
 from ovs_jax.evaluate.counted import Counted
 from ovs_jax.evaluate.judges import SAVED, SavedJudge
 from ovs_jax.evaluate.suite import Target
@@ -186,6 +187,31 @@ def test_a_host_that_left_images_out_is_noticed(
   with pytest.raises(ValueError, match='8 images of scenes/smoke:val were counted'):
     suite.benchmark(config, tmp_path / 'out')
   assert not (tmp_path / 'out' / 'report.md').exists()
+
+
+def test_a_stopped_data_set_goes_on(
+  config: Any, maps: Any, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+  config.eval.save_every = 4
+  whole = suite.benchmark(config, tmp_path / 'whole')
+  seen: list[str] = []
+  original = SavedJudge.count
+
+  def count(self: SavedJudge, sample: Any, **more: Any) -> Any:
+    seen.append(sample.image_id)
+    return original(self, sample, **more)
+
+  monkeypatch.setattr(SavedJudge, 'count', count)
+  with monkeypatch.context() as patch:
+    for module in (counted, preemption):
+      patch.setattr(module, 'asked', lambda: len(seen) >= 6)
+    with pytest.raises(preemption.Stopped, match='[678] of 16 steps are counted'):
+      suite.benchmark(config, tmp_path / 'broken')
+  broken = suite.benchmark(config, tmp_path / 'broken')
+  assert len(seen) == len(set(seen)) == IMAGES
+  for summaries in (whole, broken):
+    summaries['scenes/smoke:val'].pop('seconds')
+  np.testing.assert_equal(broken, whole)
 
 
 def test_finished_data_sets_are_not_evaluated_again(

@@ -12,6 +12,7 @@ import pytest
 import tiny_ovseg
 
 from configs import scenes
+from ovs_jax.core import preemption
 from ovs_jax.core.checkpoint import save_model
 from ovs_jax.core.types import VOID
 from ovs_jax.data import load_dataset, load_names, pipeline
@@ -219,6 +220,40 @@ def test_two_hosts_count_what_one_does(
       for name in one:
         np.testing.assert_array_equal(two[name], one[name], err_msg=name)
   assert not (tmp_path / '1/scores.json').exists()  # which the first one writes
+
+
+def test_a_stopped_evaluation_goes_on(
+  config: Any, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+  config.eval.update(batch_size=2, save_every=4)
+  whole = runner.evaluate(config, tmp_path / 'whole')
+  seen: list[int] = []
+  original = runner._add
+
+  def add(*args: Any) -> None:
+    seen.append(1)
+    original(*args)
+
+  monkeypatch.setattr(runner, '_add', add)
+  with monkeypatch.context() as patch:
+    for module in (counted, preemption):
+      patch.setattr(module, 'asked', lambda: len(seen) >= 3)
+    with pytest.raises(preemption.Stopped, match='4 of 8 steps are counted'):
+      runner.evaluate(config, tmp_path / 'broken')
+  broken = runner.evaluate(config, tmp_path / 'broken')
+  assert len(seen) == 8
+  for scores in (whole, broken):
+    scores.pop('seconds')
+  np.testing.assert_equal(broken, whole)
+  names = [
+    sorted(p.name for p in (tmp_path / x).iterdir()) for x in ('whole', 'broken')
+  ]
+  assert names[0] == names[1]
+  for name in ('counts.npz', 'pictures.npz'):
+    with np.load(tmp_path / 'whole' / name) as one:
+      with np.load(tmp_path / 'broken' / name) as two:
+        for key in one:
+          np.testing.assert_array_equal(two[key], one[key], err_msg=key)
 
 
 def test_irrelevant_names_take_what_looks_like_them(
