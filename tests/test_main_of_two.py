@@ -8,7 +8,12 @@ from typing import Any
 import pytest
 from two_processes import run_both
 
-PROGRAM = """
+# Modes whose processes exchange what they found.
+GATHER = ['train', 'evaluate', 'benchmark', 'evaluate_systems', 'mine']
+PROGRAM = f"""
+GATHER = {GATHER}
+"""
+PROGRAM += """
 import json, os, pathlib, signal, sys, threading, time
 import jax
 import numpy as np
@@ -35,7 +40,7 @@ def alone(config, workdir):
   return {}
 
 main.MODES.update({mode: alone for mode in main.MODES if mode != 'pipeline'})
-for mode in ('train', 'evaluate', 'benchmark', 'mine'):  # those that gather
+for mode in GATHER:
   main.MODES[mode] = together
 config = common.base('all', 'pipeline')
 config.order = tuple(mode for mode in main.MODES if mode != 'pipeline')
@@ -67,7 +72,7 @@ def test_those_that_gather_work_together(tmp_path: pathlib.Path) -> None:
   (one, results), (other, same) = run(tmp_path)
   assert results == same
   together = [mode for mode in results if results[mode]['result']]
-  assert together == ['train', 'evaluate', 'benchmark', 'mine']
+  assert together == GATHER
   assert all(results[mode]['result'] == {'parts': ['0', '1']} for mode in together)
   assert one == list(results)
   assert other == [mode for mode in one if mode in (*together, 'prepare')]

@@ -163,7 +163,9 @@ class TestSlurm:
     (checkout.path.parent / 'long').touch()
     place = {'SLURM_SUBMIT_DIR': str(checkout.path), **JOB}
     process = checkout.start('slurm.sh', '--config=x.py', **place)
-    wait_for((checkout.path.parent / 'started').exists)
+    folder = checkout.path.parent
+    wait_for((folder / 'started').exists)
+    wait_for(lambda: (folder / 'task').exists() and (folder / 'task').read_text() != '')
     script = (checkout.path / 'launch/slurm.sh').read_text()
     (asked,) = re.findall(r'^#SBATCH --signal=(\S+)$', script, re.MULTILINE)
     if asked.startswith('B:'):
