@@ -1,10 +1,6 @@
 """Commands whose inputs and outputs are in a bucket."""
 
-import json
-import os
 import pathlib
-import subprocess
-from typing import Any
 
 import numpy as np
 import pytest
@@ -16,8 +12,6 @@ from ovs_jax.convert import command
 from ovs_jax.core.checkpoint import load_model, save_model
 from ovs_jax.core.files import below, place
 from ovs_jax.core.tree import flatten
-
-ROOT = pathlib.Path(__file__).parents[1]
 
 
 def test_convert(bucket: str, capsys: pytest.CaptureFixture[str]) -> None:
@@ -60,23 +54,3 @@ def test_predict(
   save_model(f'{bucket}/ovseg', draw_params(), STORED)  # written anew
   assert predict.main(argv) == 0
   assert 'skipped' not in capfd.readouterr().out
-
-
-@pytest.mark.slow
-def test_two_processes(bucket: str, emulator: Any) -> None:
-  """The quickstart's stages that all processes share, or one of them does."""
-  done = subprocess.run(
-    [
-      *(ROOT / 'launch' / 'local_processes.sh', '2'),
-      *('--config=configs/quickstart.py:smoke', f'--workdir={bucket}/run'),
-      f'--config.dataset.data_dir={bucket}/data',
-    ],
-    cwd=ROOT,
-    env=os.environ | emulator.tensorflow,
-    capture_output=True,
-    text=True,
-    timeout=900,
-  )
-  assert done.returncode == 0, done.stderr[-3000:]
-  scores = json.loads(place(f'{bucket}/run/report.json').read_text())
-  assert scores
