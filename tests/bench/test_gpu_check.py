@@ -92,7 +92,7 @@ def test_all_of_full_size_is_asked(monkeypatch: pytest.MonkeyPatch) -> None:
     'attention einsum masked 399 keys float32',
     'step ft_vitl14 32 examples',
     'step proposer_swin_b bfloat16 4 examples',
-    'gradient mpt_scenes bfloat16 as in float32',
+    'loss mpt_scenes bfloat16 as in float32',
     'OVSeg l14 30 proposals bfloat16',
     'OVSeg l14 100 proposals float32',
   ):
