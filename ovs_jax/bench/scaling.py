@@ -139,11 +139,13 @@ def row(given: Row) -> str:
   """Compiles a step; returns its line of the table."""
   config = configured(given)
   found = compile_step(config)
-  return line(given.name, config.mesh.model, config.train.batch_size, found)
+  # The model knows one axis, and that what is gathered are examples.
+  plain = config.mesh.model == 1 and not config.mesh.fsdp
+  return line(given.name, config.train.batch_size, found, predicted=plain)
 
 
-def line(name: str, split: int, batch_size: int, found: StepProgram) -> str:
-  """Returns a line of the table; `split` devices share an example."""
+def line(name: str, batch_size: int, found: StepProgram, *, predicted: bool) -> str:
+  """Returns a line of the table, with predictions or without."""
   gathered = sum(n for kind, n in found.sent.items() if kind != 'all-reduce')
   turns = [loop.turns for loop in found.loops]
   endless = turns.count(None)
@@ -162,8 +164,7 @@ def line(name: str, split: int, batch_size: int, found: StepProgram) -> str:
   ]
   for chip in CHIPS.values():
     shares = (computing_share(found, n, chip, examples=examples) for n in _COUNTS)
-    # Links of another axis of the mesh are not in the model.
-    cells.append('-' if split > 1 else ' / '.join(f'{x:.1%}' for x in shares))
+    cells.append(' / '.join(f'{x:.1%}' for x in shares) if predicted else '-')
   return '| ' + ' | '.join(cells) + ' |'
 
 

@@ -47,9 +47,9 @@ def test_the_share_is_that_of_computing_at_the_peak_of_the_types() -> None:
 
 def test_lines_take_the_place_of_those_of_their_steps() -> None:
   loops = [Loop('a', 18, 1), Loop('b', None, 2)]
-  first = scaling.line('mpt_vitl14', 1, 256, program(loops=loops))
+  first = scaling.line('mpt_vitl14', 256, program(loops=loops), predicted=True)
   assert first.startswith('| mpt_vitl14 | 256 | 0 | 0.0 | 1 | 2 | 0.0 | 0.0 | 18 + 1 ')
-  second = scaling.line('ft_vitl14', 2, 256, program())
+  second = scaling.line('ft_vitl14', 256, program(), predicted=False)
   assert second.endswith('| 0 | - | - | - |')
   text = f'before\n{scaling._MARK}\n{scaling._MARK}\nafter\n'
   text = scaling.rewrite(text, {'ft_vitl14': second})
