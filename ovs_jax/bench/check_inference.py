@@ -2,11 +2,11 @@
 
 import dataclasses
 import functools
+import pathlib
 import statistics
 import sys
 import time
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -15,6 +15,7 @@ import numpy as np
 
 from ovs_jax.bench import fusion, ovseg_inference
 from ovs_jax.bench.checks import Check, Found
+from ovs_jax.core.files import local
 from ovs_jax.ops.matching import assign
 
 _TINY = ovseg_inference.Options(
@@ -51,8 +52,8 @@ def oracles(directory: str) -> Iterator[Check]:
   Raises:
     ValueError: no file is there, or the tests, which know how to run them, are not.
   """
-  files = sorted(Path(directory).glob('*.npz')) if directory else []
-  if directory and not (files and Path('tests/parity.py').exists()):
+  files = sorted(local(directory).glob('*.npz')) if directory else []
+  if directory and not (files and local('tests/parity.py').exists()):
     raise ValueError(
       f'oracles={directory}: expected a folder of .npz files, and this command to be '
       'run in the root of the repository, where tests/parity.py is'
@@ -127,7 +128,7 @@ def _matching() -> Found:
   return Found(worst, 1e-5, facts=facts)
 
 
-def _oracle(path: Path) -> Found:
+def _oracle(path: pathlib.Path) -> Found:
   sys.path.insert(0, 'tests')
   try:
     import parity  # of the repository, not of the package

@@ -109,7 +109,7 @@ def ring_seconds(size: float, chips: int, chip: Chip) -> float:
 
 
 def computing_share(
-  found: StepProgram, chips: int, chip: Chip, *, examples: float
+  found: StepProgram, chips: int, chip: Chip, *, examples: int | float
 ) -> float:
   """Returns the share of a step in which a data-parallel chip computes.
 

@@ -29,7 +29,7 @@ def matmul_peak(dtype: str = 'float32', *, side: int | None = None) -> float:
   return 2 * side**3 / best
 
 
-def least_seconds(flops: Mapping[str, float]) -> float:
+def least_seconds(flops: Mapping[str, int | float]) -> float:
   """Returns what products take at their measured peaks on one device.
 
   Args:

@@ -206,13 +206,15 @@ class Miner:
     if c.shortest:
       image = resize_shortest(image, **sides)
       label = _like(label, image)
-    embed = None
-    if not self._labelled:
-      clip_params = self._params[place]['clip']
-      embed = functools.partial(
-        candidates.embed_masks, self._clip, clip_params, self._region
-      )
+    embed = None if self._labelled else functools.partial(self._embed_masks, place)
     return candidates.true_masks(image, label, void=self._void, embed=embed)
+
+  def _embed_masks(
+    self, place: int, image: Any, masks: Any
+  ) -> Float[np.ndarray, 'q d']:
+    return candidates.embed_masks(
+      self._clip, self._params[place]['clip'], self._region, image, masks
+    )
 
   def similarities(
     self, example: dict[str, Any], nouns: Sequence[str], one: Candidates

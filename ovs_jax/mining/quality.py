@@ -46,9 +46,11 @@ class OracleMiner(Miner):
   def _embed(self, nouns: set[str]) -> None:
     """No names are embedded."""
 
-  def _embed_masks(self, image: Any, masks: Any) -> Float[np.ndarray, 'q d']:
+  def _embed_masks(
+    self, place: int, image: Any, masks: Any
+  ) -> Float[np.ndarray, 'q d']:
     """Nor are true masks."""
-    del image
+    del place, image
     return np.zeros((len(masks), 1), np.float32)
 
 
@@ -220,6 +222,7 @@ def settings(checkpoint: str, data_dir: str, variant: str) -> ml_collections.Con
       'exclusive': False,
       'min_area': 40,
       'min_score': _OVERLAP,
+      'dtype': '',
     },
   }
   return ml_collections.ConfigDict(keys)
