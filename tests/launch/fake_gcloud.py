@@ -1,7 +1,8 @@
 """A gcloud that knows the flags of the real one, with two workers on this machine.
 
-The flags are those of gcloud's reference (cloud.google.com/sdk/gcloud/reference, read
-2026-11-28); others are refused, as gcloud does.
+Those of queued resources and of ssh are from gcloud's reference
+(cloud.google.com/sdk/gcloud/reference, read 2026-11-28), those of scp and storage were
+not compared with it. Others are refused, as gcloud does.
 """
 
 import pathlib
