@@ -6,6 +6,7 @@ A shard is an uncompressed .npz with the names (UTF-8 JSON) and their rows, each
 the CRC-32 of the zip format. Only shards that hold a wanted name are read whole.
 """
 
+import contextlib
 import json
 import os
 import pathlib
@@ -191,9 +192,12 @@ class Store:
 
   def _leftovers(self) -> list[pathlib.Path]:
     """Temporary files of processes that were killed."""
-    old = time.time() - _STALE
-    temporary = (p for p in self.directory.iterdir() if p.name.startswith('.'))
-    return [path for path in temporary if path.stat().st_mtime < old]
+    old, found = time.time() - _STALE, []
+    for path in self.directory.glob('.*'):
+      with contextlib.suppress(FileNotFoundError):  # its writer has just renamed it
+        if path.stat().st_mtime < old:
+          found.append(path)
+    return found
 
 
 def _remove(path: pathlib.Path) -> None:

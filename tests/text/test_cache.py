@@ -136,6 +136,12 @@ class TestStore:
     monkeypatch.setattr(np, 'load', load)
     same(store.read(['a', 'b']), rows(['a', 'b']))
 
+  def test_a_file_that_its_writer_renames_is_no_leftover(
+    self, tmp_path: pathlib.Path
+  ) -> None:
+    (tmp_path / '.gone.npz').symlink_to(tmp_path / 'renamed')  # listed, and not there
+    assert Store(tmp_path, width=4)._leftovers() == []
+
   def test_two_processes_at_once(self, store):
     code = (
       'import sys; sys.path.insert(0, "tests/text")\n'
