@@ -1,5 +1,6 @@
 """The one training loop: every recipe runs through it."""
 
+import collections
 import json
 import time
 from collections.abc import Callable, Iterator
@@ -32,6 +33,10 @@ from ovs_jax.train.state import (
 )
 
 Step = Callable[[TrainState, Batch], tuple[TrainState, Metrics]]
+
+# Batches that wait on the devices while a step runs. Enough to hide how they get there;
+# without a limit the host runs ahead of the devices and fills their memory.
+_WAITING = 2
 
 
 def make_step(
@@ -279,6 +284,7 @@ def _run(
   run = traced.lower().compile()
   log = _open_log(config, workdir, start, flops)
   metrics: dict[str, float] = {}
+  started: collections.deque[Array] = collections.deque()
   trace = Trace(workdir / 'profile', first=start + 3, steps=c.profile)
   try:
     with Preemption() as preemption, trace:
@@ -288,6 +294,9 @@ def _run(
           with log.timing('data'):
             batch = next(batches)
         state, values = run(state, batch)
+        started.append(values['loss'])
+        if len(started) > _WAITING:
+          jax.block_until_ready(started.popleft())
         stop = preemption.reached() and step < c.steps
         last = stop or step == c.steps
         log.advance(step)

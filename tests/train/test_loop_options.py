@@ -4,6 +4,7 @@ import json
 import os
 import pathlib
 import signal
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -165,3 +166,42 @@ def test_fsdp_trains_the_same(data_dir: str, tmp_path: pathlib.Path) -> None:
     config.mesh.fsdp = fsdp
     results.append(loop.train(config, tmp_path / str(fsdp))['loss'])
   np.testing.assert_allclose(results[0], results[1], rtol=1e-5)
+
+
+def test_the_host_does_not_run_ahead_of_the_devices(
+  tmp_path: pathlib.Path, data_dir: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+  """While a step runs, two batches wait; more would fill a device's memory."""
+  config = tiny_configs.pretraining(data_dir)
+  config.train.update(steps=8, log_every=8, save_every=8)
+  asked: list[int] = []
+  done: list[int] = []
+  original = RECIPES[config.recipe]
+
+  def end(_: Any) -> None:
+    time.sleep(0.1)
+    done.append(len(asked))
+
+  def build(config: Any) -> Any:
+    built = original(config)
+    batches, loss = built.batches, built.loss
+
+    def counted(start: int, rows: Any) -> Iterator[Batch]:
+      for batch in batches(start, rows):
+        asked.append(len(done))
+        yield batch
+
+    def slow(params: Any, batch: Batch, key: Array) -> tuple[Array, Any]:
+      value, metrics = loss(params, batch, key)
+      jax.debug.callback(end, value)
+      return value, metrics
+
+    built.batches, built.loss = counted, slow
+    return built
+
+  monkeypatch.setitem(RECIPES, config.recipe, build)
+  loop.train(config, tmp_path)
+  assert len(done) == 8
+  # The step that runs is not done either.
+  ahead = [i + 1 - finished for i, finished in enumerate(asked[:8])]
+  assert max(ahead) == 3
