@@ -186,7 +186,7 @@ show_progress() {
 
 # Ends with the one sentence that says what the log's errors mean.
 explain() {
-  local log=.venv/install.log error
+  local log=.venv/install.log error found
   local network='connection ?(broken|error|refused|reset|aborted)|unreachable|timed out'
   network+='|name resolution|name or service not known|proxyerror|sslerror|http error'
   logged() { grep -qiE "$1" "$log"; }
@@ -199,7 +199,8 @@ explain() {
  settings, then start again (details in $log)."
   elif logged 'could not find a version|no matching distribution'; then
     error=$(sed -nE 's/.*(requirement|found for) ([^ ]+).*/\2/p' "$log" | tail -n 1)
-    fail "The package index has no $error for this machine's Python $version: set\
+    found=$(version_of .venv/bin/python || version_of python3 || true)
+    fail "The package index has no $error for this machine's Python $found: set\
  OVS_PYTHON to another version (3.11 to 3.13 are tested), or check pip's index\
  settings."
   elif logged 'permission denied|read-only file system'; then

@@ -67,6 +67,19 @@ class TestGpuNode:
     code, _, err = checkout.run('gpu_node.sh', OVS_CUDA='11')
     assert code == 1 and err == ["launch: OVS_CUDA is '11': set it to 12 or 13."]
 
+  def test_libraries_that_are_missing_are_one_sentence(
+    self, checkout: Checkout
+  ) -> None:
+    missing = 'ERROR: No matching distribution found for jax-cuda13-plugin==9'
+    checkout.fake_pip(f'echo "{missing}" >&2; exit 1')
+    code, out, err = checkout.run('gpu_node.sh', OVS_CUDA='13')
+    assert (code, out) == (1, [])
+    assert err[-1] == (
+      "launch: The package index has no jax-cuda13-plugin==9 for this machine's Python "
+      '3.12: set OVS_PYTHON to another version (3.11 to 3.13 are tested), or check '
+      "pip's index settings."
+    )
+
   def test_settings_are_made_and_the_users_stay(self, checkout: Checkout) -> None:
     settings = environment(checkout, 'gpu_node.sh')
     assert settings['XLA_PYTHON_CLIENT_MEM_FRACTION'] == '0.9'

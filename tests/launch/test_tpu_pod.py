@@ -213,6 +213,14 @@ class TestPython:
     )
     assert checkout.read('venv.log') == ['made by newer'] * 2
 
+  def test_without_uv_it_is_one_sentence(self, checkout: Checkout) -> None:
+    missing = 'ERROR: No matching distribution found for uv'
+    checkout.fake_pip(f'echo "{missing}" >&2; exit 1')
+    code, out, err = checkout.run('tpu_pod.sh', *TPU, *CONFIG)
+    assert (code, out) == (1, [])
+    sentence = "launch: The package index has no uv for this machine's Python 3.10: set"
+    assert any(sentence in line for line in err), err
+
   def test_the_users_choice_is_passed_on(self, checkout: Checkout) -> None:
     mine = checkout.path.parent / 'my python'
     (checkout.path.parent / 'newer').rename(mine)
