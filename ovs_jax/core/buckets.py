@@ -44,10 +44,13 @@ def address(text: str, *, schemes: tuple[str, ...]) -> epath.Path | None:
   Raises:
     ValueError: an address that cannot be served, or a damaged one.
   """
-  found = re.match(r'([A-Za-z][A-Za-z0-9+.-]+):(/.*)', text, re.DOTALL)
+  found = re.match(r'([A-Za-z][A-Za-z0-9+.-]+):(.*)', text, re.DOTALL)
   if not found:
     return None
   scheme, rest = found[1].lower(), found[2]
+  # A file may have a colon in its name, but "gs:bucket" is one with slashes forgotten.
+  if scheme not in PACKAGES and not rest.startswith('/'):
+    return None
   taken = ', '.join(f'{name}://' for name in schemes)
   if scheme not in schemes:
     also = f'addresses of {taken} and paths' if taken else 'paths'

@@ -53,9 +53,9 @@ def make_mesh(data: int, model: int) -> Mesh:
   """
   devices = jax.devices()
   count, slices = len(devices), _num_slices(devices)
-  if data == -1:
+  if data == -1 and model > 0:
     data = count // model
-  if data * model != count:
+  if min(data, model) < 1 or data * model != count:
     raise ValueError(
       f'a mesh of {data}x{model} devices does not fit the {count} that are here; '
       'change config.mesh.data and config.mesh.model'
@@ -197,8 +197,9 @@ def _by_rows(mesh: Mesh) -> NamedSharding:
 
 def check_batch(mesh: Mesh, batch_size: int, *, accumulate: int = 1) -> None:
   """Raises ValueError if the batch cannot be split over the mesh and turns."""
-  if accumulate < 1:
-    raise ValueError(f'config.train.accumulate is {accumulate}, expected at least 1')
+  for key, value in (('batch_size', batch_size), ('accumulate', accumulate)):
+    if value < 1:
+      raise ValueError(f'config.train.{key} is {value}, expected at least 1')
   count = mesh.shape['data'] * accumulate
   if batch_size % count:
     raise ValueError(

@@ -219,6 +219,7 @@ def train(config: Any, workdir: Place) -> dict[str, Any]:
     Stopped: SIGTERM came; the last step is saved.
   """
   began = time.time()
+  _check_counts(config)
   workdir = check_writable(workdir, megabytes=config.train.disk_megabytes)
   check_writers(config.train.writers)
   mesh = sharding.make_mesh(config.mesh.data, config.mesh.model)
@@ -254,6 +255,16 @@ def train(config: Any, workdir: Place) -> dict[str, Any]:
   finally:
     saved.close()
   return {**metrics, **numbers, 'seconds': time.time() - began}
+
+
+def _check_counts(config: Any) -> None:
+  """Refuses numbers that would end a run amid its work, or without a checkpoint."""
+  least = {'steps': 1, 'log_every': 1, 'save_every': 1, 'keep': 1, 'profile': 0}
+  counts = {f'train.{key}': (config.train[key], x) for key, x in least.items()}
+  counts['adapt.evaluate_every'] = (config.adapt.evaluate_every, 0)
+  for key, (value, smallest) in counts.items():
+    if value < smallest:
+      raise ValueError(f'config.{key} is {value}, expected at least {smallest}')
 
 
 def _run(

@@ -43,7 +43,8 @@ class TestPlace:
     monkeypatch.setenv('HOME', '/home/me')
     assert files.place('runs/a') == pathlib.Path('runs/a')
     assert files.place('~/a') == files.local('~/a') == pathlib.Path('/home/me/a')
-    assert files.place('c:/a') == pathlib.Path('c:/a')
+    for path in ('c:/a', 'run:1/a'):
+      assert files.place(path) == pathlib.Path(path)
     address = files.place('gs://bucket/a')
     assert not isinstance(address, pathlib.Path)
     assert (
@@ -60,6 +61,8 @@ class TestPlace:
       ('gs://bucket/a', (), r'gs://bucket/a: only paths of this machine'),
       ('gs:/bucket/a', ('gs',), r'gs:/bucket/a is no address; write it as gs://bucket'),
       ('gs:///a', ('gs',), r'gs:///a is no address'),
+      ('gs:bucket/a', ('gs',), r'gs:bucket/a is no address; write it as gs://bucket'),
+      ('S3:bucket', (), r'S3:bucket: only paths of this machine'),
       ('gs://bucket/a/../b', ('gs',), r'without "\.\."'),
       (pathlib.Path('gs://bucket/a'), ('gs',), r'gs:/bucket/a is no address'),
     ],

@@ -63,7 +63,19 @@ class TestMakeMesh:
     assert mesh.shape['data'] * mesh.shape['model'] == 8
     assert mesh.shape['model'] == model
 
-  @pytest.mark.parametrize(('data', 'model'), [(3, 2), (-1, 3), (1, 1), (16, 1)])
+  @pytest.mark.parametrize(
+    ('data', 'model'),
+    [
+      (3, 2),
+      (-1, 3),
+      (1, 1),
+      (16, 1),
+      (-1, 0),
+      (-1, -1),
+      (-8, -1),
+      (0, 8),
+    ],
+  )
   def test_others_are_refused(self, data: int, model: int) -> None:
     with pytest.raises(ValueError, match=r'does not fit the 8 .*config\.mesh\.data'):
       sharding.make_mesh(data, model)
@@ -181,6 +193,11 @@ class TestBatch:
     sharding.check_batch(mesh, 12)
     with pytest.raises(ValueError, match='batch_size 10 is not a multiple of 4'):
       sharding.check_batch(mesh, 10)
+    for size in (0, -8):
+      with pytest.raises(
+        ValueError, match=f'batch_size is {size}, expected at least 1'
+      ):
+        sharding.check_batch(mesh, size)
     with pytest.raises(ValueError, match="'x' of the batch has 4 rows; .* take 8 of"):
       sharding.shard_batch(mesh, {'x': np.arange(4)}, size=8)
 
