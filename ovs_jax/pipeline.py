@@ -4,6 +4,7 @@ A stage is a configuration of its own, run in `workdir/<stage>`; when it has fin
 `done.json` there holds its result and the fingerprint of its configuration.
 """
 
+import re
 import time
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -14,6 +15,11 @@ from ovs_jax.core.tree import flatten
 
 Run = Callable[[str, Any, Place], dict[str, Any]]
 _DONE = 'done.json'
+# What may change between starts: how a run is done and watched, not what comes out.
+_FREE = re.compile(
+  r'(^|/)(mesh/(data|model|fsdp)|(train|mining|eval)/(skip_not_finite|save_every|keep'
+  r'|log_every|writers|profile|disk_megabytes))$'
+)
 
 
 def run_pipeline(config: Any, workdir: Place, run: Run) -> dict[str, Any]:
@@ -39,7 +45,8 @@ def run_pipeline(config: Any, workdir: Place, run: Run) -> dict[str, Any]:
     stage = _placed(config.stages[name], workdir)
     title = f'[{number}/{len(config.order)}] {name}'
     # A stage also depends on what the stages before it were.
-    identity = fingerprint([stage.to_dict(), [results[n]['identity'] for n in results]])
+    before = [results[n]['identity'] for n in results]
+    identity = fingerprint([_bound(stage.to_dict()), before])
     done = workdir / name / _DONE
     if done.exists():
       results[name] = read_json(done)
@@ -64,14 +71,16 @@ def run_pipeline(config: Any, workdir: Place, run: Run) -> dict[str, Any]:
 
 
 def check_owner(config: Mapping[str, Any], workdir: Place) -> None:
-  """Claims `workdir` for a configuration.
+  """Claims `workdir` for a configuration, of which config.json has the last.
 
   Raises:
-    ValueError: it belongs to another one; names the keys that differ.
+    ValueError: it belongs to another one, which differs in more than what may change
+      (`_FREE`); names the keys that differ.
   """
   path = workdir / 'config.json'
-  if path.exists():
-    theirs, ours = flatten(read_json(path)), flatten(config)
+  before = read_json(path) if path.exists() else None
+  if before is not None:
+    theirs, ours = _bound(before), _bound(config)
     keys = [k for k in {**theirs, **ours} if theirs.get(k) != ours.get(k)]
     if keys:
       shown = ', '.join(
@@ -83,8 +92,13 @@ def check_owner(config: Mapping[str, Any], workdir: Place) -> None:
         f'{workdir} belongs to a run of another configuration; different: {shown}'
         f'{more}. Give another --workdir=, or delete the directory'
       )
-  else:
+  if before != config:
     write_json(path, config)
+
+
+def _bound(config: Mapping[str, Any]) -> dict[str, Any]:
+  """The settings, by path, on which what is in a directory depends."""
+  return {k: v for k, v in flatten(config).items() if not _FREE.search(k)}
 
 
 def _placed(stage: Any, workdir: Place) -> Any:

@@ -100,6 +100,19 @@ def test_another_configuration_is_refused(
   assert len(stages.ran) == 2
 
 
+def test_finished_stages_do_not_depend_on_how_they_were_done(
+  stages: Stages, tmp_path: pathlib.Path
+) -> None:
+  config = pipeline().unlock()
+  for stage in config.stages.values():
+    stage.mesh = {'model': 1}
+  run_pipeline(config, tmp_path, stages)
+  for stage in config.stages.values():
+    stage.mesh.model = 2
+  assert run_pipeline(config, tmp_path, stages)['one']['result'] == {'name': 'one'}
+  assert len(stages.ran) == 2
+
+
 def test_a_stage_depends_on_those_before_it(
   stages: Stages, tmp_path: pathlib.Path
 ) -> None:
@@ -127,6 +140,16 @@ class TestOwner:
     assert 'new (None there, 3 now)' in str(error.value)
     assert 'split' not in str(error.value)
     assert '--workdir=' in str(error.value)
+
+  def test_how_a_run_is_done_may_change(self, tmp_path: pathlib.Path) -> None:
+    before = {'mesh': {'model': 1}, 'train': {'keep': 2, 'writers': [], 'steps': 1}}
+    now = {'mesh': {'model': 2}, 'train': {'keep': 9, 'writers': ['clu'], 'steps': 1}}
+    check_owner({**before, 'stages': {'clip': before}}, tmp_path)
+    check_owner({**now, 'stages': {'clip': now}}, tmp_path)
+    assert read_json(tmp_path / 'config.json')['stages']['clip'] == now
+    other = {**now, 'train': {'steps': 2}}
+    with pytest.raises(ValueError, match=r'different: stages\.clip\.train\.steps'):
+      check_owner({**now, 'stages': {'clip': other}}, tmp_path)
 
   def test_long_lists_are_cut(self, tmp_path: pathlib.Path) -> None:
     check_owner({f'k{i}': 0 for i in range(9)}, tmp_path)

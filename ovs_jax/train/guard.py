@@ -60,8 +60,9 @@ class Guard:
       left = f'the newest checkpoint is that of step {latest}, and finite'
     raise FloatingPointError(
       f'{problem}. Nothing of it was saved; {left}. The same command would come to the '
-      'same: first lower config.optimizer.learning_rate, or set '
-      'config.optimizer.gradient_clip or config.train.skip_not_finite'
+      'same: go on with a higher config.train.skip_not_finite, or begin in another '
+      '--workdir= with a lower config.optimizer.learning_rate or with '
+      'config.optimizer.gradient_clip'
     )
 
   def check_restored(self, state: TrainState) -> None:

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import tiny_configs
 
+from ovs_jax import main
 from ovs_jax.core.types import Array, Batch, Metrics, Params
 from ovs_jax.train import loop
 from ovs_jax.train.recipes import RECIPES
@@ -66,8 +67,17 @@ def run(
   *,
   spoiled: tuple[int, ...] = (),
   steps: int | None = None,
+  command: bool = False,
 ) -> dict[str, Any]:
-  """Trains; `steps` ends the input after some, as a kill would."""
+  """Trains; `steps` ends the input after some, as a kill would.
+
+  Args:
+    config: from `configured`.
+    directory: of the run.
+    spoiled: steps whose points are no numbers.
+    steps: see above.
+    command: whether it runs as a user starts it, with all that is asked before.
+  """
 
   def build(config: Any) -> Line:
     line = Line(config, frozenset(spoiled))
@@ -85,6 +95,8 @@ def run(
   with pytest.MonkeyPatch.context() as patch:
     patch.setitem(RECIPES, 'line', build)
     try:
+      if command:
+        return main.run('train', config, directory)
       return loop.train(config, directory)
     except KeyboardInterrupt:
       assert steps is not None

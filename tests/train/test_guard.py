@@ -28,16 +28,23 @@ class TestStopping:
     config = line.configured(steps=20, log_every=20, save_every=3)
     for _ in range(2):  # the same command comes to the same
       with pytest.raises(FloatingPointError) as error:
-        line.run(config, tmp_path, spoiled=(8,))
+        line.run(config, tmp_path, spoiled=(8,), command=True)
       said = str(error.value)
       assert said.startswith('the loss is nan at step 9.')
       assert 'the newest checkpoint is that of step 6, and finite' in said
-      assert 'config.train.skip_not_finite' in said and '\n' not in said
+      assert 'go on with a higher config.train.skip_not_finite' in said
+      assert 'in another --workdir= with a lower config.optimizer.lea' in said
+      assert '\n' not in said
       assert line.steps_of(tmp_path) == [3, 6]
     assert np.isfinite(slope(tmp_path)).all()
     config.train.skip_not_finite = 1  # what the message says helps
-    assert np.isfinite(line.run(config, tmp_path, spoiled=(8,))['loss'])
+    done = line.run(config, tmp_path, spoiled=(8,), command=True)
+    assert np.isfinite(done['loss'])
     assert line.steps_of(tmp_path) == [18, 20]
+    assert lines(tmp_path)[-1]['skipped'] == 1
+    config.optimizer.learning_rate = 0.01
+    with pytest.raises(ValueError, match='different: optimizer.learning_rate'):
+      line.run(config, tmp_path, command=True)
 
   def test_parameters_are_looked_at_too(self, tmp_path: pathlib.Path) -> None:
     config = line.configured(save_every=1)
