@@ -26,7 +26,7 @@ from ovs_jax.core.lookup import lookup
 from ovs_jax.core.preemption import STOPPED_STATUS, Stopped, apart
 from ovs_jax.core.programs import compile_sooner, keep_programs
 from ovs_jax.needs import check_needs
-from ovs_jax.pipeline import check_owner, run_pipeline
+from ovs_jax.pipeline import check_changes, check_owner, run_pipeline
 
 _CONFIG = config_flags.DEFINE_config_file('config', None, 'Configuration file.')
 _WORKDIR = flags.DEFINE_string('workdir', None, 'Where results go.')
@@ -165,14 +165,18 @@ def main(argv: list[str]) -> None:
     raise app.UsageError(f'unknown arguments {argv[1:]}; flags start with --')
   logging.set_verbosity(logging.ERROR)  # Orbax warns of files that it does not need
   config = _CONFIG.value
+  changed = list(config_flags.get_override_values(flags.FLAGS['config']))
   if _PREDICTIONS.value is not None:
     config.suite.predictions = _PREDICTIONS.value
+    changed.append('suite.predictions')
   if _I_KNOW.value:
     config.suite.i_know = True
-    keep_programs()
+    changed.append('suite.i_know')
+  keep_programs()
   if not config.optimize_programs:
     compile_sooner()
   try:
+    check_changes(config, changed)
     workdir = place(_WORKDIR.value or f'runs/{config.name}', schemes=('gs',))
     if _MULTIHOST.value:
       hosts.join()

@@ -4,9 +4,11 @@ A stage is a configuration of its own, run in `workdir/<stage>`; when it has fin
 `done.json` there holds its result and the fingerprint of its configuration.
 """
 
+import functools
+import operator
 import re
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from ovs_jax.core import hosts
@@ -15,6 +17,8 @@ from ovs_jax.core.tree import flatten
 
 Run = Callable[[str, Any, Place], dict[str, Any]]
 _DONE = 'done.json'
+# What a pipeline reads itself, or gives its stages by way of a sum.
+_OWN = ('name', 'mode', 'order', 'optimize_programs', 'seed')
 # What may change between starts: how a run is done and watched, not what comes out.
 _FREE = re.compile(
   r'(^|/)(mesh/(data|model|fsdp)|(train|mining|eval)/(skip_not_finite|save_every|keep'
@@ -68,6 +72,34 @@ def run_pipeline(config: Any, workdir: Place, run: Run) -> dict[str, Any]:
     results[name] = read_json(done)
     print(f'{title}: {results[name]["seconds"]:.0f} s', flush=True)
   return results
+
+
+def check_changes(config: Any, changed: Iterable[str]) -> None:
+  """Refuses changed settings that no stage of a pipeline has.
+
+  Args:
+    config: the whole configuration; without stages it has what it reads.
+    changed: paths of its keys, such as 'train.steps'.
+
+  Raises:
+    ValueError: a stage has the key of its own; says how to change it there.
+  """
+  stages = config.stages if 'stages' in config else {}
+  for path in changed:
+    if not stages or path in _OWN or path.startswith('stages.'):
+      continue
+    own = _reference(config, path)
+    if not any(_reference(stage, path) is own for stage in stages.values()):
+      raise ValueError(
+        f'config.{path} changes no stage of the pipeline {config.name}; change that of '
+        f'one, such as --config.stages.{config.order[-1]}.{path}='
+      )
+
+
+def _reference(config: Any, path: str) -> Any:
+  """What two configurations share where a change of one is one of the other."""
+  *sections, key = path.split('.')
+  return functools.reduce(operator.getitem, sections, config).get_ref(key)
 
 
 def check_owner(config: Mapping[str, Any], workdir: Place) -> None:

@@ -44,6 +44,43 @@ def test_an_unknown_key_gets_a_suggestion(tmp_path: pathlib.Path) -> None:
   assert 'Did you mean "steps"' in done.stderr + done.stdout
 
 
+@pytest.mark.parametrize(
+  ('argument', 'path'),
+  [('--config.train.ema=0.5', 'train.ema'), ('--predictions=x', 'suite.predictions')],
+)
+def test_what_no_stage_would_notice_is_refused(
+  tmp_path: pathlib.Path, argument: str, path: str
+) -> None:
+  done = call(
+    '--config=configs/clip_scenes.py:smoke', argument, f'--workdir={tmp_path}/run'
+  )
+  assert done.returncode == 2
+  assert done.stderr.splitlines()[-1] == (
+    f'error: config.{path} changes no stage of the pipeline clip_scenes_smoke; change '
+    f'that of one, such as --config.stages.clip.{path}='
+  )
+  assert not (tmp_path / 'run').exists()
+
+
+def test_compiled_programs_are_kept(tmp_path: pathlib.Path) -> None:
+  program = (
+    'import jax, sys; from ovs_jax import main; '
+    'main.run = lambda *_: print(jax.config.jax_compilation_cache_dir); main.start()'
+  )
+  done = subprocess.run(
+    [sys.executable, '-c', program, '--config=configs/clip_scenes.py'],
+    cwd=ROOT,
+    env={
+      **{k: v for k, v in os.environ.items() if k != 'JAX_COMPILATION_CACHE_DIR'},
+      'XDG_CACHE_HOME': str(tmp_path),
+    },
+    capture_output=True,
+    text=True,
+    timeout=120,
+  )
+  assert done.stdout.splitlines()[0] == f'{tmp_path}/ovs_jax/programs', done.stderr
+
+
 def test_a_mistake_is_one_message(tmp_path: pathlib.Path) -> None:
   done = call(
     '--config=configs/clip_scenes.py',

@@ -6,9 +6,15 @@ from typing import Any
 import ml_collections
 import pytest
 
-from configs import proposer_photos, quickstart, replicate
+from configs import (
+  baseline_vitl14,
+  mpt_vitl14,
+  proposer_photos,
+  quickstart,
+  replicate,
+)
 from ovs_jax.core.files import read_json
-from ovs_jax.pipeline import check_owner, run_pipeline
+from ovs_jax.pipeline import check_changes, check_owner, run_pipeline
 
 
 @pytest.mark.parametrize('file', [proposer_photos, quickstart, replicate])
@@ -19,6 +25,23 @@ def test_stages_have_the_mesh_of_their_pipeline(file: Any) -> None:
   for stage in config.stages.values():
     assert (stage.mesh.model, stage.mesh.fsdp) == (2, True)
     assert stage.dataset.data_dir == 'elsewhere'
+
+
+@pytest.mark.parametrize('file', [mpt_vitl14, proposer_photos, quickstart, replicate])
+def test_changes_reach_a_stage_or_are_refused(file: Any) -> None:
+  config = file.get_config('smoke')
+  check_changes(config, ['seed', 'mesh.model', 'dataset.data_dir', 'order', 'name'])
+  check_changes(config, [f'stages.{config.order[0]}.train.steps'])
+  with pytest.raises(ValueError, match=r'--config\.stages\.\w+\.train\.steps=$'):
+    check_changes(config, ['seed', 'train.steps'])
+
+
+def test_a_shared_section_may_be_changed() -> None:
+  config = baseline_vitl14.get_config()
+  check_changes(config, ['init.clip', 'dataset.name'])
+  with pytest.raises(ValueError, match='eval.batch_size changes no stage'):
+    check_changes(config, ['eval.batch_size'])
+  check_changes(mpt_vitl14.get_config(), ['train.steps'])  # has no stages
 
 
 class Killed(Exception):
