@@ -44,6 +44,10 @@ def run_together(
     )
     for i in range(count)
   ]
-  said = [process.communicate(timeout=540)[0] for process in started]
+  try:
+    said = [process.communicate(timeout=540)[0] for process in started]
+  finally:
+    for process in started:
+      process.kill()  # which does nothing to those that have ended
   assert [process.returncode for process in started] == [0] * count, said
   return said

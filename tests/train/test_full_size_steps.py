@@ -105,14 +105,12 @@ def test_every_training_starts(
   name: str, argument: str, machine: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
   config = drawn.configuration(name, argument)
-  text = lowered(config, machine, monkeypatch)
-  wide = config.recipe != 'clip_regions'
-  assert (KERNEL in text) == (machine != 'TPU' and not wide)
+  wide = config.recipe != 'clip_regions'  # computes in float32, which cuDNN does not
+  found = KERNEL in lowered(config, machine, monkeypatch)
+  assert found == (machine != 'TPU' and not wide)
   if wide:
-    text = lowered(narrow(config), machine, monkeypatch)
-    assert (KERNEL in text) == (
-      machine != 'TPU' and config.recipe != 'coseg'
-    )  # drops weights
+    found = KERNEL in lowered(narrow(config), machine, monkeypatch)
+    assert found == (machine != 'TPU')
 
 
 @pytest.mark.slow
