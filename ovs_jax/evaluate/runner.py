@@ -11,6 +11,7 @@ import numpy as np
 
 from ovs_jax.core import hosts
 from ovs_jax.core.checkpoint import load_model
+from ovs_jax.core.counts import check_counts
 from ovs_jax.core.files import (
   Place,
   atomic_path,
@@ -35,6 +36,7 @@ from ovs_jax.text import vocabulary
 # Void in every data set: above all classes, as the oracles need it; 255 is a class of
 # the large ones.
 _NO_CLASS = 2**16 - 1
+_LEAST = {'eval.batch_size': 1, 'eval.bucket': 1, 'eval.save_every': 1}
 _SUM, _IMAGE = 'sum/', 'image/'  # of the names of sums
 _SEEN_MASK = -1  # key, among the texts of so many irrelevant names
 Scores = dict[str, Any]
@@ -60,6 +62,7 @@ def evaluate(config: Any, workdir: Place) -> Scores:
     Stopped: SIGTERM came; what is counted will not be counted again.
   """
   began = time.time()
+  check_counts(config, _LEAST)
   workdir = check_writable(workdir, megabytes=10)
   _, builder = load_dataset(config.dataset)
   names = load_names(config.dataset)

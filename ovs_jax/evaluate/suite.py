@@ -13,6 +13,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from ovs_jax.core.counts import check_counts
 from ovs_jax.core.files import Place, check_writable, fingerprint, read_json, write_json
 from ovs_jax.core.workers import Workers
 from ovs_jax.data import load_dataset, load_names, transforms
@@ -99,6 +100,7 @@ def benchmark(config: Any, workdir: Place) -> dict[str, Any]:
     ValueError: settings that cannot be, or label maps that cannot be scored.
     OSError: `workdir` cannot be written.
   """
+  check_counts(config, {'eval.save_every': 1})
   targets = [Target.parse(text) for text in config.suite.datasets]
   check_search(config.suite, targets)
   workdir = check_writable(workdir, megabytes=50)

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from ovs_jax.core import hosts
+from ovs_jax.core.counts import check_counts
 from ovs_jax.core.files import (
   Place,
   atomic_path,
@@ -52,12 +53,9 @@ def evaluate_systems(config: Any, workdir: Place) -> dict[str, Any]:
     Stopped: SIGTERM came; what is counted will not be counted again.
   """
   began = time.time()
+  _check_settings(config)
   workdir = check_writable(workdir, megabytes=10)
   settings = config.systems
-  for name in settings.protocols:
-    lookup(PROTOCOLS, name, 'protocol')
-  for name in settings.rules:
-    lookup(RULES, name, 'merging rule')
   coseg = [(f'config.systems.coseg.{k}', 'coseg', v) for k, v in settings.coseg.items()]
   _, builder = check_inputs(
     [
@@ -100,6 +98,14 @@ def evaluate_systems(config: Any, workdir: Place) -> dict[str, Any]:
     print(markdown(report))
   counted.clear()
   return report['systems']
+
+
+def _check_settings(config: Any) -> None:
+  check_counts(config, {'eval.save_every': 1})
+  for name in config.systems.protocols:
+    lookup(PROTOCOLS, name, 'protocol')
+  for name in config.systems.rules:
+    lookup(RULES, name, 'merging rule')
 
 
 def _count(

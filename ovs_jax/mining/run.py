@@ -16,6 +16,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from ovs_jax.core.counts import check_counts
 from ovs_jax.core.files import Place, check_writable, clear_leftovers, place, remove
 from ovs_jax.core.preemption import apart, pause
 from ovs_jax.core.runlog import progress
@@ -45,6 +46,7 @@ def mine(config: Any, workdir: Place) -> dict[str, Any]:
   """
   began = time.time()
   c = config.mining
+  check_counts(config, {'mining.chunk': 1})
   workdir = check_writable(workdir, megabytes=c.disk_megabytes)
   _, builder = load_dataset(config.dataset)
   check_sources(c, list(builder.info.features))

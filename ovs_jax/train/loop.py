@@ -12,6 +12,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from ovs_jax.core import hosts, sharding
 from ovs_jax.core.checkpoint import RunCheckpoints
+from ovs_jax.core.counts import check_counts
 from ovs_jax.core.devices import least_seconds
 from ovs_jax.core.files import Place, check_writable
 from ovs_jax.core.flops import count_work
@@ -37,6 +38,14 @@ Step = Callable[[TrainState, Batch], tuple[TrainState, Metrics]]
 # Batches that wait on the devices while a step runs. Enough to hide how they get there;
 # without a limit the host runs ahead of the devices and fills their memory.
 _WAITING = 2
+_LEAST = {
+  'train.steps': 1,
+  'train.log_every': 1,
+  'train.save_every': 1,
+  'train.keep': 1,
+  'train.profile': 0,
+  'adapt.evaluate_every': 0,
+}
 
 
 def make_step(
@@ -219,7 +228,7 @@ def train(config: Any, workdir: Place) -> dict[str, Any]:
     Stopped: SIGTERM came; the last step is saved.
   """
   began = time.time()
-  _check_counts(config)
+  check_counts(config, _LEAST)
   workdir = check_writable(workdir, megabytes=config.train.disk_megabytes)
   check_writers(config.train.writers)
   mesh = sharding.make_mesh(config.mesh.data, config.mesh.model)
@@ -255,16 +264,6 @@ def train(config: Any, workdir: Place) -> dict[str, Any]:
   finally:
     saved.close()
   return {**metrics, **numbers, 'seconds': time.time() - began}
-
-
-def _check_counts(config: Any) -> None:
-  """Refuses numbers that would end a run amid its work, or without a checkpoint."""
-  least = {'steps': 1, 'log_every': 1, 'save_every': 1, 'keep': 1, 'profile': 0}
-  counts = {f'train.{key}': (config.train[key], x) for key, x in least.items()}
-  counts['adapt.evaluate_every'] = (config.adapt.evaluate_every, 0)
-  for key, (value, smallest) in counts.items():
-    if value < smallest:
-      raise ValueError(f'config.{key} is {value}, expected at least {smallest}')
 
 
 def _run(

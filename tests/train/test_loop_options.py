@@ -118,27 +118,6 @@ def test_a_notice_at_the_last_step_changes_nothing(
   assert np.isfinite(loop.train(config, tmp_path)['loss'])
 
 
-@pytest.mark.parametrize(
-  ('key', 'value', 'least'),
-  [
-    ('train.steps', 0, 1),
-    ('train.log_every', 0, 1),
-    ('train.save_every', -2, 1),
-    ('train.keep', 0, 1),
-    ('train.profile', -1, 0),
-    ('adapt.evaluate_every', -1, 0),
-  ],
-)
-def test_counts_that_cannot_be_are_refused_first(
-  tmp_path: pathlib.Path, key: str, value: int, least: int
-) -> None:
-  config = tiny_configs.pretraining('nowhere')
-  config.update_from_flattened_dict({key: value})
-  with pytest.raises(ValueError, match=f'^config.{key} is {value}, .* least {least}$'):
-    loop.train(config, tmp_path / 'run')
-  assert not (tmp_path / 'run').exists()
-
-
 def test_lines_say_where_time_and_memory_went(
   data_dir: str,
   tmp_path: pathlib.Path,
