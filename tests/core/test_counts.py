@@ -35,7 +35,7 @@ from ovs_jax.train.loop import train
 def test_jobs_refuse_them_first(
   tmp_path: pathlib.Path, job: Any, key: str, value: int, least: int
 ) -> None:
-  config = tiny_configs.pretraining('nowhere')
+  config = tiny_configs.pretraining(str(tmp_path / 'data'))
   config.update_from_flattened_dict({key: value})
   with pytest.raises(ValueError, match=f'^config.{key} is {value}, .* least {least}$'):
     job(config, tmp_path / 'run')
