@@ -156,9 +156,6 @@ def baseline(name: str, size: str, arg: str) -> ml_collections.ConfigDict:
   evaluation = common.base('evaluate', 'evaluate')
   evaluation.dataset.name = 'ade20k_150'
   evaluation.eval.checkpoint = '{run}/ovseg/model'
-  evaluation.eval.batch_size = 1
-  evaluation.eval.bucket = 32
-  evaluation.eval.max_targets = 64
   config.stages = ml_collections.ConfigDict(
     {'ovseg': frozen(size), 'evaluate': evaluation}
   )

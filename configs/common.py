@@ -236,14 +236,16 @@ def _eval() -> ml_collections.ConfigDict:
   return _section(
     checkpoint='',  # an assembled OVSeg
     split='val',
-    dtype='',  # that networks see images in: float32 | bfloat16; '': the checkpoint's
-    save_every=500,  # images of a process after which its counts are kept
-    batch_size=8,
-    bucket=1,  # heights and widths are padded to multiples; see docs/datasets.md
-    max_targets=12,  # true masks per image in the oracle analyses
-    distractors=(),  # numbers of irrelevant names, each tried with the last method
+    # In place of the checkpoint's own settings, which '' and 0 leave as they are.
+    dtype='',  # that networks see images in: float32 | bfloat16
+    templates='',  # vild | clip | single, see ovs_jax.text.templates
+    shortest=0,  # side that images are resized to
+    longest=0,  # side that they keep within
+    threshold=0.0,  # from which a mask's pixel is shown to CLIP
     proposer_side=0,  # of the square that the proposer sees; 0: images as they are
-    pictures=6,  # images of the first batch kept for the report
+    save_every=500,  # images of a process after which its counts are kept
+    distractors=(),  # numbers of irrelevant names, each tried in the own setting
+    pictures=6,  # first images that are kept for the report
     methods=(
       _section(classifier='proposer', weight=0.0),
       _section(classifier='clip', weight=0.0),
@@ -370,6 +372,5 @@ def _smoke(config: ml_collections.ConfigDict) -> None:
   # After a few steps the proposer is sure of nothing.
   config.region.threshold = 0.1
   config.mining.min_area = 1
-  config.eval.batch_size = 4
   config.systems.images = 2
   config.systems.resamples = 10

@@ -132,7 +132,6 @@ def evaluation(directory: pathlib.Path) -> list[str]:
   return [
     '--config=configs/evaluate_scenes.py',
     f'--config.eval.checkpoint={directory}/ovseg',
-    '--config.eval.batch_size=1',
   ]
 
 

@@ -8,9 +8,9 @@ from typing import Protocol, runtime_checkable
 import numpy as np
 
 from ovs_jax.core.types import Array, Bool, Float, Int, UInt8
+from ovs_jax.evaluate import oracle
 from ovs_jax.evaluate.distractors import distractors
 from ovs_jax.evaluate.network import OTHERS, Network, Picture, Setting
-from ovs_jax.evaluate.oracle import split_errors
 from ovs_jax.evaluate.painting import UNASSIGNED
 from ovs_jax.evaluate.predictions import SavedMaps
 from ovs_jax.evaluate.tally import Arrays, Tally
@@ -21,6 +21,10 @@ TRUE_VOCABULARY = 'oracle_vocabulary'
 TRUE_MASKS = 'oracle_masks'
 TRUE_CLASSES = 'oracle_classes'
 DISTRACTED = 'distractors_'  # and how many of them
+TRUE_CROPS = 'crop_true_mask'
+PROPOSED_CROPS = 'crop_proposal'
+PROPOSER_SEEN = 'proposer_seen'
+TRUE_CLASSES_SEEN = 'oracle_classes_seen'
 
 
 @dataclasses.dataclass(frozen=True)
@@ -105,6 +109,10 @@ class Plan:
     distractor_images: the first images, on which they are tried; 0 means all.
     near: cosine to a class from which on a name is no distractor.
     single_concepts: whether to ask for one name at a time, too.
+    parts: whether to count the parts of the model, too: what CLIP calls crops of true
+      masks and of proposals (of each class of an image one), and, where classes are
+      held out, what the proposer does in the world that it was trained in, with seen
+      names alone to choose from and pixels of the others void.
   """
 
   settings: tuple[Setting, ...]
@@ -112,6 +120,26 @@ class Plan:
   distractor_images: int
   near: float
   single_concepts: bool
+  parts: bool = False
+
+
+@dataclasses.dataclass(frozen=True)
+class Looked:
+  """What a model makes of an image.
+
+  Attributes:
+    picture: as the networks saw it.
+    logits: of the classes; see `Network.logits`.
+    classes: that the truth has, ascending.
+    maps: label maps by setting and oracle.
+    crops: CLIP's class for the crop of each true mask.
+  """
+
+  picture: Picture
+  logits: tuple[Float[Array, 'q k1'], Float[Array, 'q k']]
+  classes: Int[np.ndarray, 't']
+  maps: dict[str, Int[np.ndarray, 'h w']]
+  crops: Int[np.ndarray, 't']
 
 
 class ModelJudge:
@@ -135,6 +163,11 @@ class ModelJudge:
     self._texts = {n: np.concatenate([self.text, more[:n]]) for n in plan.distractors}
     oracles = (TRUE_VOCABULARY, TRUE_MASKS, TRUE_CLASSES)
     kept = [*self._settings, *oracles, *map(distracted, self._curve())]
+    self._seen = np.array([split == 'seen' for split in names.splits])
+    self._held_out = 'unseen' in names.splits
+    if plan.parts:
+      kept += [TRUE_CROPS, PROPOSED_CROPS]
+      kept += [PROPOSER_SEEN, TRUE_CLASSES_SEEN] if self._held_out else []
     self.tallies = {name: Tally(self._count) for name in kept}
     self.sums: Arrays = {'errors': np.zeros(4, np.int64)}
     if plan.single_concepts:
@@ -161,22 +194,38 @@ class ModelJudge:
     rest = rest[np.argsort(alike[rest], kind='stable')]
     return rows[np.concatenate([clear, rest])[:wanted]]
 
-  def count(self, sample: Sample, *, place: int = 0) -> Int[np.ndarray, 'h w'] | None:
-    """Counts an image in all ways; returns the headline's label map."""
-    picture = self.network.encode(sample.image, place=place)
-    logits = self.network.logits(picture, self.text)
-    found = {
-      name: self.network.labels(picture, logits, setting)
+  def look(self, sample: Sample, *, place: int = 0) -> Looked:
+    """Segments an image in all settings and with all oracles; counts nothing."""
+    net, label = self.network, sample.label
+    picture = net.encode(sample.image, place=place)
+    logits = net.logits(picture, self.text)
+    maps = {
+      name: net.labels(picture, logits, setting)
       for name, setting in self._settings.items()
     }
-    classes = np.unique(sample.label)
+    classes = np.unique(label)
     classes = classes[(classes >= 0) & (classes < self._count)]
-    found.update(self._oracles(sample, picture, logits, classes))
+    crops = np.zeros(0, np.int32)
+    if len(classes):
+      among: Bool[np.ndarray, 'k'] = np.isin(np.arange(self._count), classes)
+      crops = oracle.name_masks(net, picture, self.text, label, classes)
+      maps[TRUE_VOCABULARY] = net.labels(picture, logits, net.setting, among=among)
+      maps[TRUE_MASKS] = oracle.true_masks_named(label, classes, crops)
+      maps[TRUE_CLASSES] = oracle.true_classes(picture, label, classes)
+    else:
+      nothing = np.full(label.shape, UNASSIGNED, np.int32)
+      maps |= dict.fromkeys((TRUE_VOCABULARY, TRUE_MASKS, TRUE_CLASSES), nothing)
+    return Looked(picture, logits, classes, maps, crops)
+
+  def count(self, sample: Sample, *, place: int = 0) -> Int[np.ndarray, 'h w'] | None:
+    """Counts an image in all ways; returns the headline's label map."""
+    looked = self.look(sample, place=place)
+    picture, found = looked.picture, looked.maps
     for name, labels in found.items():
       self.tallies[name].add(
         sample.image_id, labels, sample.label, boundary=name in self._settings
       )
-    errors = split_errors(
+    errors = oracle.split_errors(
       sample.label,
       found[self.headline],
       found[TRUE_CLASSES],
@@ -186,8 +235,12 @@ class ModelJudge:
     with self._lock:
       self.sums['errors'] += errors
     self._distract(sample, picture, found[self.headline])
-    if self.plan.single_concepts and len(classes):
-      self._count_single(sample, picture, classes)
+    if self.plan.single_concepts and len(looked.classes):
+      self._count_single(sample, picture, looked.classes)
+    if self.plan.parts:
+      self._count_crops(sample, looked)
+      if self._held_out:
+        self._count_seen(sample, looked)
     return found[self.headline]
 
   def predict(self, sample: Sample) -> Int[np.ndarray, 'h w']:
@@ -196,24 +249,35 @@ class ModelJudge:
     logits = self.network.logits(picture, self.text)
     return self.network.labels(picture, logits, self.network.setting)
 
-  def _oracles(
-    self,
-    sample: Sample,
-    picture: Picture,
-    logits: tuple[Float[Array, 'q k1'], Float[Array, 'q k']],
-    classes: Int[np.ndarray, 't'],
-  ) -> dict[str, Int[np.ndarray, 'h w']]:
-    names = (TRUE_VOCABULARY, TRUE_MASKS, TRUE_CLASSES)
-    if not len(classes):
-      return dict.fromkeys(names, np.full(sample.label.shape, UNASSIGNED, np.int32))
-    among: Bool[np.ndarray, 'k'] = np.isin(np.arange(self._count), classes)
-    net, label = self.network, sample.label
-    maps = (
-      net.labels(picture, logits, net.setting, among=among),
-      net.oracle_masks(picture, self.text, label, classes),
-      net.oracle_classes(picture, label, classes),
-    )
-    return dict(zip(names, maps, strict=True))
+  def _count_crops(self, sample: Sample, looked: Looked) -> None:
+    """Counts crops in place of pixels: of each class of the image one."""
+    truth, guess, found = looked.classes, looked.crops, looked.classes
+    if len(truth):
+      guess, matched = oracle.name_proposals(
+        looked.picture, looked.logits, sample.label, truth
+      )
+      found = np.where(matched, truth, UNASSIGNED)
+    for name, named, true in (
+      (TRUE_CROPS, looked.crops, truth),
+      (PROPOSED_CROPS, guess, found),
+    ):
+      tally = self.tallies[name]
+      tally.add(sample.image_id, named[None], true[None], boundary=False)
+
+  def _count_seen(self, sample: Sample, looked: Looked) -> None:
+    """Counts what the proposer does where it knows all names."""
+    net, picture = self.network, looked.picture
+    weights = net.weights(picture, looked.logits, Setting('proposer', 0.0))
+    classes = looked.classes[self._seen[looked.classes]]
+    label = np.where(np.isin(sample.label, classes), sample.label, UNASSIGNED)
+    maps = {
+      PROPOSER_SEEN: picture.paint(weights * self._seen),
+      TRUE_CLASSES_SEEN: np.full(label.shape, UNASSIGNED, np.int32),
+    }
+    if len(classes):
+      maps[TRUE_CLASSES_SEEN] = oracle.true_classes(picture, label, classes)
+    for name, labels in maps.items():
+      self.tallies[name].add(sample.image_id, labels, label, boundary=False)
 
   def _distract(
     self, sample: Sample, picture: Picture, plain: Int[np.ndarray, 'h w']

@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -10,13 +11,13 @@ import numpy as np
 from ovs_jax.core.checkpoint import load_model
 from ovs_jax.core.files import Path
 from ovs_jax.core.images import resize_shortest
-from ovs_jax.core.types import Array, Bool, Float, Int, Num, Params, UInt8
+from ovs_jax.core.types import Array, Bool, Float, Int, Params, UInt8
 from ovs_jax.core.workers import Workers
 from ovs_jax.evaluate.painting import UNASSIGNED, claims, paint
 from ovs_jax.models import ovseg
 from ovs_jax.models.class_text import NameEmbedder
-from ovs_jax.ops.ensemble import class_logits, combine
-from ovs_jax.ops.regions import crop_regions
+from ovs_jax.models.mask_prompts import add_to_ovseg
+from ovs_jax.ops.ensemble import combine
 
 OTHERS = 'others'  # what a single name competes with
 
@@ -37,6 +38,36 @@ class Setting:
 
 
 @dataclasses.dataclass(frozen=True)
+class Changes:
+  """What is asked of a checkpoint in place of its own settings; '' and 0: nothing.
+
+  Attributes:
+    prompts: directory of the mask prompts that its CLIP gets.
+    dtype: that the networks see pictures in, of `models.ovseg.DTYPES`.
+    templates: see `text.templates`.
+    shortest: side that pictures are resized to.
+    longest: side that they keep within.
+    threshold: from which a mask's pixel is shown to CLIP.
+    proposer_side: of the square that the proposer sees, while crops are cut from the
+      picture itself.
+  """
+
+  prompts: str = ''
+  dtype: str = ''
+  templates: str = ''
+  shortest: int = 0
+  longest: int = 0
+  threshold: float = 0.0
+  proposer_side: int = 0
+
+  @classmethod
+  def of(cls, config: Any) -> 'Changes':
+    """Returns those of a configuration."""
+    asked = (field.name for field in dataclasses.fields(cls)[1:])
+    return cls(config.init.prompts, **{name: config.eval[name] for name in asked})
+
+
+@dataclasses.dataclass(frozen=True)
 class Picture:
   """An image that the networks have seen, and its logits for the classes.
 
@@ -54,37 +85,68 @@ class Picture:
   encoded: ovseg.Encoded
   place: int = 0
 
+  def paint(self, weights: Float[np.ndarray, 'q k']) -> Int[np.ndarray, 'h w']:
+    """Returns the best class of every pixel, `UNASSIGNED` where nothing is said.
+
+    Args:
+      weights: of the classes for each proposal, at least 0.
+    """
+    if not bool(self.encoded.valid.any()):
+      return np.full(self.size, UNASSIGNED, np.int32)
+    return paint(weights, self.encoded.masks, self.content, self.size)
+
 
 class Network:
   """A checkpoint and its own settings, the same for all data sets."""
 
   def __init__(
-    self, directory: Path, *, dtype: str = '', workers: Workers | None = None
+    self,
+    directory: Path,
+    *,
+    changes: Changes = Changes(),
+    workers: Workers | None = None,
   ) -> None:
     """Loads a checkpoint.
 
     Args:
       directory: of the checkpoint.
-      dtype: that the networks see pictures in, of `models.ovseg.DTYPES`; '': its own.
+      changes: of its settings.
       workers: on whose devices it will be asked; None: on this host's.
 
     Raises:
-      FileNotFoundError, ValueError: there is none, or it holds another model.
+      FileNotFoundError, ValueError: there is none, or it holds another model, or the
+        mask prompts do not fit it.
     """
     params, stored = load_model(directory, kind='ovseg')
-    stored_model = ovseg.OvSegConfig.from_dict(stored)
-    self.model = stored_model.computing_in(dtype) if dtype else stored_model
-    self.templates: str = stored['templates']
+    model, params = add_to_ovseg(
+      ovseg.OvSegConfig.from_dict(stored), params, changes.prompts
+    )
+    self._embedder = NameEmbedder(model.clip, params['clip'])
     self.setting = Setting(stored['classifier'], float(stored['weight']))
-    self.shortest, self.longest = (stored['test'][k] for k in ('shortest', 'longest'))
+    own = {'templates': stored['templates'], 'threshold': model.region.threshold}
+    own |= {name: stored['test'][name] for name in ('shortest', 'longest')}
+    own['dtype'] = model.clip.dtype
+    self.changed = {
+      name: value
+      for name, value in own.items()
+      if getattr(changes, name) not in (value, type(value)())
+    }
+    asked = {name: getattr(changes, name) or value for name, value in own.items()}
+    self.templates: str = asked['templates']
+    self.shortest, self.longest = asked['shortest'], asked['longest']
+    region = dataclasses.replace(model.region, threshold=asked['threshold'])
+    self.model = dataclasses.replace(model, region=region)
+    if changes.dtype:  # of what sees pictures; names are embedded in the checkpoint's
+      self.model = self.model.computing_in(changes.dtype)
+    self.changes = changes
+    self.params = params
     # Name and sha256 of the class list; None where the checkpoint does not say.
     self.training_names: dict[str, str] | None = stored.get('training_names')
-    self._copies = (workers or Workers()).copies(params)
-    self._embedder = NameEmbedder(stored_model.clip, params['clip'])
+    self.copies = (workers or Workers()).copies(params)
 
-  def describe(self) -> dict[str, str | float]:
-    """Returns the settings that a report states."""
-    return {
+  def describe(self) -> dict[str, Any]:
+    """Returns the settings that a report states, and what is not the checkpoint's."""
+    settings = {
       'dtype': self.model.clip.dtype,
       'classifier': self.setting.classifier,
       'lambda': self.setting.weight,
@@ -94,6 +156,14 @@ class Network:
       'longest_side': self.longest,
       'mask_prompt_depth': self.model.clip.prompt_depth,
     }
+    if self.changes.prompts:
+      settings['mask_prompts'] = self.changes.prompts
+    if self.changes.proposer_side:
+      settings['proposer_side'] = self.changes.proposer_side
+    changed = [f'{k} (its own: {v})' for k, v in self.changed.items()]
+    if changed:
+      settings["not the checkpoint's"] = ', '.join(changed)
+    return settings
 
   def embed(self, names: tuple[str, ...]) -> Float[np.ndarray, 'k d']:
     """Returns the L2-normalised embeddings of names."""
@@ -102,9 +172,14 @@ class Network:
   def encode(self, image: UInt8[np.ndarray, 'h w 3'], *, place: int = 0) -> Picture:
     """Runs everything that does not depend on names, on the device of that place."""
     small = resize_shortest(image, shortest=self.shortest, longest=self.longest)
-    content = small.shape[:2]
-    padded = ovseg.pad_to_bucket(small)
-    encoded = _encode(self.model, self._copies[place], padded, np.array(content))
+    content, side = small.shape[:2], self.changes.proposer_side
+    if side:
+      padded = np.asarray(small, np.float32)
+      encoded = _encode(self.model, self.copies[place], padded, None, side)
+    else:
+      padded = ovseg.pad_to_bucket(small)
+      seen = np.array(content)
+      encoded = _encode(self.model, self.copies[place], padded, seen, 0)
     return Picture(image.shape[:2], content, padded, encoded, place)
 
   def logits(
@@ -132,81 +207,25 @@ class Network:
       setting: of the ensemble.
       among: the classes that the model may choose from; None means all.
     """
+    weights = self.weights(picture, logits, setting, among=among)
+    if among is None:
+      return picture.paint(weights)
+    return renamed(picture.paint(weights[:, among]), np.flatnonzero(among))
+
+  def weights(
+    self,
+    picture: Picture,
+    logits: tuple[Float[Array, 'q k1'], Float[Array, 'q k']],
+    setting: Setting,
+    *,
+    among: Bool[np.ndarray, 'k'] | None = None,
+  ) -> Float[np.ndarray, 'q k']:
+    """Returns what each proposal says for each class; see `labels`."""
     chosen = None if among is None else jnp.asarray(among)
     valid = picture.encoded.valid
-    weights = np.asarray(
+    return np.asarray(
       _combine(*logits, valid, chosen, setting.classifier, setting.weight)
     )
-    if not bool(valid.any()):
-      return np.full(picture.size, UNASSIGNED, np.int32)
-    if among is None:
-      return self._paint(picture, weights)
-    return _renamed(self._paint(picture, weights[:, among]), np.flatnonzero(among))
-
-  def _paint(
-    self, picture: Picture, weights: Float[np.ndarray, 'q k']
-  ) -> Int[np.ndarray, 'h w']:
-    return paint(weights, picture.encoded.masks, picture.content, picture.size)
-
-  def oracle_masks(
-    self,
-    picture: Picture,
-    text: Float[np.ndarray, 'k d'],
-    label: Int[np.ndarray, 'h w'],
-    classes: Int[np.ndarray, 't'],
-  ) -> Int[np.ndarray, 'h w']:
-    """Returns the true masks, each with the class that CLIP gives its crop.
-
-    A mask too small to be seen at the networks' resolution stays unassigned.
-
-    Args:
-      picture: from `encode`.
-      text: embeddings of all classes.
-      label: the true label map.
-      classes: those that it shows.
-    """
-    small = _nearest(label, picture.content)
-    count = -(-len(classes) // 8) * 8
-    masks = np.zeros((count, *picture.padded.shape[:2]), np.float32)
-    h, w = picture.content
-    masks[: len(classes), :h, :w] = small[None] == classes[:, None, None]
-    guess, valid = _classify_masks(
-      self.model,
-      self._copies[picture.place]['clip'],
-      picture.padded,
-      jnp.asarray(masks),
-      jnp.asarray(text),
-    )
-    guess = np.where(valid, guess, UNASSIGNED)[: len(classes)]
-    result = np.full(label.shape, UNASSIGNED, np.int32)
-    place = np.searchsorted(classes, label)
-    place = np.minimum(place, len(classes) - 1)
-    known = classes[place] == label
-    result[known] = guess[place[known]]
-    return result
-
-  def oracle_classes(
-    self,
-    picture: Picture,
-    label: Int[np.ndarray, 'h w'],
-    classes: Int[np.ndarray, 't'],
-  ) -> Int[np.ndarray, 'h w']:
-    """Returns the proposals, each with the true class that it covers most.
-
-    As `oracle.true_classes`, at the picture's size and for any number of classes.
-    """
-    h, w = picture.content
-    small = np.searchsorted(classes, _nearest(label, picture.content))
-    known = np.isin(_nearest(label, picture.content), classes)
-    binary = np.asarray(picture.encoded.masks[:, :h, :w] > 0.5)
-    inside = np.stack(
-      [np.bincount(small[mask & known], minlength=len(classes)) for mask in binary]
-    )
-    purity = inside.max(axis=1) / np.maximum(inside.sum(axis=1), 1)
-    purity = np.where(np.asarray(picture.encoded.valid), purity, 0.0)
-    weights = np.eye(len(classes), dtype=np.float32)[inside.argmax(axis=1)]
-    weights *= purity[:, None].astype(np.float32)
-    return _renamed(self._paint(picture, weights), classes)
 
   def single_concepts(
     self,
@@ -244,7 +263,17 @@ class Network:
     )
 
 
-_encode = functools.partial(jax.jit, static_argnums=0)(ovseg.encode_image)
+@functools.partial(jax.jit, static_argnums=(0, 4))
+def _encode(
+  model: ovseg.OvSegConfig,
+  params: Params,
+  image: Float[Array, 'h w 3'],
+  size: Int[Array, '2'] | None,
+  side: int,
+) -> ovseg.Encoded:
+  return ovseg.encode_image(model, params, image, size, side=side)
+
+
 _classify = jax.jit(ovseg.classify)
 
 
@@ -288,31 +317,7 @@ def _single(
   return jax.lax.map(one, classes).T
 
 
-@functools.partial(jax.jit, static_argnums=0)
-def _classify_masks(
-  model: ovseg.OvSegConfig,
-  params: Params,
-  image: Num[Array, 'h w 3'],
-  masks: Float[Array, 't h w'],
-  text: Float[Array, 'k d'],
-) -> tuple[Int[Array, 't'], Bool[Array, 't']]:
-  regions = crop_regions(image, masks, model.region)
-  embeddings = ovseg.embed_regions(model, params, regions)
-  return jnp.argmax(class_logits(embeddings, text), axis=1), regions.valid
-
-
-def _nearest(
-  label: Int[np.ndarray, 'h w'], size: tuple[int, int]
-) -> Int[np.ndarray, 'H W']:
-  """Nearest neighbours at the centres of pixels."""
-  rows, columns = (
-    ((np.arange(n) + 0.5) * (m / n)).astype(np.int64)
-    for n, m in zip(size, label.shape, strict=True)
-  )
-  return label[rows[:, None], columns[None]]
-
-
-def _renamed(
+def renamed(
   labels: Int[np.ndarray, 'h w'], classes: Int[np.ndarray, 't']
 ) -> Int[np.ndarray, 'h w']:
   """Puts `classes[i]` in place of i; `UNASSIGNED` stays."""

@@ -4,15 +4,18 @@ True masks with CLIP's classes show what classification costs; proposals with tr
 classes show what the masks cost.
 """
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from ovs_jax.core.types import Array, Bool, Float, Int, Num, Params
+from ovs_jax.evaluate.network import Network, Picture, renamed
+from ovs_jax.evaluate.painting import UNASSIGNED
 from ovs_jax.models import ovseg
 from ovs_jax.ops.ensemble import class_logits
 from ovs_jax.ops.regions import crop_regions
-from ovs_jax.ops.resize import EXACT
 
 MIN_OVERLAP = 0.5  # IoU from which a proposal counts as showing a true mask
 
@@ -33,60 +36,102 @@ def true_masks(
   return classes, masks, amount > 0
 
 
-def classify_masks(
-  model: ovseg.OvSegConfig,
-  params: Params,
-  image: Num[Array, 'h w 3'],
-  masks: Float[Array, 't h w'],
-  text: Float[Array, 'k d'],
-) -> Int[Array, 't']:
-  """Returns CLIP's best class for each given mask."""
-  regions = crop_regions(image, masks, model.region)
-  embeddings = ovseg.embed_regions(model, params, regions)
-  return jnp.argmax(class_logits(embeddings, text), axis=1)
+def name_masks(
+  network: Network,
+  picture: Picture,
+  text: Float[np.ndarray, 'k d'],
+  label: Int[np.ndarray, 'h w'],
+  classes: Int[np.ndarray, 't'],
+) -> Int[np.ndarray, 't']:
+  """Returns the class that CLIP gives the crop of each true mask.
 
+  A mask too small to be seen at the networks' resolution has none, `UNASSIGNED`.
 
-def paint(
-  masks: Float[Array, 't h w'], classes: Int[Array, 't'], valid: Bool[Array, 't']
-) -> Int[Array, 'h w']:
-  """Writes the class of each (disjoint) mask where the mask is; elsewhere 0."""
-  values = jnp.where(valid, classes, 0)
-  return jnp.sum(masks.astype(jnp.int32) * values[:, None, None], axis=0)
-
-
-def true_classes(
-  encoded: ovseg.Encoded, label: Int[Array, 'h w'], num_classes: int
-) -> Int[Array, 'h w']:
-  """Labels every pixel by the proposals, each with the true class it covers most.
-
-  A proposal weighs as much as that class fills its mask, so that proposals which
-  straddle classes give way to clean ones.
+  Args:
+    picture: from `encode`.
+    text: embeddings of all classes.
+    label: the true label map.
+    classes: those that it shows.
   """
-  truth = jax.nn.one_hot(label.reshape(-1), num_classes)  # n k
-  binary = (encoded.masks > 0.5).astype(jnp.float32)
-  binary = binary.reshape(binary.shape[0], -1)  # q n
-  inside = jnp.matmul(binary, truth, precision=EXACT)  # q k
-  purity = jnp.max(inside, axis=1) / jnp.maximum(jnp.sum(inside, axis=1), 1)
-  weights = jax.nn.one_hot(jnp.argmax(inside, axis=1), num_classes)
-  weights = weights * jnp.where(encoded.valid, purity, 0.0)[:, None]
-  scores = jnp.einsum('qk,qhw->khw', weights, encoded.masks, precision=EXACT)
-  return jnp.argmax(scores, axis=0)
+  small = _nearest(label, picture.content)
+  count = -(-len(classes) // 8) * 8
+  masks = np.zeros((count, *picture.padded.shape[:2]), np.float32)
+  h, w = picture.content
+  masks[: len(classes), :h, :w] = small[None] == classes[:, None, None]
+  guess, valid = _classify_masks(
+    network.model,
+    network.copies[picture.place]['clip'],
+    picture.padded,
+    jnp.asarray(masks),
+    jnp.asarray(text),
+  )
+  return np.where(valid, guess, UNASSIGNED)[: len(classes)]
 
 
-def best_proposals(
-  encoded: ovseg.Encoded, masks: Float[Array, 't h w'], valid: Bool[Array, 't']
-) -> tuple[Int[Array, 't'], Bool[Array, 't']]:
-  """Returns for each true mask the proposal that overlaps it most.
+def name_proposals(
+  picture: Picture,
+  logits: tuple[Float[Array, 'q k1'], Float[Array, 'q k']],
+  label: Int[np.ndarray, 'h w'],
+  classes: Int[np.ndarray, 't'],
+) -> tuple[Int[np.ndarray, 't'], Bool[np.ndarray, 't']]:
+  """Returns CLIP's class for the proposal that overlaps each true mask most.
 
   The second result says whether their IoU reaches `MIN_OVERLAP`.
   """
-  binary = (encoded.masks > 0.5).astype(jnp.float32)
-  binary = binary.reshape(binary.shape[0], -1)  # q n
-  target = masks.reshape(masks.shape[0], -1)  # t n
-  both = jnp.matmul(target, binary.T, precision=EXACT)  # t q
-  either = jnp.sum(target, axis=1)[:, None] + jnp.sum(binary, axis=1)[None] - both
-  iou = both / jnp.maximum(either, 1)
-  return jnp.argmax(iou, axis=1), valid & (jnp.max(iou, axis=1) >= MIN_OVERLAP)
+  h, w = picture.content
+  binary = np.asarray(picture.encoded.masks[:, :h, :w] > 0.5).reshape(-1, h * w)
+  small = _nearest(label, picture.content).reshape(-1)
+  both = np.stack([binary[:, small == k].sum(axis=1) for k in classes])  # t q
+  true = np.array([(small == k).sum() for k in classes])
+  either = true[:, None] + binary.sum(axis=1) - both
+  overlap = both.astype(np.float32) / np.maximum(either, 1).astype(np.float32)
+  best = np.asarray(jnp.argmax(logits[1], axis=1))[overlap.argmax(axis=1)]
+  return best, overlap.max(axis=1) >= MIN_OVERLAP
+
+
+def true_classes(
+  picture: Picture,
+  label: Int[np.ndarray, 'h w'],
+  classes: Int[np.ndarray, 't'],
+) -> Int[np.ndarray, 'h w']:
+  """Returns the proposals, each with the true class that it covers most.
+
+  A proposal weighs as much as that class fills its mask, so that proposals which
+  straddle classes give way to clean ones.
+
+  Args:
+    picture: from `encode`.
+    label: the true label map.
+    classes: those of it that count.
+  """
+  h, w = picture.content
+  small = np.searchsorted(classes, _nearest(label, picture.content))
+  known = np.isin(_nearest(label, picture.content), classes)
+  binary = np.asarray(picture.encoded.masks[:, :h, :w] > 0.5)
+  inside = np.stack(
+    [np.bincount(small[mask & known], minlength=len(classes)) for mask in binary]
+  )
+  purity = inside.max(axis=1) / np.maximum(inside.sum(axis=1), 1)
+  purity = np.where(np.asarray(picture.encoded.valid), purity, 0.0)
+  weights = np.eye(len(classes), dtype=np.float32)[inside.argmax(axis=1)]
+  weights *= purity[:, None].astype(np.float32)
+  return renamed(picture.paint(weights), classes)
+
+
+def true_masks_named(
+  label: Int[np.ndarray, 'h w'],
+  classes: Int[np.ndarray, 't'],
+  names: Int[np.ndarray, 't'],
+) -> Int[np.ndarray, 'h w']:
+  """Returns `names[i]` where the label map has `classes[i]`, else `UNASSIGNED`.
+
+  Args:
+    label: of any values.
+    classes: ascending, at least one.
+    names: a class for each of them.
+  """
+  place = np.minimum(np.searchsorted(classes, label), len(classes) - 1)
+  return np.where(classes[place] == label, names[place], UNASSIGNED).astype(np.int32)
 
 
 def split_errors(
@@ -113,3 +158,27 @@ def split_errors(
   rest = known & ~right & ~mask
   vocabulary = rest & (true_vocabulary == label)
   return np.array([x.sum() for x in (right, mask, vocabulary, rest & ~vocabulary)])
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _classify_masks(
+  model: ovseg.OvSegConfig,
+  params: Params,
+  image: Num[Array, 'h w 3'],
+  masks: Float[Array, 't h w'],
+  text: Float[Array, 'k d'],
+) -> tuple[Int[Array, 't'], Bool[Array, 't']]:
+  regions = crop_regions(image, masks, model.region)
+  embeddings = ovseg.embed_regions(model, params, regions)
+  return jnp.argmax(class_logits(embeddings, text), axis=1), regions.valid
+
+
+def _nearest(
+  label: Int[np.ndarray, 'h w'], size: tuple[int, int]
+) -> Int[np.ndarray, 'H W']:
+  """Nearest neighbours at the centres of pixels."""
+  rows, columns = (
+    ((np.arange(n) + 0.5) * (m / n)).astype(np.int64)
+    for n, m in zip(size, label.shape, strict=True)
+  )
+  return label[rows[:, None], columns[None]]

@@ -8,6 +8,7 @@ import dataclasses
 import json
 import re
 import time
+from collections.abc import Iterator
 from typing import Any
 
 import jax
@@ -21,7 +22,7 @@ from ovs_jax.data.pipeline import Arrays, eval_batches
 from ovs_jax.evaluate import predictions, suite_files
 from ovs_jax.evaluate.counted import Counted
 from ovs_jax.evaluate.judges import Judge, ModelJudge, Plan, Sample, SavedJudge
-from ovs_jax.evaluate.network import Network, Setting
+from ovs_jax.evaluate.network import Changes, Network, Setting
 from ovs_jax.evaluate.summary import Training, summarise
 from ovs_jax.evaluate.tally import gather
 from ovs_jax.evaluate.training_names import check_training
@@ -109,9 +110,8 @@ def benchmark(config: Any, workdir: Place) -> dict[str, Any]:
   with Workers() as workers:
     network = None
     if not saved:
-      network = Network(
-        config.eval.checkpoint, dtype=config.eval.dtype, workers=workers
-      )
+      changes = Changes.of(config)
+      network = Network(config.eval.checkpoint, changes=changes, workers=workers)
     note = None
     if network is not None:
       lists = [source.names for source in sources]
@@ -243,8 +243,8 @@ def _evaluate(
   if jax.process_index() == 0:
     suite_files.write_tables(directory, source.names, summary, tallies, sums)
     chosen = suite_files.choose(tallies[judge.headline], config.suite.sheet)
-    samples = _find(source, {image_id for _, image_id, _ in chosen})
-    drawn = [(title, samples[i], judge.predict(samples[i])) for title, i, _ in chosen]
+    shown = _find(source, {image_id for _, image_id, _ in chosen})
+    drawn = [(title, shown[i], judge.predict(shown[i])) for title, i, _ in chosen]
     suite_files.write_sheet(directory, drawn, source.names)
     summary['sheet'] = f'{directory.name}/sheet.png' if drawn else ''
     write_json(directory / _DONE, {'identity': identity, 'summary': summary})
@@ -340,13 +340,18 @@ def _sample(batch: Arrays, position: int) -> Sample:
   )
 
 
+def samples(source: Source) -> Iterator[Sample]:
+  """Yields all images, in the order of the data set."""
+  for step, batch in enumerate(_batches(source, 0, 1)):
+    yield _sample(batch, step)
+
+
 def _find(source: Source, wanted: set[str]) -> dict[str, Sample]:
   """The images of these ids; reads the data set until it has them."""
   found: dict[str, Sample] = {}
-  for step, batch in enumerate(_batches(source, 0, 1)):
+  for sample in samples(source):
     if len(found) == len(wanted):
       break
-    sample = _sample(batch, step)
     if sample.image_id in wanted:
       found[sample.image_id] = sample
   return found

@@ -25,8 +25,6 @@ from ovs_jax.train.loop import train
     (train, 'train.profile', -1, 0),
     (train, 'adapt.evaluate_every', -1, 0),
     (mine, 'mining.chunk', 0, 1),
-    (evaluate, 'eval.batch_size', 0, 1),
-    (evaluate, 'eval.bucket', 0, 1),
     (evaluate, 'eval.save_every', 0, 1),
     (benchmark, 'eval.save_every', 0, 1),
     (evaluate_systems, 'eval.save_every', 0, 1),

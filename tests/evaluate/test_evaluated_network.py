@@ -9,7 +9,8 @@ from tiny_ovseg import CONFIG, STORED, draw_params
 
 from ovs_jax import Segmenter
 from ovs_jax.core.checkpoint import save_model
-from ovs_jax.evaluate.network import Network, Picture, Setting
+from ovs_jax.evaluate import oracle
+from ovs_jax.evaluate.network import Changes, Network, Picture, Setting
 from ovs_jax.text import vocabulary
 
 NAMES = vocabulary.load('scenes').names[:9]
@@ -89,7 +90,9 @@ def test_true_masks_have_one_class_each(
   network: Network, picture: Picture, label: np.ndarray
 ) -> None:
   text = network.embed(NAMES)
-  got = network.oracle_masks(picture, text, label, np.array([2, 4]))
+  classes = np.array([2, 4])
+  crops = oracle.name_masks(network, picture, text, label, classes)
+  got = oracle.true_masks_named(label, classes, crops)
   assert (got[label == 255] == -1).all()
   for k in (2, 4):
     assert len(np.unique(got[label == k])) == 1
@@ -104,23 +107,18 @@ def test_a_mask_too_small_to_see_is_unassigned(
   small = [int((i + 0.5) * 50 / 40) for i in range(40)]
   assert 7 not in small or 3 not in [int((i + 0.5) * 70 / 56) for i in range(56)]
   classes = np.array([2, 4, 6])
-  got = network.oracle_masks(picture, network.embed(NAMES), tiny, classes)
+  crops = oracle.name_masks(network, picture, network.embed(NAMES), tiny, classes)
+  got = oracle.true_masks_named(tiny, classes, crops)
   assert got[7, 3] == -1 and (got[label == 4] >= 0).sum() == (tiny == 4).sum()
 
 
-def test_true_classes_are_of_the_image(
-  network: Network, picture: Picture, label: np.ndarray
-) -> None:
-  got = network.oracle_classes(picture, label, np.array([2, 4]))
+def test_true_classes_are_of_the_image(picture: Picture, label: np.ndarray) -> None:
+  got = oracle.true_classes(picture, label, np.array([2, 4]))
   assert got.shape == label.shape and set(np.unique(got)) <= {-1, 2, 4}
   # Random proposals are split by nothing, but the class list is kept in order.
   mostly_left = np.where(label == 2, 255, label)
-  assert set(
-    np.unique(network.oracle_classes(picture, mostly_left, np.array([4])))
-  ) <= {
-    -1,
-    4,
-  }
+  got = oracle.true_classes(picture, mostly_left, np.array([4]))
+  assert set(np.unique(got)) <= {-1, 4}
 
 
 def test_the_report_states_all_settings(network: Network) -> None:
@@ -128,3 +126,32 @@ def test_the_report_states_all_settings(network: Network) -> None:
   assert got['lambda'] == 0.7 and got['templates'] == 'single'
   assert (got['shortest_side'], got['longest_side']) == (40, 96)
   assert got['mask_threshold'] == CONFIG.region.threshold
+
+
+def test_settings_are_the_checkpoints_unless_changed(
+  checkpoint: pathlib.Path, image: np.ndarray
+) -> None:
+  changes = Changes(dtype='bfloat16', templates='clip', shortest=64, threshold=0.5)
+  got = Network(checkpoint, changes=changes)
+  assert got.encode(image).content == (64, 90)
+  assert got.model.region.threshold == 0.5
+  settings = got.describe()
+  assert settings['dtype'] == 'bfloat16' and settings['longest_side'] == 96
+  assert settings["not the checkpoint's"] == (
+    'templates (its own: single), threshold (its own: 0.4), shortest (its own: 40), '
+    'dtype (its own: float32)'
+  )
+  same = Network(checkpoint, changes=Changes(shortest=40, templates='single'))
+  assert "not the checkpoint's" not in same.describe()
+
+
+def test_the_proposer_may_see_a_square(
+  checkpoint: pathlib.Path, network: Network, image: np.ndarray
+) -> None:
+  got = Network(checkpoint, changes=Changes(proposer_side=32)).encode(image)
+  plain = network.encode(image)
+  assert got.content == plain.content == got.padded.shape[:2]
+  assert got.encoded.masks.shape[1:] == got.content
+  h, w = plain.content
+  np.testing.assert_allclose(got.padded, plain.padded[:h, :w])
+  assert (np.asarray(got.encoded.masks) != plain.encoded.masks[:, :h, :w]).any()

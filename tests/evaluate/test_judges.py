@@ -39,8 +39,8 @@ class Truthful(Network):
 
   def encode(self, image: np.ndarray, *, place: int = 0) -> Picture:
     size = image.shape[:2]
-    blank = handmade(np.zeros((1, *size)), np.ones((1, 2))).encoded
-    return Picture(size, size, image.astype(np.float32), blank)
+    whole = handmade(np.ones((1, *size)), np.ones((1, 2))).encoded
+    return Picture(size, size, image.astype(np.float32), whole)
 
   def logits(self, picture: Picture, text: np.ndarray) -> Any:
     return jnp.zeros((1, len(text) + 1)), jnp.zeros((1, len(text)))
@@ -58,11 +58,8 @@ class Truthful(Network):
       labels[1, 2] = 1  # "dog", which is not there
     return labels
 
-  def oracle_masks(self, picture: Any, text: Any, label: Any, classes: Any) -> Any:
-    return np.where(label == 255, -1, label)
-
-  def oracle_classes(self, picture: Any, label: Any, classes: Any) -> Any:
-    return np.where(label == 0, 0, 2)
+  def weights(self, picture: Any, logits: Any, setting: Any, **_: Any) -> np.ndarray:
+    return np.array([[0.5, 0.9, 0.1]])  # "dog", who is not seen, before "cat"
 
   def single_concepts(self, picture: Any, text: Any, classes: Any, setting: Any) -> Any:
     assert len(text) == 4
@@ -77,14 +74,33 @@ def sample(position: int) -> Sample:
   return Sample(f'{position}', image, LABEL, position)
 
 
+def name_masks(
+  network: Any, picture: Any, text: Any, label: Any, classes: np.ndarray
+) -> np.ndarray:
+  return classes
+
+
+def name_proposals(
+  picture: Any, logits: Any, label: Any, classes: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+  return np.zeros_like(classes), classes != 2  # no proposal shows the grass
+
+
+def true_classes(picture: Any, label: np.ndarray, classes: Any) -> np.ndarray:
+  return np.where(label == 0, 0, 2)
+
+
 @pytest.fixture
-def judge() -> ModelJudge:
+def judge(monkeypatch: pytest.MonkeyPatch) -> ModelJudge:
+  for function in (name_masks, name_proposals, true_classes):
+    monkeypatch.setattr(judges.oracle, function.__name__, function)
   plan = Plan(
     settings=(Setting('clip', 0.0), Setting('ensemble', 0.7)),
     distractors=(100, 200),
     distractor_images=2,
     near=0.9,
     single_concepts=True,
+    parts=True,
   )
   return ModelJudge(Truthful(), NAMES, plan)
 
@@ -104,7 +120,12 @@ def test_every_way_is_counted(judge: ModelJudge) -> None:
     'distractors_0': 12,  # on the first two images only
     'distractors_100': 4,
     'distractors_200': 4,
+    judges.TRUE_CROPS: 6,  # cat and grass, three times
+    judges.PROPOSED_CROPS: 3,
+    judges.PROPOSER_SEEN: 12,  # "cat" everywhere
+    judges.TRUE_CLASSES_SEEN: 21,
   }
+  assert judge.tallies[judges.PROPOSED_CROPS].matrix[:, :3].sum() == 3
   assert judge.tallies['distractors_100'].matrix[3].sum() == 8  # without a class
   assert judge.sums['errors'].tolist() == [18, 0, 3, 0]
   # "cat" alone claims a pixel of grass.

@@ -9,8 +9,9 @@ import pytest
 
 from configs import common, replicate
 from ovs_jax.core.files import write_json
-from ovs_jax.evaluate import replication, runner
+from ovs_jax.evaluate import replication
 from ovs_jax.evaluate.claims import CLAIMS
+from ovs_jax.evaluate.network import Setting
 from ovs_jax.evaluate.resampling import Gain, Quantity
 
 CLASSES = 72
@@ -136,7 +137,7 @@ def test_the_stages_make_what_the_claims_need(arg: str, seeds: int) -> None:
 
 def names_of(stage: Any) -> set[str]:
   """The counts that an evaluation keeps."""
-  found = {runner.method_name(m.classifier, m.weight) for m in stage.eval.methods}
+  found = {Setting(m.classifier, m.weight).name for m in stage.eval.methods}
   found |= {f'distractors_{n}' for n in stage.eval.distractors}
   return found | {'oracle_masks', 'oracle_classes', 'crop_true_mask', 'crop_proposal'}
 

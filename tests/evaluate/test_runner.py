@@ -5,7 +5,6 @@ import json
 import pathlib
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -16,14 +15,16 @@ from ovs_jax.core import preemption
 from ovs_jax.core.checkpoint import save_model
 from ovs_jax.core.types import VOID
 from ovs_jax.data import load_dataset, load_names, pipeline
-from ovs_jax.evaluate import counted, runner
+from ovs_jax.evaluate import counted, network, oracle, runner, suite
 from ovs_jax.models import ovseg
 from ovs_jax.text import vocabulary
 
-PAINTED = {'proposer', 'clip', 'ensemble_0.20', 'oracle_masks', 'oracle_classes'}
+ORACLES = {'oracle_masks', 'oracle_classes', 'oracle_vocabulary'}
+PAINTED = {'proposer', 'clip', 'ensemble_0.20'} | ORACLES
 AMONG_SEEN = {'proposer_seen', 'oracle_classes_seen'}
 METHODS = PAINTED | AMONG_SEEN
 CLASSES = 72
+SIDE = 128  # of the scenes
 
 
 def test_crop_accuracy_is_balanced_over_classes() -> None:
@@ -37,20 +38,18 @@ def test_crop_accuracy_is_balanced_over_classes() -> None:
   assert np.isnan(got['none']) and got['count'] == 12
 
 
-def test_method_names() -> None:
-  assert runner.method_name('ensemble', 0.5) == 'ensemble_0.50'
-  assert runner.method_name('clip', 0.0) == 'clip'
-
-
 def label_of(image: Any) -> Any:
-  """Reads the label that `perfect` hid in the red channel."""
-  return image[..., 0].astype(jnp.int32)
+  """Reads the label that `hidden` put in the red channel."""
+  return jnp.asarray(image)[..., 0].astype(jnp.int32)
 
 
-def encode(config: Any, params: Any, image: Any, *, side: int) -> ovseg.Encoded:
+def encode(
+  config: Any, params: Any, image: Any, size: np.ndarray, side: int
+) -> ovseg.Encoded:
   """Proposes a true mask for every class, embedded as its class."""
   del config, params, side
-  label = label_of(image)
+  h, w = (int(n) for n in size)
+  label = jnp.full(image.shape[:2], -1).at[:h, :w].set(label_of(image)[:h, :w])
   masks = (label[None] == jnp.arange(CLASSES).reshape(-1, 1, 1)).astype(jnp.float32)
   eye = jnp.eye(CLASSES + 1)
   return ovseg.Encoded(
@@ -63,19 +62,23 @@ def encode(config: Any, params: Any, image: Any, *, side: int) -> ovseg.Encoded:
   )
 
 
-def classify_masks(model: Any, params: Any, image: Any, masks: Any, text: Any) -> Any:
+def classify_masks(
+  model: Any, params: Any, image: Any, masks: Any, text: Any
+) -> tuple[Any, Any]:
   """Knows the class of a mask, but takes class 0 for class 1."""
   del model, params, text
   inside = jnp.where(masks > 0.5, label_of(image)[None], 0)
   best = jnp.max(inside, axis=(1, 2))
-  return jnp.where(best == 1, 0, best)
+  return jnp.where(best == 1, 0, best), masks.any(axis=(1, 2))
 
 
 @pytest.fixture(scope='module')
 def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> str:
   """Returns an OVSeg directory; its parameters are never used."""
   path = tmp_path_factory.mktemp('model') / 'ovseg'
-  save_model(path, {'clip': {'x': np.ones(1)}}, tiny_ovseg.STORED)
+  stored = {**tiny_ovseg.STORED, 'weight': 0.2}
+  stored['test'] = {'shortest': SIDE, 'longest': 4 * SIDE}
+  save_model(path, {'clip': {'x': np.ones(1)}}, stored)
   return str(path)
 
 
@@ -89,25 +92,26 @@ def config(data_dir: str, checkpoint: str, monkeypatch: pytest.MonkeyPatch) -> A
       image = np.repeat(batch['label'][..., None], 3, axis=-1)
       yield {**batch, 'image': image}
 
-  def embed(config: Any, params: Any, names: Any, templates: Any) -> np.ndarray:
-    del config, params, templates
+  def embed(self: Any, names: Any, templates: Any) -> np.ndarray:
+    del self, templates
     return np.eye(len(names), CLASSES + 1, dtype=np.float32)
 
-  monkeypatch.setattr(runner, 'eval_batches', hidden)
-  monkeypatch.setattr(runner, 'embed_names', embed)
-  monkeypatch.setattr(runner.ovseg, 'encode_image', encode)
-  monkeypatch.setattr(runner.oracle, 'classify_masks', classify_masks)
+  monkeypatch.setattr(suite, 'eval_batches', hidden)
+  monkeypatch.setattr(network.NameEmbedder, 'names', embed)
+  monkeypatch.setattr(network, '_encode', encode)
+  monkeypatch.setattr(oracle, '_classify_masks', classify_masks)
   monkeypatch.setattr(runner.ovseg, 'image_gflops', lambda *_: {'clip': 1.0})
   config = scenes.evaluate(checkpoint)
   config.dataset.update(variant='smoke', data_dir=data_dir)
-  config.eval.batch_size = 6  # 16 images: the last batch is not full
-  yield config
-  jax.clear_caches()  # the compiled functions know the truth, too
+  return config
 
 
-def labels(config: Any) -> np.ndarray:
-  builder = load_dataset(config.dataset)[1]
-  return np.stack([e['label'] for e in pipeline.examples(builder, 'val')])
+def labels(config: Any, *, by_id: bool = False) -> np.ndarray:
+  """Label maps in the order of the data set, or of the images' ids."""
+  found = list(pipeline.examples(load_dataset(config.dataset)[1], 'val'))
+  if by_id:
+    found.sort(key=lambda example: example['image_id'])
+  return np.stack([example['label'] for example in found])
 
 
 def test_the_truth_scores_100(config: Any, tmp_path: pathlib.Path) -> None:
@@ -163,7 +167,7 @@ def test_counts_of_images_add_up_to_the_scores(
   config: Any, tmp_path: pathlib.Path
 ) -> None:
   scores = runner.evaluate(config, tmp_path)
-  truth = labels(config)
+  truth = labels(config, by_id=True)
   seen = np.array([split == 'seen' for split in load_names(config.dataset).splits])
   with np.load(tmp_path / 'counts.npz') as counts:
     assert set(counts) == METHODS | {'crop_true_mask', 'crop_proposal'}
@@ -191,10 +195,7 @@ def be_host(monkeypatch: pytest.MonkeyPatch, index: int) -> None:
     process_index = staticmethod(lambda: index)
     process_count = staticmethod(lambda: 2)
 
-    def __getattr__(self, name: str) -> Any:
-      return getattr(jax, name)
-
-  monkeypatch.setattr(runner, 'jax', Jax())
+  monkeypatch.setattr(counted, 'jax', Jax())
   monkeypatch.setattr(runner.hosts, 'primary', lambda: index == 0)
 
 
@@ -225,23 +226,24 @@ def test_two_hosts_count_what_one_does(
 def test_a_stopped_evaluation_goes_on(
   config: Any, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-  config.eval.update(batch_size=2, save_every=4)
+  config.eval.save_every = 8
   whole = runner.evaluate(config, tmp_path / 'whole')
   seen: list[int] = []
-  original = runner._add
+  original = runner.ModelJudge.count
 
-  def add(*args: Any) -> None:
+  def count(*args: Any, **kwargs: Any) -> Any:
     seen.append(1)
-    original(*args)
+    return original(*args, **kwargs)
 
-  monkeypatch.setattr(runner, '_add', add)
+  monkeypatch.setattr(runner.ModelJudge, 'count', count)
   with monkeypatch.context() as patch:
     for module in (counted, preemption):
       patch.setattr(module, 'asked', lambda: len(seen) >= 3)
-    with pytest.raises(preemption.Stopped, match='4 of 8 steps are counted'):
+    with pytest.raises(preemption.Stopped, match='of 16 steps are counted'):
       runner.evaluate(config, tmp_path / 'broken')
+  assert len(seen) < 16
   broken = runner.evaluate(config, tmp_path / 'broken')
-  assert len(seen) == 8
+  assert len(seen) == 16
   for scores in (whole, broken):
     scores.pop('seconds')
   np.testing.assert_equal(broken, whole)
@@ -259,15 +261,18 @@ def test_a_stopped_evaluation_goes_on(
 def test_irrelevant_names_take_what_looks_like_them(
   config: Any, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-  """The first irrelevant name has the embedding of class 0, and wins half of ties."""
+  """Two irrelevant names look like classes 0 and 1, and more so than these."""
 
-  def embed(clip: Any, params: Any, names: Any, templates: Any) -> np.ndarray:
+  def embed(self: Any, names: Any, templates: Any) -> np.ndarray:
+    del self, templates
     rows = np.eye(max(len(names), 1), CLASSES + 1, dtype=np.float32)
-    return rows * 1.5 if len(names) == 2 else rows
+    return rows * 1.5 if len(names) == 4 else rows  # twice as many to choose from
 
-  monkeypatch.setattr(runner, 'embed_names', embed)
+  monkeypatch.setattr(network.NameEmbedder, 'names', embed)
   config.eval.distractors = (2,)
+  config.suite.near = 2.0
   scores = runner.evaluate(config, tmp_path)['methods']
+  assert 'distractors_0' not in scores
   crowded = np.array(scores['distractors_2']['accuracy_per_class'])
   present = sorted(set(np.unique(labels(config))) - {VOID})
   taken = [k for k in present if k < 2]
@@ -275,3 +280,10 @@ def test_irrelevant_names_take_what_looks_like_them(
   rest = [k for k in present if k >= 2]
   np.testing.assert_allclose(crowded[rest], 100)
   assert scores['distractors_2']['unassigned'] > 0 or not taken
+
+
+def test_settings_are_told(config: Any, tmp_path: pathlib.Path) -> None:
+  config.eval.templates = 'clip'
+  settings = runner.evaluate(config, tmp_path)['settings']
+  assert settings['lambda'] == 0.2 and settings['shortest_side'] == SIDE
+  assert settings["not the checkpoint's"] == 'templates (its own: single)'
