@@ -9,11 +9,11 @@ __all__ = ['Classifier', 'Segmenter']
 def __getattr__(name: str) -> Any:
   """Loads what is asked for on first use, so that `import ovs_jax` stays light."""
   if name == 'Segmenter':
-    from ovs_jax.segmenter import Segmenter
+    from ovs_jax.inference.segmenter import Segmenter
 
     return Segmenter
   if name == 'Classifier':
-    from ovs_jax.classifier import Classifier
+    from ovs_jax.inference.classifier import Classifier
 
     return Classifier
   raise AttributeError(f'module {__name__!r} has no attribute {name!r}')

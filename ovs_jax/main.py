@@ -25,8 +25,8 @@ from ovs_jax.core.files import Place, check_writable, fingerprint, place
 from ovs_jax.core.lookup import lookup
 from ovs_jax.core.preemption import STOPPED_STATUS, Stopped, apart
 from ovs_jax.core.programs import compile_sooner, keep_programs
-from ovs_jax.needs import check_needs
-from ovs_jax.pipeline import check_changes, check_owner, run_pipeline
+from ovs_jax.data.needs import check_needs
+from ovs_jax.train.pipeline import check_changes, check_owner, run_pipeline
 
 _CONFIG = config_flags.DEFINE_config_file('config', None, 'Configuration file.')
 _WORKDIR = flags.DEFINE_string('workdir', None, 'Where results go.')

@@ -28,25 +28,25 @@ import numpy as np
 from tqdm import tqdm
 
 from ovs_jax import prompted_options
-from ovs_jax.classifier import Classifier
 from ovs_jax.core.checkpoint import version
 from ovs_jax.core.files import check_writable
 from ovs_jax.core.images import read_image
 from ovs_jax.core.programs import keep_programs
 from ovs_jax.core.runlog import progress
-from ovs_jax.encoding import PICTURES_AT_ONCE, Picture
+from ovs_jax.inference.classifier import Classifier
+from ovs_jax.inference.encode import PICTURES_AT_ONCE, Picture
+from ovs_jax.inference.files import describe, is_done, photo_key, plan, report, write
+from ovs_jax.inference.segmenter import Segmenter
+from ovs_jax.inference.weigh import RULES
 from ovs_jax.ops.overlay import percent
 from ovs_jax.photos import find_photos
 from ovs_jax.predict_options import check_flags, parser
-from ovs_jax.results import describe, is_done, photo_key, plan, report, write
-from ovs_jax.segmenter import Segmenter
 from ovs_jax.text.classes import (
   Classes,
   parse_background,
   parse_classes,
   read_names,
 )
-from ovs_jax.weighing import RULES
 
 _TOP = 20  # names that --classify prints
 # Flags beyond those of the method that change what is written.

@@ -2,14 +2,15 @@
 
 import argparse
 
-from ovs_jax import prompted, prompted_options
-from ovs_jax.encoding import MODES
+from ovs_jax import prompted_options
+from ovs_jax.inference import prompted
+from ovs_jax.inference.encode import MODES
+from ovs_jax.inference.settings import check_asked, check_window
+from ovs_jax.inference.weigh import RULES
 from ovs_jax.models.ovseg import DTYPES
 from ovs_jax.ops.ensemble import CLASSIFIERS
-from ovs_jax.settings import check_asked, check_window
 from ovs_jax.text.classes import SYNONYMS
 from ovs_jax.text.templates import TEMPLATES
-from ovs_jax.weighing import RULES
 
 
 def parser() -> argparse.ArgumentParser:
@@ -95,7 +96,7 @@ def _add_segment_options(parser: argparse.ArgumentParser) -> None:
     choices=(*RULES, *prompted.RULES),
     help="pixels: all proposals add up; demo: the best one of each name (OVSeg's "
     'demo) (default: pixels). For CLIPSeg and CoSeg A, B, C or D, see '
-    'ovs_jax.prompted (default: A)',
+    'ovs_jax.inference.prompted (default: A)',
   )
   group.add_argument(
     '--prompts', metavar='DIR', help='mask prompts for its CLIP, stored separately'

@@ -11,10 +11,10 @@ from ovs_jax.core.files import Place, place
 from ovs_jax.core.images import read_image
 from ovs_jax.core.masks import read_mask
 from ovs_jax.core.types import UInt8
-from ovs_jax.heat_maps import write_heat_maps
-from ovs_jax.models.systems import KINDS
-from ovs_jax.prompted import RULES, PromptedSegmenter
-from ovs_jax.segmentation import Segmentation
+from ovs_jax.inference.heat_maps import write_heat_maps
+from ovs_jax.inference.load import KINDS
+from ovs_jax.inference.prompted import RULES, PromptedSegmenter
+from ovs_jax.inference.result import Segmentation
 from ovs_jax.text.classes import Classes
 
 # Flags that only an OVSeg takes.

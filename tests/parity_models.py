@@ -15,6 +15,9 @@ from ovs_jax.convert import backbones as convert_backbones
 from ovs_jax.convert import clip as convert_clip
 from ovs_jax.convert import maskformer as convert_maskformer
 from ovs_jax.convert.rules import apply
+from ovs_jax.inference.result import NO_NAME
+from ovs_jax.inference.segmenter import OTHERS, EncodedImage, Segmenter, Settings
+from ovs_jax.inference.weigh import weigh
 from ovs_jax.models.clip import Clip, ClipConfig, encode_prompts, unit
 from ovs_jax.models.layers import ClipBlock, sine_position
 from ovs_jax.models.maskformer import PRESETS, MaskFormer, MaskFormerConfig
@@ -30,11 +33,8 @@ from ovs_jax.ops.ensemble import TEMPERATURE, class_logits, combine, fuse
 from ovs_jax.ops.painting import label_map
 from ovs_jax.ops.regions import RegionConfig, crop_regions, patch_mask
 from ovs_jax.ops.resize import resize_bilinear
-from ovs_jax.segmentation import NO_NAME
-from ovs_jax.segmenter import OTHERS, EncodedImage, Segmenter, Settings
 from ovs_jax.text.templates import fill
 from ovs_jax.text.tokenizer import tokenize
-from ovs_jax.weighing import weigh
 
 # Only the rule matters; names are given their templates in each call.
 DEMO = Settings(

@@ -10,10 +10,11 @@ import pytest
 from PIL import Image
 from reuse import Reuse
 
-from ovs_jax import Segmenter, encoding, main
+from ovs_jax import Segmenter, main
 from ovs_jax.bench import modes
 from ovs_jax.bench.measure import measure
-from ovs_jax.pipeline import run_pipeline
+from ovs_jax.inference import encode as encoding
+from ovs_jax.train.pipeline import run_pipeline
 
 ROOT = pathlib.Path(__file__).parents[1]
 SHARED = ('__init__', 'common', 'scenes', 'coco_stuff', 'adaptation')

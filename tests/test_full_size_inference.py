@@ -10,11 +10,13 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from ovs_jax import classifier, encoding
 from ovs_jax.bench import clipseg as clipseg_bench
 from ovs_jax.bench import ovseg_inference
+from ovs_jax.inference import classifier, one_pass
+from ovs_jax.inference import coseg as coseg_system
+from ovs_jax.inference import encode as encoding
 from ovs_jax.mining import candidates
-from ovs_jax.models import clip, clipseg, coseg, coseg_system, maskformer, one_pass
+from ovs_jax.models import clip, clipseg, coseg, maskformer
 from ovs_jax.ops.painting import label_map
 
 KERNEL = '__cudnn$fmha'

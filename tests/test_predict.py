@@ -11,12 +11,13 @@ import pytest
 from PIL import Image
 from tiny_ovseg import STORED, draw_params
 
-from ovs_jax import predict, results
-from ovs_jax import segmenter as segmenter_module
+from ovs_jax import predict
 from ovs_jax.core.checkpoint import save_model
+from ovs_jax.inference import files as results
+from ovs_jax.inference import segmenter as segmenter_module
+from ovs_jax.inference.result import NO_NAME, ProposalTable, Segmentation
+from ovs_jax.inference.segmenter import Segmenter
 from ovs_jax.ops.overlay import palette
-from ovs_jax.segmentation import NO_NAME, ProposalTable, Segmentation
-from ovs_jax.segmenter import Segmenter
 
 ROOT = pathlib.Path(__file__).parents[1]
 NAMES = 'red ball, grass'

@@ -6,7 +6,7 @@ import pytest
 
 from configs import replicate
 from ovs_jax import main
-from ovs_jax.pipeline import run_pipeline
+from ovs_jax.train.pipeline import run_pipeline
 
 STAGES = ('data', 'clip', 'proposer', 'ovseg_frozen', 'mine', 'mpt', 'ft')
 STAGES += ('evaluate_frozen', 'ovseg_mpt', 'evaluate_mpt', 'ovseg_ft', 'evaluate_ft')

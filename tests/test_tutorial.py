@@ -17,7 +17,7 @@ from PIL import Image
 from reuse import Reuse, stage_key
 
 from ovs_jax import main
-from ovs_jax.pipeline import run_pipeline
+from ovs_jax.train.pipeline import run_pipeline
 
 PAGE = pathlib.Path(__file__).parents[1] / 'docs' / 'tutorial.md'
 MOST_LINES = 20

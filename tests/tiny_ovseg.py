@@ -8,9 +8,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from ovs_jax.core.tree import flatten, unflatten
+from ovs_jax.inference.segmenter import EncodedImage
 from ovs_jax.models import clip, maskformer, ovseg
 from ovs_jax.ops.regions import RegionConfig
-from ovs_jax.segmenter import EncodedImage
 
 CONFIG = ovseg.OvSegConfig(
   # Few layers, and those in a loop: compiling is most of the time of these tests.

@@ -17,9 +17,9 @@ from ovs_jax.bench.measure import Variant, Workload
 from ovs_jax.core.types import Int
 from ovs_jax.data import load_dataset, load_names
 from ovs_jax.data.pipeline import examples
-from ovs_jax.encoding import MODES
+from ovs_jax.inference.encode import MODES
+from ovs_jax.inference.segmenter import Segmenter
 from ovs_jax.ops.confusion import count_pixels, segmentation_scores
-from ovs_jax.segmenter import Segmenter
 
 
 @dataclasses.dataclass(frozen=True)

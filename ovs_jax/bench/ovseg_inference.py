@@ -15,19 +15,19 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ovs_jax import encoding
 from ovs_jax.bench import drawn, plain
 from ovs_jax.bench.agreement import Agreement
 from ovs_jax.bench.measure import Variant, Workload
 from ovs_jax.core.images import resize_shortest, shortest_size
 from ovs_jax.core.lookup import lookup
 from ovs_jax.core.types import Array, Params, UInt8
+from ovs_jax.inference import encode as encoding
+from ovs_jax.inference.segmenter import Segmenter
+from ovs_jax.inference.settings import Settings
 from ovs_jax.models import clip, maskformer, ovseg
 from ovs_jax.ops.ensemble import class_logits, combine
 from ovs_jax.ops.regions import RegionConfig
 from ovs_jax.ops.resize import resize_bilinear
-from ovs_jax.segmenter import Segmenter
-from ovs_jax.settings import Settings
 
 
 @dataclasses.dataclass(frozen=True)

@@ -14,8 +14,8 @@ from ovs_jax.core.images import resize_shortest
 from ovs_jax.core.types import Array, Bool, Float, Int, Params, UInt8
 from ovs_jax.core.workers import Workers
 from ovs_jax.evaluate.painting import UNASSIGNED, claims, paint
+from ovs_jax.inference.names import NameEmbedder
 from ovs_jax.models import ovseg
-from ovs_jax.models.class_text import NameEmbedder
 from ovs_jax.models.mask_prompts import add_to_ovseg
 from ovs_jax.ops.ensemble import combine
 

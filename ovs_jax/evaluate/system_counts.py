@@ -7,7 +7,7 @@ import numpy as np
 
 from ovs_jax.core.types import Bool, Int, Num, UInt8
 from ovs_jax.evaluate import mask_scores
-from ovs_jax.models.labelled_masks import MaskChunk, System, Texts
+from ovs_jax.inference.system import MaskChunk, System, Texts
 from ovs_jax.ops import canvas as canvases
 from ovs_jax.ops.merging import UNASSIGNED
 

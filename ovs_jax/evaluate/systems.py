@@ -1,6 +1,6 @@
 """Evaluation of CoSeg with and without training, and of CLIPSeg, by one harness.
 
-A system (`models.labelled_masks.System`) takes pictures and names and gives labelled
+A system (`inference.system.System`) takes pictures and names and gives labelled
 masks; every merging rule, both bounds and the recall of the labels follow from them.
 """
 
@@ -21,18 +21,18 @@ from ovs_jax.core.files import (
   write_json,
   write_text,
 )
-from ovs_jax.core.inputs import check_inputs
 from ovs_jax.core.lookup import lookup
 from ovs_jax.core.types import Int, Num, UInt8
 from ovs_jax.core.workers import Workers
 from ovs_jax.data import load_dataset, load_names, transforms
+from ovs_jax.data.inputs import check_inputs
 from ovs_jax.data.pipeline import Arrays, eval_batches
 from ovs_jax.evaluate import mask_scores
 from ovs_jax.evaluate.counted import Counted
 from ovs_jax.evaluate.distractors import distractors
 from ovs_jax.evaluate.system_counts import LABELS, count_image
-from ovs_jax.models.labelled_masks import System, centre_square, resize_cubic
-from ovs_jax.models.systems import load_system
+from ovs_jax.inference.load import load_system
+from ovs_jax.inference.system import System, centre_square, resize_cubic
 from ovs_jax.ops.merging import RULES
 from ovs_jax.text.classes import Classes
 

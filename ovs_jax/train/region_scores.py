@@ -16,7 +16,7 @@ from ovs_jax.core import hosts
 from ovs_jax.core.types import Array, Float, Int, Params
 from ovs_jax.data import pairs, transforms
 from ovs_jax.data.pipeline import eval_batches
-from ovs_jax.models.class_text import NameEmbedder
+from ovs_jax.inference.names import NameEmbedder
 from ovs_jax.models.clip import Clip, ClipConfig
 from ovs_jax.ops.regions import normalise, patch_mask
 

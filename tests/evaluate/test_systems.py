@@ -11,7 +11,7 @@ from configs import common
 from ovs_jax.evaluate import systems
 from ovs_jax.evaluate.system_counts import count_image
 from ovs_jax.evaluate.systems import Tally, build_systems, centre_view, markdown
-from ovs_jax.models.labelled_masks import MaskChunk, Texts
+from ovs_jax.inference.system import MaskChunk, Texts
 
 K = 5
 TRUTH = np.zeros((8, 8), np.int32)

@@ -11,11 +11,11 @@ import tiny_clipseg
 from tiny_clipseg import TINY
 
 from ovs_jax.core.tree import count_parameters, flatten, unflatten
+from ovs_jax.inference.clipseg_prompts import average, squash, visual_prompt
 from ovs_jax.models import clipseg, clipseg_decoder
 from ovs_jax.models.clip import Clip
 from ovs_jax.models.clipseg import PRESETS, ClipSeg, ClipSegConfig
 from ovs_jax.models.clipseg_decoder import ClipSegDecoder, init_decoder, strides_for
-from ovs_jax.models.clipseg_prompts import average, squash, visual_prompt
 
 
 @functools.cache

@@ -10,7 +10,8 @@ import pytest
 from tiny_coseg import tiny
 
 from ovs_jax.core.tree import count_parameters, flatten, unflatten
-from ovs_jax.models import coseg, coseg_no_training
+from ovs_jax.inference import coseg_no_training
+from ovs_jax.models import coseg
 from ovs_jax.models.coseg import PRESETS, CoSeg, CoSegConfig, slot_labels
 from ovs_jax.models.coseg_slots import sine_waves
 

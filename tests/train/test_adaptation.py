@@ -17,9 +17,9 @@ from ovs_jax.bench import drawn
 from ovs_jax.core.checkpoint import load_model
 from ovs_jax.core.tree import flatten
 from ovs_jax.data import pair_batches, pairs, transforms
+from ovs_jax.data.needs import check_needs
 from ovs_jax.models import mask_prompts
 from ovs_jax.models.clip import PRESETS, ClipConfig, init_clip
-from ovs_jax.needs import check_needs
 from ovs_jax.train import loop
 from ovs_jax.train.optimizer import build_optimizer, learning_rate_scales
 from ovs_jax.train.recipes.clip_regions import ClipRegions

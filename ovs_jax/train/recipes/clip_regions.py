@@ -18,8 +18,8 @@ from ovs_jax.core.types import Array, Batch, Int, Metrics, Params
 from ovs_jax.data import pair_transforms, pairs, transforms
 from ovs_jax.data.pair_batches import Source, weighted_batches
 from ovs_jax.data.pipeline import train_batches
+from ovs_jax.inference.names import NameEmbedder
 from ovs_jax.models import mask_prompts
-from ovs_jax.models.class_text import NameEmbedder
 from ovs_jax.models.clip import Clip, ClipConfig, init_clip, unit
 from ovs_jax.ops.contrastive import DUPLICATES, grouped_contrastive_loss
 from ovs_jax.ops.losses import contrastive_loss

@@ -8,11 +8,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from ovs_jax.core.checkpoint import load_model
-from ovs_jax.core.inputs import check_inputs
 from ovs_jax.core.lookup import lookup
 from ovs_jax.core.tree import difference
 from ovs_jax.core.types import Array, Batch, Bool, Float, Int, Metrics, Num, Params
 from ovs_jax.data import load_dataset, load_names, transforms
+from ovs_jax.data.inputs import check_inputs
 from ovs_jax.data.phrase_table import PhraseTable, read_table, table_batches
 from ovs_jax.data.pipeline import train_batches
 from ovs_jax.models.clipseg import (

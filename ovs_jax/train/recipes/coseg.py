@@ -10,7 +10,6 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from ovs_jax.core.checkpoint import load_model
-from ovs_jax.core.inputs import check_inputs
 from ovs_jax.core.lookup import lookup
 from ovs_jax.core.tree import difference
 from ovs_jax.core.types import (
@@ -26,6 +25,7 @@ from ovs_jax.core.types import (
   UInt8,
 )
 from ovs_jax.data import load_dataset, load_names, squares, transforms
+from ovs_jax.data.inputs import check_inputs
 from ovs_jax.data.pipeline import train_batches
 from ovs_jax.models import clip
 from ovs_jax.models.coseg import UNLABELED, CoSeg, CoSegConfig, Prediction, init_coseg

@@ -12,8 +12,8 @@ from ovs_jax.core.tree import difference
 from ovs_jax.core.types import Array, Batch, Bool, Float, Int, Metrics, Params
 from ovs_jax.data import augment, load_dataset, load_names, transforms
 from ovs_jax.data.pipeline import train_batches
+from ovs_jax.inference.names import embed_names
 from ovs_jax.models import backbones
-from ovs_jax.models.class_text import embed_names
 from ovs_jax.models.clip import ClipConfig
 from ovs_jax.models.maskformer import MaskFormer, MaskFormerConfig, init_maskformer
 from ovs_jax.models.query_decoder import coverage, mean_blocks

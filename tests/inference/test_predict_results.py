@@ -10,9 +10,9 @@ from PIL import Image
 from tiny_ovseg import STORED, draw_params
 
 from ovs_jax import Classifier, predict
-from ovs_jax import segmenter as segmenter_module
 from ovs_jax.core.checkpoint import save_model
-from ovs_jax.segmenter import Segmenter
+from ovs_jax.inference import segmenter as segmenter_module
+from ovs_jax.inference.segmenter import Segmenter
 
 NAMES = 'red ball, grass'
 

@@ -15,14 +15,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ovs_jax import prompted
 from ovs_jax.core.checkpoint import load_config, load_model
 from ovs_jax.core.files import Path
 from ovs_jax.core.images import ImageLike, as_rgb
 from ovs_jax.core.lookup import lookup
 from ovs_jax.core.tree import difference
 from ovs_jax.core.types import Array, Float, Params
-from ovs_jax.encoding import (
+from ovs_jax.inference import prompted
+from ovs_jax.inference.encode import (
   MODES,
   EncodedImage,
   EncodedWindows,
@@ -31,23 +31,23 @@ from ovs_jax.encoding import (
   encode_pictures,
   encode_windows,
 )
-from ovs_jax.labelling import result
-from ovs_jax.models import clip, ovseg
-from ovs_jax.models.class_text import NameEmbedder
-from ovs_jax.models.mask_prompts import add_to_ovseg
-from ovs_jax.models.maskformer import init_maskformer
-from ovs_jax.panoptic import divide
-from ovs_jax.segmentation import Segmentation
-from ovs_jax.settings import (
+from ovs_jax.inference.label import result
+from ovs_jax.inference.modes import certified, filtered
+from ovs_jax.inference.names import NameEmbedder
+from ovs_jax.inference.panoptic import divide
+from ovs_jax.inference.result import Segmentation
+from ovs_jax.inference.settings import (
   Settings,
   check_asked,
   check_method,
   check_threshold,
   check_window,
 )
-from ovs_jax.shortcuts import certified, filtered
+from ovs_jax.inference.weigh import RULES, Weights, weigh
+from ovs_jax.models import clip, ovseg
+from ovs_jax.models.mask_prompts import add_to_ovseg
+from ovs_jax.models.maskformer import init_maskformer
 from ovs_jax.text.classes import Classes, Names, parse_background, parse_classes
-from ovs_jax.weighing import RULES, Weights, weigh
 
 OTHERS = 'others'  # joins a single name: a softmax over one class is always 1
 
@@ -102,7 +102,7 @@ class Segmenter:
     dtype: str | None = None,
     prompts: Path | None = None,
   ) -> Any:
-    """Reads an OVSeg checkpoint; of a CLIPSeg or CoSeg, see `ovs_jax.prompted`.
+    """Reads an OVSeg checkpoint; of a CLIPSeg or CoSeg, see `inference.prompted`.
 
     Args:
       directory: see `core.checkpoint.load_model`.
@@ -236,7 +236,7 @@ class Segmenter:
         string, "toilet, can".
       background: names that compete too; pixels that they win get no name.
       threshold: pixels whose score is below it get no name; see `Segmentation.scores`.
-      rule: how proposals become labels; see `weighing.RULES`.
+      rule: how proposals become labels; see `weigh.RULES`.
       panoptic: whether to make segments with ids, too; see `panoptic.divide`.
 
     Raises:

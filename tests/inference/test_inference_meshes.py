@@ -13,10 +13,10 @@ import tiny_ovseg
 
 from ovs_jax.core import sharding
 from ovs_jax.core.types import Array, Batch, Params
+from ovs_jax.inference.segmenter import Segmenter
+from ovs_jax.inference.settings import Settings
 from ovs_jax.models import coseg, ovseg
 from ovs_jax.ops.regions import crop_regions
-from ovs_jax.segmenter import Segmenter
-from ovs_jax.settings import Settings
 
 MESHES = [(8, 1, False), (4, 2, False), (2, 4, False), (1, 8, False), (4, 2, True)]
 # The tiny OVSeg, with heads for eight devices and few proposals.

@@ -4,7 +4,7 @@ import dataclasses
 import math
 
 from ovs_jax.core.lookup import lookup
-from ovs_jax.encoding import MODES
+from ovs_jax.inference.encode import MODES
 from ovs_jax.ops.ensemble import CLASSIFIERS
 from ovs_jax.text.templates import sentences
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from ovs_jax.core.inputs import check_inputs
+from ovs_jax.data.inputs import check_inputs
 
 
 def absent():

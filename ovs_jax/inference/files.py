@@ -20,8 +20,8 @@ from ovs_jax.core.files import (
   real,
 )
 from ovs_jax.core.types import UInt8
+from ovs_jax.inference.result import Segmentation
 from ovs_jax.ops.overlay import palette, percent
-from ovs_jax.segmentation import Segmentation
 
 _MOST_ABSENT = 50  # names that are listed although they do not occur
 

@@ -9,13 +9,13 @@ from ovs_jax.core.checkpoint import load_model
 from ovs_jax.core.files import Path
 from ovs_jax.core.tree import difference
 from ovs_jax.core.types import Params
+from ovs_jax.inference.clipseg import PROMPT, ClipSegSystem
+from ovs_jax.inference.coseg import CoSegSystem
+from ovs_jax.inference.coseg_no_training import SELECT, LabelStage
+from ovs_jax.inference.system import System
 from ovs_jax.models.clip import ClipConfig, init_clip
 from ovs_jax.models.clipseg import ClipSegConfig, init_clipseg
-from ovs_jax.models.clipseg_system import PROMPT, ClipSegSystem
 from ovs_jax.models.coseg import CoSegConfig, init_coseg
-from ovs_jax.models.coseg_no_training import SELECT, LabelStage
-from ovs_jax.models.coseg_system import CoSegSystem
-from ovs_jax.models.labelled_masks import System
 
 KINDS = ('clipseg', 'coseg')  # of checkpoints, `config['model']`
 
@@ -41,7 +41,7 @@ def load_system(
     templates: sentences around names; None takes CLIPSeg's, or those of training.
     select: sentences around names for the choice.
     keep_aspect: whether pictures keep theirs; a CoSeg squashes them always.
-    text_cache: see `models.class_text.NameEmbedder`.
+    text_cache: see `inference.names.NameEmbedder`.
 
   Raises:
     FileNotFoundError: there is no such directory.

@@ -9,11 +9,11 @@ from PIL import Image
 from tiny_ovseg import CONFIG, draw_params, handmade
 
 from ovs_jax import Segmenter
-from ovs_jax.encoding import EncodedWindows, window_starts
-from ovs_jax.labelling import fades, intervals, label_windows
-from ovs_jax.panoptic import divide
-from ovs_jax.segmentation import NO_NAME
-from ovs_jax.settings import Settings
+from ovs_jax.inference.encode import EncodedWindows, window_starts
+from ovs_jax.inference.label import fades, intervals, label_windows
+from ovs_jax.inference.panoptic import divide
+from ovs_jax.inference.result import NO_NAME
+from ovs_jax.inference.settings import Settings
 
 SETTINGS = Settings(
   shortest=40, longest=96, templates='single', classifier='ensemble', weight=0.7

@@ -18,8 +18,8 @@ from ovs_jax.core.files import Path
 from ovs_jax.core.images import ImageLike, as_rgb
 from ovs_jax.core.tree import difference
 from ovs_jax.core.types import Array, Float, Params, UInt8
+from ovs_jax.inference.names import NameEmbedder
 from ovs_jax.models import clip
-from ovs_jax.models.class_text import NameEmbedder
 from ovs_jax.ops.regions import CLIP_MEAN, CLIP_STD
 from ovs_jax.text.classes import Names, parse_classes
 from ovs_jax.text.templates import sentences

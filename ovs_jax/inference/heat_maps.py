@@ -5,7 +5,7 @@ from PIL import Image, ImageDraw
 
 from ovs_jax.core.files import Place, atomic_path
 from ovs_jax.core.types import Float, UInt8
-from ovs_jax.prompted import PromptedSegmentation
+from ovs_jax.inference.prompted import PromptedSegmentation
 
 _SHOWN = 20  # names on a sheet, the most probable ones
 _WIDTH = 240  # pixels of a picture on the sheet

@@ -17,13 +17,13 @@ from ovs_jax.core.files import Path
 from ovs_jax.core.images import ImageLike, as_rgb
 from ovs_jax.core.lookup import lookup
 from ovs_jax.core.types import Bool, Float, Int, Num
-from ovs_jax.models.clipseg_system import ClipSegSystem
-from ovs_jax.models.labelled_masks import MaskChunk, System, Texts
-from ovs_jax.models.systems import KINDS as KINDS
-from ovs_jax.models.systems import load_system
+from ovs_jax.inference.clipseg import ClipSegSystem
+from ovs_jax.inference.load import KINDS as KINDS
+from ovs_jax.inference.load import load_system
+from ovs_jax.inference.result import NO_NAME, ProposalTable, Segment, Segmentation
+from ovs_jax.inference.system import MaskChunk, System, Texts
 from ovs_jax.ops import canvas as canvases
 from ovs_jax.ops import merging
-from ovs_jax.segmentation import NO_NAME, ProposalTable, Segment, Segmentation
 from ovs_jax.text.classes import Classes, Names, parse_background, parse_classes
 
 RULES = tuple(merging.RULES)

@@ -5,8 +5,8 @@ import pytest
 from tiny_ovseg import CONFIG, draw_params, handmade
 
 from ovs_jax import Segmenter
-from ovs_jax.segmentation import NO_NAME
-from ovs_jax.settings import Settings
+from ovs_jax.inference.result import NO_NAME
+from ovs_jax.inference.settings import Settings
 
 SETTINGS = Settings(
   shortest=40, longest=96, templates='single', classifier='clip', weight=0.0

@@ -8,11 +8,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from ovs_jax.core.types import Array, Float
-from ovs_jax.encoding import EncodedImage
+from ovs_jax.inference.encode import EncodedImage
+from ovs_jax.inference.weigh import Weights
 from ovs_jax.models import ovseg
 from ovs_jax.ops.bounds import certain_pixels
 from ovs_jax.ops.resize import EXACT
-from ovs_jax.weighing import Weights
 
 MIN_OBJECT = 0.05  # below it the proposer all but says "no object"
 MAX_OVERLAP = 0.8  # IoU above which the less probable of two proposals is left out
@@ -26,7 +26,7 @@ def filtered(picture: EncodedImage, weigh: Weigh) -> Weights:
 
   Args:
     picture: with crops; those that are needed are embedded.
-    weigh: from proposals and their embeddings to what `weighing.weigh` returns.
+    weigh: from proposals and their embeddings to what `weigh.weigh` returns.
 
   Returns:
     The same, with weights 0 for the proposals that are left out.
@@ -62,7 +62,7 @@ def certified(
 
   Args:
     picture: with crops; those that are needed are embedded.
-    weigh: from proposals and their embeddings to what `weighing.weigh` returns, by
+    weigh: from proposals and their embeddings to what `weigh.weigh` returns, by
       the rule 'pixels'.
     count: of classes; what comes after them is padding.
     classifier: that `weigh` uses.

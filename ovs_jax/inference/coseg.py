@@ -12,17 +12,17 @@ import numpy as np
 
 from ovs_jax.core.files import Path
 from ovs_jax.core.types import Array, Bool, Float, Int, Params, UInt8
-from ovs_jax.models import coseg
-from ovs_jax.models.class_text import NameEmbedder
-from ovs_jax.models.clipseg_prompts import squash
-from ovs_jax.models.coseg import UNLABELED, CoSeg, CoSegConfig
-from ovs_jax.models.labelled_masks import (
+from ovs_jax.inference.clipseg_prompts import squash
+from ovs_jax.inference.names import NameEmbedder
+from ovs_jax.inference.system import (
   NO_LABEL,
   MaskChunk,
   Texts,
   best_per_owner,
   network_size,
 )
+from ovs_jax.models import coseg
+from ovs_jax.models.coseg import UNLABELED, CoSeg, CoSegConfig
 from ovs_jax.text.classes import Classes, check_synonyms
 
 
@@ -60,7 +60,7 @@ class CoSegSystem:
       config: of the model whose `params` are given.
       params: all of them.
       template: the sentence around names, that of training.
-      text_cache: see `models.class_text.NameEmbedder`.
+      text_cache: see `inference.names.NameEmbedder`.
     """
     self.config = config
     self.template = template

@@ -7,10 +7,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from ovs_jax.core.types import Array, Float, Int
-from ovs_jax.encoding import EncodedImage, EncodedWindows, Picture
+from ovs_jax.inference.encode import EncodedImage, EncodedWindows, Picture
+from ovs_jax.inference.result import NO_NAME, ProposalTable, Segmentation
+from ovs_jax.inference.weigh import Weights
 from ovs_jax.ops.painting import View, label_map, paint
-from ovs_jax.segmentation import NO_NAME, ProposalTable, Segmentation
-from ovs_jax.weighing import Weights
 
 _WINDOWS_AT_ONCE = 6  # whose masks are kept; each needs up to 0.2 GB
 

@@ -7,8 +7,8 @@ from PIL import Image
 from tiny_ovseg import CONFIG, STORED, draw_params
 
 from ovs_jax import Classifier
-from ovs_jax.classifier import preprocess
 from ovs_jax.core.checkpoint import save_model
+from ovs_jax.inference.classifier import preprocess
 from ovs_jax.models import clip
 from ovs_jax.ops.regions import CLIP_MEAN, CLIP_STD
 from ovs_jax.text.tokenizer import tokenize

@@ -1,6 +1,6 @@
 """CoSeg's label stage without training (section 3.3): CLIP chooses an image's labels.
 
-CLIPSeg then segments each of them; see `models.clipseg_system`.
+CLIPSeg then segments each of them; see `inference.clipseg`.
 """
 
 import copy
@@ -13,7 +13,7 @@ from PIL import Image
 
 from ovs_jax.core.files import Path
 from ovs_jax.core.types import Array, Float, Params, UInt8
-from ovs_jax.models.class_text import NameEmbedder
+from ovs_jax.inference.names import NameEmbedder
 from ovs_jax.models.clip import Clip, ClipConfig, unit
 from ovs_jax.ops import regions
 
@@ -50,7 +50,7 @@ class LabelStage:
       config: of the CLIP whose `params` are given.
       params: the whole CLIP's parameters.
       templates: sentences that names are put into.
-      text_cache: see `models.class_text.NameEmbedder`.
+      text_cache: see `inference.names.NameEmbedder`.
     """
     self.config = config
     self.templates = templates

@@ -10,14 +10,15 @@ import pytest
 from PIL import Image
 from tiny_ovseg import CONFIG, draw_params, handmade
 
-from ovs_jax import Segmenter, weighing
-from ovs_jax import segmenter as module
+from ovs_jax import Segmenter
 from ovs_jax.core.images import resize_shortest
+from ovs_jax.inference import segmenter as module
+from ovs_jax.inference import weigh as weighing
+from ovs_jax.inference.result import NO_NAME
 from ovs_jax.models import clip, ovseg
 from ovs_jax.ops.ensemble import combine, fuse
 from ovs_jax.ops.overlay import palette
 from ovs_jax.ops.resize import resize_bilinear
-from ovs_jax.segmentation import NO_NAME
 from ovs_jax.text.tokenizer import tokenize
 
 SETTINGS = module.Settings(

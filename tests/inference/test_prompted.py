@@ -9,10 +9,10 @@ import tiny_prompted
 from PIL import Image
 
 from ovs_jax import Segmenter, predict
+from ovs_jax.inference.load import load_system
+from ovs_jax.inference.prompted import PromptedSegmenter
+from ovs_jax.inference.system import network_size
 from ovs_jax.models import clipseg
-from ovs_jax.models.labelled_masks import network_size
-from ovs_jax.models.systems import load_system
-from ovs_jax.prompted import PromptedSegmenter
 from ovs_jax.text.classes import parse_classes
 
 PHOTO = np.random.default_rng(5).integers(0, 256, (10, 14, 3)).astype(np.uint8)

@@ -7,8 +7,8 @@ from PIL import Image
 
 from ovs_jax.core.images import ImageLike, as_rgb
 from ovs_jax.core.types import Float, Int
+from ovs_jax.inference.panoptic import Panoptic
 from ovs_jax.ops import overlay
-from ovs_jax.panoptic import Panoptic
 
 NO_NAME = -1  # the label of pixels that no name was given
 

@@ -15,7 +15,8 @@ import numpy as np
 
 from ovs_jax.core.images import resize_shortest
 from ovs_jax.core.types import Array, Bool, Float, Int, Num, Params, UInt8
-from ovs_jax.models import one_pass, ovseg
+from ovs_jax.inference import one_pass
+from ovs_jax.models import ovseg
 from ovs_jax.ops.regions import Regions, crop_regions, map_valid
 
 # 'exact': every valid proposal's crop goes through CLIP. 'certified': only so many

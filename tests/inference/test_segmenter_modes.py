@@ -12,11 +12,11 @@ from tiny_ovseg import CONFIG, draw_params
 from ovs_jax import Segmenter
 from ovs_jax.bench import plain
 from ovs_jax.core.images import resize_shortest
+from ovs_jax.inference.settings import MODES, Settings
 from ovs_jax.models import ovseg
 from ovs_jax.models.clip import Clip
 from ovs_jax.ops.ensemble import combine
 from ovs_jax.ops.resize import resize_bilinear
-from ovs_jax.settings import MODES, Settings
 
 NAMES = tuple(f'thing {i}' for i in range(12))
 

@@ -9,7 +9,7 @@ from tiny_ovseg import CONFIG, STORED, draw_params
 
 from ovs_jax import Segmenter
 from ovs_jax.core.checkpoint import save_model
-from ovs_jax.segmenter import Settings
+from ovs_jax.inference.segmenter import Settings
 
 # Orbax leaves threads behind that complain of their closed event loop.
 pytestmark = pytest.mark.filterwarnings(

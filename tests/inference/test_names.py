@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from tiny_ovseg import CONFIG, draw_params
 
+from ovs_jax.inference.names import NameEmbedder, embed_names, tower_hash
 from ovs_jax.models import clip
-from ovs_jax.models.class_text import NameEmbedder, embed_names, tower_hash
 from ovs_jax.text.classes import parse_classes
 from ovs_jax.text.tokenizer import tokenize
 

@@ -11,16 +11,16 @@ import jax.numpy as jnp
 import numpy as np
 
 from ovs_jax.core.types import Array, Bool, Float, Int, Params, UInt8
-from ovs_jax.models import clipseg
-from ovs_jax.models.clipseg import ClipSeg, ClipSegConfig
-from ovs_jax.models.clipseg_prompts import average, squash, visual_prompt
-from ovs_jax.models.coseg_no_training import LabelStage
-from ovs_jax.models.labelled_masks import (
+from ovs_jax.inference.clipseg_prompts import average, squash, visual_prompt
+from ovs_jax.inference.coseg_no_training import LabelStage
+from ovs_jax.inference.system import (
   MaskChunk,
   Texts,
   best_per_owner,
   network_size,
 )
+from ovs_jax.models import clipseg
+from ovs_jax.models.clipseg import ClipSeg, ClipSegConfig
 from ovs_jax.text.classes import Classes, check_synonyms
 from ovs_jax.text.templates import fill, sentences
 from ovs_jax.text.tokenizer import tokenize

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from ovs_jax.core.types import Array, Bool, Float, Int
-from ovs_jax.encoding import EncodedImage
+from ovs_jax.inference.encode import EncodedImage
 from ovs_jax.ops.painting import label_map
 
 # MaskFormer's: a proposal of which others hide more is left out.

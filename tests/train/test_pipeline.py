@@ -14,7 +14,7 @@ from configs import (
   replicate,
 )
 from ovs_jax.core.files import read_json
-from ovs_jax.pipeline import check_changes, check_owner, run_pipeline
+from ovs_jax.train.pipeline import check_changes, check_owner, run_pipeline
 
 
 @pytest.mark.parametrize('file', [proposer_photos, quickstart, replicate])

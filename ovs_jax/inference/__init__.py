@@ -1,0 +1,1 @@
+"""From a checkpoint and a picture to labels: loading, segmenting, naming, files."""
