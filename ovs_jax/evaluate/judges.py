@@ -7,12 +7,13 @@ from typing import Protocol, runtime_checkable
 
 import numpy as np
 
-from ovs_jax.core.types import Array, Bool, Float, Int, UInt8
+from ovs_jax.core.types import Array, Bool, Float, Int
 from ovs_jax.evaluate import oracle
 from ovs_jax.evaluate.distractors import distractors
 from ovs_jax.evaluate.network import OTHERS, Network, Picture, Setting
 from ovs_jax.evaluate.painting import UNASSIGNED
 from ovs_jax.evaluate.predictions import SavedMaps
+from ovs_jax.evaluate.sources import Sample
 from ovs_jax.evaluate.tally import Arrays, Tally
 from ovs_jax.text.vocabulary import Vocabulary
 
@@ -25,23 +26,6 @@ TRUE_CROPS = 'crop_true_mask'
 PROPOSED_CROPS = 'crop_proposal'
 PROPOSER_SEEN = 'proposer_seen'
 TRUE_CLASSES_SEEN = 'oracle_classes_seen'
-
-
-@dataclasses.dataclass(frozen=True)
-class Sample:
-  """One image of a data set.
-
-  Attributes:
-    image_id: its name there.
-    image: RGB, 0..255.
-    label: the truth; values that are no class are void.
-    position: in the order of the data set.
-  """
-
-  image_id: str
-  image: UInt8[np.ndarray, 'h w 3']
-  label: Int[np.ndarray, 'h w']
-  position: int
 
 
 @runtime_checkable

@@ -23,9 +23,9 @@ from ovs_jax.core.files import (
 from ovs_jax.core.images import resize_shortest
 from ovs_jax.core.types import Int
 from ovs_jax.core.workers import Workers
-from ovs_jax.evaluate import suite
+from ovs_jax.evaluate import sources, suite
 from ovs_jax.evaluate.counted import Counted
-from ovs_jax.evaluate.judges import ModelJudge, Plan, Sample, distracted
+from ovs_jax.evaluate.judges import ModelJudge, Plan, distracted
 from ovs_jax.evaluate.network import Changes, Network, Setting
 from ovs_jax.evaluate.tally import Tally
 from ovs_jax.models import ovseg
@@ -58,33 +58,19 @@ def evaluate(config: Any, workdir: Place) -> Scores:
   check_counts(config, _LEAST)
   workdir = check_writable(workdir, megabytes=10)
   c = config.eval
-  target = suite.Target(config.dataset.name, config.dataset.variant, c.split)
-  [source] = suite.load_sources(config, [target])
+  target = sources.Target(config.dataset.name, config.dataset.variant, c.split)
+  [source] = sources.load_sources(config, [target])
   counted = Counted(workdir)
-  with Workers() as workers:
-    network = Network(c.checkpoint, changes=Changes.of(config), workers=workers)
-    plan = Plan(
-      settings=tuple(Setting(m.classifier, float(m.weight)) for m in c.methods),
-      distractors=tuple(sorted(c.distractors)),
-      distractor_images=0,
-      near=config.suite.near,
-      single_concepts=False,
-      parts=True,
-    )
-    judge = ModelJudge(network, source.names, plan)
-    title, every = f'{config.name}: evaluate', c.save_every
-    suite.count_images(
-      judge, source, counted, title=title, every=every, workers=workers
-    )
+  judge = _count(config, source, counted)
   tallies, _ = counted.merged()
   tallies.pop(distracted(0), None)  # the headline once more
-  first = list(itertools.islice(suite.samples(source), max(1, c.pictures)))
+  first = list(itertools.islice(sources.samples(source), max(1, c.pictures)))
   scores: Scores = {
     'dataset': str(target),
     'vocabulary_sha256': source.names.sha256,
     'images': len(tallies[judge.headline].images),
-    'settings': network.describe(),
-    'gflops': _gflops(network, first[0]),
+    'settings': judge.network.describe(),
+    'gflops': _gflops(judge.network, first[0]),
     **_scores(tallies, source.names),
   }
   scores['seconds'] = round(time.time() - began, 1)
@@ -99,6 +85,27 @@ def evaluate(config: Any, workdir: Place) -> Scores:
     write_json(workdir / 'scores.json', scores)
   counted.clear()
   return scores
+
+
+def _count(config: Any, source: sources.Source, counted: Counted) -> ModelJudge:
+  """Counts what is left, in all of `config.eval.methods` and with all oracles."""
+  c = config.eval
+  plan = Plan(
+    settings=tuple(Setting(m.classifier, float(m.weight)) for m in c.methods),
+    distractors=tuple(sorted(c.distractors)),
+    distractor_images=0,
+    near=config.suite.near,
+    single_concepts=False,
+    parts=True,
+  )
+  with Workers() as workers:
+    network = Network(c.checkpoint, changes=Changes.of(config), workers=workers)
+    judge = ModelJudge(network, source.names, plan)
+    title = f'{config.name}: evaluate'
+    suite.count_images(
+      judge, source, counted, title=title, every=c.save_every, workers=workers
+    )
+  return judge
 
 
 def _scores(tallies: Mapping[str, Tally], names: vocabulary.Vocabulary) -> Scores:
@@ -133,7 +140,7 @@ def image_counts(tally: Tally) -> Int[np.ndarray, 'n 3 k']:
   return counts
 
 
-def _gflops(network: Network, sample: Sample) -> dict[str, float]:
+def _gflops(network: Network, sample: sources.Sample) -> dict[str, float]:
   """What the first image costs."""
   side = network.changes.proposer_side
   small = resize_shortest(
@@ -144,7 +151,7 @@ def _gflops(network: Network, sample: Sample) -> dict[str, float]:
 
 
 def _keep_pictures(
-  workdir: Place, judge: ModelJudge, samples: Sequence[Sample]
+  workdir: Place, judge: ModelJudge, samples: Sequence[sources.Sample]
 ) -> None:
   """Keeps the first images, their truth and their label maps for the report.
 

@@ -4,90 +4,36 @@ Every data set is evaluated in one frozen setting, the checkpoint's own. Finishe
 sets are not evaluated again. On several hosts each takes its share of the images.
 """
 
-import dataclasses
 import json
-import re
 import time
-from collections.abc import Iterator
 from typing import Any
 
 import jax
-import numpy as np
 
 from ovs_jax.core.counts import check_counts
 from ovs_jax.core.files import Place, check_writable, fingerprint, read_json, write_json
 from ovs_jax.core.workers import Workers
-from ovs_jax.data import load_dataset, load_names, transforms
-from ovs_jax.data.pipeline import Arrays, eval_batches
+from ovs_jax.data.pipeline import Arrays
 from ovs_jax.evaluate import predictions, suite_files
 from ovs_jax.evaluate.counted import Counted
-from ovs_jax.evaluate.judges import Judge, ModelJudge, Plan, Sample, SavedJudge
+from ovs_jax.evaluate.judges import Judge, ModelJudge, Plan, SavedJudge
 from ovs_jax.evaluate.network import Changes, Network, Setting
+from ovs_jax.evaluate.sources import (
+  Sample,
+  Source,
+  Target,
+  batches,
+  load_sources,
+  sample_of,
+  samples,
+)
 from ovs_jax.evaluate.summary import Training, summarise
 from ovs_jax.evaluate.tally import gather
 from ovs_jax.evaluate.training_names import check_training
 from ovs_jax.text import vocabulary
 
-_TARGET = re.compile(r'(\w+)(?:/(.+?))?(?::(\w+(?:\[.*\])?(?:\+.*)?))?')
 _DONE = 'done.json'
 _NONE = b'-'
-# Splits that no published number is measured on.
-_TRAINING_SPLITS = ('train', 'clip')
-
-
-@dataclasses.dataclass(frozen=True)
-class Target:
-  """A data set to evaluate on: `name`, its TFDS configuration and its split."""
-
-  name: str
-  variant: str
-  split: str
-
-  @classmethod
-  def parse(cls, text: str) -> 'Target':
-    """Reads NAME, NAME/VARIANT, NAME:SPLIT or NAME/VARIANT:SPLIT.
-
-    Raises:
-      ValueError: another form.
-    """
-    match = _TARGET.fullmatch(text)
-    if match is None:
-      raise ValueError(
-        f'config.suite.datasets has {text!r}; expected NAME, NAME/VARIANT or '
-        'NAME/VARIANT:SPLIT, such as ade20k_847/original:val'
-      )
-    return cls(match[1], match[2] or 'default', match[3] or 'val')
-
-  def __str__(self) -> str:
-    return f'{self.name}/{self.variant}:{self.split}'
-
-  @property
-  def folder(self) -> str:
-    """A name for its results."""
-    return re.sub(r'[^A-Za-z0-9]+', '_', str(self)).strip('_')
-
-  @property
-  def is_test(self) -> bool:
-    """Whether any part of the split is none of the training splits."""
-    parts = (part.split('[')[0].strip() for part in self.split.split('+'))
-    return any(part not in _TRAINING_SPLITS for part in parts)
-
-
-@dataclasses.dataclass(frozen=True)
-class Source:
-  """A data set that is there.
-
-  Attributes:
-    target: where it comes from.
-    builder: its TFDS builder.
-    names: its class list.
-    images: in its split.
-  """
-
-  target: Target
-  builder: Any
-  names: vocabulary.Vocabulary
-  images: int
 
 
 def benchmark(config: Any, workdir: Place) -> dict[str, Any]:
@@ -105,7 +51,7 @@ def benchmark(config: Any, workdir: Place) -> dict[str, Any]:
   targets = [Target.parse(text) for text in config.suite.datasets]
   check_search(config.suite, targets)
   workdir = check_writable(workdir, megabytes=50)
-  sources = load_sources(config, targets)
+  found = load_sources(config, targets)
   saved = config.suite.predictions
   with Workers() as workers:
     network = None
@@ -114,11 +60,11 @@ def benchmark(config: Any, workdir: Place) -> dict[str, Any]:
       network = Network(config.eval.checkpoint, changes=changes, workers=workers)
     note = None
     if network is not None:
-      lists = [source.names for source in sources]
+      lists = [source.names for source in found]
       note = check_training(config, network.training_names, lists)
     summaries: dict[str, Any] = {}
-    for number, source in enumerate(sources, start=1):
-      title = f'[{number}/{len(sources)}] {source.target}'
+    for number, source in enumerate(found, start=1):
+      title = f'[{number}/{len(found)}] {source.target}'
       summaries[str(source.target)] = _evaluate(
         config, source, network, workdir, title, workers
       )
@@ -147,50 +93,6 @@ def check_search(suite: Any, targets: list[Target]) -> None:
       'scores chosen that way say little about other images. Search on a training '
       'split (NAME:train), or add --i-know, which the report will state'
     )
-
-
-def load_sources(config: Any, targets: list[Target]) -> list[Source]:
-  """Returns all data sets.
-
-  Raises:
-    ValueError: there is none, one comes twice, is unknown, or has no labelled images.
-    FileNotFoundError: with all that are not prepared.
-  """
-  if not targets:
-    raise ValueError('config.suite.datasets is empty; name at least one data set')
-  if len(set(targets)) < len(targets):
-    raise ValueError('config.suite.datasets names a data set twice; name each once')
-  sources, missing = [], []
-  for target in targets:
-    section = config.dataset.copy_and_resolve_references()
-    section.update(name=target.name, variant=target.variant)
-    try:
-      builder = load_dataset(section)[1]
-    except FileNotFoundError as error:
-      missing.append(str(error))
-      continue
-    if 'label' not in builder.info.features:
-      raise ValueError(f'{target} has no label maps; evaluation needs them')
-    sources.append(
-      Source(target, builder, load_names(section), _images(builder, target))
-    )
-  if missing:
-    raise FileNotFoundError(
-      f'{len(missing)} of {len(targets)} data sets are missing:\n  '
-      + '\n  '.join(missing)
-    )
-  return sources
-
-
-def _images(builder: Any, target: Target) -> int:
-  try:
-    images = builder.info.splits[target.split].num_examples
-  except (KeyError, ValueError) as error:
-    known = ', '.join(builder.info.splits)
-    raise ValueError(f'{target} has no such split; known: {known}') from error
-  if not images:
-    raise ValueError(f'{target} has no images; there is nothing to evaluate')
-  return int(images)
 
 
 def _evaluate(
@@ -302,48 +204,21 @@ def count_images(
   def work(place: int, given: tuple[int, Arrays]) -> None:
     step, batch = given
     if batch['example_valid'][0]:
-      sample = _sample(batch, step * count + index)
+      sample = sample_of(batch, step * count + index)
       labels = judge.count(sample, place=place)
       if keep is not None and labels is not None:
         predictions.save_map(keep, sample.image_id, labels, source.names.names)
 
+  own = batches(source, index, count, counted.steps)
   counted.run(
     work,
-    enumerate(_batches(source, index, count, counted.steps), start=counted.steps),
+    enumerate(own, start=counted.steps),
     lambda _: None,
     total=-(-source.images // count),
     every=every,
     workers=workers,
     title=title,
   )
-
-
-def _batches(source: Source, index: int, count: int, start: int = 0) -> Any:
-  # One image at a time and as it is: sizes differ, and grey frames would change scores.
-  return eval_batches(
-    source.builder,
-    source.target.split,
-    [transforms.keep('image', 'label', 'image_id')],
-    batch_size=1,
-    start=start,
-    process_index=index,
-    process_count=count,
-  )
-
-
-def _sample(batch: Arrays, position: int) -> Sample:
-  return Sample(
-    image_id=batch['image_id'][0].decode(),
-    image=batch['image'][0],
-    label=batch['label'][0].astype(np.int32),
-    position=position,
-  )
-
-
-def samples(source: Source) -> Iterator[Sample]:
-  """Yields all images, in the order of the data set."""
-  for step, batch in enumerate(_batches(source, 0, 1)):
-    yield _sample(batch, step)
 
 
 def _find(source: Source, wanted: set[str]) -> dict[str, Sample]:

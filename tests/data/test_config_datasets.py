@@ -7,7 +7,7 @@ import pytest
 
 from configs import coco_stuff, common, eval_ovseg
 from ovs_jax.data import DATASETS
-from ovs_jax.evaluate.suite import Target
+from ovs_jax.evaluate.sources import Target
 from ovs_jax.text import vocabulary
 
 ROOT = pathlib.Path(__file__).parents[2]

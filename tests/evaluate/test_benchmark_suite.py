@@ -19,7 +19,7 @@ from ovs_jax.data import load_dataset, pipeline
 from ovs_jax.evaluate import counted, predictions, suite, suite_files, tally
 from ovs_jax.evaluate.counted import Counted
 from ovs_jax.evaluate.judges import SAVED, SavedJudge
-from ovs_jax.evaluate.suite import Target
+from ovs_jax.evaluate.sources import Target
 from ovs_jax.text import vocabulary
 
 ROOT = pathlib.Path(__file__).parents[2]

@@ -8,8 +8,9 @@ import pytest
 from tiny_ovseg import handmade
 
 from ovs_jax.evaluate import judges
-from ovs_jax.evaluate.judges import ModelJudge, Plan, Sample
+from ovs_jax.evaluate.judges import ModelJudge, Plan
 from ovs_jax.evaluate.network import Network, Picture, Setting
+from ovs_jax.evaluate.sources import Sample
 from ovs_jax.evaluate.summary import Training, summarise
 from ovs_jax.text.vocabulary import Vocabulary
 

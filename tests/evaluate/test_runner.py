@@ -15,7 +15,7 @@ from ovs_jax.core import preemption
 from ovs_jax.core.checkpoint import save_model
 from ovs_jax.core.types import VOID
 from ovs_jax.data import load_dataset, load_names, pipeline
-from ovs_jax.evaluate import counted, network, oracle, runner, suite
+from ovs_jax.evaluate import counted, network, oracle, runner, sources
 from ovs_jax.models import ovseg
 from ovs_jax.text import vocabulary
 
@@ -96,7 +96,7 @@ def config(data_dir: str, checkpoint: str, monkeypatch: pytest.MonkeyPatch) -> A
     del self, templates
     return np.eye(len(names), CLASSES + 1, dtype=np.float32)
 
-  monkeypatch.setattr(suite, 'eval_batches', hidden)
+  monkeypatch.setattr(sources, 'eval_batches', hidden)
   monkeypatch.setattr(network.NameEmbedder, 'names', embed)
   monkeypatch.setattr(network, '_encode', encode)
   monkeypatch.setattr(oracle, '_classify_masks', classify_masks)
