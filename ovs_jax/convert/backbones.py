@@ -22,6 +22,7 @@ from ovs_jax.convert.backbone_rules import (
 )
 from ovs_jax.convert.family import Renamed, Tensors, shape_of
 from ovs_jax.convert.rules import Rule, apply
+from ovs_jax.convert.settings import COMMON, FLAG, Table, check, free, only
 from ovs_jax.models import backbones, resnet, swin
 
 # What may stand before the names of a backbone alone.
@@ -50,16 +51,33 @@ LAYOUTS = {
     'encoder.stages.0.layers.0.layer.0.convolution.weight',
   ),
 }
-# What a config.json may say and our models do.
-_ONLY = {
+# What a config.json may say; shapes tell the sizes.
+_SETTINGS: dict[str, Table] = {
   'Swin': {
-    'hidden_act': 'gelu',
-    'qkv_bias': True,
-    'use_absolute_embeddings': False,
-    'layer_norm_eps': 1e-5,
-    'num_channels': 3,
+    **COMMON,
+    **free('image_size patch_size embed_dim depths num_heads window_size mlp_ratio'),
+    **free('hidden_size num_layers num_hidden_layers num_attention_heads'),
+    **free('drop_path_rate encoder_stride out_features out_indices stage_names'),
+    'model_type': only('swin', 'maskformer-swin'),
+    'hidden_act': only('gelu'),
+    'qkv_bias': only(True),
+    'use_absolute_embeddings': only(False),
+    'path_norm': only(True),
+    'patch_norm': only(True),
+    'layer_norm_eps': only(1e-5),
+    'num_channels': only(3),
   },
-  'ResNet': {'hidden_act': 'relu', 'num_channels': 3},
+  'ResNet': {
+    **COMMON,
+    **free('image_size embedding_size hidden_sizes depths'),
+    **free('out_features out_indices stage_names'),
+    'model_type': only('resnet'),
+    'hidden_act': only('relu'),
+    'layer_type': only('basic', 'bottleneck'),
+    'downsample_in_first_stage': FLAG,
+    'downsample_in_bottleneck': FLAG,
+    'num_channels': only(3),
+  },
 }
 
 
@@ -165,29 +183,21 @@ def infer_hf_resnet(source: Tensors, prefix: str = '') -> resnet.ResNetConfig:
 
 
 def with_settings(
-  config: backbones.Config, settings: Mapping[str, Any] | None
+  config: backbones.Config, settings: Mapping[str, Any] | None, label: str = ''
 ) -> backbones.Config:
   """Returns the sizes with what only Hugging Face's config.json says.
 
   Args:
     config: from the shapes.
-    settings: the contents of config.json, or its section `backbone_config`.
+    settings: the contents of config.json, or one of its sections.
+    label: the name of that section.
 
   Raises:
-    ValueError: it asks for something that our model does not do.
+    ValueError: it asks for something that our model does not do, or is not understood.
   """
   if settings is None:
     return config
-  odd = [
-    f'{key} {settings[key]!r} instead of {value!r}'
-    for key, value in _ONLY[backbones.kind(config)].items()
-    if settings.get(key, value) != value
-  ]
-  if odd:
-    raise ValueError(
-      f'config.json describes a {backbones.kind(config)} that is not supported: '
-      f'{", ".join(odd)}'
-    )
+  check('config.json', [(label, settings, _SETTINGS[backbones.kind(config)])])
   if isinstance(config, swin.SwinConfig):
     return config
   first = 2 if settings.get('downsample_in_first_stage') else 1

@@ -24,11 +24,14 @@ from ovs_jax.convert.family import (
   Renamed,
   Tensors,
 )
+from ovs_jax.convert.hf_clip_settings import check_settings, write_settings
 from ovs_jax.convert.rules import Rule, apply, below, export
+from ovs_jax.convert.settings import COUNT, FLAG, INDEX, Accepted, Table, free, only
 from ovs_jax.core.checkpoint import load_model
 from ovs_jax.models.clip import ClipConfig
 from ovs_jax.models.clipseg import ClipSegConfig, check_decoder, init_clipseg
 from ovs_jax.models.clipseg_decoder import strides_for
+from ovs_jax.models.layers import NORM_EPSILON
 
 IMAGE_SIZE = 352  # of everything that was released
 CHUNK = 32
@@ -36,6 +39,18 @@ CHUNK = 32
 # The linear layer `reduce` of the original has values, but nothing reads it.
 _DEAD = {'reduce.weight': lambda c: (c.decoder.reduce_dim, c.clip.vision_width)}
 _DEAD |= {'reduce.bias': lambda c: (c.decoder.reduce_dim,)}
+# What config.json may say besides CLIP's towers.
+_SETTINGS: Table = {
+  **free('reduce_dim decoder_intermediate_size decoder_attention_dropout'),
+  'extract_layers': Accepted(
+    'a list of whole numbers', lambda x: isinstance(x, list) and all(map(INDEX.fits, x))
+  ),
+  'conditional_layer': INDEX,
+  'decoder_num_attention_heads': COUNT,
+  # `transformers` writes its default and computes relu, as the original does.
+  'decoder_hidden_act': only('quick_gelu', 'relu'),
+  'use_complex_transposed_convolution': FLAG,
+}
 _ORIGINAL_CLIP = 'clip_model.'
 _HF_CLIP = 'clip.'
 
@@ -64,10 +79,16 @@ def _inside(source: Tensors, prefix: str) -> Renamed:
 def _convert_hf(
   source: Tensors, settings: Mapping[str, Any] | None, options: Options
 ) -> Conversion:
+  check_settings(settings, 'clipseg', _SETTINGS)
   if settings is None and options.activation is None:
     options = dataclasses.replace(options, activation='quick_gelu')  # all of them
   plain = _inside(source, _HF_CLIP)
   sizes = hf_clip.infer_config(plain, settings, options)
+  if sizes.vision_epsilon != NORM_EPSILON:
+    raise ValueError(
+      f'config.json has vision_config layer_norm_eps {sizes.vision_epsilon}, which its '
+      f'decoder shares; only {NORM_EPSILON} is supported'
+    )
   config = ClipSegConfig(
     sizes, infer_decoder(source, HF, settings), _image_size(sizes), CHUNK
   )
@@ -130,7 +151,7 @@ def _settings(model: Mapping[str, Any]) -> dict[str, Any]:
   """Returns the config.json of a model, and how pictures are prepared."""
   config = _config(model)
   d = config.decoder
-  (plain,) = hf_clip.settings({'clip': dataclasses.asdict(config.clip)}).values()
+  (plain,) = write_settings({'clip': dataclasses.asdict(config.clip)}).values()
   towers = {
     f'{tower}_config': {
       **plain[f'{tower}_config'],

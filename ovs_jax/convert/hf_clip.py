@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from ovs_jax.convert.clip import HEAD_SIZE, resized, shapes, with_options
+from ovs_jax.convert.clip import resized, shapes, with_options
 from ovs_jax.convert.family import (
   Conversion,
   Family,
@@ -16,6 +16,11 @@ from ovs_jax.convert.family import (
   Renamed,
   Tensors,
   shape_of,
+)
+from ovs_jax.convert.hf_clip_settings import (
+  check_settings,
+  read_settings,
+  write_settings,
 )
 from ovs_jax.convert.rules import (
   CONV,
@@ -29,28 +34,12 @@ from ovs_jax.convert.rules import (
   linear_rules,
   norm_rules,
 )
-from ovs_jax.core.lookup import lookup
 from ovs_jax.models.clip import ClipConfig
-from ovs_jax.models.layers import ACTIVATIONS, NORM_EPSILON
 
 # Indices that older files hold beside the parameters.
 CONSTANTS = (r'(text|vision)_model\.embeddings\.position_ids',)
 _POSITIONS = 'vision_model.embeddings.position_embedding.weight'
 
-# What `transformers` takes for the keys that a config.json leaves out.
-_DEFAULTS = {
-  'text': {
-    'num_attention_heads': 8,
-    'hidden_act': 'quick_gelu',
-    'layer_norm_eps': NORM_EPSILON,
-    'eos_token_id': 49407,
-  },
-  'vision': {
-    'num_attention_heads': 12,
-    'hidden_act': 'quick_gelu',
-    'layer_norm_eps': NORM_EPSILON,
-  },
-}
 _LEGACY_END = 2  # an end token of 2 stands for the largest id, in old configurations
 
 _BLOCK = ('self_attn.{}_proj', 'layer_norm{}', 'mlp.fc{}')
@@ -153,7 +142,7 @@ def infer_config(
     )
   patches, positions, projection, texts, tokens = (shape_of(source, n) for n in needed)
   text_width, width, patch = tokens[1], patches[0], patches[-1]
-  found = _of_settings(settings, width, text_width, options)
+  found = read_settings(settings, width, text_width, options)
   config = ClipConfig(
     embed_dim=projection[0],
     image_size=math.isqrt(positions[0] - 1) * patch,
@@ -178,56 +167,6 @@ def infer_config(
   return with_options(config, options)
 
 
-def _of_settings(
-  settings: Mapping[str, Any] | None, width: int, text_width: int, options: Options
-) -> dict[str, Any]:
-  """Returns the fields that shapes do not tell."""
-  if settings is None:
-    if options.activation is None:
-      raise ValueError(
-        'there is no config.json, which says the activation; give the folder as '
-        '--input=, or --activation=quick_gelu or --activation=gelu'
-      )
-    vision_heads = options.vision_heads or max(width // HEAD_SIZE, 1)
-    text_heads = options.text_heads or max(text_width // HEAD_SIZE, 1)
-    return {
-      'vision_heads': vision_heads,
-      'text_heads': text_heads,
-      'activation': options.activation,
-    }
-  text, vision = (_section(settings, tower) for tower in ('text', 'vision'))
-  activation = options.activation or vision['hidden_act']
-  if options.activation is None and text['hidden_act'] != vision['hidden_act']:
-    raise ValueError(
-      f'config.json has the activation {text["hidden_act"]!r} for texts and '
-      f'{vision["hidden_act"]!r} for images; our CLIP has one for both'
-    )
-  lookup(ACTIVATIONS, activation, 'activation (hidden_act)')
-  return {
-    'vision_heads': options.vision_heads or vision['num_attention_heads'],
-    'text_heads': options.text_heads or text['num_attention_heads'],
-    'activation': activation,
-    'vision_epsilon': float(vision['layer_norm_eps']),
-    'text_epsilon': float(text['layer_norm_eps']),
-    'end_token': _single(text['eos_token_id']),
-  }
-
-
-def _section(settings: Mapping[str, Any], tower: str) -> dict[str, Any]:
-  """Returns one tower's settings; an older key for them goes before the newer."""
-  return {
-    **_DEFAULTS[tower],
-    **(settings.get(f'{tower}_config') or {}),
-    **(settings.get(f'{tower}_config_dict') or {}),
-  }
-
-
-def _single(end: Any) -> int:
-  if isinstance(end, int) and end > 0:
-    return end
-  raise ValueError(f'eos_token_id of config.json is {end!r}; one positive id is read')
-
-
 def _count_layers(source: Tensors, tower: str) -> int:
   pattern = re.compile(rf'{tower}_model\.encoder\.layers\.(\d+)\.')
   found = (pattern.match(name) for name in source)
@@ -248,6 +187,7 @@ def convert(
   Raises:
     ValueError: it is not such a CLIP; lists everything that does not fit.
   """
+  check_settings(settings)
   source = Renamed(source, {_plain(name): name for name in source})
   config = infer_config(source, settings, options)
   constants = [n for n in source if any(re.fullmatch(p, n) for p in CONSTANTS)]
@@ -281,47 +221,6 @@ def _constant(name: str, model: Mapping[str, Any]) -> np.ndarray:
   return np.arange(count, dtype=np.int64)[None]
 
 
-def settings(model: Mapping[str, Any]) -> dict[str, Any]:
-  """Returns the config.json of a model."""
-  c = ClipConfig(**model['clip'])
-  both = {'hidden_act': c.activation, 'projection_dim': c.embed_dim}
-  text = {
-    **both,
-    'model_type': 'clip_text_model',
-    'hidden_size': c.text_width,
-    'intermediate_size': c.text_mlp or 4 * c.text_width,
-    'num_hidden_layers': c.text_layers,
-    'num_attention_heads': c.text_heads,
-    'max_position_embeddings': c.context_length,
-    'vocab_size': c.vocab_size,
-    'layer_norm_eps': c.text_epsilon,
-    'bos_token_id': c.vocab_size - 2,
-    'eos_token_id': c.end_token or c.vocab_size - 1,
-    'pad_token_id': c.vocab_size - 1,
-  }
-  vision = {
-    **both,
-    'model_type': 'clip_vision_model',
-    'hidden_size': c.vision_width,
-    'intermediate_size': c.vision_mlp or 4 * c.vision_width,
-    'num_hidden_layers': c.vision_layers,
-    'num_attention_heads': c.vision_heads,
-    'image_size': c.image_size,
-    'patch_size': c.patch,
-    'num_channels': 3,
-    'layer_norm_eps': c.vision_epsilon,
-  }
-  return {
-    'config.json': {
-      'architectures': ['CLIPModel'],
-      'model_type': 'clip',
-      'projection_dim': c.embed_dim,
-      'text_config': text,
-      'vision_config': vision,
-    }
-  }
-
-
 def recognise(source: Tensors, settings: Mapping[str, Any] | None) -> bool:
   """Whether these are the names of Hugging Face's CLIPModel."""
   del settings
@@ -338,5 +237,5 @@ HF_CLIP = Family(
   names=lambda model: names(ClipConfig(**model['clip'])),
   export=_export,
   constant=_constant,
-  settings=settings,
+  settings=write_settings,
 )

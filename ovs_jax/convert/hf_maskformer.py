@@ -40,6 +40,7 @@ from ovs_jax.convert.rules import (
   linear_rules,
   norm_rules,
 )
+from ovs_jax.convert.settings import COMMON, COUNT, FRACTION, Table, check, free, only
 from ovs_jax.models import backbones
 from ovs_jax.models.maskformer import MaskFormerConfig
 from ovs_jax.models.swin import SwinConfig
@@ -54,6 +55,36 @@ CONSTANTS = (
   r'.*\.(num_batches_tracked|relative_position_index)',
   r'model\.pixel_level_module\.encoder\.model\.layernorm\.(weight|bias)',
 )
+# What config.json may say of the model and of its decoder, a DETR without its encoder
+# and its backbone; shapes tell the sizes.
+_SETTINGS: Table = {
+  **COMMON,
+  **free('backbone_config decoder_config fpn_feature_size mask_feature_size'),
+  **free('hidden_size num_queries num_attention_heads num_hidden_layers'),
+  **free('no_object_weight cross_entropy_weight dice_weight mask_weight'),
+  **free('use_auxiliary_loss output_auxiliary_logits'),
+  'model_type': only('maskformer'),
+  'backbone': only(None),
+  'backbone_kwargs': only(None, {}),
+  'use_pretrained_backbone': only(None, False),
+  'use_timm_backbone': only(None, False),
+}
+_DECODER: Table = {
+  **COMMON,
+  **free('d_model hidden_size num_queries num_hidden_layers num_attention_heads'),
+  **free('encoder_layers encoder_attention_heads encoder_ffn_dim encoder_layerdrop'),
+  **free('decoder_layers decoder_ffn_dim decoder_layerdrop max_position_embeddings'),
+  **free('backbone backbone_config backbone_kwargs use_pretrained_backbone'),
+  **free('use_timm_backbone dilation num_channels auxiliary_loss classifier_dropout'),
+  **free('class_cost bbox_cost giou_cost mask_loss_coefficient dice_loss_coefficient'),
+  **free('bbox_loss_coefficient giou_loss_coefficient eos_coefficient'),
+  'model_type': only('detr'),
+  'decoder_attention_heads': COUNT,
+  'dropout': FRACTION,
+  'activation_function': only('relu'),
+  'position_embedding_type': only('sine'),
+  'scale_embedding': only(False),
+}
 
 
 def backbone_rules(config: backbones.Config) -> list[Rule]:
@@ -118,6 +149,26 @@ def _decoder_rules() -> list[Rule]:
   return table
 
 
+def check_settings(
+  settings: Mapping[str, Any], backbone: backbones.Config
+) -> backbones.Config:
+  """Refuses a config.json that says what is not understood.
+
+  Args:
+    settings: its contents.
+    backbone: from the shapes.
+
+  Returns:
+    The backbone with what only config.json says of it.
+  """
+  decoder = settings.get('decoder_config') or {}
+  check(
+    'config.json', [('', settings, _SETTINGS), ('decoder_config', decoder, _DECODER)]
+  )
+  section = settings.get('backbone_config')
+  return tables.with_settings(backbone, section, 'backbone_config')
+
+
 def infer_config(
   source: Tensors, settings: Mapping[str, Any] | None = None
 ) -> MaskFormerConfig:
@@ -147,14 +198,8 @@ def infer_config(
     backbone = tables.infer_swin(source, f'{encoder}model.', hugging_face=True)
   else:
     backbone = tables.infer_hf_resnet(source, encoder)
-  settings = settings or {}
-  backbone = tables.with_settings(backbone, settings.get('backbone_config'))
-  decoder = settings.get('decoder_config') or {}
-  if decoder.get('activation_function', 'relu') != 'relu':
-    raise ValueError(
-      f'config.json has the activation {decoder["activation_function"]!r} in its '
-      "decoder; only 'relu' is supported"
-    )
+  backbone = check_settings(settings or {}, backbone)
+  decoder = (settings or {}).get('decoder_config') or {}
   return MaskFormerConfig(
     backbone=backbones.named(backbone),
     pixel_width=features[1],

@@ -22,6 +22,7 @@ from jaxtyping import Shaped
 
 from ovs_jax.convert import open_clip
 from ovs_jax.convert.safetensors_file import is_safetensors, read_safetensors
+from ovs_jax.convert.settings import PROCESSOR
 from ovs_jax.convert.state_dict import Found, check_tensors, find
 from ovs_jax.convert.storage import Tensor, open_file, widen
 from ovs_jax.convert.torch_archive import Loaded, read_stream, read_zip
@@ -127,7 +128,8 @@ class Checkpoint:
     entry: under which names of the file the model was; empty if all of it.
     skipped: from names of entries that are not tensors of the model to what they are.
     notes: the file's own metadata (safetensors).
-    config: config.json of a Hugging Face folder, or open_clip_config.json, or None.
+    config: config.json of a Hugging Face folder, with preprocessor_config.json under
+      that name, or open_clip_config.json, or None.
     copy: keeps the files there, where they were read from an address.
   """
 
@@ -229,6 +231,9 @@ def read(path: str | os.PathLike[str], *, key: str | None = None) -> Checkpoint:
     settings = read_json(config)
     if not isinstance(settings, dict):
       raise ValueError(f'{config} holds no settings by name; download it again')
+    pixels = file.parent / PROCESSOR
+    if config.name == 'config.json' and pixels.is_file():
+      settings[PROCESSOR] = read_json(pixels)
   return dataclasses.replace(checkpoint, path=path, config=settings, copy=copy)
 
 

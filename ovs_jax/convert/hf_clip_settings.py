@@ -1,0 +1,197 @@
+"""config.json of Hugging Face's CLIPs: what it may say, reading it and writing it."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from ovs_jax.convert.clip import HEAD_SIZE
+from ovs_jax.convert.family import Options
+from ovs_jax.convert.settings import (
+  COMMON,
+  COUNT,
+  FREE,
+  NAME,
+  POSITIVE,
+  PROCESSOR,
+  Accepted,
+  Table,
+  check,
+  free,
+  near,
+  only,
+)
+from ovs_jax.core.lookup import lookup
+from ovs_jax.models.clip import ClipConfig
+from ovs_jax.models.layers import ACTIVATIONS, NORM_EPSILON
+from ovs_jax.ops.regions import CLIP_MEAN, CLIP_STD
+
+# What `transformers` takes for the keys that a config.json leaves out.
+_DEFAULTS = {
+  'text': {
+    'num_attention_heads': 8,
+    'hidden_act': 'quick_gelu',
+    'layer_norm_eps': NORM_EPSILON,
+    'eos_token_id': 49407,
+  },
+  'vision': {
+    'num_attention_heads': 12,
+    'hidden_act': 'quick_gelu',
+    'layer_norm_eps': NORM_EPSILON,
+  },
+}
+# What config.json may say of either tower; shapes tell the sizes.
+_TOWER: Table = {
+  **COMMON,
+  **free('hidden_size intermediate_size projection_dim num_hidden_layers'),
+  'num_attention_heads': COUNT,
+  'hidden_act': NAME,  # looked up where it is read, as is eos_token_id
+  'layer_norm_eps': POSITIVE,
+}
+_TOWERS: dict[str, Table] = {
+  'text': {**_TOWER, **free('max_position_embeddings vocab_size')},
+  'vision': {**_TOWER, **free('image_size patch_size'), 'num_channels': only(3)},
+}
+# How pictures may be prepared: the shortest side, the centre, CLIP's mean.
+_PIXELS: Table = {
+  **free('feature_extractor_type image_processor_type processor_class crop_size'),
+  **free('use_square_size _valid_processor_keys do_convert_rgb data_format'),
+  **dict.fromkeys(('do_resize', 'do_center_crop', 'do_normalize'), only(True)),
+  'do_rescale': only(True),
+  'rescale_factor': Accepted('1/255', lambda x: x in (1 / 255, 0.00392156862745098)),
+  'resample': only(3),
+  'image_mean': near(CLIP_MEAN),
+  'image_std': near(CLIP_STD),
+  'size': Accepted(
+    'the shortest edge',
+    lambda x: isinstance(x, int) or list(x or ()) == ['shortest_edge'],
+  ),
+}
+
+
+def check_settings(
+  settings: Mapping[str, Any] | None, kind: str = 'clip', more: Table | None = None
+) -> None:
+  """Refuses a config.json that says what is not understood.
+
+  Args:
+    settings: its contents; None says nothing.
+    kind: the `model_type` of the whole.
+    more: what it may say besides the two towers.
+
+  Raises:
+    ValueError: which keys, and what they may be.
+  """
+  if settings is None:
+    return
+  top = {**COMMON, **free('projection_dim logit_scale_init_value'), **(more or {})}
+  top['model_type'] = only(kind)
+  sections: list[tuple[str, Any, Table]] = [('', settings, top)]
+  for tower, table in _TOWERS.items():
+    table = {**table, 'model_type': only(f'{kind}_{tower}_model')}
+    for key in (f'{tower}_config', f'{tower}_config_dict'):
+      top[key] = FREE
+      if settings.get(key) is not None:
+        sections.append((key, settings[key], table))
+  if kind == 'clip' and PROCESSOR in settings:
+    sections.append((PROCESSOR, settings[PROCESSOR], _PIXELS))
+  check('config.json', sections)
+
+
+def read_settings(
+  settings: Mapping[str, Any] | None, width: int, text_width: int, options: Options
+) -> dict[str, Any]:
+  """Returns the fields of `ClipConfig` that shapes do not tell.
+
+  Args:
+    settings: the contents of config.json; None takes heads of 64, and the activation
+      of `options`.
+    width: of the vision tower.
+    text_width: of the text tower.
+    options: what the user wants otherwise.
+
+  Raises:
+    ValueError: settings are missing, or say what ours does not.
+  """
+  if settings is None:
+    if options.activation is None:
+      raise ValueError(
+        'there is no config.json, which says the activation; give the folder as '
+        '--input=, or --activation=quick_gelu or --activation=gelu'
+      )
+    vision_heads = options.vision_heads or max(width // HEAD_SIZE, 1)
+    text_heads = options.text_heads or max(text_width // HEAD_SIZE, 1)
+    return {
+      'vision_heads': vision_heads,
+      'text_heads': text_heads,
+      'activation': options.activation,
+    }
+  text, vision = (_section(settings, tower) for tower in ('text', 'vision'))
+  activation = options.activation or vision['hidden_act']
+  if options.activation is None and text['hidden_act'] != vision['hidden_act']:
+    raise ValueError(
+      f'config.json has the activation {text["hidden_act"]!r} for texts and '
+      f'{vision["hidden_act"]!r} for images; our CLIP has one for both'
+    )
+  lookup(ACTIVATIONS, activation, 'activation (hidden_act)')
+  return {
+    'vision_heads': options.vision_heads or vision['num_attention_heads'],
+    'text_heads': options.text_heads or text['num_attention_heads'],
+    'activation': activation,
+    'vision_epsilon': float(vision['layer_norm_eps']),
+    'text_epsilon': float(text['layer_norm_eps']),
+    'end_token': _single(text['eos_token_id']),
+  }
+
+
+def _section(settings: Mapping[str, Any], tower: str) -> dict[str, Any]:
+  """Returns one tower's settings; an older key for them replaces the newer whole."""
+  given = settings.get(f'{tower}_config_dict')
+  if given is None:
+    given = settings.get(f'{tower}_config') or {}
+  return {**_DEFAULTS[tower], **given}
+
+
+def _single(end: Any) -> int:
+  if isinstance(end, int) and end > 0:
+    return end
+  raise ValueError(f'eos_token_id of config.json is {end!r}; one positive id is read')
+
+
+def write_settings(model: Mapping[str, Any]) -> dict[str, Any]:
+  """Returns the config.json of a model."""
+  c = ClipConfig(**model['clip'])
+  both = {'hidden_act': c.activation, 'projection_dim': c.embed_dim}
+  text = {
+    **both,
+    'model_type': 'clip_text_model',
+    'hidden_size': c.text_width,
+    'intermediate_size': c.text_mlp or 4 * c.text_width,
+    'num_hidden_layers': c.text_layers,
+    'num_attention_heads': c.text_heads,
+    'max_position_embeddings': c.context_length,
+    'vocab_size': c.vocab_size,
+    'layer_norm_eps': c.text_epsilon,
+    'bos_token_id': c.vocab_size - 2,
+    'eos_token_id': c.end_token or c.vocab_size - 1,
+    'pad_token_id': c.vocab_size - 1,
+  }
+  vision = {
+    **both,
+    'model_type': 'clip_vision_model',
+    'hidden_size': c.vision_width,
+    'intermediate_size': c.vision_mlp or 4 * c.vision_width,
+    'num_hidden_layers': c.vision_layers,
+    'num_attention_heads': c.vision_heads,
+    'image_size': c.image_size,
+    'patch_size': c.patch,
+    'num_channels': 3,
+    'layer_norm_eps': c.vision_epsilon,
+  }
+  return {
+    'config.json': {
+      'architectures': ['CLIPModel'],
+      'model_type': 'clip',
+      'projection_dim': c.embed_dim,
+      'text_config': text,
+      'vision_config': vision,
+    }
+  }

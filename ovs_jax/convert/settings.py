@@ -1,0 +1,139 @@
+"""Foreign configurations, read by lists of what is understood.
+
+A key that is on no list, or a value that ours does not compute, is refused by name: to
+overlook one would give a model that runs and is wrong.
+"""
+
+import dataclasses
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
+
+
+@dataclasses.dataclass(frozen=True)
+class Accepted:
+  """The values that a key may have.
+
+  Attributes:
+    what: them in words, for errors.
+    fits: whether a value is one of them.
+  """
+
+  what: str
+  fits: Callable[[Any], bool]
+
+
+Table = Mapping[str, Accepted]
+
+
+def only(*values: Any) -> Accepted:
+  """Accepts these values alone, in the order in which errors tell them."""
+  return Accepted(' or '.join(map(repr, values)), lambda value: value in values)
+
+
+def _is_number(value: Any) -> bool:
+  return type(value) in (int, float) and math.isfinite(value)
+
+
+# Of what tensors tell by their shapes, training alone needs, or is checked where it is
+# read.
+FREE = Accepted('anything', lambda value: True)
+COUNT = Accepted(
+  'a positive whole number', lambda value: type(value) is int and value > 0
+)
+POSITIVE = Accepted('a positive number', lambda value: _is_number(value) and value > 0)
+FRACTION = Accepted(
+  'a number from 0 to 1', lambda value: _is_number(value) and 0 <= value <= 1
+)
+INDEX = Accepted(
+  'a whole number from 0', lambda value: type(value) is int and value >= 0
+)
+FLAG = Accepted('true or false', lambda value: isinstance(value, bool))
+NAME = Accepted('a name', lambda value: isinstance(value, str))
+
+
+def near(usual: Sequence[float]) -> Accepted:
+  """Accepts these values, which people round; nothing stands for them, too."""
+
+  def fits(given: Any) -> bool:
+    if given is None:
+      return True
+    if not isinstance(given, list | tuple) or len(given) != len(usual):
+      return False
+    pairs = zip(given, usual, strict=True)
+    return all(_is_number(a) and abs(a - b) <= 1e-4 for a, b in pairs)
+
+  return Accepted(f'{list(usual)}', fits)
+
+
+def free(names: str) -> dict[str, Accepted]:
+  """Returns the table of names, separated by blanks, that may have any value."""
+  return dict.fromkeys(names.split(), FREE)
+
+
+# Where a folder's settings hold how its pictures are prepared.
+PROCESSOR = 'preprocessor_config.json'
+
+# What `transformers` writes into every config.json, whatever the model: where it comes
+# from, how it is stored and trained, and how text would be generated.
+COMMON: Table = {
+  **free(
+    '_name_or_path _commit_hash architectures transformers_version torch_dtype dtype '
+    'id2label label2id num_labels problem_type finetuning_task task_specific_params '
+    'initializer_factor initializer_range init_std init_xavier_std dropout '
+    'attention_dropout activation_dropout hidden_dropout_prob '
+    'attention_probs_dropout_prob gradient_checkpointing chunk_size_feed_forward '
+    '_attn_implementation _attn_implementation_autoset attn_implementation '
+    'return_dict use_return_dict output_attentions output_hidden_states output_scores '
+    'return_dict_in_generate torchscript use_bfloat16 use_cache tf_legacy_loss '
+    'is_encoder_decoder tie_encoder_decoder tie_word_embeddings tokenizer_class prefix '
+    'bos_token_id pad_token_id eos_token_id sep_token_id decoder_start_token_id '
+    'forced_bos_token_id forced_eos_token_id suppress_tokens begin_suppress_tokens '
+    'bad_words_ids max_length min_length do_sample early_stopping num_beams '
+    'num_beam_groups diversity_penalty temperature top_k top_p typical_p '
+    'repetition_penalty length_penalty no_repeat_ngram_size '
+    'encoder_no_repeat_ngram_size num_return_sequences remove_invalid_values '
+    'exponential_decay_length_penalty'
+  ),
+  PROCESSOR: FREE,
+  'pruned_heads': only({}),
+  'is_decoder': only(False),
+  'add_cross_attention': only(False),
+  'cross_attention_hidden_size': only(None),
+}
+
+
+def check(file: str, sections: Iterable[tuple[str, Any, Table]]) -> None:
+  """Refuses settings that are not understood, all of them in one message.
+
+  Args:
+    file: where they stand.
+    sections: of each, the words that name it in front of a key, its contents and what
+      those may be.
+
+  Raises:
+    ValueError: a key is on no list, or has a value that is not.
+  """
+  odd = []
+  for label, section, table in sections:
+    if not isinstance(section, Mapping):
+      odd.append(f'{label} {_short(section)} instead of settings by name')
+      continue
+    for key, value in section.items():
+      name = f'{label} {key}'.strip()
+      if key not in table:
+        odd.append(f'{name} {_short(value)}, a key that is not known')
+      elif not table[key].fits(value):
+        odd.append(f'{name} {_short(value)} instead of {table[key].what}')
+  if odd:
+    more = f'; and {len(odd) - 12} more' if len(odd) > 12 else ''
+    raise ValueError(
+      f'{file} describes a model that is not supported: {"; ".join(odd[:12])}{more}. '
+      'Convert another checkpoint, or take out of the file what changes neither the '
+      'network nor its pictures'
+    )
+
+
+def _short(value: Any) -> str:
+  text = repr(value)
+  return text if len(text) <= 80 else f'{text[:77]}...'
