@@ -21,6 +21,7 @@ from ovs_jax.convert.family import (
   kind_of,
   shape_of,
 )
+from ovs_jax.convert.names import foreign_names
 from ovs_jax.convert.positions import resize_grid, resize_positions
 from ovs_jax.convert.rules import (
   CONV,
@@ -46,33 +47,6 @@ _WHOLE_MODEL = 'clip_adapter.clip_model.'
 # Entries of OpenAI's archives that hold no parameter.
 CONSTANTS = (r'input_resolution', r'context_length', r'vocab_size')
 _PROMPTS, _POSITIONS = 'visual.mask_embedding', 'visual.positional_embedding'
-
-_BLOCK = (
-  'attn.in_proj_weight',
-  'attn.in_proj_bias',
-  'attn.out_proj.weight',
-  'attn.out_proj.bias',
-  'ln_1.weight',
-  'ln_1.bias',
-  'mlp.c_fc.weight',
-  'mlp.c_fc.bias',
-  'mlp.c_proj.weight',
-  'mlp.c_proj.bias',
-  'ln_2.weight',
-  'ln_2.bias',
-)
-_TEXT = ('token_embedding.weight', 'ln_final.weight', 'ln_final.bias')
-_TOP = ('positional_embedding', 'text_projection', 'logit_scale')
-_VISION = (
-  'visual.class_embedding',
-  _POSITIONS,
-  'visual.proj',
-  'visual.conv1.weight',
-  'visual.ln_pre.weight',
-  'visual.ln_pre.bias',
-  'visual.ln_post.weight',
-  'visual.ln_post.bias',
-)
 
 
 def _block_rules(source: str, target: str) -> list[Rule]:
@@ -104,18 +78,7 @@ def rules(config: ClipConfig) -> list[Rule]:
 
 def names(config: ClipConfig) -> list[str]:
   """Returns the names of the tensors that a CLIP of these sizes has."""
-  towers = [
-    ('transformer', config.text_layers),
-    ('visual.transformer', config.vision_layers),
-  ]
-  blocks = [
-    f'{tower}.resblocks.{i}.{part}'
-    for tower, layers in towers
-    for i in range(layers)
-    for part in _BLOCK
-  ]
-  prompts = [_PROMPTS] if config.prompt_depth else []
-  return [*_TOP, *_VISION, *prompts, *_TEXT, *blocks]
+  return foreign_names(rules(config), shapes(config))
 
 
 def strip_prefix(source: Tensors) -> Tensors:

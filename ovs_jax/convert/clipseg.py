@@ -13,7 +13,6 @@ from ovs_jax.convert import clip, hf_clip
 from ovs_jax.convert.clipseg_decoder import (
   HF,
   ORIGINAL,
-  decoder_names,
   decoder_rules,
   infer_decoder,
 )
@@ -25,6 +24,7 @@ from ovs_jax.convert.family import (
   Tensors,
 )
 from ovs_jax.convert.hf_clip_settings import check_settings, write_settings
+from ovs_jax.convert.names import foreign_names
 from ovs_jax.convert.rules import Rule, apply, below, export
 from ovs_jax.convert.settings import COUNT, FLAG, INDEX, Accepted, Table, free, only
 from ovs_jax.core.checkpoint import load_model
@@ -118,13 +118,19 @@ def _hf_rules(config: ClipSegConfig) -> list[Rule]:
 
 
 def _hf_names(model: Mapping[str, Any]) -> list[str]:
+  config = _exportable(model)
+  return foreign_names(_hf_rules(config), _shapes(config))
+
+
+def _original_names(model: Mapping[str, Any]) -> list[str]:
+  config = _exportable(model)
+  table = decoder_rules(ORIGINAL, head=config.decoder.head)
+  return foreign_names(table, {'decoder': _shapes(config)['decoder']})
+
+
+def _exportable(model: Mapping[str, Any]) -> ClipSegConfig:
+  """Returns the sizes of a model; raises ValueError for what neither layout can say."""
   config = _config(model)
-  own = [f'{_HF_CLIP}{name}' for name in hf_clip.names(config.clip)]
-  return [*own, *decoder_names(HF, config.decoder)]
-
-
-def _exportable(config: ClipSegConfig) -> None:
-  """Raises ValueError for what neither layout can say."""
   d = config.decoder
   wrong = {
     'order': d.order != 'deep_first',
@@ -137,13 +143,13 @@ def _exportable(config: ClipSegConfig) -> None:
     found.append(f'mask prompts of depth {config.clip.prompt_depth}')
   if found:
     raise ValueError(f'CLIPSeg files cannot hold this decoder: {", ".join(found)}')
+  return config
 
 
 def _export_hf(
   params: Mapping[str, Any], model: Mapping[str, Any], names: list[str]
 ) -> dict[str, np.ndarray]:
-  config = _config(model)
-  _exportable(config)
+  config = _exportable(model)
   return export(params, _hf_rules(config), names)
 
 
@@ -243,8 +249,7 @@ def _check_sizes(held: Tensors, config: ClipSegConfig) -> None:
 def _export_original(
   params: Mapping[str, Any], model: Mapping[str, Any], names: list[str]
 ) -> dict[str, np.ndarray]:
-  config = _config(model)
-  _exportable(config)
+  config = _exportable(model)
   table = [
     *below(clip.rules(config.clip), re.escape(_ORIGINAL_CLIP), 'clip/'),
     *decoder_rules(ORIGINAL, head=config.decoder.head),
@@ -273,7 +278,7 @@ CLIPSEG = Family(
     {'film_mul.weight', 'reduces.0.weight'} <= set(source)
   ),
   convert=_convert_original,
-  names=lambda model: decoder_names(ORIGINAL, _config(model).decoder),
+  names=_original_names,
   export=_export_original,
   constant=lambda name, model: np.zeros(_DEAD[name](_config(model)), np.float32),
   notes=lambda model: [

@@ -6,11 +6,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from ovs_jax.convert.family import Tensors, shape_of
+from ovs_jax.convert.hf_clip import block_rules
 from ovs_jax.convert.rules import (
   CONV,
-  OUT,
-  PROJECTION,
-  SAME,
   UPCONV,
   Rule,
   attention_rules,
@@ -23,8 +21,6 @@ from ovs_jax.models.clipseg_decoder import DecoderConfig
 HEADS = 4  # of everything that was released; shapes do not tell
 DROPOUT = 0.1  # PyTorch's default, which trained them
 
-_FILM = ('film_mul.weight', 'film_mul.bias', 'film_add.weight', 'film_add.bias')
-
 
 @dataclasses.dataclass(frozen=True)
 class Layout:
@@ -34,45 +30,15 @@ class Layout:
     prefix: of all of them.
     blocks: of the transformer blocks.
     head: of the transposed convolutions.
-    block: tensors of one block.
   """
 
   prefix: str
   blocks: str
   head: str
-  block: tuple[str, ...]
 
 
-HF = Layout(
-  'decoder.',
-  'layers',
-  'transposed_convolution',
-  tuple(
-    f'{layer}.{kind}'
-    for layer in (
-      *(f'self_attn.{part}_proj' for part in ('q', 'k', 'v', 'out')),
-      'layer_norm1',
-      'layer_norm2',
-      'mlp.fc1',
-      'mlp.fc2',
-    )
-    for kind in ('weight', 'bias')
-  ),
-)
-ORIGINAL = Layout(
-  '',
-  'blocks',
-  'trans_conv',
-  (
-    'self_attn.in_proj_weight',
-    'self_attn.in_proj_bias',
-    *(
-      f'{layer}.{kind}'
-      for layer in ('self_attn.out_proj', 'linear1', 'linear2', 'norm1', 'norm2')
-      for kind in ('weight', 'bias')
-    ),
-  ),
-)
+HF = Layout('decoder.', 'layers', 'transposed_convolution')
+ORIGINAL = Layout('', 'blocks', 'trans_conv')
 
 
 def decoder_rules(layout: Layout, *, head: str) -> list[Rule]:
@@ -80,16 +46,7 @@ def decoder_rules(layout: Layout, *, head: str) -> list[Rule]:
   block = rf'{layout.blocks}\.(?P<step>\d+)'
   to = r'block_\g<step>'
   if layout is HF:
-    attention = rf'{block}\.self_attn\.(?P<part>[qkv])_proj'
-    blocks = [
-      Rule(rf'{attention}\.weight', rf'{to}/attn/\g<part>/kernel', PROJECTION),
-      Rule(rf'{attention}\.bias', rf'{to}/attn/\g<part>/bias', PROJECTION),
-      Rule(rf'{block}\.self_attn\.out_proj\.weight', f'{to}/attn/out/kernel', OUT),
-      Rule(rf'{block}\.self_attn\.out_proj\.bias', f'{to}/attn/out/bias', SAME),
-      *norm_rules(rf'{block}\.layer_norm(?P<i>[12])', rf'{to}/ln_\g<i>'),
-      *linear_rules(rf'{block}\.mlp\.fc1', f'{to}/c_fc'),
-      *linear_rules(rf'{block}\.mlp\.fc2', f'{to}/c_proj'),
-    ]
+    blocks = block_rules(block, to)
   else:
     blocks = [
       *attention_rules(rf'{block}\.self_attn', f'{to}/attn'),
@@ -112,21 +69,6 @@ def decoder_rules(layout: Layout, *, head: str) -> list[Rule]:
     *heads,
   ]
   return below(table, re.escape(layout.prefix), 'decoder/')
-
-
-def decoder_names(layout: Layout, config: DecoderConfig) -> list[str]:
-  """Returns the names of the tensors of a decoder."""
-  head = ['']
-  if config.head == 'complex':
-    head = ['.0', '.2', '.4']
-  steps = range(len(config.extract))
-  names = [
-    *_FILM,
-    *(f'reduces.{i}.{kind}' for i in steps for kind in ('weight', 'bias')),
-    *(f'{layout.blocks}.{i}.{part}' for i in steps for part in layout.block),
-    *(f'{layout.head}{part}.{kind}' for part in head for kind in ('weight', 'bias')),
-  ]
-  return [f'{layout.prefix}{name}' for name in names]
 
 
 def infer_decoder(

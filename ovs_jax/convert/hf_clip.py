@@ -22,17 +22,17 @@ from ovs_jax.convert.hf_clip_settings import (
   read_settings,
   write_settings,
 )
+from ovs_jax.convert.names import foreign_names
 from ovs_jax.convert.rules import (
   CONV,
   LINEAR,
-  OUT,
-  PROJECTION,
   SAME,
   Rule,
   apply,
   export,
   linear_rules,
   norm_rules,
+  split_attention_rules,
 )
 from ovs_jax.models.clip import ClipConfig
 
@@ -40,19 +40,14 @@ from ovs_jax.models.clip import ClipConfig
 CONSTANTS = (r'(text|vision)_model\.embeddings\.position_ids',)
 _POSITIONS = 'vision_model.embeddings.position_embedding.weight'
 
+_LAYER = r'\.encoder\.layers\.(?P<layer>\d+)'
 _LEGACY_END = 2  # an end token of 2 stands for the largest id, in old configurations
 
-_BLOCK = ('self_attn.{}_proj', 'layer_norm{}', 'mlp.fc{}')
 
-
-def _block_rules(tower: str, target: str) -> list[Rule]:
-  block = rf'{tower}\.encoder\.layers\.(?P<layer>\d+)'
-  attention = rf'{block}\.self_attn\.(?P<part>[qkv])_proj'
+def block_rules(block: str, target: str) -> list[Rule]:
+  """Returns the table of one block of either tower, or of CLIPSeg's decoder."""
   return [
-    Rule(rf'{attention}\.weight', rf'{target}/attn/\g<part>/kernel', PROJECTION),
-    Rule(rf'{attention}\.bias', rf'{target}/attn/\g<part>/bias', PROJECTION),
-    Rule(rf'{block}\.self_attn\.out_proj\.weight', f'{target}/attn/out/kernel', OUT),
-    Rule(rf'{block}\.self_attn\.out_proj\.bias', f'{target}/attn/out/bias', SAME),
+    *split_attention_rules(rf'{block}\.self_attn', f'{target}/attn'),
     *norm_rules(rf'{block}\.layer_norm(?P<i>[12])', rf'{target}/ln_\g<i>'),
     *linear_rules(rf'{block}\.mlp\.fc1', f'{target}/c_fc'),
     *linear_rules(rf'{block}\.mlp\.fc2', f'{target}/c_proj'),
@@ -68,48 +63,29 @@ def rules() -> list[Rule]:
     Rule(rf'{text}\.position_embedding\.weight', 'text/positional_embedding', SAME),
     *norm_rules(r'text_model\.final_layer_norm', 'text/ln_final'),
     Rule(r'text_projection\.weight', 'text/text_projection', LINEAR),
-    *_block_rules('text_model', 'text/blocks'),
+    *block_rules(rf'text_model{_LAYER}', 'text/blocks'),
     Rule(rf'{vision}\.patch_embedding\.weight', 'visual/conv1/kernel', CONV),
     Rule(rf'{vision}\.class_embedding', 'visual/class_embedding', SAME),
     Rule(rf'{vision}\.position_embedding\.weight', 'visual/positional_embedding', SAME),
     *norm_rules(r'vision_model\.pre_layrnorm', 'visual/ln_pre'),  # spelt like this
     *norm_rules(r'vision_model\.post_layernorm', 'visual/ln_post'),
     Rule(r'visual_projection\.weight', 'visual/proj', LINEAR),
-    *_block_rules('vision_model', 'visual/blocks'),
+    *block_rules(rf'vision_model{_LAYER}', 'visual/blocks'),
   ]
 
 
 def names(config: ClipConfig) -> list[str]:
-  """Returns the names of the tensors that a CLIP of these sizes has."""
-  layers = []
-  for tower, count in (
-    ('text_model', config.text_layers),
-    ('vision_model', config.vision_layers),
-  ):
-    for i in range(count):
-      layers += [
-        f'{tower}.encoder.layers.{i}.{part.format(which)}'
-        for part, all_of in zip(
-          _BLOCK, (['q', 'k', 'v', 'out'], '12', '12'), strict=True
-        )
-        for which in all_of
-      ]
-  layers += [
-    'text_model.final_layer_norm',
-    'vision_model.pre_layrnorm',
-    'vision_model.post_layernorm',
-  ]
-  return [
-    'logit_scale',
-    'text_model.embeddings.token_embedding.weight',
-    'text_model.embeddings.position_embedding.weight',
-    'vision_model.embeddings.class_embedding',
-    'vision_model.embeddings.patch_embedding.weight',
-    _POSITIONS,
-    'visual_projection.weight',
-    'text_projection.weight',
-    *(f'{layer}.{kind}' for layer in layers for kind in ('weight', 'bias')),
-  ]
+  """Returns the names of the tensors that a CLIP of these sizes has.
+
+  Raises:
+    ValueError: it has mask prompts, which this layout has not.
+  """
+  if config.prompt_depth:
+    raise ValueError(
+      f'this CLIP has mask prompts of depth {config.prompt_depth}, which the layout '
+      "'hf_clip' cannot hold; use --export=ovseg_clip"
+    )
+  return foreign_names(rules(), shapes(config))
 
 
 def infer_config(
@@ -202,18 +178,6 @@ def _plain(name: str) -> str:
   return name.removeprefix('module.')
 
 
-def _export(
-  params: Mapping[str, Any], model: Mapping[str, Any], names: list[str]
-) -> dict[str, np.ndarray]:
-  config = ClipConfig(**model['clip'])
-  if config.prompt_depth:
-    raise ValueError(
-      f'this CLIP has mask prompts of depth {config.prompt_depth}, which the layout '
-      "'hf_clip' cannot hold; use --export=ovseg_clip"
-    )
-  return export(params, rules(), names)
-
-
 def _constant(name: str, model: Mapping[str, Any]) -> np.ndarray:
   c = ClipConfig(**model['clip'])
   vision = name.startswith('vision')
@@ -235,7 +199,7 @@ HF_CLIP = Family(
   recognise=recognise,
   convert=convert,
   names=lambda model: names(ClipConfig(**model['clip'])),
-  export=_export,
+  export=lambda params, model, names: export(params, rules(), names),
   constant=_constant,
   settings=write_settings,
 )

@@ -14,10 +14,8 @@ import numpy as np
 from ovs_jax.convert import backbone_families
 from ovs_jax.convert import backbones as tables
 from ovs_jax.convert.backbone_rules import (
-  head_rules,
   hf_resnet_rules,
   hf_swin_rules,
-  output_rules,
 )
 from ovs_jax.convert.family import (
   Conversion,
@@ -39,6 +37,7 @@ from ovs_jax.convert.rules import (
   export,
   linear_rules,
   norm_rules,
+  split_attention_rules,
 )
 from ovs_jax.convert.settings import COMMON, COUNT, FRACTION, Table, check, free, only
 from ovs_jax.models import backbones
@@ -142,10 +141,7 @@ def _decoder_rules() -> list[Rule]:
     *norm_rules(rf'{layer}final_layer_norm', f'{ours}/norm3'),
   ]
   for theirs, name in (('self_attn', 'self_attn'), ('encoder_attn', 'cross_attn')):
-    for part in 'qkv':
-      where = rf'{layer}{theirs}\.{part}_proj'
-      table += head_rules(where, f'{ours}/{name}/{part}')
-    table += output_rules(rf'{layer}{theirs}\.out_proj', f'{ours}/{name}/out')
+    table += split_attention_rules(f'{layer}{theirs}', f'{ours}/{name}')
   return table
 
 

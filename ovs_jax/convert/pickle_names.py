@@ -6,6 +6,7 @@ and nothing else. `unpickle` refuses the rest by name.
 """
 
 import dataclasses
+import reprlib
 from collections.abc import Callable
 from typing import Any
 
@@ -23,9 +24,21 @@ from ovs_jax.convert.storage import (
 
 @dataclasses.dataclass(frozen=True)
 class Name:
-  """A class or function that a pickle names; `full` has its module."""
+  """A class or function that a pickle names.
+
+  Attributes:
+    full: its name, with its module.
+    call: what is done when it is called; None if it may only be named.
+  """
 
   full: str
+  call: Callable[..., Any] | None = None
+
+  def __call__(self, *args: Any) -> Any:
+    """Does what stands for a call."""
+    if self.call is None:
+      raise TypeError(f'{self.full} is called')
+    return self.call(*args)
 
 
 @dataclasses.dataclass(eq=False)
@@ -34,6 +47,12 @@ class Holder:
 
   name: str
   state: dict[str, Any] = dataclasses.field(default_factory=dict)
+
+  def build(self, state: Any) -> None:
+    """Keeps what is named of a state, also of one in two parts."""
+    for part in state if isinstance(state, tuple) else (state,):
+      found = part if isinstance(part, dict) else {}
+      self.state.update({k: v for k, v in found.items() if isinstance(k, str)})
 
 
 @dataclasses.dataclass(eq=False)
@@ -92,8 +111,21 @@ def _sizes(values: Any) -> tuple[int, ...]:
 
 
 def _tensor(
-  storage: Any, offset: Any, size: Any, stride: Any, dtype: Any = None
+  storage: Any,
+  offset: Any,
+  size: Any,
+  stride: Any,
+  requires_grad: Any = False,
+  hooks: Any = None,
+  metadata: Any = None,
+  *,
+  dtype: Any = None,
 ) -> Tensor:
+  """A view of a storage, whose elements newer files name beside it."""
+  if metadata:
+    raise ValueError(
+      f'a tensor is stored with pending operations: {reprlib.repr(metadata)}'
+    )
   if not isinstance(storage, Storage):
     raise ValueError('a tensor has no storage')
   if isinstance(dtype, Name):
@@ -105,38 +137,9 @@ def _tensor(
   return Tensor(storage, dtype, _sizes(size), _sizes(stride), offset)
 
 
-def _math_bits(metadata: Any) -> None:
-  if metadata:
-    raise ValueError(
-      f'a tensor is stored with pending operations ({", ".join(map(str, metadata))})'
-    )
-
-
-def _tensor_v2(
-  storage: Any,
-  offset: Any,
-  size: Any,
-  stride: Any,
-  requires_grad: Any = False,
-  hooks: Any = None,
-  metadata: Any = None,
-) -> Tensor:
-  _math_bits(metadata)
-  return _tensor(storage, offset, size, stride)
-
-
-def _tensor_v3(
-  storage: Any,
-  offset: Any,
-  size: Any,
-  stride: Any,
-  requires_grad: Any,
-  hooks: Any,
-  dtype: Any,
-  metadata: Any = None,
-) -> Tensor:
-  _math_bits(metadata)
-  return _tensor(storage, offset, size, stride, dtype)
+def _tensor_v3(*args: Any) -> Tensor:
+  *plain, dtype = args[:7]
+  return _tensor(*plain, *args[7:], dtype=dtype)
 
 
 def _parameter(data: Any, *rest: Any) -> Tensor:
@@ -198,8 +201,8 @@ def _first(value: Any, *rest: Any) -> Any:
 
 
 REBUILDS: dict[str, Callable[..., Any]] = {
-  'torch._utils._rebuild_tensor': _tensor_v2,
-  'torch._utils._rebuild_tensor_v2': _tensor_v2,
+  'torch._utils._rebuild_tensor': _tensor,
+  'torch._utils._rebuild_tensor_v2': _tensor,
   'torch._utils._rebuild_tensor_v3': _tensor_v3,
   'torch._utils._rebuild_parameter': _parameter,
   'torch._utils._rebuild_parameter_with_state': _parameter,
@@ -293,7 +296,15 @@ REFERENCES = frozenset(
 )
 
 
-def is_allowed(full: str, *, script: bool) -> bool:
-  """Returns whether a pickle may use a name; `script` in TorchScript archives."""
-  known = full in CALLS or full in INERT or full in REFERENCES
-  return known or (script and full.startswith('__torch__.'))
+def look_up(full: str, *, script: bool) -> Name | None:
+  """Returns what stands for a name, or None if a pickle may not use it.
+
+  Args:
+    full: the name, with its module.
+    script: whether the file is a TorchScript archive, whose classes may be used.
+  """
+  if full in INERT or (script and full.startswith('__torch__.')):
+    return Name(full, lambda *args: Holder(full))
+  if full in CALLS or full in REFERENCES:
+    return Name(full, CALLS.get(full))
+  return None

@@ -137,6 +137,17 @@ def attention_rules(source: str, target: str) -> list[Rule]:
   ]
 
 
+def split_attention_rules(source: str, target: str) -> list[Rule]:
+  """Rules for Hugging Face's attention, whose projections are apart; as the above."""
+  part = rf'{source}\.(?P<part>[qkv])_proj'
+  return [
+    Rule(rf'{part}\.weight', rf'{target}/\g<part>/kernel', PROJECTION),
+    Rule(rf'{part}\.bias', rf'{target}/\g<part>/bias', PROJECTION),
+    Rule(rf'{source}\.out_proj\.weight', f'{target}/out/kernel', OUT),
+    Rule(rf'{source}\.out_proj\.bias', f'{target}/out/bias', SAME),
+  ]
+
+
 def linear_rules(source: str, target: str, kernel: Transform = LINEAR) -> list[Rule]:
   """Rules for a layer with `weight` and `bias`."""
   return [
@@ -163,7 +174,7 @@ def below(rules: Sequence[Rule], source: str, target: str) -> list[Rule]:
   """
   return [
     Rule(
-      f'{source}(?:{rule.pattern})',
+      f'{source}{rule.pattern}',
       ' '.join(f'{target}{path}' for path in rule.target.split()),
       rule.transform,
     )

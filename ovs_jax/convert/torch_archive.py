@@ -5,6 +5,7 @@ import dataclasses
 import io
 import pathlib
 import re
+import reprlib
 import struct
 import zipfile
 import zlib
@@ -264,8 +265,8 @@ def read_stream(path: pathlib.Path) -> Loaded:
     load()  # the machine that wrote it; values are little-endian on all of them
     if header != (MAGIC, PROTOCOL):
       raise ValueError(
-        f'{path} is of version {header[1]} of the stream of torch.save, {PROTOCOL} '
-        'was expected. Save it anew with a current PyTorch'
+        f'{path} is of version {reprlib.repr(header[1])} of the stream of torch.save, '
+        f'{PROTOCOL} was expected. Save it anew with a current PyTorch'
       )
     root, keys = load(persistent=persistent), load()
     _place(path, file, keys if isinstance(keys, list) else [], storages)
@@ -286,7 +287,9 @@ def _place(
   size = path.stat().st_size
   for key in keys:
     if not isinstance(key, str) or key not in storages:
-      raise ValueError(f'{path} lists a storage {key!r} that no tensor has. {AGAIN}')
+      raise ValueError(
+        f'{path} lists a storage {reprlib.repr(key)} that no tensor has. {AGAIN}'
+      )
     storage = storages[key]
     item = storage.dtype.itemsize if storage.dtype else 1
     header = file.read(8)

@@ -363,3 +363,17 @@ def test_paths_that_cannot_be_read(tmp_path, monkeypatch):
   shutil.move(path, tmp_path / 'pytorch_model.bin')
   with pytest.raises(ValueError, match='config.json holds no settings by name'):
     read(tmp_path)
+
+
+def test_lists_within_lists_are_not_written_out(tmp_path):
+  # Each list has the one before twice: text of it would have 2**40 parts.
+  nested = b']q\0' + b''.join(b'](h%ch%ceq%c' % (i, i, i + 1) for i in range(40))
+  start = files.dumps(files.MAGIC) + files.dumps(files.PROTOCOL) + files.dumps({})
+  keys = b'\x80\x02](' + nested + b'e.'
+  path = tmp_path / 'a.pt'
+  path.write_bytes(start + files.dumps({'w': 1}) + keys)
+  with pytest.raises(ValueError, match='a.pt lists a storage .* that no tensor has'):
+    read(path)
+  path.write_bytes(files.dumps(files.MAGIC) + b'\x80\x02' + nested + b'.' + start)
+  with pytest.raises(ValueError, match='a.pt is of version .* was expected'):
+    read(path)
