@@ -222,7 +222,7 @@ def _mining() -> ml_collections.ConfigDict:
 
 def _test() -> ml_collections.ConfigDict:
   return _section(
-    prompt_depth=0,  # mask prompts used at inference; 0: none
+    prompt_depth=-1,  # of an assembled OVSeg's mask prompts: 0 none, -1 its CLIP's
     clip_side=0,  # CLIP's input, with resized positions; 0: its own (no mask prompts)
     classifier='ensemble',  # ensemble | clip | proposer
     weight=0.7,  # lambda, the share of CLIP (ADE20K's value)

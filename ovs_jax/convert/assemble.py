@@ -8,11 +8,11 @@ import dataclasses
 from typing import Any
 
 from ovs_jax.convert.positions import resize_positions
-from ovs_jax.core.checkpoint import load_config, load_model, save_model
+from ovs_jax.core.checkpoint import save_model
 from ovs_jax.core.files import Place
 from ovs_jax.core.types import Params
-from ovs_jax.models.clip import ClipConfig
-from ovs_jax.models.mask_prompts import add_prompts
+from ovs_jax.inference.load import load
+from ovs_jax.models.mask_prompts import add_prompts, without_prompts
 from ovs_jax.models.ovseg import OvSegConfig
 
 
@@ -24,25 +24,25 @@ def assemble(config: Any, workdir: Place) -> dict[str, Any]:
       do not fit each other.
   """
   proposer, stored = _load_proposer(config.init.proposer)
-  clip, clip_stored = load_model(config.init.clip, kind='clip', what='CLIP checkpoint')
+  found = load(config.init.clip, kinds=('clip',), what='CLIP checkpoint')
+  sizes, clip = found.config, found.params
   if config.init.prompts:
-    sizes, clip = add_prompts(
-      ClipConfig(**clip_stored['clip']), clip, config.init.prompts
-    )
-    clip_stored = {**clip_stored, 'clip': dataclasses.asdict(sizes)}
-  clip_config = {**clip_stored['clip'], 'prompt_depth': config.test.prompt_depth}
+    sizes, clip = add_prompts(sizes, clip, config.init.prompts)
+  depth = config.test.prompt_depth
+  if depth == -1:
+    depth = sizes.prompt_depth
+  clip_config = {**dataclasses.asdict(sizes), 'prompt_depth': depth}
   if config.test.clip_side:
     clip_config, clip = _resized(clip_config, clip, config.test.clip_side)
-  trained = clip_stored['clip']['prompt_depth']
-  if config.test.prompt_depth not in (0, trained):
+  trained = sizes.prompt_depth
+  if depth not in (0, trained):
     raise ValueError(
-      f'config.test.prompt_depth is {config.test.prompt_depth}; the CLIP in '
+      f'config.test.prompt_depth is {depth}; the CLIP in '
       f'{config.init.clip} has mask prompts of depth {trained}, so that the choice is '
       f'{trained} or 0 (none)'
     )
-  if not config.test.prompt_depth:
-    visual = {k: v for k, v in clip['visual'].items() if k != 'mask_prompt'}
-    clip = {**clip, 'visual': visual}
+  if not depth:
+    clip = without_prompts(clip)
   model = OvSegConfig.from_dict(
     {
       'proposer': stored['proposer'],
@@ -83,13 +83,14 @@ def _resized(
 
 def _load_proposer(directory: str) -> tuple[Params, dict[str, Any]]:
   """Reads a proposer, or the one inside an OVSeg."""
-  stored = load_config(directory, what='proposer checkpoint')
-  kind = 'ovseg' if stored.get('model') == 'ovseg' else 'proposer'
-  params, stored = load_model(directory, kind=kind, what='proposer checkpoint')
+  kinds = ('proposer', 'ovseg')
+  found = load(directory, kinds=kinds, what='proposer checkpoint')
+  stored = found.stored
   if stored['proposer'].get('num_classes'):
     raise ValueError(
       f'the MaskFormer in {directory} has a fixed list of '
       f'{stored["proposer"]["num_classes"]} classes and no embeddings; train it on '
       f'with names first: recipe "proposer" and --config.init.proposer={directory}'
     )
-  return (params['proposer'] if kind == 'ovseg' else params), stored
+  whole = found.kind == 'proposer'
+  return (found.params if whole else found.params['proposer']), stored

@@ -8,12 +8,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ovs_jax.core.checkpoint import load_model
 from ovs_jax.core.files import Path
 from ovs_jax.core.images import resize_shortest
 from ovs_jax.core.types import Array, Bool, Float, Int, Params, UInt8
 from ovs_jax.core.workers import Workers
 from ovs_jax.evaluate.painting import UNASSIGNED, claims, paint
+from ovs_jax.inference.load import load
 from ovs_jax.inference.names import NameEmbedder
 from ovs_jax.models import ovseg
 from ovs_jax.models.mask_prompts import add_to_ovseg
@@ -117,10 +117,9 @@ class Network:
       FileNotFoundError, ValueError: there is none, or it holds another model, or the
         mask prompts do not fit it.
     """
-    params, stored = load_model(directory, kind='ovseg')
-    model, params = add_to_ovseg(
-      ovseg.OvSegConfig.from_dict(stored), params, changes.prompts
-    )
+    found = load(directory, kinds=('ovseg',))
+    stored = found.stored
+    model, params = add_to_ovseg(found.config, found.params, changes.prompts)
     self._embedder = NameEmbedder(model.clip, params['clip'])
     self.setting = Setting(stored['classifier'], float(stored['weight']))
     own = {'templates': stored['templates'], 'threshold': model.region.threshold}

@@ -13,11 +13,10 @@ import jax.numpy as jnp
 import numpy as np
 from PIL import Image
 
-from ovs_jax.core.checkpoint import load_model
 from ovs_jax.core.files import Path
 from ovs_jax.core.images import ImageLike, as_rgb
-from ovs_jax.core.tree import difference
 from ovs_jax.core.types import Array, Float, Params, UInt8
+from ovs_jax.inference.load import load
 from ovs_jax.inference.names import NameEmbedder
 from ovs_jax.models import clip
 from ovs_jax.ops.regions import CLIP_MEAN, CLIP_STD
@@ -69,27 +68,10 @@ class Classifier:
       FileNotFoundError: there is no such directory.
       ValueError: it has no whole CLIP, or the templates are wrong.
     """
-    params, stored = load_model(directory)
-    kind = stored.get('model')
-    if kind not in ('clip', 'ovseg'):
-      raise ValueError(
-        f'the checkpoint {directory} holds a {kind!r} model; classifying takes a '
-        "'clip' or an 'ovseg' model"
-      )
-    try:
-      config = clip.ClipConfig(**stored['clip'])
-      params = params if kind == 'clip' else params['clip']
-    except (KeyError, TypeError) as error:
-      raise ValueError(
-        f'the checkpoint {directory} does not describe a CLIP ({error!r}); write it '
-        'again with this version'
-      ) from error
-    expected = jax.eval_shape(
-      functools.partial(clip.init_clip, config), jax.random.key(0)
-    )
-    what = f'the CLIP of the checkpoint {directory}'
-    if (problem := difference(expected, params, what=what)) is not None:
-      raise ValueError(problem)
+    found = load(directory, kinds=('clip', 'ovseg'))
+    config, params = found.config, found.params
+    if found.kind == 'ovseg':
+      config, params = config.clip, params['clip']
     templates = 'single' if templates is None else templates
     return cls(config, params, templates=templates, text_cache=text_cache)
 

@@ -1,21 +1,195 @@
-"""From a checkpoint to the system that it holds."""
+"""From a checkpoint to the model that it holds: all who read one come through here."""
 
-from collections.abc import Callable, Mapping, Sequence
+import contextlib
+import dataclasses
+import functools
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
 
-from ovs_jax.core.checkpoint import load_model
+from ovs_jax.core.checkpoint import load_config, load_model
 from ovs_jax.core.files import Path
-from ovs_jax.core.tree import difference
-from ovs_jax.core.types import Params
+from ovs_jax.core.tree import difference, flatten
+from ovs_jax.core.types import Array, Params
 from ovs_jax.inference.clipseg import PROMPT, ClipSegSystem
 from ovs_jax.inference.coseg import CoSegSystem
 from ovs_jax.inference.coseg_no_training import SELECT, LabelStage
 from ovs_jax.inference.system import System
+from ovs_jax.models import backbones
 from ovs_jax.models.clip import ClipConfig, init_clip
 from ovs_jax.models.clipseg import ClipSegConfig, init_clipseg
 from ovs_jax.models.coseg import CoSegConfig, init_coseg
+from ovs_jax.models.maskformer import MaskFormerConfig, init_maskformer
+from ovs_jax.models.ovseg import OvSegConfig
+
+
+@dataclasses.dataclass(frozen=True)
+class Model:
+  """A kind of model.
+
+  Attributes:
+    read: makes its configuration of what a checkpoint says.
+    init: draws its parameters, from a configuration and a key.
+  """
+
+  read: Callable[[Mapping[str, Any]], Any]
+  init: Callable[[Any, Array], Params]
+
+
+def _init_ovseg(config: OvSegConfig, key: Array) -> Params:
+  return {
+    'proposer': init_maskformer(config.proposer, key),
+    'clip': init_clip(config.clip, key),
+  }
+
+
+# By `config['model']` of a checkpoint.
+MODELS: dict[str, Model] = {
+  'backbone': Model(
+    lambda stored: backbones.from_dict(stored['backbone']), backbones.init_backbone
+  ),
+  'clip': Model(lambda stored: ClipConfig(**stored['clip']), init_clip),
+  'clipseg': Model(
+    lambda stored: ClipSegConfig.from_dict(stored['clipseg']), init_clipseg
+  ),
+  'coseg': Model(lambda stored: CoSegConfig.from_dict(stored['coseg']), init_coseg),
+  'ovseg': Model(OvSegConfig.from_dict, _init_ovseg),
+  'proposer': Model(
+    lambda stored: MaskFormerConfig(**stored['proposer']), init_maskformer
+  ),
+}
+# Fields of configurations that say how to compute, not what.
+_FREE = ('chunk', 'drop_path', 'dropout', 'dtype', 'prompt_depth', 'remat', 'unroll')
+
+
+@dataclasses.dataclass(frozen=True)
+class Checkpoint:
+  """A model that was read.
+
+  Attributes:
+    directory: where it was.
+    kind: of `MODELS`.
+    config: of that kind; activations, epsilons and heads are in it.
+    params: NumPy arrays of the shapes and names that `config` asks for.
+    stored: all that the checkpoint says of itself.
+  """
+
+  directory: Path
+  kind: str
+  config: Any
+  params: Params
+  stored: Mapping[str, Any]
+
+
+def load(
+  directory: Path,
+  *,
+  kinds: Sequence[str] = tuple(MODELS),
+  what: str = 'checkpoint',
+) -> Checkpoint:
+  """Reads a checkpoint.
+
+  Args:
+    directory: see `core.checkpoint.load_model`.
+    kinds: of models that will do.
+    what: named in errors.
+
+  Raises:
+    FileNotFoundError: there is no such directory.
+    ValueError: it is damaged, holds a model of another kind, or parameters that do not
+      fit what it says of itself.
+  """
+  kind = load_config(directory, what=what).get('model')
+  if kind not in kinds:
+    known = ' or '.join(map(repr, kinds))
+    raise ValueError(
+      f'the {what} {directory} holds a {kind!r} model; a {known} model was expected'
+    )
+  params, stored = load_model(directory, kind=kind, what=what)
+  model = MODELS[kind]
+  with describes(directory, kind, what=what):
+    config = model.read(stored)
+  expected = jax.eval_shape(functools.partial(model.init, config), jax.random.key(0))
+  problem = difference(expected, params, what=f'the {what} {directory}')
+  if problem is not None:
+    raise ValueError(problem)
+  return Checkpoint(directory, kind, config, params, stored)
+
+
+@contextlib.contextmanager
+def describes(
+  directory: Path, kind: str, *, what: str = 'checkpoint'
+) -> Iterator[None]:
+  """Says of a checkpoint that it lacks what its block looked for.
+
+  Raises:
+    ValueError: the block ended with a KeyError or TypeError.
+  """
+  try:
+    yield
+  except (KeyError, TypeError) as error:
+    raise ValueError(
+      f'the {what} {directory} does not describe its {kind!r} model ({error!r}); '
+      'write it again with this version'
+    ) from error
+
+
+def check_agreement(
+  asked: Any,
+  found: Any,
+  *,
+  key: str,
+  directory: Path,
+  free: Sequence[str] = (),
+) -> None:
+  """Refuses a configuration that asks for another network than a checkpoint's.
+
+  Args:
+    asked: a dataclass of the configuration.
+    found: that of the checkpoint.
+    key: of the configuration, named in errors.
+    directory: of the checkpoint.
+    free: fields that may differ, beside those that say how to compute.
+
+  Raises:
+    ValueError: names every field that differs, with both values.
+  """
+  want, have = (flatten(_plain(x)) for x in (asked, found))
+  other = [
+    path
+    for path in want
+    if path.split('/')[-1] not in (*_FREE, *free) and want[path] != have.get(path)
+  ]
+  if other:
+    listed = '; '.join(
+      f'{key}.{path.replace("/", ".")} is {want[path]!r}, there it is '
+      f'{have.get(path)!r}'
+      for path in other
+    )
+    raise ValueError(
+      f'the checkpoint {directory} has another network than the configuration asks '
+      f'for: {listed}. Set what the checkpoint has, or take another'
+    )
+
+
+def _plain(config: Any) -> dict[str, Any]:
+  """The fields, nested, with what means the same spelt in one way."""
+  fields = {}
+  for field in dataclasses.fields(config):
+    value = getattr(config, field.name)
+    if dataclasses.is_dataclass(value):
+      value = _plain(value)
+    fields[field.name] = tuple(value) if isinstance(value, list) else value
+  if isinstance(config, ClipConfig):
+    for tower in ('vision', 'text'):
+      fields[f'{tower}_mlp'] = fields[f'{tower}_mlp'] or 4 * fields[f'{tower}_width']
+    if fields['end_token'] == config.vocab_size - 1:
+      fields['end_token'] = 0  # the largest id
+  if isinstance(config, MaskFormerConfig):
+    fields['backbone'] = _plain(config.backbone_config())
+  return fields
+
 
 KINDS = ('clipseg', 'coseg')  # of checkpoints, `config['model']`
 
@@ -47,74 +221,32 @@ def load_system(
     FileNotFoundError: there is no such directory.
     ValueError: it holds another model, or options that do not go with it.
   """
-  params, stored = load_model(directory, kind=kind)
-  found = stored.get('model')
-  if found not in KINDS:
-    raise ValueError(
-      f'the checkpoint {directory} holds a {found!r} model; expected one of '
-      f'{", ".join(KINDS)}'
-    )
+  found = load(directory, kinds=KINDS if kind is None else (kind,))
   if label_clip is not None and not labels:
     raise ValueError('a CLIP that chooses labels needs their number, such as labels=20')
-  if found == 'coseg':
+  if found.kind == 'coseg':
     if labels or keep_aspect:
       raise ValueError(
         f'the CoSeg {directory} chooses its own labels and squashes pictures; leave '
         'labels, label_clip and keep_aspect out'
       )
-    return _coseg(params, stored, directory, text_cache)
-  config = _config(ClipSegConfig.from_dict, stored, 'clipseg', directory)
-  _check(lambda key: init_clipseg(config, key), params, directory)
+    with describes(directory, 'coseg'):
+      template = found.stored['template']
+    return CoSegSystem(
+      found.config, found.params, template=template, text_cache=text_cache
+    )
   stage = None
   if labels:
-    own = (config.clip, params['clip'])
-    chooser = own if label_clip is None else _load_clip(label_clip)
-    stage = LabelStage(*chooser, templates=select, text_cache=text_cache)
+    config, params = found.config.clip, found.params['clip']
+    if label_clip is not None:
+      chooser = load(label_clip, kinds=('clip',), what='CLIP checkpoint')
+      config, params = chooser.config, chooser.params
+    stage = LabelStage(config, params, templates=select, text_cache=text_cache)
   return ClipSegSystem(
-    config,
-    params,
+    found.config,
+    found.params,
     templates=PROMPT if templates is None else templates,
     stage=stage,
     labels=labels,
     keep_aspect=keep_aspect,
   )
-
-
-def _coseg(
-  params: Params, stored: Mapping[str, Any], directory: Path, text_cache: Path | None
-) -> CoSegSystem:
-  config = _config(CoSegConfig.from_dict, stored, 'coseg', directory)
-  _check(lambda key: init_coseg(config, key), params, directory)
-  template = stored['template']
-  return CoSegSystem(config, params, template=template, text_cache=text_cache)
-
-
-def _load_clip(directory: Path) -> tuple[ClipConfig, Params]:
-  params, stored = load_model(directory, kind='clip', what='CLIP checkpoint')
-  config = _config(lambda given: ClipConfig(**given), stored, 'clip', directory)
-  _check(lambda key: init_clip(config, key), params, directory)
-  return config, params
-
-
-def _config(
-  read: Callable[[Mapping[str, Any]], Any],
-  stored: Mapping[str, Any],
-  key: str,
-  directory: Path,
-) -> Any:
-  try:
-    return read(stored[key])
-  except (KeyError, TypeError) as error:
-    raise ValueError(
-      f'the checkpoint {directory} does not describe a {key} model ({error!r}); write '
-      'it again with this version'
-    ) from error
-
-
-def _check(
-  init: Callable[[jax.Array], Params], params: Params, directory: Path
-) -> None:
-  expected = jax.eval_shape(init, jax.random.key(0))
-  problem = difference(expected, params, what=f'the checkpoint {directory}')
-  if problem is not None:
-    raise ValueError(problem)

@@ -15,12 +15,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ovs_jax.core.checkpoint import load_config, load_model
+from ovs_jax.core.checkpoint import load_config
 from ovs_jax.core.files import Path
 from ovs_jax.core.images import ImageLike, as_rgb
 from ovs_jax.core.lookup import lookup
-from ovs_jax.core.tree import difference
-from ovs_jax.core.types import Array, Float, Params
+from ovs_jax.core.types import Float, Params
 from ovs_jax.inference import prompted
 from ovs_jax.inference.encode import (
   MODES,
@@ -32,6 +31,7 @@ from ovs_jax.inference.encode import (
   encode_windows,
 )
 from ovs_jax.inference.label import result
+from ovs_jax.inference.load import describes, load
 from ovs_jax.inference.modes import certified, filtered
 from ovs_jax.inference.names import NameEmbedder
 from ovs_jax.inference.panoptic import divide
@@ -44,9 +44,8 @@ from ovs_jax.inference.settings import (
   check_window,
 )
 from ovs_jax.inference.weigh import RULES, Weights, weigh
-from ovs_jax.models import clip, ovseg
+from ovs_jax.models import ovseg
 from ovs_jax.models.mask_prompts import add_to_ovseg
-from ovs_jax.models.maskformer import init_maskformer
 from ovs_jax.text.classes import Classes, Names, parse_background, parse_classes
 
 OTHERS = 'others'  # joins a single name: a softmax over one class is always 1
@@ -124,7 +123,7 @@ class Segmenter:
       own = {'classifier': classifier, 'weight': weight, 'prompts': prompts}
       own |= {'shortest': shortest, 'longest': longest}
       return prompted.load(directory, own, templates=templates, text_cache=text_cache)
-    params, stored = load_model(directory, kind='ovseg')
+    found = load(directory, kinds=('ovseg',))
     given = {
       'classifier': classifier,
       'weight': weight,
@@ -132,16 +131,17 @@ class Segmenter:
       'shortest': shortest,
       'longest': longest,
     }
-    config, settings = _described(directory, stored, given)
-    _check_params(config, params, what=f'the checkpoint {directory}')
-    config, params = add_to_ovseg(config, params, prompts)
+    with describes(directory, 'ovseg'):
+      own = {**found.stored['test'], **found.stored}
+      settings = {k: own[k] if v is None else v for k, v in given.items()}
+    config, params = add_to_ovseg(found.config, found.params, prompts)
     return cls(
       config,
       params,
       settings=Settings(**settings, mode=mode or MODES[0]),
       text_cache=text_cache,
       dtype=dtype,
-      panoptic=bool(stored.get('panoptic')),  # our recipes never write it
+      panoptic=bool(found.stored.get('panoptic')),  # our recipes never write it
     )
 
   def encode(
@@ -325,31 +325,3 @@ def _with_others(classes: Classes) -> Classes:
 
 # Named here so that it can be replaced.
 _encode = encode_pictures
-
-
-def _described(
-  directory: Path, stored: Mapping[str, Any], given: Mapping[str, Any]
-) -> tuple[ovseg.OvSegConfig, dict[str, Any]]:
-  """Returns a checkpoint's model, and its settings but for those given."""
-  try:
-    config = ovseg.OvSegConfig.from_dict(stored)
-    defaults = {**stored['test'], **stored}
-    settings = {k: defaults[k] if v is None else v for k, v in given.items()}
-  except (KeyError, TypeError) as error:
-    raise ValueError(
-      f'the checkpoint {directory} does not describe an OVSeg model ({error!r}); '
-      'write it again with this version'
-    ) from error
-  return config, settings
-
-
-def _check_params(config: ovseg.OvSegConfig, params: Params, *, what: str) -> None:
-  def init(key: Array) -> Params:
-    return {
-      'proposer': init_maskformer(config.proposer, key),
-      'clip': clip.init_clip(config.clip, key),
-    }
-
-  expected = jax.eval_shape(init, jax.random.key(0))
-  if (problem := difference(expected, params, what=what)) is not None:
-    raise ValueError(problem)

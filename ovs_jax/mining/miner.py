@@ -8,13 +8,13 @@ from typing import Any
 
 import numpy as np
 
-from ovs_jax.core.checkpoint import load_config, load_model
 from ovs_jax.core.images import resize_shortest
 from ovs_jax.core.lookup import lookup
 from ovs_jax.core.types import Float, Num
 from ovs_jax.core.workers import Workers
 from ovs_jax.data import DATASETS, load_names
 from ovs_jax.data.records import Broken
+from ovs_jax.inference.load import load
 from ovs_jax.mining import candidates
 from ovs_jax.mining.assign import SCORES, assign, cosine, rank
 from ovs_jax.mining.candidates import Candidates
@@ -102,20 +102,18 @@ class Miner:
       self._embed(set(self._names.names))
 
   def _load(self, config: Any) -> None:
-    checkpoint = self.config.checkpoint
-    stored = load_config(checkpoint)
     proposes = self.config.masks == 'proposals'
-    kind = 'ovseg' if proposes or stored.get('model') == 'ovseg' else 'clip'
-    params, stored = load_model(checkpoint, kind=kind)
-    self.described = stored
-    if kind == 'ovseg':
-      self._model = ovseg.OvSegConfig.from_dict(stored)
+    kinds = ('ovseg',) if proposes else ('ovseg', 'clip')
+    found = load(self.config.checkpoint, kinds=kinds)
+    self.described, params = dict(found.stored), found.params
+    if found.kind == 'ovseg':
+      self._model = found.config
       self._text, self._region = self._model.clip, self._model.region
       if self.config.dtype:
         self._model = self._model.computing_in(self.config.dtype)
       self._clip = self._model.clip
     else:
-      self._text = clip.ClipConfig(**stored['clip'])
+      self._text = found.config
       self._clip = dataclasses.replace(
         self._text, dtype=self.config.dtype or self._text.dtype
       )

@@ -4,8 +4,10 @@ from collections.abc import Mapping
 from typing import Any
 
 import flax.linen as nn
+import jax.numpy as jnp
 
 from ovs_jax.core.lookup import lookup
+from ovs_jax.core.types import Array, Params
 from ovs_jax.models import resnet, swin
 
 Config = resnet.ResNetConfig | swin.SwinConfig
@@ -44,3 +46,10 @@ def build(config: Config, dtype: Any, *, remat: bool, name: str | None) -> nn.Mo
   if isinstance(config, swin.SwinConfig):
     return swin.Swin(config, dtype, remat, name=name)
   return resnet.ResNet(config, dtype, remat, name=name)
+
+
+def init_backbone(config: Config, key: Array) -> Params:
+  """Draws the parameters of a backbone."""
+  model = build(config, jnp.float32, remat=False, name=None)
+  image = jnp.zeros((1, 64, 64, 3))
+  return model.init(key, image)['params']

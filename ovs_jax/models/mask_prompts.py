@@ -75,3 +75,9 @@ def add_to_ovseg(
     return config, params
   clip, tower = add_prompts(config.clip, params['clip'], directory)
   return dataclasses.replace(config, clip=clip), {**params, 'clip': tower}
+
+
+def without_prompts(params: Params) -> Params:
+  """Returns a CLIP's parameters without mask prompts, for networks that use none."""
+  visual = {k: v for k, v in params['visual'].items() if k != 'mask_prompt'}
+  return {**params, 'visual': visual}

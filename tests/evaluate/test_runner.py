@@ -74,11 +74,11 @@ def classify_masks(
 
 @pytest.fixture(scope='module')
 def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> str:
-  """Returns an OVSeg directory; its parameters are never used."""
+  """Returns an OVSeg directory; of its parameters nothing follows."""
   path = tmp_path_factory.mktemp('model') / 'ovseg'
   stored = {**tiny_ovseg.STORED, 'weight': 0.2}
   stored['test'] = {'shortest': SIDE, 'longest': 4 * SIDE}
-  save_model(path, {'clip': {'x': np.ones(1)}}, stored)
+  save_model(path, tiny_ovseg.draw_params(), stored)
   return str(path)
 
 

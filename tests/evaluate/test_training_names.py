@@ -4,7 +4,6 @@ import pathlib
 from typing import Any
 
 import ml_collections
-import numpy as np
 import pytest
 import tiny_configs
 import tiny_ovseg
@@ -69,12 +68,12 @@ def test_a_proposer_and_its_ovseg_keep_the_list(
   recipe = Proposer(tiny_configs.proposer(data_dir, 'nowhere'))
   expected = vocabulary.load('scenes').identity()
   assert recipe.model_config['training_names'] == expected
-  model, params = tiny_ovseg.CONFIG.to_dict(), {'x': np.ones(1)}  # never used
+  model, params = tiny_ovseg.CONFIG.to_dict(), tiny_ovseg.draw_params()
   clip = {'model': 'clip', 'clip': model['clip']}
   proposer = {'model': 'proposer', 'proposer': model['proposer']}
-  save_model(tmp_path / 'clip', params, clip)
+  save_model(tmp_path / 'clip', params['clip'], clip)
   for name, more in (('new', {'training_names': expected}), ('old', {})):
-    save_model(tmp_path / name, params, {**proposer, **more})
+    save_model(tmp_path / name, params['proposer'], {**proposer, **more})
     config = scenes.assemble(
       str(tmp_path / name), str(tmp_path / 'clip'), prompt_depth=3
     )

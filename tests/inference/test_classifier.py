@@ -130,11 +130,11 @@ class TestLoad:
   @pytest.mark.parametrize(
     ('stored', 'message'),
     [
-      ({'model': 'proposer'}, "holds a 'proposer' model; classifying takes a 'clip'"),
-      ({'model': 'clip'}, r"does not describe a CLIP \(KeyError\('clip'\)\)"),
-      ({'model': 'clip', 'clip': {'patch': 8}}, 'does not describe a CLIP'),
-      (CLIP, 'the CLIP of the checkpoint .* parameters missing'),
-      (STORED, "does not describe a CLIP .KeyError.'clip'"),
+      ({'model': 'proposer'}, "'proposer' model; a 'clip' or 'ovseg' model was exp"),
+      ({'model': 'clip'}, r"not describe its 'clip' model \(KeyError\('clip'\)\)"),
+      ({'model': 'clip', 'clip': {'patch': 8}}, "does not describe its 'clip' model"),
+      (CLIP, 'the checkpoint .* parameters missing'),
+      ({'model': 'ovseg'}, "not describe its 'ovseg' model .KeyError.'proposer'"),
     ],
   )
   def test_wrong_checkpoints(self, stored, message, tmp_path):

@@ -122,6 +122,6 @@ def test_other_kind_of_model(tmp_path):
 
 def test_settings_are_missing(tmp_path):
   config = {k: v for k, v in STORED.items() if k != 'test'}
-  save_model(tmp_path / 'm', {'clip': {'a': np.ones(2)}}, config)
-  with pytest.raises(ValueError, match="does not describe an OVSeg model.*'test'"):
+  save_model(tmp_path / 'm', draw_params(), config)
+  with pytest.raises(ValueError, match="does not describe its 'ovseg' model .*'test'"):
     Segmenter.load(tmp_path / 'm')

@@ -11,13 +11,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ovs_jax.core.checkpoint import load_model
 from ovs_jax.core.lookup import lookup
 from ovs_jax.core.tree import difference, flatten, match_rules
 from ovs_jax.core.types import Array, Batch, Int, Metrics, Params
 from ovs_jax.data import pair_transforms, pairs, transforms
 from ovs_jax.data.pair_batches import Source, weighted_batches
 from ovs_jax.data.pipeline import train_batches
+from ovs_jax.inference.load import check_agreement, load
 from ovs_jax.inference.names import NameEmbedder
 from ovs_jax.models import mask_prompts
 from ovs_jax.models.clip import Clip, ClipConfig, init_clip, unit
@@ -64,11 +64,15 @@ class ClipRegions:
 
   def init(self, key: Array) -> Params:
     """Loads the CLIP to adapt; mask prompts that it lacks are drawn."""
-    directory = self.config.init.clip
-    loaded, stored = load_model(directory, kind='clip', what='CLIP checkpoint')
+    found = load(self.config.init.clip, kinds=('clip',), what='CLIP checkpoint')
+    check_agreement(
+      self.clip, found.config, key='config.clip', directory=found.directory
+    )
+    loaded = found.params
     if self.config.init.prompts:
-      clip = ClipConfig(**stored['clip'])
-      _, loaded = mask_prompts.add_prompts(clip, loaded, self.config.init.prompts)
+      _, loaded = mask_prompts.add_prompts(
+        found.config, loaded, self.config.init.prompts
+      )
     params = dict(draw_params(init_clip, self.clip, key))
     drawn = params['visual'].get('mask_prompt')
     visual = dict(loaded['visual'])
@@ -77,7 +81,7 @@ class ClipRegions:
     if drawn is None:
       visual.pop('mask_prompt', None)
     loaded = {**loaded, 'visual': visual}
-    problem = difference(params, loaded, what=f'CLIP checkpoint {directory}')
+    problem = difference(params, loaded, what=f'the CLIP checkpoint {found.directory}')
     if problem:
       raise ValueError(problem)
     self._check_trained(loaded)

@@ -7,14 +7,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ovs_jax.core.checkpoint import load_model
 from ovs_jax.core.lookup import lookup
-from ovs_jax.core.tree import difference
 from ovs_jax.core.types import Array, Batch, Bool, Float, Int, Metrics, Num, Params
 from ovs_jax.data import load_dataset, load_names, transforms
 from ovs_jax.data.inputs import check_inputs
 from ovs_jax.data.phrase_table import PhraseTable, read_table, table_batches
 from ovs_jax.data.pipeline import train_batches
+from ovs_jax.inference.load import check_agreement, load
 from ovs_jax.models.clipseg import (
   ClipSeg,
   ClipSegConfig,
@@ -22,6 +21,7 @@ from ovs_jax.models.clipseg import (
   init_clipseg,
   normalise,
 )
+from ovs_jax.models.mask_prompts import without_prompts
 from ovs_jax.ops.coseg import mask_losses
 from ovs_jax.ops.resize import resize_nearest
 from ovs_jax.text.templates import fill
@@ -68,15 +68,15 @@ class ClipSegTraining:
     self.table = self._inputs()
     params = dict(draw_params(init_clipseg, self.model, key))
     if c.init.clipseg:
-      directory, what = c.init.clipseg, 'CLIPSeg checkpoint'
-      loaded, _ = load_model(directory, kind='clipseg', what=what)
+      found = load(c.init.clipseg, kinds=('clipseg',), what='CLIPSeg checkpoint')
+      asked, key, loaded = self.model, 'config.clipseg', found.params
     else:
-      directory, what = c.init.clip, 'CLIP checkpoint'
-      loaded, _ = load_model(directory, kind='clip', what=what)
-      loaded = {'clip': loaded, 'decoder': params['decoder']}
-    problem = difference(params, loaded, what=f'{what} {directory}')
-    if problem:
-      raise ValueError(problem)
+      found = load(c.init.clip, kinds=('clip',), what='CLIP checkpoint')
+      asked, key = self.model.clip, 'config.clip'
+      loaded = {'clip': without_prompts(found.params), 'decoder': params['decoder']}
+    check_agreement(
+      asked, found.config, key=key, directory=found.directory, free=('image_size',)
+    )
     sentences = fill(tuple(c.phrases.templates), self._names)
     flat = [sentence for group in sentences for sentence in group]
     self.set_text(embed_texts(self.model.clip, loaded['clip'], flat, tokenize))

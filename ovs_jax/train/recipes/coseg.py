@@ -9,9 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from ovs_jax.core.checkpoint import load_model
 from ovs_jax.core.lookup import lookup
-from ovs_jax.core.tree import difference
 from ovs_jax.core.types import (
   VOID,
   Array,
@@ -27,8 +25,10 @@ from ovs_jax.core.types import (
 from ovs_jax.data import load_dataset, load_names, squares, transforms
 from ovs_jax.data.inputs import check_inputs
 from ovs_jax.data.pipeline import train_batches
+from ovs_jax.inference.load import check_agreement, load
 from ovs_jax.models import clip
 from ovs_jax.models.coseg import UNLABELED, CoSeg, CoSegConfig, Prediction, init_coseg
+from ovs_jax.models.mask_prompts import without_prompts
 from ovs_jax.ops import coseg as ops
 from ovs_jax.ops.resize import resize_nearest
 from ovs_jax.text.templates import fill
@@ -80,18 +80,16 @@ class CoSegTraining:
       lambda: load_dataset(self.config.dataset),
       embedded=self.config.dataset.name == 'scenes',
     )
-    loaded, stored = load_model(directory, kind='clip', what='CLIP checkpoint')
+    found = load(directory, kinds=('clip',), what='CLIP checkpoint')
+    check_agreement(
+      self.model.clip, found.config, key='config.clip', directory=directory
+    )
     params = dict(draw_params(init_coseg, self.model, key))
-    visual = {k: v for k, v in loaded['visual'].items() if k != 'mask_prompt'}
-    loaded = {**loaded, 'visual': visual}
-    problem = difference(params['clip'], loaded, what=f'CLIP checkpoint {directory}')
-    if problem:
-      raise ValueError(problem)
+    loaded = without_prompts(found.params)
     params['clip'] = jax.tree.map(jnp.asarray, loaded)
     self._frozen = {'clip': loaded}
     prompts = fill((self.config.slots.template,), [*self._names, UNLABELED])
-    config = clip.ClipConfig(**stored['clip'])
-    self.set_anchors(clip.encode_prompts(config, loaded, prompts, tokenize))
+    self.set_anchors(clip.encode_prompts(found.config, loaded, prompts, tokenize))
     return params
 
   def set_anchors(self, rows: Float[Any, 'c d']) -> None:

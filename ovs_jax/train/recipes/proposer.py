@@ -7,14 +7,13 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
-from ovs_jax.core.checkpoint import load_model
 from ovs_jax.core.tree import difference
 from ovs_jax.core.types import Array, Batch, Bool, Float, Int, Metrics, Params
 from ovs_jax.data import augment, load_dataset, load_names, transforms
 from ovs_jax.data.pipeline import train_batches
+from ovs_jax.inference.load import load
 from ovs_jax.inference.names import embed_names
 from ovs_jax.models import backbones
-from ovs_jax.models.clip import ClipConfig
 from ovs_jax.models.maskformer import MaskFormer, MaskFormerConfig, init_maskformer
 from ovs_jax.models.query_decoder import coverage, mean_blocks
 from ovs_jax.ops.ensemble import class_logits
@@ -48,8 +47,8 @@ class Proposer:
   def init(self, key: Array) -> Params:
     """Draws the proposer and embeds the names of the seen classes."""
     directory = self.config.init.clip
-    params, stored = load_model(directory, kind='clip', what='CLIP checkpoint')
-    config = ClipConfig(**stored['clip'])
+    clip = load(directory, kinds=('clip',), what='CLIP checkpoint')
+    config, params = clip.config, clip.params
     if config.embed_dim != self.model.embed_dim:
       raise ValueError(
         f'the CLIP in {directory} embeds in {config.embed_dim} dimensions, '
@@ -240,14 +239,12 @@ def load_proposer(directory: str, model: MaskFormerConfig, drawn: Params) -> Par
     FileNotFoundError: there is no checkpoint.
     ValueError: it has no proposer, or one of another backbone, width or size.
   """
-  params, stored = load_model(directory, what='proposer checkpoint')
-  if 'proposer' not in stored:
-    raise ValueError(
-      f'the checkpoint {directory} holds a {stored.get("model")!r} model; a proposer, '
-      'an OVSeg or a MaskFormer was expected'
-    )
-  params = dict(params.get('proposer', params))
-  found = MaskFormerConfig(**stored['proposer'])
+  kinds = ('proposer', 'ovseg')
+  checkpoint = load(directory, kinds=kinds, what='proposer checkpoint')
+  found, params = checkpoint.config, checkpoint.params
+  if checkpoint.kind == 'ovseg':
+    found, params = found.proposer, params['proposer']
+  params = dict(params)
   _check_kind(directory, found.backbone_config(), model)
   if found.num_classes:
     params.pop('class_predictor', None)
@@ -286,17 +283,13 @@ def load_backbone(directory: str, model: MaskFormerConfig, drawn: Params) -> Par
     FileNotFoundError: there is no checkpoint.
     ValueError: it has none, the other one, or one of another size.
   """
-  params, stored = load_model(directory, what='backbone checkpoint')
-  if 'proposer' in stored:
-    params = params.get('proposer', params)['backbone']
-    found = MaskFormerConfig(**stored['proposer']).backbone_config()
-  elif stored.get('model') == 'backbone':
-    found = backbones.from_dict(stored['backbone'])
-  else:
-    raise ValueError(
-      f'the checkpoint {directory} holds a {stored.get("model")!r} model, which has no '
-      'backbone; a backbone, a proposer or an OVSeg was expected'
-    )
+  kinds = ('backbone', 'proposer', 'ovseg')
+  checkpoint = load(directory, kinds=kinds, what='backbone checkpoint')
+  found, params = checkpoint.config, checkpoint.params
+  if checkpoint.kind == 'ovseg':
+    found, params = found.proposer, params['proposer']
+  if checkpoint.kind != 'backbone':
+    found, params = found.backbone_config(), params['backbone']
   _check_kind(directory, found, model)
   problem = difference(drawn, params, what=f'the backbone in {directory}')
   if problem:
