@@ -22,7 +22,7 @@ from ovs_jax.mining import run
 ROOT = pathlib.Path(__file__).parents[1]
 # The command itself, which tells itself to stop when it comes to an item of a number.
 JOB = """
-import os, signal
+import os, signal, time
 from ovs_jax import main
 from ovs_jax.core.workers import Workers
 
@@ -33,6 +33,7 @@ def submit(self, task, item, original=Workers.submit):
   left -= 1
   if left == 0:
     os.kill(os.getpid(), signal.SIGTERM)
+    time.sleep(3)  # the notice goes through the coordinator; the work left is short
   return original(self, task, item)
 
 Workers.submit = submit

@@ -208,7 +208,7 @@ class TestClipRegions:
   ) -> None:
     config = tiny_configs.prompt_tuning(*inputs)
     config.clip.vision_width = 32
-    with pytest.raises(ValueError, match='of another shape'):
+    with pytest.raises(ValueError, match='config.clip.vision_width is 32, there it is 16'):
       ClipRegions(config).init(jax.random.key(0))
 
   def test_equal_sentences_are_each_others_negatives(
