@@ -27,7 +27,7 @@ from ovs_jax.convert.hf_clip_settings import check_settings, write_settings
 from ovs_jax.convert.names import foreign_names
 from ovs_jax.convert.rules import Rule, apply, below, export
 from ovs_jax.convert.settings import COUNT, FLAG, INDEX, Accepted, Table, free, only
-from ovs_jax.core.checkpoint import load_model
+from ovs_jax.inference.load import load
 from ovs_jax.models.clip import ClipConfig
 from ovs_jax.models.clipseg import ClipSegConfig, check_decoder, init_clipseg
 from ovs_jax.models.clipseg_decoder import strides_for
@@ -224,8 +224,8 @@ def _given_clip(options: Options) -> tuple[Any, ClipConfig]:
       'this file holds the decoder of a CLIPSeg alone; add --clip=DIR with the CLIP '
       'ViT-B/16 that it was trained with, converted before from OpenAI'
     )
-  params, stored = load_model(options.clip, kind='clip', what='CLIP checkpoint')
-  return params, ClipConfig(**stored['clip'])
+  found = load(options.clip, kinds=('clip',), what='CLIP checkpoint')
+  return found.params, found.config
 
 
 def _check_sizes(held: Tensors, config: ClipSegConfig) -> None:

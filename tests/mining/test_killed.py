@@ -60,7 +60,7 @@ run.mine(config, pathlib.Path({output!r}))
 def test_kill_nine_loses_and_doubles_nothing(
   data_dir: str, tmp_path: pathlib.Path
 ) -> None:
-  save_model(tmp_path / 'model', {'clip': {'x': np.ones(1)}}, tiny_ovseg.STORED)
+  save_model(tmp_path / 'model', tiny_ovseg.draw_params(), tiny_ovseg.STORED)
 
   def run(output: str, moment: str = '', number: int = 0) -> int:
     code = JOB.format(

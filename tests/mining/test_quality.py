@@ -13,7 +13,7 @@ from ovs_jax.mining import quality
 @pytest.fixture
 def config(data_dir: str, tmp_path: pathlib.Path) -> object:
   """Returns the mining of the smoke scenes; the networks are never run."""
-  save_model(tmp_path / 'model', {'clip': {'x': np.ones(1)}}, tiny_ovseg.STORED)
+  save_model(tmp_path / 'model', tiny_ovseg.draw_params(), tiny_ovseg.STORED)
   return quality.settings(str(tmp_path / 'model'), data_dir, 'smoke')
 
 

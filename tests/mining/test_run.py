@@ -57,7 +57,7 @@ def embed(
 def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> str:
   """Returns an OVSeg directory; its parameters are never used."""
   path = tmp_path_factory.mktemp('model') / 'ovseg'
-  save_model(path, {'clip': {'x': np.ones(1)}}, tiny_ovseg.STORED)
+  save_model(path, tiny_ovseg.draw_params(), tiny_ovseg.STORED)
   return str(path)
 
 

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import tiny_ovseg
 
 from configs import proposer_r101c, proposer_swin_b
 from ovs_jax.core.checkpoint import save_model
@@ -138,7 +139,7 @@ def test_training_starts_from_a_backbone(tmp_path: Any) -> None:
   other = dataclasses.replace(SMALL, backbone='swin_mini')
   for name, config, text in (
     ('alone', other, 'has a ResNet backbone, config.proposer.backbone asks for a Swin'),
-    ('clip', SMALL, "holds a 'clip' model, which has no backbone"),
+    ('clip', SMALL, "'clip' model; a 'backbone' or 'proposer' or 'ovseg' model was"),
   ):
     with pytest.raises(ValueError, match=text):
       load_backbone(str(tmp_path / name), config, backbone)
@@ -152,8 +153,10 @@ def test_training_goes_on_from_a_proposer(tmp_path: Any) -> None:
   params = map_with_path(lambda _, x: np.ones(x.shape, np.float32), shapes(SMALL))
   stored = {'model': 'proposer', 'proposer': dataclasses.asdict(SMALL)}
   save_model(tmp_path / 'proposer', params, stored)
-  whole = {'proposer': params, 'clip': {'x': np.ones(1)}}
-  save_model(tmp_path / 'ovseg', whole, {**stored, 'model': 'ovseg'})
+  clip = dataclasses.replace(tiny_ovseg.CONFIG.clip, embed_dim=SMALL.embed_dim)
+  whole = dataclasses.replace(tiny_ovseg.CONFIG, proposer=SMALL, clip=clip)
+  inside = {**tiny_ovseg.draw_params(whole), 'proposer': params}
+  save_model(tmp_path / 'ovseg', inside, {**whole.to_dict(), 'model': 'ovseg'})
   closed = dataclasses.replace(SMALL, num_classes=5, embed_dim=0, embed_hidden=0)
   classes = map_with_path(lambda _, x: np.ones(x.shape, np.float32), shapes(closed))
   stored = {'model': 'proposer', 'proposer': dataclasses.asdict(closed)}
@@ -180,7 +183,7 @@ def test_unfit_proposers_are_explained(tmp_path: Any) -> None:
       'embeds in 8 dimensions, config.proposer.embed_dim',
     ),
     ('proposer', {'num_queries': 5}, 'of another shape'),
-    ('clip', {}, "holds a 'clip' model; a proposer, an OVSeg or a MaskFormer"),
+    ('clip', {}, "holds a 'clip' model; a 'proposer' or 'ovseg' model was"),
   ):
     model = dataclasses.replace(SMALL, **changes)
     with pytest.raises(ValueError, match=text):

@@ -208,7 +208,8 @@ class TestClipRegions:
   ) -> None:
     config = tiny_configs.prompt_tuning(*inputs)
     config.clip.vision_width = 32
-    with pytest.raises(ValueError, match='config.clip.vision_width is 32, there it is 16'):
+    said = 'config.clip.vision_width is 32, there it is 16'
+    with pytest.raises(ValueError, match=said):
       ClipRegions(config).init(jax.random.key(0))
 
   def test_equal_sentences_are_each_others_negatives(
