@@ -9,16 +9,9 @@ from typing import Any
 import numpy as np
 
 from ovs_jax.convert import backbones as tables
-from ovs_jax.convert.family import (
-  Conversion,
-  Family,
-  Options,
-  Renamed,
-  Tensors,
-  refuse_options,
-)
-from ovs_jax.convert.names import foreign_names
-from ovs_jax.convert.rules import export
+from ovs_jax.convert.family import Conversion, Family, Options, refuse_options
+from ovs_jax.convert.rules import Rule
+from ovs_jax.convert.tensors import Tensors, matching, without
 from ovs_jax.models import backbones
 from ovs_jax.models.resnet import ResNetConfig
 from ovs_jax.models.swin import SwinConfig, relative_index
@@ -51,28 +44,23 @@ def _convert(
     raise ValueError(
       f'these are names of {found}, not of {layout}; convert with --source={found}'
     )
-  left = [n for n in plain if _matches(n, (*tables.CLASSIFIER, tables.MASKS))]
-  constants = [n for n in plain if _matches(n, (tables.BUFFERS,))]
-  held = Renamed(plain, {n: n for n in plain if n not in {*left, *constants}})
+  masks = matching(plain, [tables.MASKS])
+  left = matching(plain, tables.CLASSIFIER)
+  constants = matching(plain, [tables.BUFFERS])
+  held = without(plain, [*masks, *left, *constants])
   config = tables.infer_config(held)
   if layout.startswith('hf_'):
     config = tables.with_settings(config, settings)
   config, params = tables.convert(held, config)
   used = set(plain.names.values())
   others = [n.removeprefix('module.').split('.')[0] for n in source if n not in used]
-  others += [
-    'attn_mask' if _matches(n, (tables.MASKS,)) else n.split('.')[0] for n in left
-  ]
+  others += ['attn_mask' for _ in masks] + [n.split('.')[0] for n in left]
   model = {
     'model': 'backbone',
     'backbone': dataclasses.asdict(config),
     'feature_norms': tables.has_norms(plain),
   }
   return Conversion(model, params, held, tuple(constants), tuple(sorted(set(others))))
-
-
-def _matches(name: str, patterns: tuple[str, ...]) -> bool:
-  return any(re.fullmatch(pattern, name) for pattern in patterns)
 
 
 def _config(model: Mapping[str, Any], layout: str) -> backbones.Config:
@@ -100,22 +88,13 @@ def _norms(model: Mapping[str, Any], layout: str) -> bool:
   return layout == 'swin' and model['feature_norms']
 
 
-def _names(model: Mapping[str, Any], *, layout: str) -> list[str]:
-  config, norms = _config(model, layout), _norms(model, layout)
-  table = tables.rules(layout, config, norms=norms)
-  return foreign_names(table, tables.filled(config, norms=norms))
-
-
-def _export(
-  params: Mapping[str, Any],
-  model: Mapping[str, Any],
-  names: list[str],
-  *,
-  layout: str,
-) -> dict[str, np.ndarray]:
+def _rules(model: Mapping[str, Any], *, layout: str) -> list[Rule]:
   config = _config(model, layout)
-  table = tables.rules(layout, config, norms=_norms(model, layout))
-  return export(params, table, names)
+  return tables.rules(layout, config, norms=_norms(model, layout))
+
+
+def _shapes(model: Mapping[str, Any], *, layout: str) -> dict[str, Any]:
+  return tables.filled(_config(model, layout), norms=_norms(model, layout))
 
 
 def _constant(name: str, model: Mapping[str, Any]) -> np.ndarray:
@@ -184,8 +163,8 @@ def _family(layout: str, clue: str) -> Family:
     model='backbone',
     recognise=functools.partial(_recognise, layout=layout),
     convert=functools.partial(_convert, layout=layout),
-    names=functools.partial(_names, layout=layout),
-    export=functools.partial(_export, layout=layout),
+    rules=functools.partial(_rules, layout=layout),
+    shapes=functools.partial(_shapes, layout=layout),
     constant=_constant,
     settings=functools.partial(_settings, layout=layout)
     if layout.startswith('hf_')

@@ -7,7 +7,7 @@ from detectron2 (R-103.pkl and its like) and from Hugging Face.
 import dataclasses
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -20,9 +20,9 @@ from ovs_jax.convert.backbone_rules import (
   resnet_rules,
   swin_rules,
 )
-from ovs_jax.convert.family import Renamed, Tensors, shape_of
 from ovs_jax.convert.rules import Rule, apply
 from ovs_jax.convert.settings import COMMON, FLAG, Table, check, free, only
+from ovs_jax.convert.tensors import Renamed, Tensors, count, shape_of, shapes_of
 from ovs_jax.models import backbones, resnet, swin
 
 # What may stand before the names of a backbone alone.
@@ -81,12 +81,6 @@ _SETTINGS: dict[str, Table] = {
 }
 
 
-def count(source: Tensors, pattern: str) -> int:
-  """Returns how many values the group of `pattern` has at the start of names."""
-  found = (re.match(pattern, name) for name in source)
-  return len({match[1] for match in found if match})
-
-
 def infer_swin(
   source: Tensors, prefix: str = '', *, hugging_face: bool
 ) -> swin.SwinConfig:
@@ -110,18 +104,19 @@ def infer_swin(
   tables = [f'{layers}.{stage}.{table}' for stage in range(stages)]
   kernel = f'{prefix}{patch}.weight'
   hidden = f'{layers}.0.blocks.0.{hidden}.weight'
-  need(source, [kernel, hidden, *tables], what='a Swin')
-  width, _, side, _ = shape_of(source, kernel)
+  (width, _, side, _), mlp, *biases = shapes_of(
+    source, [kernel, hidden, *tables], what='a Swin'
+  )
   return swin.SwinConfig(
     embed_dim=width,
     depths=tuple(
       count(source, rf'{re.escape(layers)}\.{stage}\.blocks\.(\d+)\.')
       for stage in range(stages)
     ),
-    heads=tuple(shape_of(source, name)[1] for name in tables),
-    window=(math.isqrt(shape_of(source, tables[0])[0]) + 1) // 2,
+    heads=tuple(shape[1] for shape in biases),
+    window=(math.isqrt(biases[0][0]) + 1) // 2,
     patch=side,
-    mlp_ratio=shape_of(source, hidden)[0] // width,
+    mlp_ratio=mlp[0] // width,
   )
 
 
@@ -132,10 +127,9 @@ def infer_resnet(source: Tensors, prefix: str = '') -> resnet.ResNetConfig:
   the stem is DeepLab's.
   """
   names = [f'{prefix}{name}' for name in ('stem.conv1.weight', 'res2.0.conv1.weight')]
-  need(source, names, what='a ResNet')
+  stem, inner = (shape[0] for shape in shapes_of(source, names, what='a ResNet'))
   last = f'{prefix}res2.0.conv3.weight'
   basic = last not in source
-  stem, inner = (shape_of(source, name)[0] for name in names)
   deep = f'{prefix}stem.conv2.weight' in source
   return resnet.ResNetConfig(
     depths=tuple(
@@ -159,7 +153,7 @@ def infer_hf_resnet(source: Tensors, prefix: str = '') -> resnet.ResNetConfig:
   stages = f'{prefix}encoder.stages'
   names = [f'{prefix}embedder.embedder.convolution.weight']
   names += [f'{stages}.{s}.layers.0.layer.0.convolution.weight' for s in range(4)]
-  need(source, names, what='a ResNet')
+  stem, inner, *_ = (shape[0] for shape in shapes_of(source, names, what='a ResNet'))
   basic = f'{stages}.0.layers.0.layer.2.convolution.weight' not in source
   last = 1 if basic else 2
   widths = tuple(
@@ -171,8 +165,8 @@ def infer_hf_resnet(source: Tensors, prefix: str = '') -> resnet.ResNetConfig:
     depths=tuple(
       count(source, rf'{re.escape(stages)}\.{s}\.layers\.(\d+)\.') for s in range(4)
     ),
-    stem_width=shape_of(source, names[0])[0],
-    bottleneck=shape_of(source, names[1])[0],
+    stem_width=stem,
+    bottleneck=inner,
     out_width=widths[0],
     multi_grid=(1,),
     norm='frozen',
@@ -206,15 +200,6 @@ def with_settings(
     strides=(first, *config.strides[1:]),
     stride_first=bool(settings.get('downsample_in_bottleneck')),
   )
-
-
-def need(source: Tensors, names: Sequence[str], *, what: str) -> None:
-  """Raises ValueError if any of `names` is not there."""
-  missing = [name for name in names if name not in source]
-  if missing:
-    raise ValueError(
-      f'not {what}: {", ".join(missing[:12])} missing from its {len(source)} tensors'
-    )
 
 
 def shapes(config: backbones.Config) -> dict[str, Any]:

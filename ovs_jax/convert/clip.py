@@ -12,15 +12,7 @@ import jax
 import numpy as np
 
 from ovs_jax.convert import open_clip
-from ovs_jax.convert.family import (
-  Conversion,
-  Family,
-  Options,
-  Renamed,
-  Tensors,
-  kind_of,
-  shape_of,
-)
+from ovs_jax.convert.family import Conversion, Family, Options
 from ovs_jax.convert.names import foreign_names
 from ovs_jax.convert.positions import resize_grid, resize_positions
 from ovs_jax.convert.rules import (
@@ -29,9 +21,18 @@ from ovs_jax.convert.rules import (
   Rule,
   apply,
   attention_rules,
-  export,
   linear_rules,
   norm_rules,
+)
+from ovs_jax.convert.tensors import (
+  Renamed,
+  Tensors,
+  count,
+  kind_of,
+  matching,
+  shape_of,
+  shapes_of,
+  without,
 )
 from ovs_jax.models.clip import ClipConfig, init_clip
 from ovs_jax.models.layers import NORM_EPSILON
@@ -119,24 +120,31 @@ def infer_config(source: Tensors) -> ClipConfig:
     'positional_embedding',
     'token_embedding.weight',
   )
-  missing = [name for name in needed if name not in source]
-  if missing or len(shape_of(source, 'visual.conv1.weight')) != 4:
+  kernel, positions, projection, texts, tokens = shapes_of(
+    source, needed, what='a CLIP checkpoint with a vision transformer'
+  )
+  if len(kernel) != 4:
     raise ValueError(
-      f'not a CLIP checkpoint with a vision transformer: {", ".join(missing)} missing '
-      f'from its {len(source)} tensors. OpenAI, open_clip and OVSeg names are read'
+      'not a CLIP checkpoint with a vision transformer: its visual.conv1.weight has '
+      f'the shape {kernel}'
     )
-  kernel, positions, projection, texts, tokens = (shape_of(source, n) for n in needed)
   width, _, patch, _ = kernel
   text_width = tokens[1]
+  vision_layers, vision_mlp = block_sizes(
+    source, 'visual.transformer.resblocks', 'mlp.c_fc', width
+  )
+  text_layers, text_mlp = block_sizes(
+    source, 'transformer.resblocks', 'mlp.c_fc', text_width
+  )
   return ClipConfig(
     embed_dim=projection[1],
     image_size=math.isqrt(positions[0] - 1) * patch,
     patch=patch,
     vision_width=width,
-    vision_layers=_count_layers(source, r'visual\.transformer'),
+    vision_layers=vision_layers,
     vision_heads=WIDE_HEADS.get(width, max(width // HEAD_SIZE, 1)),
     text_width=text_width,
-    text_layers=_count_layers(source, 'transformer'),
+    text_layers=text_layers,
     text_heads=max(text_width // HEAD_SIZE, 1),
     context_length=texts[0],
     vocab_size=tokens[0],
@@ -144,21 +152,26 @@ def infer_config(source: Tensors) -> ClipConfig:
     dtype='float32',
     remat=False,
     unroll=1,
-    vision_mlp=_mlp(source, 'visual.transformer', width),
-    text_mlp=_mlp(source, 'transformer', text_width),
+    vision_mlp=vision_mlp,
+    text_mlp=text_mlp,
   )
 
 
-def _count_layers(source: Tensors, tower: str) -> int:
-  pattern = re.compile(rf'{tower}\.resblocks\.(\d+)\.')
-  found = (pattern.match(name) for name in source)
-  return len({match[1] for match in found if match})
+def block_sizes(
+  source: Tensors, blocks: str, hidden: str, width: int
+) -> tuple[int, int]:
+  """Returns the number of a tower's blocks, and the width of their MLP.
 
-
-def _mlp(source: Tensors, tower: str, width: int) -> int:
-  name = f'{tower}.resblocks.0.mlp.c_fc.bias'
-  hidden = shape_of(source, name)[0] if name in source else 4 * width
-  return 0 if hidden == 4 * width else hidden
+  Args:
+    source: tensors by name.
+    blocks: name in front of a block's index.
+    hidden: name of the first layer of an MLP.
+    width: of the tower; four times as much is the usual MLP, which counts as 0.
+  """
+  layers = count(source, rf'{re.escape(blocks)}\.(\d+)\.')
+  name = f'{blocks}.0.{hidden}.bias'
+  mlp = shape_of(source, name)[0] if name in source else 4 * width
+  return layers, 0 if mlp == 4 * width else mlp
 
 
 def shapes(config: ClipConfig) -> dict[str, Any]:
@@ -233,9 +246,8 @@ def _convert(
   plain = strip_prefix(source)
   config = dataclasses.replace(infer_config(plain), activation=activation)
   config = with_options(open_clip.with_settings(config, settings), options)
-  constants = [n for n in plain if any(re.fullmatch(p, n) for p in CONSTANTS)]
-  held = Renamed(plain, {n: n for n in plain if n not in constants})
-  held = resized(held, config, _POSITIONS, _PROMPTS)
+  constants = matching(plain, CONSTANTS)
+  held = resized(without(plain, constants), config, _POSITIONS, _PROMPTS)
   config, params = convert(held, config)
   empty = [n for n in source if n.endswith(_PROMPTS) and 0 in shape_of(source, n)]
   if empty:
@@ -247,13 +259,8 @@ def _convert(
   return Conversion(model, params, held, tuple(constants), left_out)
 
 
-def _export(
-  params: Mapping[str, Any],
-  model: Mapping[str, Any],
-  names: list[str],
-  *,
-  layout: str,
-) -> dict[str, np.ndarray]:
+def layout_rules(model: Mapping[str, Any], *, layout: str) -> list[Rule]:
+  """Returns the table of a layout; raises ValueError if it cannot hold the model."""
   config = ClipConfig(**model['clip'])
   if config.prompt_depth and layout != 'ovseg_clip':
     raise ValueError(
@@ -265,7 +272,7 @@ def _export(
       f'this CLIP has the activation {config.activation!r}; whatever reads {layout!r} '
       'files computes quick_gelu. Use --export=open_clip or --export=hf_clip'
     )
-  return export(params, rules(config), names)
+  return rules(config)
 
 
 def _constant(name: str, model: Mapping[str, Any]) -> np.ndarray:
@@ -332,8 +339,8 @@ def _family(layout: str, activation: str, clue: str) -> Family:
     model='clip',
     recognise=functools.partial(_recognise, layout=layout),
     convert=functools.partial(_convert, activation=activation),
-    names=lambda model: names(ClipConfig(**model['clip'])),
-    export=functools.partial(_export, layout=layout),
+    rules=functools.partial(layout_rules, layout=layout),
+    shapes=lambda model: shapes(ClipConfig(**model['clip'])),
     constant=_constant,
     notes=functools.partial(notes, layout=layout),
   )

@@ -16,17 +16,11 @@ from ovs_jax.convert.clipseg_decoder import (
   decoder_rules,
   infer_decoder,
 )
-from ovs_jax.convert.family import (
-  Conversion,
-  Family,
-  Options,
-  Renamed,
-  Tensors,
-)
+from ovs_jax.convert.family import Conversion, Family, Options
 from ovs_jax.convert.hf_clip_settings import check_settings, write_settings
-from ovs_jax.convert.names import foreign_names
-from ovs_jax.convert.rules import Rule, apply, below, export
+from ovs_jax.convert.rules import Rule, apply, below
 from ovs_jax.convert.settings import COUNT, FLAG, INDEX, Accepted, Table, free, only
+from ovs_jax.convert.tensors import Tensors, inside, matching, without
 from ovs_jax.inference.load import load
 from ovs_jax.models.clip import ClipConfig
 from ovs_jax.models.clipseg import ClipSegConfig, check_decoder, init_clipseg
@@ -67,22 +61,13 @@ def _config(model: Mapping[str, Any]) -> ClipSegConfig:
   return ClipSegConfig.from_dict(model['clipseg'])
 
 
-def _without(source: Tensors, names: list[str]) -> Tensors:
-  return Renamed(source, {n: n for n in source if n not in names})
-
-
-def _inside(source: Tensors, prefix: str) -> Renamed:
-  names = {n.removeprefix(prefix): n for n in source if n.startswith(prefix)}
-  return Renamed(source, names)
-
-
 def _convert_hf(
   source: Tensors, settings: Mapping[str, Any] | None, options: Options
 ) -> Conversion:
   check_settings(settings, 'clipseg', _SETTINGS)
   if settings is None and options.activation is None:
     options = dataclasses.replace(options, activation='quick_gelu')  # all of them
-  plain = _inside(source, _HF_CLIP)
+  plain = inside(source, _HF_CLIP)
   sizes = hf_clip.infer_config(plain, settings, options)
   if sizes.vision_epsilon != NORM_EPSILON:
     raise ValueError(
@@ -92,13 +77,9 @@ def _convert_hf(
   config = ClipSegConfig(
     sizes, infer_decoder(source, HF, settings), _image_size(sizes), CHUNK
   )
-  constants = [
-    n
-    for n in source
-    if any(re.fullmatch(re.escape(_HF_CLIP) + p, n) for p in hf_clip.CONSTANTS)
-  ]
-  held = _without(source, constants)
-  held = clip.resized(held, sizes, _HF_CLIP + hf_clip._POSITIONS)
+  constants = matching(source, [re.escape(_HF_CLIP) + p for p in hf_clip.CONSTANTS])
+  held = without(source, constants)
+  held = clip.resized(held, sizes, _HF_CLIP + hf_clip.POSITIONS)
   params = apply(
     held, _hf_rules(config), _shapes(config), what='CLIPSeg of Hugging Face'
   )
@@ -117,15 +98,11 @@ def _hf_rules(config: ClipSegConfig) -> list[Rule]:
   ]
 
 
-def _hf_names(model: Mapping[str, Any]) -> list[str]:
-  config = _exportable(model)
-  return foreign_names(_hf_rules(config), _shapes(config))
-
-
-def _original_names(model: Mapping[str, Any]) -> list[str]:
-  config = _exportable(model)
-  table = decoder_rules(ORIGINAL, head=config.decoder.head)
-  return foreign_names(table, {'decoder': _shapes(config)['decoder']})
+def _original_rules(config: ClipSegConfig) -> list[Rule]:
+  return [
+    *below(clip.rules(config.clip), re.escape(_ORIGINAL_CLIP), 'clip/'),
+    *decoder_rules(ORIGINAL, head=config.decoder.head),
+  ]
 
 
 def _exportable(model: Mapping[str, Any]) -> ClipSegConfig:
@@ -144,13 +121,6 @@ def _exportable(model: Mapping[str, Any]) -> ClipSegConfig:
   if found:
     raise ValueError(f'CLIPSeg files cannot hold this decoder: {", ".join(found)}')
   return config
-
-
-def _export_hf(
-  params: Mapping[str, Any], model: Mapping[str, Any], names: list[str]
-) -> dict[str, np.ndarray]:
-  config = _exportable(model)
-  return export(params, _hf_rules(config), names)
 
 
 def _settings(model: Mapping[str, Any]) -> dict[str, Any]:
@@ -190,14 +160,14 @@ def _convert_original(
   source: Tensors, settings: Mapping[str, Any] | None, options: Options
 ) -> Conversion:
   del settings
-  inside = _inside(source, _ORIGINAL_CLIP)
-  whole = bool(len(inside))
+  own_clip = inside(source, _ORIGINAL_CLIP)
+  whole = bool(len(own_clip))
   # A whole model holds its vision tower a second time, as `model.*`.
   doubles = [n for n in source if n.startswith('model.')] if whole else []
   dead = [n for n in source if n in _DEAD]
-  held = _without(source, [*doubles, *dead])
+  held = without(source, [*doubles, *dead])
   if whole:
-    sizes = clip.with_options(clip.infer_config(inside), options)
+    sizes = clip.with_options(clip.infer_config(own_clip), options)
     held = clip.resized(held, sizes, f'{_ORIGINAL_CLIP}visual.positional_embedding')
     table = below(clip.rules(sizes), re.escape(_ORIGINAL_CLIP), 'clip/')
     own = None
@@ -246,17 +216,6 @@ def _check_sizes(held: Tensors, config: ClipSegConfig) -> None:
     )
 
 
-def _export_original(
-  params: Mapping[str, Any], model: Mapping[str, Any], names: list[str]
-) -> dict[str, np.ndarray]:
-  config = _exportable(model)
-  table = [
-    *below(clip.rules(config.clip), re.escape(_ORIGINAL_CLIP), 'clip/'),
-    *decoder_rules(ORIGINAL, head=config.decoder.head),
-  ]
-  return export(params, table, names)
-
-
 HF_CLIPSEG = Family(
   clue='clip.text_model.*, clip.vision_model.* and decoder.* in a folder with '
   'config.json',
@@ -265,8 +224,8 @@ HF_CLIPSEG = Family(
     {'decoder.film_mul.weight', 'clip.visual_projection.weight'} <= set(source)
   ),
   convert=_convert_hf,
-  names=_hf_names,
-  export=_export_hf,
+  rules=lambda model: _hf_rules(_exportable(model)),
+  shapes=lambda model: _shapes(_config(model)),
   constant=_hf_constant,
   settings=_settings,
 )
@@ -278,8 +237,8 @@ CLIPSEG = Family(
     {'film_mul.weight', 'reduces.0.weight'} <= set(source)
   ),
   convert=_convert_original,
-  names=_original_names,
-  export=_export_original,
+  rules=lambda model: _original_rules(_exportable(model)),
+  shapes=lambda model: {'decoder': _shapes(_config(model))['decoder']},
   constant=lambda name, model: np.zeros(_DEAD[name](_config(model)), np.float32),
   notes=lambda model: [
     'the decoder alone; the layer `reduce`, which nothing reads, is written as zeros '

@@ -5,7 +5,6 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from ovs_jax.convert.family import Tensors, shape_of
 from ovs_jax.convert.hf_clip import block_rules
 from ovs_jax.convert.rules import (
   CONV,
@@ -16,6 +15,7 @@ from ovs_jax.convert.rules import (
   linear_rules,
   norm_rules,
 )
+from ovs_jax.convert.tensors import Tensors, count, shapes_of
 from ovs_jax.models.clipseg_decoder import DecoderConfig
 
 HEADS = 4  # of everything that was released; shapes do not tell
@@ -89,20 +89,15 @@ def infer_decoder(
     f'{layout.prefix}{layout.blocks}.0.{hidden}',
     *kernels,
   ]
-  missing = [name for name in needed if name not in source]
-  if missing:
-    raise ValueError(
-      f'not a CLIPSeg: {", ".join(missing)} missing from its {len(source)} tensors'
-    )
-  pattern = re.compile(rf'{re.escape(layout.prefix)}reduces\.(\d+)\.weight')
-  steps = sum(bool(pattern.fullmatch(name)) for name in source)
+  reduce, mlp, *heads = shapes_of(source, needed, what='a CLIPSeg')
+  steps = count(source, rf'{re.escape(layout.prefix)}reduces\.(\d+)\.weight')
   extract = tuple(settings.get('extract_layers', (3, 6, 9)))
   if len(extract) != steps:
     raise ValueError(f'{steps} reductions for the activations of blocks {extract}')
   return DecoderConfig(
-    reduce_dim=shape_of(source, needed[0])[0],
+    reduce_dim=reduce[0],
     heads=settings.get('decoder_num_attention_heads', HEADS),
-    mlp=shape_of(source, needed[1])[0],
+    mlp=mlp[0],
     extract=extract,
     order='deep_first',
     film_steps=(settings.get('conditional_layer', 0),),
@@ -110,6 +105,6 @@ def infer_decoder(
     film_shared=True,
     keep_class=True,
     head='complex' if complex_head else 'simple',
-    strides=tuple(shape_of(source, kernel)[-1] for kernel in kernels),
+    strides=tuple(shape[-1] for shape in heads),
     dropout=DROPOUT,
   )

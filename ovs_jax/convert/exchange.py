@@ -13,8 +13,9 @@ import numpy as np
 
 import ovs_jax
 from ovs_jax.convert import SOURCES, open_clip
-from ovs_jax.convert.family import Conversion, Options, Tensors, kind_of
+from ovs_jax.convert.family import Conversion, Options
 from ovs_jax.convert.reader import Checkpoint, read
+from ovs_jax.convert.tensors import Tensors, kind_of
 from ovs_jax.core.checkpoint import load_config, load_model, open_model, save_model
 from ovs_jax.core.files import (
   Path,

@@ -1,15 +1,14 @@
 """What the command needs to know of one family of foreign checkpoints."""
 
-import collections
 import dataclasses
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import numpy as np
 
-from ovs_jax.convert import reader
-
-Tensors = Mapping[str, np.ndarray]
+from ovs_jax.convert.names import foreign_names
+from ovs_jax.convert.rules import Rule, export
+from ovs_jax.convert.tensors import Tensors
 
 
 @dataclasses.dataclass(frozen=True)
@@ -70,9 +69,9 @@ class Family:
     recognise: whether tensors (and the settings that came with them) are of this
       family; should look at names, shapes and types only.
     convert: from tensors, settings and options to a `Conversion`; raises ValueError.
-    names: from a model configuration to the names of the foreign tensors.
-    export: from parameters, model configuration and names to the foreign tensors of
-      those names; raises ValueError if the layout cannot hold the model.
+    rules: from a model configuration to the table of the layout; raises ValueError if
+      that cannot hold the model.
+    shapes: from a model configuration to the tree of what a file of the layout holds.
     constant: from the name of a constant and a model configuration to its value.
     settings: from a model configuration to the files that belong to the tensors, as
       JSON by file name; None if the tensors are a file of their own.
@@ -83,59 +82,18 @@ class Family:
   model: str
   recognise: Callable[[Tensors, Mapping[str, Any] | None], bool]
   convert: Callable[[Tensors, Mapping[str, Any] | None, Options], Conversion]
-  names: Callable[[Mapping[str, Any]], list[str]]
-  export: Callable[
-    [Mapping[str, Any], Mapping[str, Any], list[str]], dict[str, np.ndarray]
-  ]
+  rules: Callable[[Mapping[str, Any]], list[Rule]]
+  shapes: Callable[[Mapping[str, Any]], Mapping[str, Any]]
   constant: Callable[[str, Mapping[str, Any]], np.ndarray]
   settings: Callable[[Mapping[str, Any]], dict[str, Any]] | None = None
   notes: Callable[[Mapping[str, Any]], list[str]] = lambda model: []
 
+  def names(self, model: Mapping[str, Any]) -> list[str]:
+    """Returns the names of a model's tensors in this layout, or raises ValueError."""
+    return foreign_names(self.rules(model), self.shapes(model))
 
-class Renamed(Mapping[str, np.ndarray]):
-  """Tensors under other names; none is read before it is asked for.
-
-  Attributes:
-    tensors: by their old names.
-    names: from new names to old ones.
-  """
-
-  def __init__(self, tensors: Tensors, names: Mapping[str, str]) -> None:
-    """Gives each of `names` the tensor that its value names."""
-    self.tensors, self.names = tensors, dict(names)
-
-  def __getitem__(self, name: str) -> np.ndarray:
-    """Reads the tensor of a new name."""
-    return self.tensors[self.names[name]]
-
-  def __iter__(self) -> Iterator[str]:
-    """The new names."""
-    return iter(self.names)
-
-  def __len__(self) -> int:
-    """The number of new names."""
-    return len(self.names)
-
-  def __contains__(self, name: object) -> bool:
-    return name in self.names
-
-
-def kind_of(tensors: Tensors, name: str) -> tuple[tuple[int, ...], np.dtype]:
-  """Returns shape and type of a tensor, as in its file, without reading it if it can.
-
-  The type may be smaller than that of the values, which a reader may widen.
-  """
-  while isinstance(tensors, Renamed | collections.ChainMap):
-    if isinstance(tensors, Renamed):
-      tensors, name = tensors.tensors, tensors.names[name]
-    else:
-      tensors = next(part for part in tensors.maps if name in part)
-  if isinstance(tensors, reader.Tensors):
-    entry = tensors.entry(name)
-    return tuple(entry.shape), np.dtype(entry.dtype)
-  return tensors[name].shape, tensors[name].dtype
-
-
-def shape_of(tensors: Tensors, name: str) -> tuple[int, ...]:
-  """Returns the shape of a tensor."""
-  return kind_of(tensors, name)[0]
+  def export(
+    self, params: Mapping[str, Any], model: Mapping[str, Any], names: Iterable[str]
+  ) -> dict[str, np.ndarray]:
+    """Returns the foreign tensors of these names, or raises ValueError."""
+    return export(params, self.rules(model), names)

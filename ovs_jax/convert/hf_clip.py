@@ -2,21 +2,13 @@
 
 import dataclasses
 import math
-import re
 from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
-from ovs_jax.convert.clip import resized, shapes, with_options
-from ovs_jax.convert.family import (
-  Conversion,
-  Family,
-  Options,
-  Renamed,
-  Tensors,
-  shape_of,
-)
+from ovs_jax.convert.clip import block_sizes, resized, shapes, with_options
+from ovs_jax.convert.family import Conversion, Family, Options
 from ovs_jax.convert.hf_clip_settings import (
   check_settings,
   read_settings,
@@ -29,16 +21,16 @@ from ovs_jax.convert.rules import (
   SAME,
   Rule,
   apply,
-  export,
   linear_rules,
   norm_rules,
   split_attention_rules,
 )
+from ovs_jax.convert.tensors import Renamed, Tensors, matching, shapes_of, without
 from ovs_jax.models.clip import ClipConfig
 
 # Indices that older files hold beside the parameters.
 CONSTANTS = (r'(text|vision)_model\.embeddings\.position_ids',)
-_POSITIONS = 'vision_model.embeddings.position_embedding.weight'
+POSITIONS = 'vision_model.embeddings.position_embedding.weight'
 
 _LAYER = r'\.encoder\.layers\.(?P<layer>\d+)'
 _LEGACY_END = 2  # an end token of 2 stands for the largest id, in old configurations
@@ -75,17 +67,18 @@ def rules() -> list[Rule]:
 
 
 def names(config: ClipConfig) -> list[str]:
-  """Returns the names of the tensors that a CLIP of these sizes has.
+  """Returns the names of the tensors that a CLIP of these sizes has."""
+  return foreign_names(rules(), shapes(config))
 
-  Raises:
-    ValueError: it has mask prompts, which this layout has not.
-  """
-  if config.prompt_depth:
+
+def _layout_rules(model: Mapping[str, Any]) -> list[Rule]:
+  depth = model['clip']['prompt_depth']
+  if depth:
     raise ValueError(
-      f'this CLIP has mask prompts of depth {config.prompt_depth}, which the layout '
+      f'this CLIP has mask prompts of depth {depth}, which the layout '
       "'hf_clip' cannot hold; use --export=ovseg_clip"
     )
-  return foreign_names(rules(), shapes(config))
+  return rules()
 
 
 def infer_config(
@@ -105,54 +98,44 @@ def infer_config(
   options = options or Options()
   needed = (
     'vision_model.embeddings.patch_embedding.weight',
-    _POSITIONS,
+    POSITIONS,
     'visual_projection.weight',
     'text_model.embeddings.position_embedding.weight',
     'text_model.embeddings.token_embedding.weight',
   )
-  missing = [name for name in needed if name not in source]
-  if missing:
-    raise ValueError(
-      f'not a CLIP of Hugging Face: {", ".join(missing)} missing from its '
-      f'{len(source)} tensors'
-    )
-  patches, positions, projection, texts, tokens = (shape_of(source, n) for n in needed)
+  patches, positions, projection, texts, tokens = shapes_of(
+    source, needed, what='a CLIP of Hugging Face'
+  )
   text_width, width, patch = tokens[1], patches[0], patches[-1]
+  vision_layers, vision_mlp = block_sizes(
+    source, 'vision_model.encoder.layers', 'mlp.fc1', width
+  )
+  text_layers, text_mlp = block_sizes(
+    source, 'text_model.encoder.layers', 'mlp.fc1', text_width
+  )
   found = read_settings(settings, width, text_width, options)
   config = ClipConfig(
     embed_dim=projection[0],
     image_size=math.isqrt(positions[0] - 1) * patch,
     patch=patch,
     vision_width=width,
-    vision_layers=_count_layers(source, 'vision'),
+    vision_layers=vision_layers,
     text_width=text_width,
-    text_layers=_count_layers(source, 'text'),
+    text_layers=text_layers,
     context_length=texts[0],
     vocab_size=tokens[0],
     prompt_depth=0,
     dtype='float32',
     remat=False,
     unroll=1,
-    vision_mlp=_mlp(source, 'vision', width),
-    text_mlp=_mlp(source, 'text', text_width),
+    vision_mlp=vision_mlp,
+    text_mlp=text_mlp,
     **found,
   )
   # The end token of CLIP's vocabulary is the largest id, with and without its name.
   if config.end_token in (_LEGACY_END, config.vocab_size - 1):
     config = dataclasses.replace(config, end_token=0)
   return with_options(config, options)
-
-
-def _count_layers(source: Tensors, tower: str) -> int:
-  pattern = re.compile(rf'{tower}_model\.encoder\.layers\.(\d+)\.')
-  found = (pattern.match(name) for name in source)
-  return len({match[1] for match in found if match})
-
-
-def _mlp(source: Tensors, tower: str, width: int) -> int:
-  name = f'{tower}_model.encoder.layers.0.mlp.fc1.bias'
-  hidden = shape_of(source, name)[0] if name in source else 4 * width
-  return 0 if hidden == 4 * width else hidden
 
 
 def convert(
@@ -166,9 +149,8 @@ def convert(
   check_settings(settings)
   source = Renamed(source, {_plain(name): name for name in source})
   config = infer_config(source, settings, options)
-  constants = [n for n in source if any(re.fullmatch(p, n) for p in CONSTANTS)]
-  held: Tensors = Renamed(source, {n: n for n in source if n not in constants})
-  held = resized(held, config, _POSITIONS)
+  constants = matching(source, CONSTANTS)
+  held = resized(without(source, constants), config, POSITIONS)
   params = apply(held, rules(), shapes(config), what='CLIP of Hugging Face')
   model = {'model': 'clip', 'clip': dataclasses.asdict(config)}
   return Conversion(model, params, held, tuple(constants))
@@ -189,7 +171,7 @@ def recognise(source: Tensors, settings: Mapping[str, Any] | None) -> bool:
   """Whether these are the names of Hugging Face's CLIPModel."""
   del settings
   found = {_plain(name) for name in source}
-  return {'text_projection.weight', 'visual_projection.weight', _POSITIONS} <= found
+  return {'text_projection.weight', 'visual_projection.weight', POSITIONS} <= found
 
 
 HF_CLIP = Family(
@@ -198,8 +180,8 @@ HF_CLIP = Family(
   model='clip',
   recognise=recognise,
   convert=convert,
-  names=lambda model: names(ClipConfig(**model['clip'])),
-  export=lambda params, model, names: export(params, rules(), names),
+  rules=_layout_rules,
+  shapes=lambda model: shapes(ClipConfig(**model['clip'])),
   constant=_constant,
   settings=write_settings,
 )

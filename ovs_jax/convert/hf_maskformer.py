@@ -5,7 +5,6 @@ with names can start from one.
 """
 
 import dataclasses
-import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -17,29 +16,20 @@ from ovs_jax.convert.backbone_rules import (
   hf_resnet_rules,
   hf_swin_rules,
 )
-from ovs_jax.convert.family import (
-  Conversion,
-  Family,
-  Options,
-  Renamed,
-  Tensors,
-  refuse_options,
-  shape_of,
-)
+from ovs_jax.convert.family import Conversion, Family, Options, refuse_options
 from ovs_jax.convert.maskformer import shapes
-from ovs_jax.convert.names import foreign_names
 from ovs_jax.convert.rules import (
   CONV,
   POINT,
   SAME,
   Rule,
   apply,
-  export,
   linear_rules,
   norm_rules,
   split_attention_rules,
 )
 from ovs_jax.convert.settings import COMMON, COUNT, FRACTION, Table, check, free, only
+from ovs_jax.convert.tensors import Tensors, count, matching, shapes_of, without
 from ovs_jax.models import backbones
 from ovs_jax.models.maskformer import MaskFormerConfig
 from ovs_jax.models.swin import SwinConfig
@@ -187,8 +177,9 @@ def infer_config(
     f'{TRANSFORMER}decoder.layers.0.fc1.weight',
     'class_predictor.weight',
   )
-  tables.need(source, needed, what="Hugging Face's MaskFormer")
-  features, queries, _, feed, classes = (shape_of(source, k) for k in needed)
+  features, queries, _, feed, classes = shapes_of(
+    source, needed, what="Hugging Face's MaskFormer"
+  )
   encoder = f'{PIXELS}encoder.'
   if f'{encoder}model.embeddings.norm.weight' in source:
     backbone = tables.infer_swin(source, f'{encoder}model.', hugging_face=True)
@@ -205,7 +196,7 @@ def infer_config(
     width=queries[1],
     heads=decoder.get('decoder_attention_heads', 8),
     feed_forward=feed[0],
-    layers=tables.count(source, rf'{TRANSFORMER}decoder\.layers\.(\d+)\.'),
+    layers=count(source, rf'{TRANSFORMER}decoder\.layers\.(\d+)\.'),
     dropout=decoder.get('dropout', 0.1),
     embed_hidden=0,
     embed_dim=0,
@@ -253,8 +244,8 @@ def _convert(
   source: Tensors, settings: Mapping[str, Any] | None, options: Options
 ) -> Conversion:
   refuse_options(options, what="Hugging Face's MaskFormer")
-  constants = [n for n in source if any(re.fullmatch(p, n) for p in CONSTANTS)]
-  held = Renamed(source, {n: n for n in source if n not in constants})
+  constants = matching(source, CONSTANTS)
+  held = without(source, constants)
   config, params = convert(held, infer_config(held, settings))
   model = {'model': 'proposer', 'proposer': dataclasses.asdict(config)}
   names = (settings or {}).get('id2label')
@@ -287,17 +278,6 @@ def _config(model: Mapping[str, Any]) -> MaskFormerConfig:
       'the stem, the dilations or the group norms of this one'
     )
   return config
-
-
-def _names(model: Mapping[str, Any]) -> list[str]:
-  config = _config(model)
-  return foreign_names(rules(config), shapes(config))
-
-
-def _export(
-  params: Mapping[str, Any], model: Mapping[str, Any], names: list[str]
-) -> dict[str, np.ndarray]:
-  return export(params, rules(_config(model)), names)
 
 
 def _constant(name: str, model: Mapping[str, Any]) -> np.ndarray:
@@ -363,8 +343,8 @@ HF_MASKFORMER = Family(
   model='proposer',
   recognise=_recognise,
   convert=_convert,
-  names=_names,
-  export=_export,
+  rules=lambda model: rules(_config(model)),
+  shapes=lambda model: shapes(_config(model)),
   constant=_constant,
   settings=_settings,
 )

@@ -7,7 +7,6 @@ import jax
 
 from ovs_jax.convert import backbones as tables
 from ovs_jax.convert.backbone_rules import resnet_rules, swin_rules
-from ovs_jax.convert.family import Renamed, Tensors, shape_of
 from ovs_jax.convert.rules import (
   CONV,
   POINT,
@@ -18,6 +17,7 @@ from ovs_jax.convert.rules import (
   linear_rules,
   norm_rules,
 )
+from ovs_jax.convert.tensors import Tensors, count, shapes_of, without
 from ovs_jax.models import backbones
 from ovs_jax.models.maskformer import PRESETS, MaskFormerConfig, init_maskformer
 
@@ -82,8 +82,7 @@ def infer_config(source: Tensors) -> MaskFormerConfig:
     f'{predictor}.transformer.decoder.layers.0.linear1.weight',
     f'{predictor}.class_embed.layers.1.weight',
   )
-  tables.need(source, needed, what='an OVSeg proposer')
-  features, queries, feed, embed = (shape_of(source, k) for k in needed)
+  features, queries, feed, embed = shapes_of(source, needed, what='an OVSeg proposer')
   if 'backbone.patch_embed.proj.weight' in source:
     backbone = tables.infer_swin(source, 'backbone.', hugging_face=False)
   else:
@@ -96,7 +95,7 @@ def infer_config(source: Tensors) -> MaskFormerConfig:
     num_queries=queries[0],
     width=queries[1],
     feed_forward=feed[0],
-    layers=tables.count(source, rf'{predictor}.transformer.decoder.layers\.(\d+)\.'),
+    layers=count(source, rf'{predictor}.transformer.decoder.layers\.(\d+)\.'),
     embed_hidden=embed[1],
     embed_dim=embed[0],
   )
@@ -123,7 +122,7 @@ def convert(
   Raises:
     ValueError: it is not such a model; lists everything that does not fit.
   """
-  own = Renamed(source, {k: k for k in source if not k.startswith(CLIP_PREFIX)})
+  own = without(source, [k for k in source if k.startswith(CLIP_PREFIX)])
   if config is None:
     config = infer_config(own)
   swin = 'backbone.patch_embed.proj.weight' in own

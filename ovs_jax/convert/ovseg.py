@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 
 from ovs_jax.convert import clip, maskformer
-from ovs_jax.convert.family import Conversion, Family, Options, Renamed, Tensors
-from ovs_jax.convert.names import foreign_names
-from ovs_jax.convert.rules import export
+from ovs_jax.convert.family import Conversion, Family, Options
+from ovs_jax.convert.rules import Rule, below
+from ovs_jax.convert.tensors import Renamed, Tensors, matching, without
 from ovs_jax.models import backbones
 from ovs_jax.models.clip import ClipConfig
 from ovs_jax.models.maskformer import MaskFormerConfig
@@ -48,14 +48,10 @@ def _convert(
   source: Tensors, settings: Mapping[str, Any] | None, options: Options
 ) -> Conversion:
   whole = _plain(source)
-  rest = Renamed(whole, {n: n for n in whole if not n.startswith(_PREFIX)})
+  rest = without(whole, [n for n in whole if n.startswith(_PREFIX)])
   proposer, params = maskformer.convert(rest)
   adapted = clip.OVSEG_CLIP.convert(whole, settings, options)
-  constants = [
-    name
-    for name in rest
-    if any(re.fullmatch(pattern, name) for pattern in maskformer.CONSTANTS)
-  ]
+  constants = matching(rest, maskformer.CONSTANTS)
   kind = backbones.kind(proposer.backbone_config())
   config = OvSegConfig(
     proposer=proposer,
@@ -72,7 +68,7 @@ def _convert(
   model = {**config.to_dict(), 'model': 'ovseg', **_SETTINGS}
   if _CLASS_WEIGHTS in rest:
     model['trained_classes'] = len(rest[_CLASS_WEIGHTS]) - 1
-  held = Renamed(rest, {n: n for n in rest if n not in constants})
+  held = without(rest, constants)
   named = Renamed(adapted.tensors, {f'{_PREFIX}{n}': n for n in adapted.tensors})
   return Conversion(
     model,
@@ -87,23 +83,18 @@ def _configs(model: Mapping[str, Any]) -> tuple[MaskFormerConfig, ClipConfig]:
   return config.proposer, config.clip
 
 
-def _names(model: Mapping[str, Any]) -> list[str]:
-  proposer, adapted = _configs(model)
-  own = foreign_names(maskformer.rules(proposer), maskformer.shapes(proposer))
-  return [*own, *(f'{_PREFIX}{name}' for name in clip.names(adapted))]
-
-
-def _export(
-  params: Mapping[str, Any], model: Mapping[str, Any], names: list[str]
-) -> dict[str, np.ndarray]:
+def _rules(model: Mapping[str, Any]) -> list[Rule]:
   proposer, _ = _configs(model)
-  own = [name for name in names if not name.startswith(_PREFIX)]
-  found = export(params['proposer'], maskformer.rules(proposer), own) if own else {}
-  inner = [n.removeprefix(_PREFIX) for n in names if n.startswith(_PREFIX)]
-  if inner:
-    tensors = clip.OVSEG_CLIP.export(params['clip'], model, inner)
-    found |= {f'{_PREFIX}{name}': value for name, value in tensors.items()}
-  return found
+  adapted = clip.layout_rules(model, layout='ovseg_clip')
+  return [
+    *below(maskformer.rules(proposer), '', 'proposer/'),
+    *below(adapted, re.escape(_PREFIX), 'clip/'),
+  ]
+
+
+def _shapes(model: Mapping[str, Any]) -> dict[str, Any]:
+  proposer, adapted = _configs(model)
+  return {'proposer': maskformer.shapes(proposer), 'clip': clip.shapes(adapted)}
 
 
 def _constant(name: str, model: Mapping[str, Any]) -> np.ndarray:
@@ -132,8 +123,8 @@ OVSEG = Family(
   model='ovseg',
   recognise=_recognise,
   convert=_convert,
-  names=_names,
-  export=_export,
+  rules=_rules,
+  shapes=_shapes,
   constant=_constant,
   notes=_notes,
 )

@@ -15,7 +15,7 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
-from ovs_jax.convert.family import shape_of
+from ovs_jax.convert.tensors import shape_of
 from ovs_jax.core.tree import flatten, unflatten
 
 Shape = tuple[int, ...]
