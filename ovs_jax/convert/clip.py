@@ -13,14 +13,12 @@ import numpy as np
 
 from ovs_jax.convert import open_clip
 from ovs_jax.convert.family import Conversion, Family, Options
-from ovs_jax.convert.names import foreign_names
 from ovs_jax.convert.positions import resize_grid, resize_positions
 from ovs_jax.convert.rules import (
-  CONV,
-  SAME,
   Rule,
   apply,
   attention_rules,
+  foreign_names,
   linear_rules,
   norm_rules,
 )
@@ -34,6 +32,7 @@ from ovs_jax.convert.tensors import (
   shapes_of,
   without,
 )
+from ovs_jax.convert.transforms import CONV, SAME
 from ovs_jax.models.clip import ClipConfig, init_clip
 from ovs_jax.models.layers import NORM_EPSILON
 
@@ -51,29 +50,31 @@ _PROMPTS, _POSITIONS = 'visual.mask_embedding', 'visual.positional_embedding'
 
 
 def _block_rules(source: str, target: str) -> list[Rule]:
-  block = rf'{source}\.resblocks\.(?P<layer>\d+)'
+  block = f'{source}.resblocks.<layer>'
   return [
-    *attention_rules(rf'{block}\.attn', f'{target}/attn'),
-    *norm_rules(rf'{block}\.(?P<norm>ln_[12])', rf'{target}/\g<norm>'),
-    *linear_rules(rf'{block}\.mlp\.(?P<part>c_fc|c_proj)', rf'{target}/\g<part>'),
+    *attention_rules(f'{block}.attn', f'{target}/attn'),
+    *norm_rules(f'{block}.<norm:ln_1|ln_2>', f'{target}/<norm>'),
+    *linear_rules(f'{block}.mlp.<part:c_fc|c_proj>', f'{target}/<part>'),
   ]
 
 
 def rules(config: ClipConfig) -> list[Rule]:
   """Returns the table for a CLIP with or without mask prompts."""
   table = [
-    Rule(r'logit_scale', 'logit_scale', SAME),
-    Rule(r'(positional_embedding|text_projection)', r'text/\1', SAME),
-    Rule(r'token_embedding\.weight', 'text/token_embedding/embedding', SAME),
-    *norm_rules(r'ln_final', 'text/ln_final'),
+    Rule('logit_scale', 'logit_scale', SAME),
+    Rule('<name:positional_embedding|text_projection>', 'text/<name>', SAME),
+    Rule('token_embedding.weight', 'text/token_embedding/embedding', SAME),
+    *norm_rules('ln_final', 'text/ln_final'),
     *_block_rules('transformer', 'text/blocks'),
-    Rule(r'visual\.conv1\.weight', 'visual/conv1/kernel', CONV),
-    Rule(r'visual\.(class_embedding|positional_embedding|proj)', r'visual/\1', SAME),
-    *norm_rules(r'visual\.(?P<norm>ln_pre|ln_post)', r'visual/\g<norm>'),
-    *_block_rules(r'visual\.transformer', 'visual/blocks'),
+    Rule('visual.conv1.weight', 'visual/conv1/kernel', CONV),
+    Rule(
+      'visual.<name:class_embedding|positional_embedding|proj>', 'visual/<name>', SAME
+    ),
+    *norm_rules('visual.<norm:ln_pre|ln_post>', 'visual/<norm>'),
+    *_block_rules('visual.transformer', 'visual/blocks'),
   ]
   if config.prompt_depth:
-    table.append(Rule(r'visual\.mask_embedding', 'visual/mask_prompt', SAME))
+    table.append(Rule('visual.mask_embedding', 'visual/mask_prompt', SAME))
   return table
 
 

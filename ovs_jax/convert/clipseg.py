@@ -93,14 +93,14 @@ def _image_size(sizes: ClipConfig) -> int:
 
 def _hf_rules(config: ClipSegConfig) -> list[Rule]:
   return [
-    *below(hf_clip.rules(), re.escape(_HF_CLIP), 'clip/'),
+    *below(hf_clip.rules(), _HF_CLIP, 'clip/'),
     *decoder_rules(HF, head=config.decoder.head),
   ]
 
 
 def _original_rules(config: ClipSegConfig) -> list[Rule]:
   return [
-    *below(clip.rules(config.clip), re.escape(_ORIGINAL_CLIP), 'clip/'),
+    *below(clip.rules(config.clip), _ORIGINAL_CLIP, 'clip/'),
     *decoder_rules(ORIGINAL, head=config.decoder.head),
   ]
 
@@ -169,7 +169,7 @@ def _convert_original(
   if whole:
     sizes = clip.with_options(clip.infer_config(own_clip), options)
     held = clip.resized(held, sizes, f'{_ORIGINAL_CLIP}visual.positional_embedding')
-    table = below(clip.rules(sizes), re.escape(_ORIGINAL_CLIP), 'clip/')
+    table = below(clip.rules(sizes), _ORIGINAL_CLIP, 'clip/')
     own = None
   else:
     own, sizes = _given_clip(options)

@@ -6,16 +6,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from ovs_jax.convert.hf_clip import block_rules
-from ovs_jax.convert.rules import (
-  CONV,
-  UPCONV,
-  Rule,
-  attention_rules,
-  below,
-  linear_rules,
-  norm_rules,
-)
+from ovs_jax.convert.rules import Rule, attention_rules, below, linear_rules, norm_rules
 from ovs_jax.convert.tensors import Tensors, count, shapes_of
+from ovs_jax.convert.transforms import CONV, UPCONV
 from ovs_jax.models.clipseg_decoder import DecoderConfig
 
 HEADS = 4  # of everything that was released; shapes do not tell
@@ -43,32 +36,32 @@ ORIGINAL = Layout('', 'blocks', 'trans_conv')
 
 def decoder_rules(layout: Layout, *, head: str) -> list[Rule]:
   """Returns the table of a decoder with this head; targets are below `decoder`."""
-  block = rf'{layout.blocks}\.(?P<step>\d+)'
-  to = r'block_\g<step>'
+  block = f'{layout.blocks}.<step>'
+  to = 'block_<step>'
   if layout is HF:
     blocks = block_rules(block, to)
   else:
     blocks = [
-      *attention_rules(rf'{block}\.self_attn', f'{to}/attn'),
-      *norm_rules(rf'{block}\.norm(?P<i>[12])', rf'{to}/ln_\g<i>'),
-      *linear_rules(rf'{block}\.linear1', f'{to}/c_fc'),
-      *linear_rules(rf'{block}\.linear2', f'{to}/c_proj'),
+      *attention_rules(f'{block}.self_attn', f'{to}/attn'),
+      *norm_rules(f'{block}.norm<i:1|2>', f'{to}/ln_<i>'),
+      *linear_rules(f'{block}.linear1', f'{to}/c_fc'),
+      *linear_rules(f'{block}.linear2', f'{to}/c_proj'),
     ]
   if head == 'complex':
     heads = [
-      *linear_rules(rf'{layout.head}\.0', 'head/conv', CONV),
-      *linear_rules(rf'{layout.head}\.2', 'head/up', UPCONV),
-      *linear_rules(rf'{layout.head}\.4', 'head/out', UPCONV),
+      *linear_rules(f'{layout.head}.0', 'head/conv', CONV),
+      *linear_rules(f'{layout.head}.2', 'head/up', UPCONV),
+      *linear_rules(f'{layout.head}.4', 'head/out', UPCONV),
     ]
   else:
     heads = linear_rules(layout.head, 'head/out', UPCONV)
   table = [
-    *linear_rules(r'(?P<map>film_mul|film_add)', r'\g<map>'),
-    *linear_rules(r'reduces\.(?P<step>\d+)', r'reduce_\g<step>'),
+    *linear_rules('<map:film_mul|film_add>', '<map>'),
+    *linear_rules('reduces.<step>', 'reduce_<step>'),
     *blocks,
     *heads,
   ]
-  return below(table, re.escape(layout.prefix), 'decoder/')
+  return below(table, layout.prefix, 'decoder/')
 
 
 def infer_decoder(

@@ -6,8 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from ovs_jax.convert.names import foreign_names
-from ovs_jax.convert.rules import Rule, export
+from ovs_jax.convert.rules import Rule, export, foreign_names
 from ovs_jax.convert.tensors import Tensors
 
 

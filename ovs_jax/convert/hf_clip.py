@@ -14,55 +14,53 @@ from ovs_jax.convert.hf_clip_settings import (
   read_settings,
   write_settings,
 )
-from ovs_jax.convert.names import foreign_names
 from ovs_jax.convert.rules import (
-  CONV,
-  LINEAR,
-  SAME,
   Rule,
   apply,
+  foreign_names,
   linear_rules,
   norm_rules,
   split_attention_rules,
 )
 from ovs_jax.convert.tensors import Renamed, Tensors, matching, shapes_of, without
+from ovs_jax.convert.transforms import CONV, LINEAR, SAME
 from ovs_jax.models.clip import ClipConfig
 
 # Indices that older files hold beside the parameters.
 CONSTANTS = (r'(text|vision)_model\.embeddings\.position_ids',)
 POSITIONS = 'vision_model.embeddings.position_embedding.weight'
 
-_LAYER = r'\.encoder\.layers\.(?P<layer>\d+)'
+_LAYER = '.encoder.layers.<layer>'
 _LEGACY_END = 2  # an end token of 2 stands for the largest id, in old configurations
 
 
 def block_rules(block: str, target: str) -> list[Rule]:
   """Returns the table of one block of either tower, or of CLIPSeg's decoder."""
   return [
-    *split_attention_rules(rf'{block}\.self_attn', f'{target}/attn'),
-    *norm_rules(rf'{block}\.layer_norm(?P<i>[12])', rf'{target}/ln_\g<i>'),
-    *linear_rules(rf'{block}\.mlp\.fc1', f'{target}/c_fc'),
-    *linear_rules(rf'{block}\.mlp\.fc2', f'{target}/c_proj'),
+    *split_attention_rules(f'{block}.self_attn', f'{target}/attn'),
+    *norm_rules(f'{block}.layer_norm<i:1|2>', f'{target}/ln_<i>'),
+    *linear_rules(f'{block}.mlp.fc1', f'{target}/c_fc'),
+    *linear_rules(f'{block}.mlp.fc2', f'{target}/c_proj'),
   ]
 
 
 def rules() -> list[Rule]:
   """Returns the table."""
-  text, vision = r'text_model\.embeddings', r'vision_model\.embeddings'
+  text, vision = 'text_model.embeddings', 'vision_model.embeddings'
   return [
-    Rule(r'logit_scale', 'logit_scale', SAME),
-    Rule(rf'{text}\.token_embedding\.weight', 'text/token_embedding/embedding', SAME),
-    Rule(rf'{text}\.position_embedding\.weight', 'text/positional_embedding', SAME),
-    *norm_rules(r'text_model\.final_layer_norm', 'text/ln_final'),
-    Rule(r'text_projection\.weight', 'text/text_projection', LINEAR),
-    *block_rules(rf'text_model{_LAYER}', 'text/blocks'),
-    Rule(rf'{vision}\.patch_embedding\.weight', 'visual/conv1/kernel', CONV),
-    Rule(rf'{vision}\.class_embedding', 'visual/class_embedding', SAME),
-    Rule(rf'{vision}\.position_embedding\.weight', 'visual/positional_embedding', SAME),
-    *norm_rules(r'vision_model\.pre_layrnorm', 'visual/ln_pre'),  # spelt like this
-    *norm_rules(r'vision_model\.post_layernorm', 'visual/ln_post'),
-    Rule(r'visual_projection\.weight', 'visual/proj', LINEAR),
-    *block_rules(rf'vision_model{_LAYER}', 'visual/blocks'),
+    Rule('logit_scale', 'logit_scale', SAME),
+    Rule(f'{text}.token_embedding.weight', 'text/token_embedding/embedding', SAME),
+    Rule(f'{text}.position_embedding.weight', 'text/positional_embedding', SAME),
+    *norm_rules('text_model.final_layer_norm', 'text/ln_final'),
+    Rule('text_projection.weight', 'text/text_projection', LINEAR),
+    *block_rules(f'text_model{_LAYER}', 'text/blocks'),
+    Rule(f'{vision}.patch_embedding.weight', 'visual/conv1/kernel', CONV),
+    Rule(f'{vision}.class_embedding', 'visual/class_embedding', SAME),
+    Rule(f'{vision}.position_embedding.weight', 'visual/positional_embedding', SAME),
+    *norm_rules('vision_model.pre_layrnorm', 'visual/ln_pre'),  # spelt like this
+    *norm_rules('vision_model.post_layernorm', 'visual/ln_post'),
+    Rule('visual_projection.weight', 'visual/proj', LINEAR),
+    *block_rules(f'vision_model{_LAYER}', 'visual/blocks'),
   ]
 
 

@@ -19,9 +19,6 @@ from ovs_jax.convert.backbone_rules import (
 from ovs_jax.convert.family import Conversion, Family, Options, refuse_options
 from ovs_jax.convert.maskformer import shapes
 from ovs_jax.convert.rules import (
-  CONV,
-  POINT,
-  SAME,
   Rule,
   apply,
   linear_rules,
@@ -30,6 +27,7 @@ from ovs_jax.convert.rules import (
 )
 from ovs_jax.convert.settings import COMMON, COUNT, FRACTION, Table, check, free, only
 from ovs_jax.convert.tensors import Tensors, count, matching, shapes_of, without
+from ovs_jax.convert.transforms import CONV, POINT, SAME
 from ovs_jax.models import backbones
 from ovs_jax.models.maskformer import MaskFormerConfig
 from ovs_jax.models.swin import SwinConfig
@@ -78,57 +76,55 @@ _DECODER: Table = {
 
 def backbone_rules(config: backbones.Config) -> list[Rule]:
   """Returns the table of either backbone."""
-  encoder = r'model\.pixel_level_module\.encoder\.'
+  encoder = 'model.pixel_level_module.encoder.'
   if isinstance(config, SwinConfig):
     return [
-      *hf_swin_rules(rf'{encoder}model\.', 'backbone/'),
-      *norm_rules(
-        rf'{encoder}hidden_states_norms\.(?P<stage>\d)', r'backbone/norm_\g<stage>'
-      ),
+      *hf_swin_rules(f'{encoder}model.', 'backbone/'),
+      *norm_rules(f'{encoder}hidden_states_norms.<stage>', 'backbone/norm_<stage>'),
     ]
   return hf_resnet_rules(config, encoder, 'backbone/')
 
 
 def rules(config: MaskFormerConfig) -> list[Rule]:
   """Returns the table of the whole model."""
-  fpn = r'model\.pixel_level_module\.decoder\.fpn\.'
+  fpn = 'model.pixel_level_module.decoder.fpn.'
   table = [
     *backbone_rules(config.backbone_config()),
-    Rule(rf'{fpn}stem\.0\.weight', 'pixel_decoder/layer_4/kernel', CONV),
-    *norm_rules(rf'{fpn}stem\.1', 'pixel_decoder/layer_4_norm'),
+    Rule(f'{fpn}stem.0.weight', 'pixel_decoder/layer_4/kernel', CONV),
+    *norm_rules(f'{fpn}stem.1', 'pixel_decoder/layer_4_norm'),
     *linear_rules(
-      r'model\.pixel_level_module\.decoder\.mask_projection',
+      'model.pixel_level_module.decoder.mask_projection',
       'pixel_decoder/mask_features',
       CONV,
     ),
   ]
   for level in (1, 2, 3):  # theirs count from coarse to fine, from 0
     for part, name in (('proj', 'adapter'), ('block', 'layer')):
-      where = rf'{fpn}layers\.{3 - level}\.{part}'
+      where = f'{fpn}layers.{3 - level}.{part}'
       ours = f'pixel_decoder/{name}_{level}'
-      table.append(Rule(rf'{where}\.0\.weight', f'{ours}/kernel', CONV))
-      table += norm_rules(rf'{where}\.1', f'{ours}_norm')
+      table.append(Rule(f'{where}.0.weight', f'{ours}/kernel', CONV))
+      table += norm_rules(f'{where}.1', f'{ours}_norm')
   return [
     *table,
     *_decoder_rules(),
-    *linear_rules(r'class_predictor', 'class_predictor'),
-    *linear_rules(r'mask_embedder\.(?P<index>\d)\.0', r'mask_embed/layer_\g<index>'),
+    *linear_rules('class_predictor', 'class_predictor'),
+    *linear_rules('mask_embedder.<index>.0', 'mask_embed/layer_<index>'),
   ]
 
 
 def _decoder_rules() -> list[Rule]:
-  transformer = r'model\.transformer_module\.'
-  decoder = rf'{transformer}decoder\.'
-  layer = rf'{decoder}layers\.(?P<index>\d+)\.'
-  ours = r'query_decoder/layer_\g<index>'
+  transformer = 'model.transformer_module.'
+  decoder = f'{transformer}decoder.'
+  layer = f'{decoder}layers.<index>.'
+  ours = 'query_decoder/layer_<index>'
   table = [
-    Rule(rf'{transformer}queries_embedder\.weight', 'query_decoder/query_embed', SAME),
-    *linear_rules(rf'{transformer}input_projection', 'query_decoder/input_proj', POINT),
-    *norm_rules(rf'{decoder}layernorm', 'query_decoder/norm'),
-    *linear_rules(rf'{layer}fc(?P<part>[12])', rf'{ours}/linear\g<part>'),
-    *norm_rules(rf'{layer}self_attn_layer_norm', f'{ours}/norm1'),
-    *norm_rules(rf'{layer}encoder_attn_layer_norm', f'{ours}/norm2'),
-    *norm_rules(rf'{layer}final_layer_norm', f'{ours}/norm3'),
+    Rule(f'{transformer}queries_embedder.weight', 'query_decoder/query_embed', SAME),
+    *linear_rules(f'{transformer}input_projection', 'query_decoder/input_proj', POINT),
+    *norm_rules(f'{decoder}layernorm', 'query_decoder/norm'),
+    *linear_rules(f'{layer}fc<part:1|2>', f'{ours}/linear<part>'),
+    *norm_rules(f'{layer}self_attn_layer_norm', f'{ours}/norm1'),
+    *norm_rules(f'{layer}encoder_attn_layer_norm', f'{ours}/norm2'),
+    *norm_rules(f'{layer}final_layer_norm', f'{ours}/norm3'),
   ]
   for theirs, name in (('self_attn', 'self_attn'), ('encoder_attn', 'cross_attn')):
     table += split_attention_rules(f'{layer}{theirs}', f'{ours}/{name}')

@@ -7,17 +7,9 @@ import jax
 
 from ovs_jax.convert import backbones as tables
 from ovs_jax.convert.backbone_rules import resnet_rules, swin_rules
-from ovs_jax.convert.rules import (
-  CONV,
-  POINT,
-  SAME,
-  Rule,
-  apply,
-  attention_rules,
-  linear_rules,
-  norm_rules,
-)
+from ovs_jax.convert.rules import Rule, apply, attention_rules, linear_rules, norm_rules
 from ovs_jax.convert.tensors import Tensors, count, shapes_of, without
+from ovs_jax.convert.transforms import CONV, POINT, SAME
 from ovs_jax.models import backbones
 from ovs_jax.models.maskformer import PRESETS, MaskFormerConfig, init_maskformer
 
@@ -33,28 +25,28 @@ CONSTANTS = (
 )
 
 
-def head_rules(source: str = r'sem_seg_head\.') -> list[Rule]:
+def head_rules(source: str = 'sem_seg_head.') -> list[Rule]:
   """Returns the table of pixel decoder, query decoder and the two heads."""
-  pixels = rf'{source}pixel_decoder\.'
-  conv = rf'{pixels}(?P<conv>(?:adapter|layer)_\d)'
-  predictor = rf'{source}predictor\.'
-  decoder = rf'{predictor}transformer\.decoder\.'
-  layer = rf'{decoder}layers\.(?P<index>\d+)\.'
-  ours = r'query_decoder/layer_\g<index>'
+  pixels = f'{source}pixel_decoder.'
+  conv = f'{pixels}<conv:adapter|layer>_<level>'
+  predictor = f'{source}predictor.'
+  decoder = f'{predictor}transformer.decoder.'
+  layer = f'{decoder}layers.<index>.'
+  ours = 'query_decoder/layer_<index>'
   return [
-    Rule(rf'{conv}\.weight', r'pixel_decoder/\g<conv>/kernel', CONV),
-    *norm_rules(rf'{conv}\.norm', r'pixel_decoder/\g<conv>_norm'),
-    *linear_rules(rf'{pixels}mask_features', 'pixel_decoder/mask_features', CONV),
-    Rule(rf'{predictor}query_embed\.weight', 'query_decoder/query_embed', SAME),
-    *linear_rules(rf'{predictor}input_proj', 'query_decoder/input_proj', POINT),
-    *attention_rules(rf'{layer}self_attn', f'{ours}/self_attn'),
-    *attention_rules(rf'{layer}multihead_attn', f'{ours}/cross_attn'),
-    *linear_rules(rf'{layer}(?P<part>linear[12])', rf'{ours}/\g<part>'),
-    *norm_rules(rf'{layer}(?P<part>norm[123])', rf'{ours}/\g<part>'),
-    *norm_rules(rf'{decoder}norm', 'query_decoder/norm'),
+    Rule(f'{conv}.weight', 'pixel_decoder/<conv>_<level>/kernel', CONV),
+    *norm_rules(f'{conv}.norm', 'pixel_decoder/<conv>_<level>_norm'),
+    *linear_rules(f'{pixels}mask_features', 'pixel_decoder/mask_features', CONV),
+    Rule(f'{predictor}query_embed.weight', 'query_decoder/query_embed', SAME),
+    *linear_rules(f'{predictor}input_proj', 'query_decoder/input_proj', POINT),
+    *attention_rules(f'{layer}self_attn', f'{ours}/self_attn'),
+    *attention_rules(f'{layer}multihead_attn', f'{ours}/cross_attn'),
+    *linear_rules(f'{layer}<part:linear1|linear2>', f'{ours}/<part>'),
+    *norm_rules(f'{layer}<part:norm1|norm2|norm3>', f'{ours}/<part>'),
+    *norm_rules(f'{decoder}norm', 'query_decoder/norm'),
     *linear_rules(
-      rf'{predictor}(?P<head>mask_embed|class_embed)\.layers\.(?P<index>\d)',
-      r'\g<head>/layer_\g<index>',
+      f'{predictor}<head:mask_embed|class_embed>.layers.<index>',
+      '<head>/layer_<index>',
     ),
   ]
 
@@ -63,8 +55,8 @@ def rules(config: MaskFormerConfig) -> list[Rule]:
   """Returns the table of the whole proposer."""
   swin = backbones.kind(config.backbone_config()) == 'Swin'
   table = swin_rules if swin else resnet_rules
-  no_object = Rule(r'clip_adapter\.non_object_embedding', 'no_object', SAME)
-  return [*table(r'backbone\.', 'backbone/'), *head_rules(), no_object]
+  no_object = Rule('clip_adapter.non_object_embedding', 'no_object', SAME)
+  return [*table('backbone.', 'backbone/'), *head_rules(), no_object]
 
 
 def infer_config(source: Tensors) -> MaskFormerConfig:

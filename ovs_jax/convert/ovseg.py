@@ -2,7 +2,6 @@
 
 import collections
 import dataclasses
-import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -88,7 +87,7 @@ def _rules(model: Mapping[str, Any]) -> list[Rule]:
   adapted = clip.layout_rules(model, layout='ovseg_clip')
   return [
     *below(maskformer.rules(proposer), '', 'proposer/'),
-    *below(adapted, re.escape(_PREFIX), 'clip/'),
+    *below(adapted, _PREFIX, 'clip/'),
   ]
 
 

@@ -1,12 +1,13 @@
 """Tables that map the tensors of a foreign checkpoint to our parameters, strictly.
 
-A table is a list of `Rule`s: a regular expression over source names, the paths of the
-parameters that the tensor becomes, and how its values are laid out anew. The same table
-read backwards writes the foreign layout (`export`). Nothing is skipped quietly: every
-source tensor is used once or ignored by name, and every parameter is filled.
+A table is a list of `Rule`s: a source name with fields, the paths of the parameters
+that the tensor becomes, and how its values are laid out anew. The same table read
+backwards writes the foreign layout (`export`). Nothing is skipped quietly: every source
+tensor is used once or ignored by name, and every parameter is filled.
 """
 
 import dataclasses
+import functools
 import math
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -16,151 +17,100 @@ import jax.numpy as jnp
 import numpy as np
 
 from ovs_jax.convert.tensors import shape_of
+from ovs_jax.convert.transforms import LINEAR, OUT, PROJECTION, QKV, SAME, Transform
 from ovs_jax.core.tree import flatten, unflatten
 
-Shape = tuple[int, ...]
-Arrays = list[np.ndarray]
-
-
-@dataclasses.dataclass(frozen=True)
-class Transform:
-  """How one source tensor becomes one or more parameters, and back.
-
-  Attributes:
-    split: from the tensor and the shapes of the parameters to the parameters; raises
-      ValueError if they do not fit.
-    join: the inverse.
-  """
-
-  split: Callable[[np.ndarray, Sequence[Shape]], Arrays]
-  join: Callable[[Arrays], np.ndarray]
+# A field of a name: of digits, or one of the words after the colon.
+_FIELD = re.compile(r'<(\w+)(?::([^>]*))?>')
+_DIGITS = r'\d+'
 
 
 @dataclasses.dataclass(frozen=True)
 class Rule:
-  r"""One line of a table.
+  """One line of a table, which reads both ways.
 
   Attributes:
-    pattern: matched against whole source names. A group named `layer` is the index
-      into parameters that are stacked along axis 0.
-    target: paths of the parameters, with backreferences (`\1`, `\g<name>`); several
-      are separated by blanks.
+    source: a source name with fields: `blocks.<layer>.<part:c_fc|c_proj>.bias`. The
+      field `layer` is the index into parameters that are stacked along axis 0.
+    target: paths of the parameters, with the same fields; several are separated by
+      blanks.
     transform: see `Transform`.
   """
 
-  pattern: str
+  source: str
   target: str
   transform: Transform
 
+  @property
+  def targets(self) -> list[str]:
+    """The paths, with their fields."""
+    return self.target.split()
 
-def _check(x: np.ndarray, shape: Shape) -> np.ndarray:
-  if x.shape != tuple(shape):
-    raise ValueError(f'gives {x.shape} instead of {tuple(shape)}')
-  return x
-
-
-def _head_split(x: np.ndarray, shape: Shape) -> np.ndarray:
-  """Divides the last axis of a projection into heads."""
-  if len(shape) != x.ndim + 1 or shape[-2] * shape[-1] != x.shape[-1]:
-    raise ValueError(f'gives {x.shape}, whose last axis does not fit {shape}')
-  return _check(x.reshape(*x.shape[:-1], *shape[-2:]), shape)
+  def parse(self, template: str, name: str) -> dict[str, str] | None:
+    """Returns the fields of `name`, or None if it is not of that template."""
+    found = _pattern(template, self.source).fullmatch(name)
+    return found.groupdict() if found else None
 
 
-def _split_qkv(x: np.ndarray, shapes: Sequence[Shape]) -> Arrays:
-  if x.shape[0] % 3:
-    raise ValueError(f'has {x.shape[0]} rows, which are not query, key and value')
-  return [_head_split(p.T, s) for p, s in zip(np.split(x, 3), shapes, strict=True)]
+@functools.lru_cache(maxsize=4096)
+def _pattern(template: str, source: str) -> re.Pattern[str]:
+  """Returns the pattern of a template whose fields are as in `source`."""
+  words = dict(_FIELD.findall(source))
+  pattern, end, seen = '', 0, set()
+  for field in _FIELD.finditer(template):
+    name = field[1]
+    text = f'(?P={name})' if name in seen else f'(?P<{name}>{words[name] or _DIGITS})'
+    pattern += re.escape(template[end : field.start()]) + text
+    seen.add(name)
+    end = field.end()
+  return re.compile(pattern + re.escape(template[end:]))
 
 
-def _split_out(x: np.ndarray, shapes: Sequence[Shape]) -> Arrays:
-  (shape,) = shapes
-  if len(shape) != 3 or x.ndim != 2 or shape[0] * shape[1] != x.shape[1]:
-    raise ValueError(f'gives {x.T.shape}, whose first axis does not fit {shape}')
-  return [_check(x.T.reshape(*shape[:2], x.shape[0]), shape)]
-
-
-def _permutation(axes: Shape, back: Shape) -> Transform:
-  def split(x: np.ndarray, shapes: Sequence[Shape]) -> Arrays:
-    if x.ndim != len(axes):
-      raise ValueError(f'has {x.ndim} dimensions, {len(axes)} were expected')
-    return [_check(x.transpose(axes), shapes[0])]
-
-  return Transform(split, lambda parts: parts[0].transpose(back))
-
-
-def _split_point(x: np.ndarray, shapes: Sequence[Shape]) -> Arrays:
-  if x.shape[2:] != (1, 1):
-    raise ValueError(f'has the shape {x.shape}, not that of a 1x1 convolution')
-  return [_check(x[:, :, 0, 0].T, shapes[0])]
-
-
-# The value as it is.
-SAME = Transform(lambda x, shapes: [_check(x, shapes[0])], lambda parts: parts[0])
-# PyTorch's (out, in) to Flax's (in, out).
-LINEAR = _permutation((1, 0), (1, 0))
-# PyTorch's (out, in, y, x) to Flax's (y, x, in, out).
-CONV = _permutation((2, 3, 1, 0), (3, 2, 0, 1))
-# A transposed convolution's (in, out, y, x) to our (in, y, x, out).
-UPCONV = _permutation((0, 2, 3, 1), (0, 3, 1, 2))
-# A 1x1 convolution that we write as a dense layer.
-POINT = Transform(_split_point, lambda parts: parts[0].T[:, :, None, None])
-# Packed rows q, k, v to three kernels (in, heads, head size), or biases (heads, ...).
-QKV = Transform(
-  _split_qkv,
-  lambda parts: np.concatenate(
-    [p.reshape(*p.shape[:-2], p.shape[-2] * p.shape[-1]).T for p in parts]
-  ),
-)
-# One of those that is not packed, to its kernel, or bias.
-PROJECTION = Transform(
-  lambda x, shapes: [_head_split(x.T, shapes[0])],
-  lambda parts: parts[0].reshape(*parts[0].shape[:-2], -1).T,
-)
-# The output projection to (heads, head size, out).
-OUT = Transform(_split_out, lambda parts: parts[0].reshape(-1, parts[0].shape[-1]).T)
+def _fill(template: str, fields: Mapping[str, str]) -> str:
+  return _FIELD.sub(lambda field: fields[field[1]], template)
 
 
 def attention_rules(source: str, target: str) -> list[Rule]:
   """Rules for PyTorch's `MultiheadAttention` as our `Attention`.
 
   Args:
-    source: pattern up to the attention's tensors, without the dot.
+    source: name up to the attention's tensors, without the dot.
     target: path of the `Attention`.
   """
   kernels = ' '.join(f'{target}/{part}/kernel' for part in 'qkv')
   biases = ' '.join(f'{target}/{part}/bias' for part in 'qkv')
   return [
-    Rule(rf'{source}\.in_proj_weight', kernels, QKV),
-    Rule(rf'{source}\.in_proj_bias', biases, QKV),
-    Rule(rf'{source}\.out_proj\.weight', f'{target}/out/kernel', OUT),
-    Rule(rf'{source}\.out_proj\.bias', f'{target}/out/bias', SAME),
+    Rule(f'{source}.in_proj_weight', kernels, QKV),
+    Rule(f'{source}.in_proj_bias', biases, QKV),
+    Rule(f'{source}.out_proj.weight', f'{target}/out/kernel', OUT),
+    Rule(f'{source}.out_proj.bias', f'{target}/out/bias', SAME),
   ]
 
 
 def split_attention_rules(source: str, target: str) -> list[Rule]:
   """Rules for Hugging Face's attention, whose projections are apart; as the above."""
-  part = rf'{source}\.(?P<part>[qkv])_proj'
+  part = f'{source}.<part:q|k|v>_proj'
   return [
-    Rule(rf'{part}\.weight', rf'{target}/\g<part>/kernel', PROJECTION),
-    Rule(rf'{part}\.bias', rf'{target}/\g<part>/bias', PROJECTION),
-    Rule(rf'{source}\.out_proj\.weight', f'{target}/out/kernel', OUT),
-    Rule(rf'{source}\.out_proj\.bias', f'{target}/out/bias', SAME),
+    Rule(f'{part}.weight', f'{target}/<part>/kernel', PROJECTION),
+    Rule(f'{part}.bias', f'{target}/<part>/bias', PROJECTION),
+    Rule(f'{source}.out_proj.weight', f'{target}/out/kernel', OUT),
+    Rule(f'{source}.out_proj.bias', f'{target}/out/bias', SAME),
   ]
 
 
 def linear_rules(source: str, target: str, kernel: Transform = LINEAR) -> list[Rule]:
   """Rules for a layer with `weight` and `bias`."""
   return [
-    Rule(rf'{source}\.weight', f'{target}/kernel', kernel),
-    Rule(rf'{source}\.bias', f'{target}/bias', SAME),
+    Rule(f'{source}.weight', f'{target}/kernel', kernel),
+    Rule(f'{source}.bias', f'{target}/bias', SAME),
   ]
 
 
 def norm_rules(source: str, target: str) -> list[Rule]:
   """Rules for a layer or group norm."""
   return [
-    Rule(rf'{source}\.weight', f'{target}/scale', SAME),
-    Rule(rf'{source}\.bias', f'{target}/bias', SAME),
+    Rule(f'{source}.weight', f'{target}/scale', SAME),
+    Rule(f'{source}.bias', f'{target}/bias', SAME),
   ]
 
 
@@ -169,12 +119,12 @@ def below(rules: Sequence[Rule], source: str, target: str) -> list[Rule]:
 
   Args:
     rules: the part's.
-    source: pattern that its tensors' names have in front.
+    source: what its tensors' names have in front.
     target: path that its parameters have in front.
   """
   return [
     Rule(
-      f'{source}{rule.pattern}',
+      f'{source}{rule.source}',
       ' '.join(f'{target}{path}' for path in rule.target.split()),
       rule.transform,
     )
@@ -193,10 +143,10 @@ def _match(name: str, rules: Sequence[Rule]) -> list[_Match]:
   """Returns every rule that takes `name`; a sound table has exactly one."""
   matches = []
   for rule in rules:
-    found = re.fullmatch(rule.pattern, name)
-    if found:
-      targets = [found.expand(target) for target in rule.target.split()]
-      layer = found.groupdict().get('layer')
+    fields = rule.parse(rule.source, name)
+    if fields is not None:
+      targets = [_fill(target, fields) for target in rule.targets]
+      layer = fields.get('layer')
       matches.append(_Match(rule, targets, None if layer is None else int(layer)))
   return matches
 
@@ -239,12 +189,12 @@ def apply(
   def report(kind: str, text: str) -> None:
     problems.setdefault(kind, []).append(text)
 
-  idle = {rule.pattern for rule in rules}
+  idle = {rule.source for rule in rules}
   for name in _largest_first(source):
     if any(re.fullmatch(pattern, name) for pattern in ignore):
       continue
     matches = _match(name, rules)
-    idle -= {match.rule.pattern for match in matches}
+    idle -= {match.rule.source for match in matches}
     if not matches:
       report('unused source tensors', name)
     if len(matches) > 1:
@@ -358,3 +308,39 @@ def export(
       f'{len(unknown)} tensors cannot be exported: {", ".join(unknown[:12])}'
     )
   return tensors
+
+
+def foreign_names(rules: Sequence[Rule], params: Mapping[str, Any]) -> list[str]:
+  """Returns the names of all tensors that `export` can write for these parameters.
+
+  Args:
+    rules: the table.
+    params: the tree, of arrays or shapes.
+
+  Raises:
+    ValueError: parameters that no rule reaches.
+  """
+  leaves = flatten(params)
+  names, reached = [], set()
+  for rule in rules:
+    for path, leaf in leaves.items():
+      fields = rule.parse(rule.targets[0], path)
+      if fields is None:
+        continue
+      reached.update(_fill(target, fields) for target in rule.targets)
+      stacked = '<layer>' in rule.source and 'layer' not in fields
+      for layer in range(leaf.shape[0]) if stacked else [0]:
+        names.append(_fill(rule.source, {'layer': str(layer), **fields}))
+  missing = [path for path in leaves if path not in reached]
+  if missing:
+    raise ValueError(
+      f'{len(missing)} parameters have no foreign name: {", ".join(missing[:12])}'
+    )
+  return names
+
+
+def export_all(
+  rules: Sequence[Rule], params: Mapping[str, Any]
+) -> dict[str, np.ndarray]:
+  """Returns every foreign tensor of these parameters; the inverse of `apply`."""
+  return export(params, rules, foreign_names(rules, params))

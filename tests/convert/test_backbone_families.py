@@ -10,7 +10,7 @@ from safetensors.numpy import load_file, save_file
 
 from ovs_jax.convert import backbone_families, backbones, hf_maskformer, maskformer
 from ovs_jax.convert.command import main
-from ovs_jax.convert.names import export_all
+from ovs_jax.convert.rules import export_all
 from ovs_jax.core.checkpoint import load_config, load_model
 from ovs_jax.core.tree import flatten, map_with_path
 from ovs_jax.models.maskformer import MaskFormerConfig

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from ovs_jax.convert import backbones, hf_maskformer, maskformer
-from ovs_jax.convert.names import export_all, foreign_names
+from ovs_jax.convert.rules import export_all, foreign_names
 from ovs_jax.core.tree import count_parameters, flatten, map_with_path
 from ovs_jax.models.maskformer import PRESETS, MaskFormerConfig
 from ovs_jax.models.resnet import ResNetConfig

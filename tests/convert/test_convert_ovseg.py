@@ -10,7 +10,7 @@ from tiny_clip import TINY, draw, openai_shapes
 
 from ovs_jax.convert import maskformer, ovseg
 from ovs_jax.convert.command import main
-from ovs_jax.convert.names import export_all
+from ovs_jax.convert.rules import export_all
 from ovs_jax.core.checkpoint import load_model
 from ovs_jax.core.tree import flatten, unflatten
 from ovs_jax.models.maskformer import PRESETS, MaskFormerConfig

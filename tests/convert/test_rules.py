@@ -9,13 +9,6 @@ import numpy as np
 import pytest
 
 from ovs_jax.convert.rules import (
-  CONV,
-  LINEAR,
-  OUT,
-  POINT,
-  PROJECTION,
-  QKV,
-  SAME,
   Rule,
   apply,
   attention_rules,
@@ -24,6 +17,7 @@ from ovs_jax.convert.rules import (
   norm_rules,
   targets_of,
 )
+from ovs_jax.convert.transforms import CONV, LINEAR, OUT, POINT, PROJECTION, QKV, SAME
 from ovs_jax.core.tree import flatten, unflatten
 from ovs_jax.models.layers import Attention
 
@@ -102,7 +96,7 @@ def test_attention_equals_the_packed_one():
 
 
 RULES = [
-  *linear_rules(r'blocks\.(?P<layer>\d+)\.fc', 'blocks/fc'),
+  *linear_rules('blocks.<layer>.fc', 'blocks/fc'),
   *norm_rules('norm', 'norm'),
 ]
 EXPECTED = shapes(
@@ -149,7 +143,7 @@ def test_everything_wrong_is_in_one_message():
   tensors['blocks.0.fc.weight'] = counting(2, 4)
   tensors['stray'] = counting(1)
   tensors['constant'] = counting(1)
-  rules = [*RULES, Rule(r'nobody', 'norm/bias', SAME), Rule(r'str.*', 'gone', SAME)]
+  rules = [*RULES, Rule('nobody', 'norm/bias', SAME), Rule('<any:stray>', 'gone', SAME)]
   with pytest.raises(ValueError) as error:
     apply(tensors, rules, EXPECTED, what='a file', ignore=['constant'])
   message = str(error.value)
@@ -184,7 +178,7 @@ def test_a_source_larger_than_memory_is_read_one_by_one():
     def __getitem__(self, name):
       return np.full((100, 1000), int(name[2:]), np.float64)
 
-  rules = [Rule(r'b\.(?P<layer>\d+)', 'b', LINEAR)]
+  rules = [Rule('b.<layer>', 'b', LINEAR)]
   tracemalloc.start()
   params = apply(Lazy(), rules, shapes(b=(20, 1000, 100)), what='test')
   peak = tracemalloc.get_traced_memory()[1]
@@ -206,8 +200,8 @@ def test_unused_ambiguous_and_doubled():
   tensors = {**source(), 'extra': counting(4), 'norm.gain': counting(4)}
   rules = [
     *RULES,
-    Rule(r'norm\.gain', 'norm/scale', SAME),
-    Rule(r'norm\.bia.', 'norm/bias', SAME),
+    Rule('norm.gain', 'norm/scale', SAME),
+    Rule('norm.<any:bias>', 'norm/bias', SAME),
   ]
   with pytest.raises(ValueError) as error:
     apply(tensors, rules, EXPECTED, what='a file')
