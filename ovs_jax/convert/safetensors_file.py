@@ -3,11 +3,13 @@
 import json
 import math
 import pathlib
+import reprlib
 import struct
 from typing import Any
 
 from ovs_jax.convert.storage import (
   DTYPES,
+  MAX_RANK,
   FileBytes,
   Storage,
   Tensor,
@@ -62,6 +64,7 @@ def read_safetensors(
   try:
     table = json.loads(text.decode('utf-8'), object_pairs_hook=_unique)
     metadata = table.pop('__metadata__', {})
+    notes = {str(key): str(value) for key, value in metadata.items()}
     entries = sorted(table.items(), key=lambda entry: entry[1]['data_offsets'])
     tensors = {}
     for name, entry in entries:
@@ -77,7 +80,7 @@ def read_safetensors(
   ends = [0, *(entry['data_offsets'][1] for _, entry in entries)]
   if starts != ends[:-1]:
     raise _error(path, 'its tensors overlap, or have gaps between them')
-  return tensors, {str(k): str(v) for k, v in metadata.items()}
+  return tensors, notes
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -92,9 +95,13 @@ def _tensor(path: pathlib.Path, name: str, entry: Any, base: int) -> Tensor:
   if entry['dtype'] not in NAMES:
     raise ValueError(f'{name} has elements of type {entry["dtype"]!r}')
   dtype = DTYPES[NAMES[entry['dtype']]]
+  if len(shape) > MAX_RANK:
+    raise ValueError(f'{name} has {len(shape)} axes, more than {MAX_RANK}')
   whole = all(type(value) is int and value >= 0 for value in (*shape, start, end))
   if not whole or math.prod(shape) * dtype.itemsize != end - start:
-    raise ValueError(f'{name} of shape {shape} and {dtype} has {end - start} bytes')
+    raise ValueError(
+      f'{name} of shape {reprlib.repr(shape)} and {dtype} has {end - start} bytes'
+    )
   storage = Storage(
     name, dtype, end - start, data=FileBytes(path, base + start, end - start)
   )

@@ -13,6 +13,9 @@ from jaxtyping import Shaped, UInt8
 # A tensor may repeat what is stored (a stride of 0), up to this many bytes.
 MAX_EXPANDED = 64 * 2**20
 
+# Axes that an array of NumPy may have, in all its versions.
+MAX_RANK = 32
+
 # PyTorch's names of element types.
 DTYPES = {
   'bool': np.dtype(np.bool_),
@@ -161,7 +164,7 @@ class Tensor:
   def problem(self) -> str | None:
     """Returns what is wrong with it, or None; tensors with a problem cannot be read."""
     item = self.dtype.itemsize
-    if len(self.shape) != len(self.strides) or len(self.shape) > 32:
+    if len(self.shape) != len(self.strides) or len(self.shape) > MAX_RANK:
       return f'has {len(self.shape)} sizes and {len(self.strides)} strides'
     if min((*self.shape, *self.strides, self.offset, 0)) < 0:
       return f'has a negative size, stride or offset: {self._layout()}'

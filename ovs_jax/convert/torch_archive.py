@@ -1,6 +1,7 @@
 """PyTorch's containers: zip archives (also TorchScript's) and the older stream."""
 
 import ast
+import contextlib
 import dataclasses
 import io
 import pathlib
@@ -9,7 +10,7 @@ import reprlib
 import struct
 import zipfile
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -65,33 +66,30 @@ class _Compressed:
     return np.frombuffer(data, np.uint8).copy()
 
 
-class _damaged:
+# What `zipfile` raises about archives that are not as they should be.
+_DAMAGES = (
+  EOFError,
+  OSError,
+  RuntimeError,  # encrypted, or compressed in a way that is not known
+  struct.error,
+  UnicodeDecodeError,
+  zipfile.BadZipFile,
+  zlib.error,
+)
+
+
+@contextlib.contextmanager
+def _damaged(path: pathlib.Path) -> Iterator[None]:
   """Turns what `zipfile` raises into one kind of error that names the file."""
-
-  _KINDS = (
-    EOFError,
-    OSError,
-    RuntimeError,  # encrypted, or compressed in a way that is not known
-    struct.error,
-    UnicodeDecodeError,
-    zipfile.BadZipFile,
-    zlib.error,
-  )
-
-  def __init__(self, path: pathlib.Path) -> None:
-    self.path = path
-
-  def __enter__(self) -> None:
-    pass
-
-  def __exit__(self, kind: Any, error: Any, trace: Any) -> None:
-    if isinstance(error, FileNotFoundError | PermissionError):
-      return
-    if isinstance(error, self._KINDS):
-      raise ValueError(
-        f'{self.path} begins like a zip archive of PyTorch, but is cut off or damaged '
-        f'({error}). {AGAIN}'
-      ) from error
+  try:
+    yield
+  except (FileNotFoundError, PermissionError):
+    raise
+  except _DAMAGES as error:
+    raise ValueError(
+      f'{path} begins like a zip archive of PyTorch, but is cut off or damaged '
+      f'({error}). {AGAIN}'
+    ) from error
 
 
 class _Archive:

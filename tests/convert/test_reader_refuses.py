@@ -320,6 +320,13 @@ def test_files_that_are_no_checkpoints(tmp_path, data, message):
     ('{"w": {"dtype": "F32", "shape": [6]}}', 'data_offsets'),
     ('{"w": 1, "w": 2}', 'a name occurs twice'),
     ('{' * 100_000, 'cannot be read'),
+    ('{"__metadata__": null}', 'cannot be read'),
+    ('{"__metadata__": [1, 2]}', 'cannot be read'),
+    (
+      '{"w": {"dtype": "F32", "shape": [%s6], "data_offsets": [0, 24]}}'
+      % ('1, ' * 100_000),
+      'w has 100001 axes, more than 32',
+    ),
   ],
 )
 def test_damaged_safetensors(tmp_path, table, message):
