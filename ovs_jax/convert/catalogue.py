@@ -36,10 +36,6 @@ def _openai(file: str, sha256: str) -> Published:
   return Published('openai', 'MIT', f'{_OPENAI}/{sha256}/{file}', sha256, file)
 
 
-def _page(family: str, licence: str, place: str) -> Published:
-  return Published(family, licence, place)
-
-
 PUBLISHED: dict[str, Published] = {
   'ViT-B/32': _openai(
     'ViT-B-32.pt', '40d365715913c9da98579312b702a82c18be219cc2a73407c4526f58eba950af'
@@ -54,52 +50,52 @@ PUBLISHED: dict[str, Published] = {
     'ViT-L-14-336px.pt',
     '3035c92b350959924f9f00213499208652fc7ea050643e8b385c2dac08641f02',
   ),
-  'clip-vit-base-patch32': _page(
+  'clip-vit-base-patch32': Published(
     'hf_clip', "OpenAI's, MIT", f'{_HUB}/openai/clip-vit-base-patch32'
   ),
-  'clip-vit-base-patch16': _page(
+  'clip-vit-base-patch16': Published(
     'hf_clip', "OpenAI's, MIT", f'{_HUB}/openai/clip-vit-base-patch16'
   ),
-  'clip-vit-large-patch14': _page(
+  'clip-vit-large-patch14': Published(
     'hf_clip', "OpenAI's, MIT", f'{_HUB}/openai/clip-vit-large-patch14'
   ),
-  'clip-vit-large-patch14-336': _page(
+  'clip-vit-large-patch14-336': Published(
     'hf_clip', "OpenAI's, MIT", f'{_HUB}/openai/clip-vit-large-patch14-336'
   ),
-  'laion2b_s34b_b79k (ViT-B-32)': _page(
+  'laion2b_s34b_b79k (ViT-B-32)': Published(
     'open_clip', 'MIT', f'{_HUB}/laion/CLIP-ViT-B-32-laion2B-s34B-b79K'
   ),
-  'laion2b_s34b_b88k (ViT-B-16)': _page(
+  'laion2b_s34b_b88k (ViT-B-16)': Published(
     'open_clip', 'MIT', f'{_HUB}/laion/CLIP-ViT-B-16-laion2B-s34B-b88K'
   ),
-  'laion2b_s32b_b82k (ViT-L-14)': _page(
+  'laion2b_s32b_b82k (ViT-L-14)': Published(
     'open_clip', 'MIT', f'{_HUB}/laion/CLIP-ViT-L-14-laion2B-s32B-b82K'
   ),
-  'laion2b_s32b_b79k (ViT-H-14)': _page(
+  'laion2b_s32b_b79k (ViT-H-14)': Published(
     'open_clip', 'MIT', f'{_HUB}/laion/CLIP-ViT-H-14-laion2B-s32B-b79K'
   ),
-  'ovseg_clip (ViT-L/14)': _page('ovseg_clip', 'CC-BY-NC 4.0', _OVSEG),
-  'ovseg_clip (ViT-B/16)': _page('ovseg_clip', 'CC-BY-NC 4.0', _OVSEG),
-  'ovseg (Swin-B, ViT-L/14)': _page('ovseg', 'CC-BY-NC 4.0', _OVSEG),
-  'ovseg (R101c, ViT-B/16)': _page('ovseg', 'CC-BY-NC 4.0', _OVSEG),
-  'swin_base_patch4_window12_384_22k': _page(
+  'ovseg_clip (ViT-L/14)': Published('ovseg_clip', 'CC-BY-NC 4.0', _OVSEG),
+  'ovseg_clip (ViT-B/16)': Published('ovseg_clip', 'CC-BY-NC 4.0', _OVSEG),
+  'ovseg (Swin-B, ViT-L/14)': Published('ovseg', 'CC-BY-NC 4.0', _OVSEG),
+  'ovseg (R101c, ViT-B/16)': Published('ovseg', 'CC-BY-NC 4.0', _OVSEG),
+  'swin_base_patch4_window12_384_22k': Published(
     'swin', 'MIT', f'{_SWIN}/swin_base_patch4_window12_384_22k.pth'
   ),
-  'swin_tiny_patch4_window7_224': _page(
+  'swin_tiny_patch4_window7_224': Published(
     'swin', 'MIT', f'{_SWIN}/swin_tiny_patch4_window7_224.pth'
   ),
-  'swin-base-patch4-window12-384-in22k': _page(
+  'swin-base-patch4-window12-384-in22k': Published(
     'hf_swin', 'Apache-2.0', f'{_HUB}/microsoft/swin-base-patch4-window12-384-in22k'
   ),
-  'R-103': _page('resnet', _SEE_PAGE, f'{_DETECTRON}/DeepLab/R-103.pkl'),
-  'resnet-50': _page('hf_resnet', 'Apache-2.0', f'{_HUB}/microsoft/resnet-50'),
-  'maskformer-swin-base-ade': _page(
+  'R-103': Published('resnet', _SEE_PAGE, f'{_DETECTRON}/DeepLab/R-103.pkl'),
+  'resnet-50': Published('hf_resnet', 'Apache-2.0', f'{_HUB}/microsoft/resnet-50'),
+  'maskformer-swin-base-ade': Published(
     'hf_maskformer', _SEE_PAGE, f'{_HUB}/facebook/maskformer-swin-base-ade'
   ),
-  'maskformer-swin-base-coco': _page(
+  'maskformer-swin-base-coco': Published(
     'hf_maskformer', _SEE_PAGE, f'{_HUB}/facebook/maskformer-swin-base-coco'
   ),
-  'maskformer-resnet50-ade': _page(
+  'maskformer-resnet50-ade': Published(
     'hf_maskformer', _SEE_PAGE, f'{_HUB}/facebook/maskformer-resnet50-ade'
   ),
 }

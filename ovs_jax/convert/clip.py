@@ -5,7 +5,7 @@ import dataclasses
 import functools
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
@@ -129,50 +129,55 @@ def infer_config(source: Tensors) -> ClipConfig:
       'not a CLIP checkpoint with a vision transformer: its visual.conv1.weight has '
       f'the shape {kernel}'
     )
-  width, _, patch, _ = kernel
-  text_width = tokens[1]
-  vision_layers, vision_mlp = block_sizes(
-    source, 'visual.transformer.resblocks', 'mlp.c_fc', width
-  )
-  text_layers, text_mlp = block_sizes(
-    source, 'transformer.resblocks', 'mlp.c_fc', text_width
-  )
-  return ClipConfig(
+  width, text_width = kernel[0], tokens[1]
+  return sized(
+    source,
+    (kernel, positions, texts, tokens),
+    towers={'vision': 'visual.transformer.resblocks', 'text': 'transformer.resblocks'},
+    hidden='mlp.c_fc.bias',
     embed_dim=projection[1],
-    image_size=math.isqrt(positions[0] - 1) * patch,
-    patch=patch,
-    vision_width=width,
-    vision_layers=vision_layers,
     vision_heads=WIDE_HEADS.get(width, max(width // HEAD_SIZE, 1)),
-    text_width=text_width,
-    text_layers=text_layers,
     text_heads=max(text_width // HEAD_SIZE, 1),
-    context_length=texts[0],
-    vocab_size=tokens[0],
     prompt_depth=shape_of(source, _PROMPTS)[0] if _PROMPTS in source else 0,
-    dtype='float32',
-    remat=False,
-    unroll=1,
-    vision_mlp=vision_mlp,
-    text_mlp=text_mlp,
   )
 
 
-def block_sizes(
-  source: Tensors, blocks: str, hidden: str, width: int
-) -> tuple[int, int]:
-  """Returns the number of a tower's blocks, and the width of their MLP.
+def sized(
+  source: Tensors,
+  told: Sequence[tuple[int, ...]],
+  *,
+  towers: Mapping[str, str],
+  hidden: str,
+  **more: Any,
+) -> ClipConfig:
+  """Returns the sizes of a CLIP, in whatever layout.
 
   Args:
     source: tensors by name.
-    blocks: name in front of a block's index.
-    hidden: name of the first layer of an MLP.
-    width: of the tower; four times as much is the usual MLP, which counts as 0.
+    told: the shapes of the patches' kernel, of the tables of positions of images and of
+      texts, and of the tokens' embedding.
+    towers: names in front of the index of a tower's blocks, by tower.
+    hidden: name of a tensor as long as the hidden layer of a block's MLP.
+    **more: fields of the configuration that shapes do not tell alike.
   """
-  layers = count(source, rf'{re.escape(blocks)}\.(\d+)\.')
-  name = f'{blocks}.0.{hidden}.bias'
-  mlp = shape_of(source, name)[0] if name in source else 4 * width
-  return layers, 0 if mlp == 4 * width else mlp
+  (width, *_, patch), (places, _), (context, _), (vocabulary, text_width) = told
+  for tower, size in (('vision', width), ('text', text_width)):
+    blocks = towers[tower]
+    name = f'{blocks}.0.{hidden}'
+    mlp = shape_of(source, name)[0] if name in source else 4 * size
+    more[f'{tower}_width'] = size
+    more[f'{tower}_layers'] = count(source, rf'{re.escape(blocks)}\.(\d+)\.')
+    more[f'{tower}_mlp'] = 0 if mlp == 4 * size else mlp
+  return ClipConfig(
+    image_size=math.isqrt(places - 1) * patch,
+    patch=patch,
+    context_length=context,
+    vocab_size=vocabulary,
+    dtype='float32',
+    remat=False,
+    unroll=1,
+    **more,
+  )
 
 
 def shapes(config: ClipConfig) -> dict[str, Any]:

@@ -1,13 +1,12 @@
 """CLIP folders of Hugging Face: other names, and settings in a config.json."""
 
 import dataclasses
-import math
 from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
-from ovs_jax.convert.clip import block_sizes, resized, shapes, with_options
+from ovs_jax.convert.clip import resized, shapes, sized, with_options
 from ovs_jax.convert.family import Conversion, Family, Options
 from ovs_jax.convert.hf_clip_settings import (
   check_settings,
@@ -104,31 +103,14 @@ def infer_config(
   patches, positions, projection, texts, tokens = shapes_of(
     source, needed, what='a CLIP of Hugging Face'
   )
-  text_width, width, patch = tokens[1], patches[0], patches[-1]
-  vision_layers, vision_mlp = block_sizes(
-    source, 'vision_model.encoder.layers', 'mlp.fc1', width
-  )
-  text_layers, text_mlp = block_sizes(
-    source, 'text_model.encoder.layers', 'mlp.fc1', text_width
-  )
-  found = read_settings(settings, width, text_width, options)
-  config = ClipConfig(
+  config = sized(
+    source,
+    (patches, positions, texts, tokens),
+    towers={k: f'{k}_model.encoder.layers' for k in ('vision', 'text')},
+    hidden='mlp.fc1.bias',
     embed_dim=projection[0],
-    image_size=math.isqrt(positions[0] - 1) * patch,
-    patch=patch,
-    vision_width=width,
-    vision_layers=vision_layers,
-    text_width=text_width,
-    text_layers=text_layers,
-    context_length=texts[0],
-    vocab_size=tokens[0],
     prompt_depth=0,
-    dtype='float32',
-    remat=False,
-    unroll=1,
-    vision_mlp=vision_mlp,
-    text_mlp=text_mlp,
-    **found,
+    **read_settings(settings, patches[0], tokens[1], options),
   )
   # The end token of CLIP's vocabulary is the largest id, with and without its name.
   if config.end_token in (_LEGACY_END, config.vocab_size - 1):
