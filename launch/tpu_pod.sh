@@ -70,6 +70,7 @@ place=(--zone="$zone")
 [[ -z $project ]] || place+=(--project="$project")
 readonly STOPPED=75  # ovs_jax.main was asked to stop, and has saved
 readonly PAUSE=${OVS_TPU_PAUSE:-30}  # seconds between looks, and before a new try
+readonly LOOKS=40  # at a slice that is there and whose machines are not
 
 # Runs a command, or prints it.
 call() {
@@ -96,7 +97,7 @@ answers() { [[ $(tpu describe "$name" --format='value(state)' 2>/dev/null) == RE
 
 # Returns once the slice is there. A queued request waits until there are chips for it.
 make_slice() {
-  local now before=''
+  local now before='' looks=0
   while :; do
     now=$(state)
     if [[ $now == ACTIVE ]] && answers; then
@@ -112,6 +113,10 @@ make_slice() {
       queue delete "$name" --force --quiet || return 1
     else
       [[ $now == "$before" ]] || say "The slice $name is $now; waiting."
+      if [[ $now == ACTIVE ]] && ((++looks > LOOKS)); then
+        say "The machines of $name are not ready after $LOOKS looks; see 'gcloud compute tpus tpu-vm describe $name'."
+        return 1
+      fi
       sleep "$PAUSE"
     fi
     before=$now
@@ -138,10 +143,16 @@ copy() {
 
 # Every step says whether it worked: `set -e` is off where a status is looked at.
 start() {
-  local arguments=()
-  if [[ -z $dry ]] && tpu ssh "$name" --worker=0 --command="$(told runs)" 2>/dev/null; then
+  local arguments=() found=1
+  if [[ -z $dry ]]; then
+    found=0
+    tpu ssh "$name" --worker=0 --command="$(told runs)" 2>/dev/null || found=$?
+  fi
+  if ((found == 0)); then
     say 'The run is still there; this is its output.'
     return
+  elif ((found == 255)); then  # of ssh itself: nothing is known of the run
+    return "$found"
   fi
   if [[ -n $bucket ]]; then
     if [[ -d checkpoints ]]; then

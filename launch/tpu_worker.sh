@@ -28,6 +28,18 @@ provide_python() {
   OVS_PYTHON=$("$uv" python find 3.12)
 }
 
+# Ends what is left of a run whose first worker has ended; 75 of it is saved work.
+end_leftover() {
+  runs || return 0
+  say 'Part of an earlier run is still here; it is ended.'
+  kill -TERM -- "-$(<"$PID")" 2>/dev/null || true
+  for ((i = 0; i < 60; i++)); do
+    runs || return 0
+    sleep 1
+  done
+  kill -KILL -- "-$(<"$PID")" 2>/dev/null || true
+}
+
 start() {
   local bucket=''
   while (($#)); do
@@ -38,7 +50,7 @@ start() {
     esac
     shift
   done
-  if runs; then return; fi
+  end_leftover
   provide_python
   set_up run
   add_accelerator tpu

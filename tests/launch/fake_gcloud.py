@@ -30,8 +30,9 @@ FLAGS = {
 }
 
 # What is asked for goes through the states in $FAKE/states, one at each look, and stays
-# in the last, as does what is asked for anew. Workers are the directories $FAKE/worker0
-# and worker1; buckets are below $FAKE/gs; $FAKE/create can refuse a request.
+# in the last, as does what is asked for anew; its machines are as $FAKE/machines says.
+# Workers are the directories $FAKE/worker0 and worker1; buckets are below $FAKE/gs.
+# $FAKE/create can refuse a request, $FAKE/ssh a connection.
 SCRIPT = r"""#!/bin/bash
 set -eu
 words=() flags=()
@@ -73,7 +74,7 @@ case $name in
     mapfile -t states <"$FAKE/states"
     echo "${{states[-1]}}" >"$FAKE/states"
     ;;
-  'compute tpus tpu-vm describe') echo READY ;;
+  'compute tpus tpu-vm describe') cat "$FAKE/machines" 2>/dev/null || echo READY ;;
   *tpu-vm*)
     workers=$flag_worker
     [[ $workers != all ]] || workers='0 1'
@@ -83,6 +84,7 @@ case $name in
       case $name in
         *scp) cp "${{words[4]}}" "$home/${{words[5]#*:}}" ;;
         *ssh)
+          [[ ! -e $FAKE/ssh ]] || source "$FAKE/ssh"
           (cd "$home" && HOME=$home WORKER=$worker exec bash -c "$flag_command")
           ;;
       esac

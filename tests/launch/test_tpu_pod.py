@@ -159,6 +159,49 @@ def test_a_run_outlives_its_connection(checkout: Checkout) -> None:
   assert kinds(checkout).count('scp') == 1
 
 
+def test_a_lost_connection_says_nothing_of_a_run(checkout: Checkout) -> None:
+  install(checkout)
+  does(checkout, 'for ((i = 0; i < 60; i++)); do sleep 0.05; done; echo done')
+  first = checkout.start('tpu_pod.sh', *TPU, '--bucket=b', *CONFIG)
+  assert first.stdout is not None
+  while '--workdir' not in first.stdout.readline():
+    assert first.poll() is None
+  first.kill()
+  once = 'if [[ ! -e $FAKE/refused ]]; then : >"$FAKE/refused"; exit 255; fi'
+  (checkout.path.parent / 'ssh').write_text(once)
+  code, out, err = checkout.run('tpu_pod.sh', *TPU, '--bucket=b', *CONFIG)
+  assert (code, out[-1]) == (0, 'done')
+  assert err == [
+    "launch: The slice is 'ACTIVE', the last status 255; trying again.",
+    'launch: The run is still there; this is its output.',
+  ]
+  assert kinds(checkout).count('scp') == 1
+
+
+def test_what_is_left_of_a_run_is_ended(checkout: Checkout) -> None:
+  """The first worker's part has ended, another's has not."""
+  install(checkout)
+  rest = 'if [[ $WORKER == 1 && ! -e $FAKE/again ]]; then sleep 300; fi'
+  does(checkout, f'{rest}; [[ -e $FAKE/again ]] || exit 75; : >"$FAKE/ran$WORKER"')
+  code, _, _ = checkout.run('tpu_pod.sh', *TPU, '--tries=0', *CONFIG)
+  assert code == 1
+  folder = checkout.path.parent
+  (folder / 'again').write_text('')
+  code, _, err = checkout.run('tpu_pod.sh', *TPU, *CONFIG)
+  assert code == 0
+  assert 'launch: Part of an earlier run is still here; it is ended.' in err
+  wait_for(lambda: all((folder / f'ran{i}').exists() for i in (0, 1)))
+
+
+def test_machines_that_never_come_are_told(checkout: Checkout) -> None:
+  install(checkout)
+  (checkout.path.parent / 'machines').write_text('CREATING')
+  pause = {'OVS_TPU_PAUSE': '0'}
+  code, _, err = checkout.run('tpu_pod.sh', *TPU, '--tries=0', *CONFIG, **pause)
+  assert code == 1
+  assert any('The machines of ovs are not ready after 40 looks' in x for x in err)
+
+
 def test_a_failed_run_leaves_the_slice(checkout: Checkout) -> None:
   install(checkout)
   does(checkout, 'exit 2')
