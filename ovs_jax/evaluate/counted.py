@@ -2,7 +2,7 @@
 
 import itertools
 import json
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, TypeVar
 from zipfile import BadZipFile
 
@@ -10,14 +10,15 @@ import jax
 import numpy as np
 
 from ovs_jax.core import hosts
-from ovs_jax.core.files import Place, atomic_path
+from ovs_jax.core.checkpoint import version
+from ovs_jax.core.files import Path, Place, atomic_path
 from ovs_jax.core.preemption import apart, asked, pause
 from ovs_jax.core.runlog import progress
 from ovs_jax.core.workers import Workers
 from ovs_jax.evaluate.tally import Arrays, Tally, gather, pack, unpack
 
 T, R = TypeVar('T'), TypeVar('R')
-_OWN = ('counted_steps', 'counted_notes')  # beside the sums in a file
+_OWN = ('counted_steps', 'counted_notes', 'counted_of')  # beside the sums in a file
 
 
 class Counted:
@@ -37,6 +38,7 @@ class Counted:
     self,
     directory: Place,
     *,
+    models: Sequence[Path] = (),
     index: int | None = None,
     count: int | None = None,
   ) -> None:
@@ -44,11 +46,12 @@ class Counted:
 
     Args:
       directory: of the evaluation, which all processes see.
+      models: directories of the checkpoints that are evaluated; '' is none.
       index: of this process; None asks JAX.
       count: of processes; None asks JAX.
 
     Raises:
-      ValueError: the file is damaged.
+      ValueError: the file is damaged, or of models that have been written anew.
     """
     self.index = jax.process_index() if index is None else index
     self.count = jax.process_count() if count is None else count
@@ -58,15 +61,22 @@ class Counted:
     self.sums: Arrays = {}
     self.steps = 0
     self.notes: dict[str, list[str]] = {}
+    self._of = json.dumps([version(model) for model in models if model])
+    of = self._of
     if self._path.is_file():
       try:
         self.tallies, self.sums = unpack([self._path.read_bytes()])
-        steps, notes = (self.sums.pop(name) for name in _OWN)
+        steps, notes, of = (self.sums.pop(name) for name in _OWN)
         self.steps, self.notes = int(steps), json.loads(str(notes))
       except (OSError, LookupError, EOFError, ValueError, BadZipFile) as error:
         raise ValueError(
           f'{self._path} is damaged ({error}); delete it to count these images again'
         ) from error
+    if str(of) != self._of:
+      raise ValueError(
+        f'{self._path} counts images under {of}, now the checkpoints are {self._of}; '
+        'delete it to count all images anew, or give another --workdir='
+      )
 
   def fill(
     self, tallies: dict[str, Tally], sums: Arrays, notes: dict[str, list[str]]
@@ -128,7 +138,8 @@ class Counted:
       pause(f'{self.steps} of {total} steps are counted')
 
   def _keep(self) -> None:
-    own = (np.array(self.steps), np.array(json.dumps(self.notes)))
+    texts = (json.dumps(self.notes), self._of)
+    own = (np.array(self.steps), *map(np.array, texts))
     sums = {**self.sums, **dict(zip(_OWN, own, strict=True))}
     with atomic_path(self._path) as temporary:
       temporary.write_bytes(pack(self.tallies, sums))

@@ -60,7 +60,7 @@ def evaluate(config: Any, workdir: Place) -> Scores:
   c = config.eval
   target = sources.Target(config.dataset.name, config.dataset.variant, c.split)
   [source] = sources.load_sources(config, [target])
-  counted = Counted(workdir)
+  counted = Counted(workdir, models=(c.checkpoint, config.init.prompts))
   judge = _count(config, source, counted)
   tallies, _ = counted.merged()
   tallies.pop(distracted(0), None)  # the headline once more

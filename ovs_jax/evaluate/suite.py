@@ -116,7 +116,8 @@ def _evaluate(
   began = time.time()
   judge = _judge(config, source, network)
   keep = directory / 'predictions' if config.suite.save_predictions else None
-  counted = Counted(directory)
+  models = (config.eval.checkpoint, config.init.prompts) if network else ()
+  counted = Counted(directory, models=models)
   every = config.eval.save_every
   count_images(
     judge, source, counted, title=title, keep=keep, every=every, workers=workers

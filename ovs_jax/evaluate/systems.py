@@ -68,7 +68,8 @@ def evaluate_systems(config: Any, workdir: Place) -> dict[str, Any]:
   )
   systems = build_systems(settings)
   names = load_names(config.dataset)
-  counted = Counted(workdir)
+  models = (settings.clipseg, settings.label_clip, *settings.coseg.values())
+  counted = Counted(workdir, models=models)
   images = _count(config, builder, systems, names.names, counted)
   sums = counted.merged()[1]
   groups = {

@@ -16,8 +16,18 @@ from typing import Any
 import jax
 import numpy as np
 
+from ovs_jax.core import hosts
+from ovs_jax.core.checkpoint import version
 from ovs_jax.core.counts import check_counts
-from ovs_jax.core.files import Place, check_writable, clear_leftovers, place, remove
+from ovs_jax.core.files import (
+  Place,
+  check_writable,
+  clear_leftovers,
+  place,
+  read_json,
+  remove,
+  write_json,
+)
 from ovs_jax.core.preemption import apart, pause
 from ovs_jax.core.runlog import progress
 from ovs_jax.core.workers import Workers
@@ -29,6 +39,7 @@ from ovs_jax.mining.candidates import check_sources
 from ovs_jax.mining.chunks import Notes, Pair
 from ovs_jax.mining.miner import Miner, Started, finish
 
+_MODEL = 'model.json'  # what chunks were mined with, beside them
 _EARLY = 64  # captions without any noun after which something must be wrong
 
 
@@ -60,6 +71,8 @@ def mine(config: Any, workdir: Place) -> dict[str, Any]:
   count = -(-len(shards) // c.chunk)
   with Workers() as workers:
     miner = Miner(config, captions, workers=workers)
+    if miner.described is not None:
+      _check_model(folder, c.checkpoint)
     with apart(f'the chunks of {config.name}'):
       _mine_chunks(config, shards, miner, folder, count)
   with apart(f'writing the pairs of {config.name}'):
@@ -67,6 +80,23 @@ def mine(config: Any, workdir: Place) -> dict[str, Any]:
       _finish(config, builder, miner, workdir, count)
   found = pairs.datasheet(workdir / 'pairs')
   return {**found, 'seconds': round(time.time() - began, 1)}
+
+
+def _check_model(folder: Place, checkpoint: str) -> None:
+  """Refuses chunks of a model that has been written anew since.
+
+  Raises:
+    ValueError: there are some.
+  """
+  note, now = folder / _MODEL, version(checkpoint)
+  if note.is_file():
+    if (before := read_json(note)) != now:
+      raise ValueError(
+        f'the chunks in {folder} were mined with {before}, the checkpoint now is '
+        f'{now}; delete that directory to mine all images anew'
+      )
+  elif hosts.primary():
+    write_json(note, now)
 
 
 def _mine_chunks(

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from ovs_jax.core import workers
+from ovs_jax.core.checkpoint import save_model
 from ovs_jax.core.preemption import Stopped
 from ovs_jax.core.workers import Workers
 from ovs_jax.evaluate import counted
@@ -90,6 +91,20 @@ def test_a_killed_count_goes_on_where_it_was_kept(
   assert Counted(tmp_path).steps == 10
   # Another number of processes has other images.
   assert Counted(tmp_path, index=0, count=2).steps == 0
+
+
+def test_a_model_that_was_written_anew_is_refused(tmp_path: pathlib.Path) -> None:
+  model = tmp_path / 'model'
+  save_model(model, {'x': np.ones(1)}, {'model': 'x'})
+  mine = Counted(tmp_path, models=(model, ''))
+  with Workers() as crew:
+    work = lambda place, item: item  # noqa: E731
+    mine.run(work, range(5), print, total=TOTAL, every=5, workers=crew, title='x')
+  kept = Counted(tmp_path, models=(model, '')).steps
+  assert kept >= 5
+  save_model(model, {'x': np.zeros(1)}, {'model': 'x'})
+  with pytest.raises(ValueError, match='now the checkpoints are .*delete it to count'):
+    Counted(tmp_path, models=(model, ''))
 
 
 def test_a_damaged_file_is_named(tmp_path: pathlib.Path) -> None:

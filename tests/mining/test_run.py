@@ -13,7 +13,8 @@ import tiny_ovseg
 from PIL import Image
 
 from configs import scenes
-from ovs_jax.core.checkpoint import save_model
+from ovs_jax.core.checkpoint import save_model, version
+from ovs_jax.core.files import write_json
 from ovs_jax.core.types import VOID
 from ovs_jax.data import pairs, pipeline
 from ovs_jax.mining import candidates, chunks, miner, run
@@ -157,6 +158,18 @@ def test_a_noun_counts_once_per_image(config: Any) -> None:
     assert notes.captions == count
 
 
+def test_chunks_of_another_model_are_not_mixed_in(
+  config: Any, tmp_path: pathlib.Path
+) -> None:
+  folder = tmp_path / 'chunks'
+  folder.mkdir()
+  write_json(folder / 'model.json', ['elsewhere', 1])
+  with pytest.raises(ValueError, match=r"mined with \['elsewhere', 1\], the"):
+    run.mine(config, tmp_path)
+  write_json(folder / 'model.json', version(config.mining.checkpoint))
+  assert run.mine(config, tmp_path)['pairs'] > 0
+
+
 def test_small_proposals_are_not_used(config: Any, tmp_path: pathlib.Path) -> None:
   config.mining.min_area = 128 * 128
   with pytest.raises(ValueError, match=r'no pairs in 32 images: 32 of them.*\(16384\)'):
@@ -187,7 +200,7 @@ def test_a_chunk_is_written_whole(
   monkeypatch.setattr(chunks.np, 'savez', full)
   with pytest.raises(OSError, match='No space left'):
     run.mine(config, tmp_path)
-  assert list((tmp_path / 'chunks').iterdir()) == []
+  assert [x.name for x in (tmp_path / 'chunks').iterdir()] == ['model.json']
 
 
 def test_hosts_share_the_chunks(
