@@ -30,7 +30,8 @@ from torch_turns import circumstances, median_seconds  # noqa: E402
 
 from ovs_jax.convert import exchange  # noqa: E402
 from ovs_jax.core.checkpoint import load_model  # noqa: E402
-from ovs_jax.models.clip import PRESETS, Clip, ClipConfig  # noqa: E402
+from ovs_jax.models.clip import PRESETS, ClipConfig  # noqa: E402
+from ovs_jax.models.clip_fast import encode_images  # noqa: E402
 
 
 def hugging_face(config: ClipConfig) -> transformers.CLIPModel:
@@ -86,9 +87,7 @@ def main(arguments: argparse.Namespace) -> None:
   side = config.image_size
   image = np.random.default_rng(0).normal(size=(arguments.batch, side, side, 3))
   image = image.astype(np.float32)
-  encode = jax.jit(
-    lambda params, x: Clip(config).apply({'params': params}, x, method='encode_image')
-  )
+  encode = jax.jit(lambda params, x: encode_images(config, params, x))
   given = torch.from_numpy(np.ascontiguousarray(image.transpose(0, 3, 1, 2)))
   ours = jax.device_put(image)
 

@@ -11,7 +11,7 @@ from parity_case import Case, deviation, images
 from ovs_jax.convert import hf_clip
 from ovs_jax.convert.family import Options
 from ovs_jax.models.clip import Clip, ClipConfig, unit
-from ovs_jax.models.layers import ClipBlock
+from ovs_jax.models.clip_blocks import ClipBlock
 
 FEATURES = 1e-5  # of the largest value
 LOGITS = 1e-4  # of the largest value
@@ -67,17 +67,11 @@ def vision_states(config: ClipConfig, params: Any, image: Any) -> list[Any]:
 
 def run_blocks(config: ClipConfig, blocks: Any, x: Any) -> list[Any]:
   """Returns what each block of the vision tower gives, one after the other."""
-  block = ClipBlock(
-    config.vision_heads,
-    config.vision_mlp or 4 * config.vision_width,
-    config.activation,
-    config.vision_epsilon,
-    jnp.dtype(config.dtype),
-  )
+  block = ClipBlock(config.vision)
   states = []
   for i in range(config.vision_layers):
     one = {'params': jax.tree.map(lambda leaf, i=i: leaf[i], blocks)}
-    x, _ = block.apply(one, x, None, None, None, None)
+    x = block.apply(one, x)
     states.append(x)
   return states
 

@@ -19,7 +19,8 @@ from ovs_jax.inference.result import NO_NAME
 from ovs_jax.inference.segmenter import OTHERS, EncodedImage, Segmenter, Settings
 from ovs_jax.inference.weigh import weigh
 from ovs_jax.models.clip import Clip, ClipConfig, encode_prompts, unit
-from ovs_jax.models.layers import ClipBlock, sine_position
+from ovs_jax.models.clip_blocks import ClipBlock
+from ovs_jax.models.layers import sine_position
 from ovs_jax.models.maskformer import PRESETS, MaskFormer, MaskFormerConfig
 from ovs_jax.models.ovseg import (
   OvSegConfig,
@@ -117,21 +118,16 @@ def block_outputs(config: ClipConfig, params: Any, image: Any, keep: Any) -> lis
     mutable=['intermediates'],
   )
   (x,) = state['intermediates']['visual']['ln_pre']['__call__']
-  block = ClipBlock(
-    config.vision_heads,
-    config.vision_mlp or 4 * config.vision_width,
-    config.activation,
-    config.vision_epsilon,
-    jnp.dtype(config.dtype),
-  )
+  block = ClipBlock(config.vision)
   outputs = []
   for i in range(config.vision_layers):
     one = {'params': jax.tree.map(lambda p, i=i: p[i], params['visual']['blocks'])}
-    outputs.append(block.apply(one, x, None, None, None, None)[0])
-    prompt = None
+    x = block.apply(one, x)
+    outputs.append(x)
     if i + 1 < config.prompt_depth:
       prompt = params['visual']['mask_prompt'][i + 1]
-    x, _ = block.apply(one, x, prompt, jnp.asarray(True), keep, None)
+      patches = jnp.where(keep[:, :, None], x[:, 1:], prompt[None])
+      x = jnp.concatenate([x[:, :1], patches], axis=1)
   return outputs
 
 

@@ -4,14 +4,13 @@ import dataclasses
 import functools
 
 import jax
-import jax.numpy as jnp
 
 from ovs_jax.bench import plain
 from ovs_jax.bench.agreement import Agreement
 from ovs_jax.bench.measure import Variant, Workload, compile_program
 from ovs_jax.core.lookup import lookup
-from ovs_jax.core.types import Array, Params
-from ovs_jax.models.clip import PRESETS, Clip
+from ovs_jax.models.clip import PRESETS, init_clip
+from ovs_jax.models.clip_fast import encode_crops, encode_images
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,21 +45,14 @@ def build(options: Options) -> Workload:
   keys = jax.random.split(jax.random.key(1), options.batch)
   draw = jax.vmap(lambda key: jax.random.permutation(key, grid * grid) < count)
   keep = draw(keys)
-  model = Clip(config)
-  text = jnp.zeros((1, config.context_length), jnp.int32)
-  params = jax.jit(model.init)(jax.random.key(2), crops[:1], text)['params']
-
-  def encode(params: Params, crops: Array, keep: Array, *, sparse: bool) -> Array:
-    return model.apply(
-      {'params': params}, crops, keep, sparse=sparse, method='encode_image'
-    )
+  params = init_clip(config, jax.random.key(2))
 
   facts: dict[str, float] = {}
   watch = Agreement(facts)
   variants = []
-  for name, sparse in (('package', True), ('all patches', False)):
-    run = functools.partial(encode, sparse=sparse)
-    program = compile_program(jax.jit(run), params, crops, keep)
+  for name, encode in (('package', encode_crops), ('all patches', encode_images)):
+    run = jax.jit(functools.partial(encode, config))
+    program = compile_program(run, params, crops, keep)
     once = functools.partial(program, params, crops, keep)
     variants.append(Variant(name, watch.values(name, once), program=program))
   variants.append(

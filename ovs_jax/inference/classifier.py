@@ -19,6 +19,7 @@ from ovs_jax.core.types import Array, Float, Params, UInt8
 from ovs_jax.inference.load import load
 from ovs_jax.inference.names import NameEmbedder
 from ovs_jax.models import clip
+from ovs_jax.models.clip_fast import encode_images
 from ovs_jax.ops.regions import CLIP_MEAN, CLIP_STD
 from ovs_jax.text.classes import Names, parse_classes
 from ovs_jax.text.templates import sentences
@@ -145,5 +146,5 @@ def preprocess(
 def _embed(
   config: clip.ClipConfig, params: Params, pixels: Float[Array, 's s 3']
 ) -> tuple[Float[Array, 'd'], Float[Array, '']]:
-  row = clip.Clip(config).apply({'params': params}, pixels[None], method='encode_image')
+  row = encode_images(config, params, pixels[None])
   return clip.unit(row)[0], jnp.exp(params['logit_scale'])

@@ -20,7 +20,8 @@ from ovs_jax.inference.system import (
   network_size,
 )
 from ovs_jax.models import clipseg
-from ovs_jax.models.clipseg import ClipSeg, ClipSegConfig
+from ovs_jax.models.clip_fast import encode_images
+from ovs_jax.models.clipseg import ClipSegConfig
 from ovs_jax.text.classes import Classes, check_synonyms
 from ovs_jax.text.templates import fill, sentences
 from ovs_jax.text.tokenizer import tokenize
@@ -244,4 +245,4 @@ class ClipSegSystem:
 def _embed_example(
   config: ClipSegConfig, params: Params, image: Float[Array, 'k s s 3']
 ) -> Float[Array, 'k d']:
-  return ClipSeg(config).apply({'params': params}, image, method='encode_prompt_image')
+  return encode_images(config.clip, params['clip'], image, resize=True)

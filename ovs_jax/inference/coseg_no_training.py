@@ -14,7 +14,8 @@ from PIL import Image
 from ovs_jax.core.files import Path
 from ovs_jax.core.types import Array, Float, Params, UInt8
 from ovs_jax.inference.names import NameEmbedder
-from ovs_jax.models.clip import Clip, ClipConfig, unit
+from ovs_jax.models.clip import ClipConfig, unit
+from ovs_jax.models.clip_fast import encode_images
 from ovs_jax.ops import regions
 
 LABELS = 20  # k, two standard deviations of the classes per image (figure 6)
@@ -74,5 +75,4 @@ def _embed(
   config: ClipConfig, params: Params, image: UInt8[Array, 'b s s 3']
 ) -> Float[Array, 'b d']:
   pixels = regions.normalise(image)
-  embedded = Clip(config).apply({'params': params}, pixels, method='encode_image')
-  return unit(embedded)
+  return unit(encode_images(config, params, pixels))

@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 
 from ovs_jax.core.types import Array, Bool, Float, Num, Params
-from ovs_jax.models.clip import Clip
+from ovs_jax.models.clip_fast import encode_masks
 from ovs_jax.models.ovseg import OvSegConfig
 from ovs_jax.ops.regions import normalise
 from ovs_jax.ops.resize import EXACT, cubic_matrix
@@ -58,10 +58,7 @@ def _embed(
   pixels = jnp.einsum('sh,hwc->swc', rows, pixels, precision=EXACT)
   pixels = jnp.einsum('tw,swc->stc', columns, pixels, precision=EXACT)
   seen = patches_of(masks, grid, config.region.threshold)
-  rows = Clip(config.clip).apply(
-    {'params': params}, pixels[None], seen[None], method='encode_masks'
-  )
-  return rows[0]
+  return encode_masks(config.clip, params, pixels[None], seen[None])[0]
 
 
 def patches_of(

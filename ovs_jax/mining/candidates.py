@@ -12,7 +12,8 @@ import numpy as np
 from ovs_jax.core.images import resize_shortest
 from ovs_jax.core.types import VOID, Array, Bool, Float, Int, Num, Params, UInt8
 from ovs_jax.models import ovseg
-from ovs_jax.models.clip import Clip, ClipConfig
+from ovs_jax.models.clip import ClipConfig
+from ovs_jax.models.clip_fast import encode_images
 from ovs_jax.ops.regions import RegionConfig, crop_regions, patch_mask
 
 _MULTIPLE = 64  # sides of padded images, so that few sizes are compiled
@@ -148,9 +149,7 @@ def _embed(
 ) -> Float[Array, 'q d']:
   crops = crop_regions(image, masks, region)
   keep = patch_mask(crops.masks, config.patch) if config.prompt_depth else None
-  return Clip(config).apply(
-    {'params': params}, crops.pixels, keep, method='encode_image'
-  )
+  return encode_images(config, params, crops.pixels, keep)
 
 
 def check_sources(config: Any, features: Sequence[str]) -> None:

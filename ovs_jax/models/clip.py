@@ -12,6 +12,7 @@ import numpy as np
 
 from ovs_jax.core.lookup import lookup
 from ovs_jax.core.types import Array, Bool, Float, Int, Params
+from ovs_jax.models.clip_blocks import Tower
 from ovs_jax.models.clip_text import ClipText
 from ovs_jax.models.clip_vision import ClipVision
 from ovs_jax.models.layers import ACTIVATIONS, NORM_EPSILON
@@ -19,7 +20,10 @@ from ovs_jax.models.layers import ACTIVATIONS, NORM_EPSILON
 
 @dataclasses.dataclass(frozen=True)
 class ClipConfig:
-  """Sizes of both towers; see `ClipVision` and `ClipText` for the fields."""
+  """Sizes of both towers; see `Tower`, `ClipVision` and `ClipText` for the fields.
+
+  Flat, since that is how checkpoints hold it.
+  """
 
   embed_dim: int
   image_size: int
@@ -55,6 +59,31 @@ class ClipConfig:
       width, heads = getattr(self, f'{tower}_width'), getattr(self, f'{tower}_heads')
       if width % heads:
         raise ValueError(f'{tower}_width {width} is not a multiple of {heads} heads')
+
+  @property
+  def vision(self) -> Tower:
+    """The transformer of the image tower."""
+    return self._tower('vision')
+
+  @property
+  def text(self) -> Tower:
+    """The transformer of the text tower."""
+    return self._tower('text')
+
+  def _tower(self, name: str) -> Tower:
+    own = ('width', 'layers', 'heads', 'mlp', 'epsilon')
+    width, layers, heads, mlp, epsilon = (getattr(self, f'{name}_{x}') for x in own)
+    return Tower(
+      width=width,
+      layers=layers,
+      heads=heads,
+      mlp=mlp or 4 * width,
+      activation=self.activation,
+      epsilon=epsilon,
+      dtype=jnp.dtype(self.dtype),
+      remat=self.remat,
+      unroll=self.unroll,
+    )
 
 
 def _published(
@@ -96,6 +125,12 @@ PRESETS: dict[str, ClipConfig] = {
 }
 
 
+def make_vision(config: ClipConfig) -> ClipVision:
+  """Returns the image tower, whose parameters are a CLIP's `visual`."""
+  c = config
+  return ClipVision(c.vision, c.patch, c.image_size, c.embed_dim, c.prompt_depth)
+
+
 class Clip(nn.Module):
   """Both towers; `config` says their sizes."""
 
@@ -104,36 +139,9 @@ class Clip(nn.Module):
   def setup(self) -> None:
     """Makes the towers and the temperature."""
     c = self.config
-    dtype = jnp.dtype(c.dtype)
-    self.visual = ClipVision(
-      patch=c.patch,
-      image_size=c.image_size,
-      width=c.vision_width,
-      layers=c.vision_layers,
-      heads=c.vision_heads,
-      mlp=c.vision_mlp or 4 * c.vision_width,
-      activation=c.activation,
-      epsilon=c.vision_epsilon,
-      embed_dim=c.embed_dim,
-      prompt_depth=c.prompt_depth,
-      dtype=dtype,
-      remat=c.remat,
-      unroll=min(c.unroll, c.vision_layers),
-    )
+    self.visual = make_vision(c)
     self.text = ClipText(
-      vocab_size=c.vocab_size,
-      context_length=c.context_length,
-      width=c.text_width,
-      layers=c.text_layers,
-      heads=c.text_heads,
-      mlp=c.text_mlp or 4 * c.text_width,
-      activation=c.activation,
-      epsilon=c.text_epsilon,
-      end_token=c.end_token,
-      embed_dim=c.embed_dim,
-      dtype=dtype,
-      remat=c.remat,
-      unroll=min(c.unroll, c.text_layers),
+      c.text, c.vocab_size, c.context_length, c.end_token, c.embed_dim
     )
     self.logit_scale = self.param(
       'logit_scale', nn.initializers.constant(math.log(1 / 0.07)), ()
@@ -147,30 +155,16 @@ class Clip(nn.Module):
     return image, unit(self.encode_text(tokens)), jnp.exp(self.logit_scale)
 
   def encode_image(
-    self,
-    image: Float[Array, 'b h w 3'],
-    keep: Bool[Array, 'b n'] | None = None,
-    *,
-    sparse: bool = False,
+    self, image: Float[Array, 'b h w 3'], keep: Bool[Array, 'b n'] | None = None
   ) -> Float[Array, 'b d']:
-    """See `ClipVision.__call__`."""
-    return self.visual(image, keep, sparse=sparse)
-
-  def encode_masks(
-    self, image: Float[Array, 'b h w 3'], seen: Bool[Array, 'b q n']
-  ) -> Float[Array, 'b q d']:
-    """See `ClipVision.masks`."""
-    return self.visual.masks(image, seen)
+    """See `ClipVision.__call__`; `models.clip_fast` has shorter ways."""
+    return self.visual(image, keep)
 
   def features(
-    self,
-    image: Float[Array, 'b h w 3'],
-    blocks: tuple[int, ...] = (),
-    *,
-    project: str = 'none',
-  ) -> tuple[Float[Array, 'b m d'] | None, tuple[Float[Array, 'b n e'], ...]]:
+    self, image: Float[Array, 'b h w 3'], blocks: tuple[int, ...]
+  ) -> dict[int, Float[Array, 'b m e']]:
     """See `ClipVision.features`."""
-    return self.visual.features(image, blocks, project=project)
+    return self.visual.features(image, blocks)
 
   def encode_text(self, tokens: Int[Array, 'b t']) -> Float[Array, 'b d']:
     """See `ClipText.__call__`."""

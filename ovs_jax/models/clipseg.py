@@ -117,8 +117,8 @@ class ClipSeg(nn.Module):
     self, image: Float[Array, 'b h w 3']
   ) -> tuple[Float[Array, 'b n e'], ...]:
     """Returns CLIP's activations that the decoder reads, shallowest first."""
-    _, found = self.clip.features(image, self.config.decoder.extract)
-    return jax.tree.map(jax.lax.stop_gradient, found)
+    out = self.clip.features(image, self.config.decoder.extract)
+    return tuple(jax.lax.stop_gradient(out[i]) for i in self.config.decoder.extract)
 
   def decode(
     self,
@@ -137,8 +137,9 @@ class ClipSeg(nn.Module):
 
   def encode_prompt_image(self, image: Float[Array, 'k h w 3']) -> Float[Array, 'k d']:
     """Returns conditions: CLIP's embeddings of pictures, not normalised."""
-    embedded, _ = self.clip.features(image, project='class')
-    return embedded[:, 0]
+    last = self.config.clip.vision_layers - 1
+    out = self.clip.features(image, (last,))
+    return self.clip.visual.project(out[last][:, 0])
 
 
 @functools.partial(jax.jit, static_argnums=0)

@@ -221,13 +221,12 @@ class CoSeg(nn.Module):
     Both are functions of the image alone and can be stored.
     """
     c = self.config
-    found = self.clip.features(
-      STATISTICS[c.statistics](image.astype(jnp.float32)),
-      c.decoder.extract,
-      project='all' if c.patch_norm else 'raw',
-    )
-    tokens, activations = jax.tree.map(jax.lax.stop_gradient, found)
-    return activations, tokens[:, 1:]
+    pixels = STATISTICS[c.statistics](image.astype(jnp.float32))
+    last = c.clip.vision_layers - 1
+    out = self.clip.features(pixels, (*c.decoder.extract, last))
+    patches = self.clip.visual.project(out[last][:, 1:], norm=c.patch_norm)
+    activations = tuple(out[i] for i in c.decoder.extract)
+    return jax.lax.stop_gradient((activations, patches))
 
   def predict(
     self,

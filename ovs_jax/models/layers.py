@@ -8,7 +8,6 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from ovs_jax.core.flops import recomputes
 from ovs_jax.core.types import Array, Bool, Float, Int
 from ovs_jax.ops.attention import attend, attention_weights
 
@@ -198,91 +197,3 @@ class MlpHead(nn.Module):
       if i < len(self.widths) - 1:
         x = nn.relu(x)
     return x
-
-
-class ClipBlock(nn.Module):
-  """CLIP's pre-norm transformer block, with the mask-prompt substitution after it."""
-
-  num_heads: int
-  mlp: int
-  activation: str
-  epsilon: float
-  dtype: Any
-  collect: bool = False  # whether to return the tokens a second time
-  first_only: bool = False  # whether only the first token is wanted
-
-  @nn.compact
-  def __call__(
-    self,
-    x: Float[Array, '*b n d'],
-    prompt: Float[Array, 'm d'] | None = None,
-    replace: Bool[Array, ''] | None = None,
-    keep: Bool[Array, 'b m'] | None = None,
-    mask: Bool[Array, '*any n n'] | None = None,
-    rows: tuple[Int[Array, 'c m1'], Int[Array, 'c m2']] | None = None,
-  ) -> tuple[Float[Array, 'c m1 d'], Float[Array, 'c m1 d'] | None]:
-    """Runs the block; with `first_only` all tokens are seen, and one is returned.
-
-    Args:
-      x: tokens; the class token comes first where there is one. With `rows`, those of
-        the whole batch in a row.
-      prompt: learned tokens for the patches outside `keep`.
-      replace: whether this block is followed by the substitution.
-      keep: patches that are not fully masked.
-      mask: allowed attention, or None for all.
-      rows: for each of the batch, the tokens that are returned and those that are seen.
-    """
-    y = query = layer_norm('ln_1', self.dtype, self.epsilon)(x)
-    if rows is not None:
-      x = x[rows[0]]
-    elif self.first_only:
-      x, query = x[:, :1], y[:, :1]
-    attention = Attention(self.num_heads, self.dtype, name='attn')
-    x = x + attention(query, y, y, mask, rows=rows)
-    x = self._feed_forward(x)
-    if prompt is not None and replace is not None and keep is not None:
-      shown = keep[:, :, None] | ~replace
-      patches = jnp.where(shown, x[:, 1:], prompt[None].astype(x.dtype))
-      x = jnp.concatenate([x[:, :1], patches], axis=1)
-    return x, x if self.collect else None
-
-  def _feed_forward(self, x: Float[Array, 'b n d']) -> Float[Array, 'b n d']:
-    y = layer_norm('ln_2', self.dtype, self.epsilon)(x)
-    y = ACTIVATIONS[self.activation](linear(self.mlp, name='c_fc', dtype=self.dtype)(y))
-    return x + linear(x.shape[-1], name='c_proj', dtype=self.dtype)(y)
-
-
-def clip_blocks(
-  *,
-  layers: int,
-  num_heads: int,
-  mlp: int,
-  activation: str,
-  epsilon: float,
-  dtype: Any,
-  remat: bool,
-  unroll: int,
-  span: tuple[int, int] | None = None,
-  collect: bool = False,
-) -> nn.Module:
-  """Returns `layers` blocks as one scan; parameters are stacked along axis 0.
-
-  A scan compiles once for all layers, and with `remat` inside it stores only the
-  inputs of the blocks. With `span`, only the blocks from the first of the two numbers
-  up to the other run. With `collect`, the scan's second result is the tokens after each
-  block, stacked.
-  """
-  start, end = span or (0, layers)
-  block = nn.remat(ClipBlock, prevent_cse=False) if recomputes(remat) else ClipBlock
-  scan = nn.scan(
-    block,
-    variable_axes={'params': 0},
-    split_rngs={'params': True},
-    in_axes=(0, 0, nn.broadcast, nn.broadcast),
-    length=end - start,
-    unroll=unroll,
-  )
-  if end - start < layers:
-    part = functools.partial(jax.tree.map, lambda leaf: leaf[start:end])
-    scan = nn.map_variables(scan, 'params', trans_in_fn=part)
-  return scan(num_heads, mlp, activation, epsilon, dtype, collect, name='blocks')

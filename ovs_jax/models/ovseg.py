@@ -11,7 +11,8 @@ import numpy as np
 from ovs_jax.core.flops import count_flops
 from ovs_jax.core.lookup import lookup
 from ovs_jax.core.types import Array, Bool, Float, Num, Params
-from ovs_jax.models.clip import Clip, ClipConfig
+from ovs_jax.models.clip import ClipConfig
+from ovs_jax.models.clip_fast import encode_crops
 from ovs_jax.models.content import bucket_size
 from ovs_jax.models.maskformer import IMAGENET_MEAN, MaskFormer, MaskFormerConfig
 from ovs_jax.ops.ensemble import class_logits
@@ -262,9 +263,7 @@ def embed_crops(
 ) -> Float[Array, 'c d']:
   """Returns CLIP's embeddings of crops, all at once; see `embed_regions`."""
   keep = _shown_patches(config, masks)
-  return Clip(config.clip).apply(
-    {'params': params}, pixels, keep, sparse=True, method='encode_image'
-  )
+  return encode_crops(config.clip, params, pixels, keep)
 
 
 def _shown_patches(

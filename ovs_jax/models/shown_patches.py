@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 
 from ovs_jax.core.types import Array, Bool, Float, Int
-from ovs_jax.models.layers import ClipBlock
+from ovs_jax.models.clip_blocks import ClipBlock
 
 # Programs for so much of the patches at most; above the last, all are computed.
 _SHARES, _PARTS = (2, 3), 4
@@ -56,7 +56,7 @@ def prompted_blocks(
       overwritten = i + 1 < len(prompts)
       wanted = places.own if overwritten else places.all
       tokens = _in_a_row(shown, prompts[i])
-      shown, _ = block.apply({'params': params}, tokens, rows=(wanted, places.all))
+      shown = block.apply({'params': params}, tokens, rows=(wanted, places.all))
     if count < len(prompts):
       return _in_a_row(shown, prompts[count])[places.all]
     return shown

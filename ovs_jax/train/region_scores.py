@@ -17,7 +17,8 @@ from ovs_jax.core.types import Array, Float, Int, Params
 from ovs_jax.data import pairs, transforms
 from ovs_jax.data.pipeline import eval_batches
 from ovs_jax.inference.names import NameEmbedder
-from ovs_jax.models.clip import Clip, ClipConfig
+from ovs_jax.models.clip import ClipConfig
+from ovs_jax.models.clip_fast import encode_images
 from ovs_jax.ops.regions import normalise, patch_mask
 
 
@@ -104,9 +105,7 @@ def _ranks(
 ) -> Int[Array, 'b']:
   """How many classes are more likely than the true one, of every crop."""
   keep = patch_mask(mask, config.patch) if config.prompt_depth else None
-  rows = Clip(config).apply(
-    {'params': params}, normalise(image), keep, method='encode_image'
-  )
+  rows = encode_images(config, params, normalise(image), keep)
   logits = rows @ text.T
   own = jnp.take_along_axis(logits, truth[:, None], axis=1)
   return jnp.sum(logits > own, axis=1)

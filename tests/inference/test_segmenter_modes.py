@@ -2,7 +2,6 @@
 
 import dataclasses
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -14,7 +13,6 @@ from ovs_jax.bench import plain
 from ovs_jax.core.images import resize_shortest
 from ovs_jax.inference.settings import MODES, Settings
 from ovs_jax.models import ovseg
-from ovs_jax.models.clip import Clip
 from ovs_jax.ops.ensemble import combine
 from ovs_jax.ops.resize import resize_bilinear
 
@@ -194,29 +192,3 @@ def test_unknown_names_of_options(make, picture):
   with pytest.raises(ValueError, match='not of windows'):
     make('certified').encode(picture, window=64)
   assert MODES[0] == 'exact'
-
-
-def test_gradients_of_the_last_block_are_those_of_the_plain_tower():
-  config = CONFIG.clip
-  params = jax.tree.map(jnp.asarray, draw_params()['clip'])
-  pixels = jax.random.normal(jax.random.key(0), (2, 48, 48, 3))
-  keep = jax.random.bernoulli(jax.random.key(1), 0.5, (2, 36))
-
-  def fast(visual):
-    variables = {'params': {**params, 'visual': visual}}
-    out = Clip(config).apply(variables, pixels, keep, method='encode_image')
-    return jnp.sum(jnp.sin(out))
-
-  def slow(visual):
-    return jnp.sum(jnp.sin(plain.encode_crops(config, visual, pixels, keep)))
-
-  value, gradient = jax.jit(jax.value_and_grad(fast))(params['visual'])
-  want, expected = jax.jit(jax.value_and_grad(slow))(params['visual'])
-  np.testing.assert_allclose(value, want, rtol=1e-4)
-  for path, leaf in jax.tree_util.tree_leaves_with_path(expected):
-    got = gradient
-    for key in path:
-      got = got[key.key]
-    scale = np.abs(leaf).max()
-    # Keys' biases have no gradient but rounding.
-    np.testing.assert_allclose(got, leaf, atol=1e-3 * scale + 1e-5, err_msg=str(path))

@@ -143,36 +143,6 @@ def test_hidden_patches_do_not_matter_and_shown_ones_do(params, image):
   assert np.abs(encode(SMALL, params, shown, keep) - want).max() > 1e-3
 
 
-@functools.partial(jax.jit, static_argnums=0)
-def encode_sparse(config, params, image, keep):
-  """What inference runs: hidden patches are not computed."""
-  return Clip(config).apply(
-    {'params': params}, image, keep, sparse=True, method='encode_image'
-  )
-
-
-# Of nine patches at most 5, at most 7, or more are computed; 3 blocks of which the last
-# is for the class token alone, so that prompts of depth 3 and 4 go on until there.
-@pytest.mark.parametrize('shown', [0, 1, 5, 6, 7, 8, 9])
-@pytest.mark.parametrize('depth', [1, 2, 3, 4])
-def test_skipping_hidden_patches_changes_nothing(params, depth, shown):
-  config = dataclasses.replace(SMALL, prompt_depth=depth)
-  rng = np.random.default_rng(shown)
-  prompts = jnp.asarray(rng.normal(size=(depth, 9, 16)), jnp.float32)
-  params = {**params, 'visual': {**params['visual'], 'mask_prompt': prompts}}
-  image = jax.random.normal(jax.random.key(2), (3, 12, 12, 3))
-  keep = np.zeros((3, 9), bool)
-  for row, count in zip(keep, (shown, shown // 2, 0), strict=True):
-    row[rng.permutation(9)[:count]] = True
-  want = encode(config, params, image, keep)
-  got = encode_sparse(config, params, image, keep)
-  np.testing.assert_allclose(got, want, rtol=1e-5, atol=1e-6)
-  # Hidden pixels are not even read.
-  pixels = jnp.repeat(jnp.repeat(keep.reshape(3, 3, 3), 4, axis=1), 4, axis=2)
-  other = jnp.where(pixels[..., None], image, 7.0)
-  np.testing.assert_array_equal(encode_sparse(config, params, other, keep), got)
-
-
 @pytest.mark.parametrize('depth', [0, 1])
 def test_each_prompt_acts_only_on_hidden_patches(params, image, depth):
   keep = jnp.array([[True] * 9, [True] * 8 + [False]])

@@ -213,11 +213,12 @@ def test_activations_are_those_of_the_blocks():
   config, params = TINY, drawn(TINY)
   model = ClipSeg(config)
   image = inputs(1, 8, 8, 3)
-  _, (first, second, third) = jax.jit(
+  out = jax.jit(
     lambda image: Clip(config.clip).apply(
       {'params': params['clip']}, image, (0, 1, 2), method='features'
     )
   )(image)
+  first, second, third = (out[i] for i in range(3))
   # The pooled embedding of a CLIP is made of its last block's class token.
   vision = params['clip']['visual']
   x = third[:, 0] - third[:, 0].mean(axis=-1, keepdims=True)
@@ -231,10 +232,10 @@ def test_activations_are_those_of_the_blocks():
       {'params': params['clip']}, image, method='encode_image'
     )
     # Blocks that nothing asked for are not computed, and change nothing.
-    _, (alone,) = Clip(config.clip).apply(
+    alone = Clip(config.clip).apply(
       {'params': params['clip']}, image, (1,), method='features'
     )
-    return embedded, run(image, method='encode_prompt_image'), alone
+    return embedded, run(image, method='encode_prompt_image'), alone[1]
 
   embedded, prompt, alone = others(image)
   np.testing.assert_allclose(x @ vision['proj'], embedded, rtol=1e-4, atol=1e-5)

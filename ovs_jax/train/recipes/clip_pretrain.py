@@ -10,7 +10,8 @@ import numpy as np
 from ovs_jax.core.types import Array, Batch, Int, Metrics, Params
 from ovs_jax.data import load_dataset, transforms
 from ovs_jax.data.pipeline import train_batches
-from ovs_jax.models.clip import Clip, ClipConfig, init_clip
+from ovs_jax.models.clip import Clip, ClipConfig, init_clip, unit
+from ovs_jax.models.clip_fast import encode_images
 from ovs_jax.ops.losses import contrastive_loss
 from ovs_jax.ops.regions import normalise
 from ovs_jax.text.tokenizer import tokenize
@@ -61,10 +62,10 @@ class ClipPretrain:
   def loss(self, params: Params, batch: Batch, key: Array) -> tuple[Array, Metrics]:
     """Symmetric InfoNCE over the batch."""
     del key
-    image, text, scale = Clip(self.clip).apply(
-      {'params': params}, normalise(batch['image']), batch['tokens']
-    )
-    rows = self.all_rows(image), self.all_rows(text)
+    image = unit(encode_images(self.clip, params, normalise(batch['image'])))
+    tokens, scale = batch['tokens'], jnp.exp(params['logit_scale'])
+    text = Clip(self.clip).apply({'params': params}, tokens, method='encode_text')
+    rows = self.all_rows(image), self.all_rows(unit(text))
     loss, accuracy = contrastive_loss(*rows, scale)
     return loss, {'accuracy': accuracy, 'scale': scale}
 

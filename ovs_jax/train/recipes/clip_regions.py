@@ -21,6 +21,7 @@ from ovs_jax.inference.load import check_agreement, load
 from ovs_jax.inference.names import NameEmbedder
 from ovs_jax.models import mask_prompts
 from ovs_jax.models.clip import Clip, ClipConfig, init_clip, unit
+from ovs_jax.models.clip_fast import encode_images
 from ovs_jax.ops.contrastive import DUPLICATES, grouped_contrastive_loss
 from ovs_jax.ops.losses import contrastive_loss
 from ovs_jax.ops.regions import normalise, patch_mask
@@ -177,17 +178,15 @@ class ClipRegions:
   def loss(self, params: Params, batch: Batch, key: Array) -> tuple[Array, Metrics]:
     """Symmetric InfoNCE between crops and the sentences of their nouns."""
     del key
-    model = Clip(self.clip)
     keep = None
     if self.clip.prompt_depth:
       keep = patch_mask(batch['mask'].astype(jnp.float32), self.clip.patch)
-    image = model.apply(
-      {'params': params}, normalise(batch['image']), keep, method='encode_image'
-    )
+    image = encode_images(self.clip, params, normalise(batch['image']), keep)
     if 'text' in batch:
       text = batch['text']
     else:
-      text = model.apply({'params': params}, batch['tokens'], method='encode_text')
+      tokens = batch['tokens']
+      text = Clip(self.clip).apply({'params': params}, tokens, method='encode_text')
       text = unit(text)
     scale = jnp.exp(params['logit_scale'])
     image, text = self.all_rows(unit(image)), self.all_rows(text)

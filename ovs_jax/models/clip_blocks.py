@@ -1,0 +1,146 @@
+"""CLIP's transformer: one block, and the blocks of a tower as one scan."""
+
+import dataclasses
+import functools
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from ovs_jax.core.flops import recomputes
+from ovs_jax.core.types import Array, Bool, Float, Int
+from ovs_jax.models.layers import ACTIVATIONS, Attention, layer_norm, linear
+
+
+@dataclasses.dataclass(frozen=True)
+class Tower:
+  """What the image tower and the text tower of a CLIP have in common.
+
+  Attributes:
+    width: of the tokens.
+    layers: number of blocks.
+    heads: number of attention heads.
+    mlp: hidden units of a block's MLP.
+    activation: of the MLP, from `layers.ACTIVATIONS`.
+    epsilon: of the layer norms.
+    dtype: of the computation; parameters are float32.
+    remat: whether to recompute blocks in the backward pass.
+    unroll: blocks per iteration of the scan.
+  """
+
+  width: int
+  layers: int
+  heads: int
+  mlp: int
+  activation: str
+  epsilon: float
+  dtype: Any
+  remat: bool
+  unroll: int
+
+
+class ClipBlock(nn.Module):
+  """CLIP's pre-norm transformer block."""
+
+  tower: Tower
+
+  @nn.compact
+  def __call__(
+    self,
+    x: Float[Array, '*b n d'],
+    mask: Bool[Array, '*any n n'] | None = None,
+    *,
+    first_only: bool = False,
+    rows: tuple[Int[Array, 'c m1'], Int[Array, 'c m2']] | None = None,
+  ) -> Float[Array, 'c m1 d']:
+    """Returns the tokens after attention and MLP.
+
+    Args:
+      x: tokens. With `rows`, those of the whole batch in a row.
+      mask: allowed attention, or None for all.
+      first_only: whether to return the first token alone, which sees all of them.
+      rows: for each of the batch, the tokens that are returned and those that are seen.
+    """
+    t = self.tower
+    y = query = layer_norm('ln_1', t.dtype, t.epsilon)(x)
+    if rows is not None:
+      x = x[rows[0]]
+    elif first_only:
+      x, query = x[:, :1], y[:, :1]
+    x = x + Attention(t.heads, t.dtype, name='attn')(query, y, y, mask, rows=rows)
+    y = layer_norm('ln_2', t.dtype, t.epsilon)(x)
+    y = ACTIVATIONS[t.activation](linear(t.mlp, name='c_fc', dtype=t.dtype)(y))
+    return x + linear(t.width, name='c_proj', dtype=t.dtype)(y)
+
+
+class ClipBlocks(nn.Module):
+  """The blocks of a tower as one scan; parameters are stacked along axis 0.
+
+  A scan compiles once for all blocks, and with `remat` inside it stores only the inputs
+  of the blocks.
+  """
+
+  tower: Tower
+
+  def setup(self) -> None:
+    """Makes the block; its parameters have no level of their own in their paths."""
+    self.block = ClipBlock(self.tower)
+    nn.share_scope(self, self.block)
+
+  def __call__(
+    self,
+    x: Float[Array, 'b n d'],
+    mask: Bool[Array, '*any n n'] | None = None,
+    *,
+    prompts: Float[Array, 'p m d'] | None = None,
+    keep: Bool[Array, 'b m'] | None = None,
+    span: tuple[int, int] | None = None,
+    collect: bool = False,
+  ) -> tuple[Float[Array, 'b n d'], Float[Array, 'l b n d'] | None]:
+    """Runs the blocks.
+
+    Args:
+      x: tokens; with `prompts` the class token comes first.
+      mask: allowed attention, or None for all.
+      prompts: what overwrites the patches outside `keep` after the first p blocks that
+        run, in their order.
+      keep: patches that are shown.
+      span: runs the blocks from the first of the numbers up to the other; None is all.
+      collect: whether to return the tokens after each block, too.
+
+    Returns:
+      The tokens after the last block; and, with `collect`, after each, stacked.
+    """
+    start, end = span or (0, self.tower.layers)
+    count = end - start
+    if not count:
+      return x, None
+    overwrite = None
+    if prompts is not None:
+      deep = min(len(prompts), count)
+      prompts = jnp.pad(prompts[:deep], ((0, count - deep), (0, 0), (0, 0)))
+      overwrite = jnp.arange(count) < deep
+
+    def run(
+      block: ClipBlock, x: Array, prompt: Any, overwrite: Any, keep: Any, mask: Any
+    ) -> tuple[Array, Array | None]:
+      x = block(x, mask)
+      if prompt is not None:
+        shown = keep[:, :, None] | ~overwrite
+        patches = jnp.where(shown, x[:, 1:], prompt[None].astype(x.dtype))
+        x = jnp.concatenate([x[:, :1], patches], axis=1)
+      return x, x if collect else None
+
+    scan = nn.scan(
+      nn.remat(run, prevent_cse=False) if recomputes(self.tower.remat) else run,
+      variable_axes={'params': 0},
+      split_rngs={'params': True},
+      in_axes=(0, 0, nn.broadcast, nn.broadcast),
+      length=count,
+      unroll=min(self.tower.unroll, count),
+    )
+    if count < self.tower.layers:
+      part = functools.partial(jax.tree.map, lambda leaf: leaf[start:end])
+      scan = nn.map_variables(scan, 'params', trans_in_fn=part)
+    return scan(self.block, x, prompts, overwrite, keep, mask)

@@ -1,0 +1,148 @@
+"""Shorter ways through CLIP's image tower, to what `models.clip_vision` computes.
+
+They take parameters of a whole CLIP. Up to rounding, `encode_images` and `encode_crops`
+give what `Clip.encode_image` gives; `encode_masks` gives it for many parts of an image
+at once, each seen as if its patches were all there is.
+"""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from ovs_jax.core.types import Array, Bool, Float, Params
+from ovs_jax.models.clip import ClipConfig, make_vision
+from ovs_jax.models.clip_blocks import ClipBlock, ClipBlocks
+from ovs_jax.models.layers import layer_norm
+from ovs_jax.models.shown_patches import prompted_blocks
+
+
+def encode_images(
+  config: ClipConfig,
+  params: Params,
+  image: Float[Array, 'b h w 3'],
+  keep: Bool[Array, 'b n'] | None = None,
+  *,
+  resize: bool = False,
+) -> Float[Array, 'b d']:
+  """Embeds images; the last block is computed for the class token alone.
+
+  Its gradient, too, is that of `Clip.encode_image`.
+
+  Args:
+    config: of the CLIP whose `params` are given.
+    params: the whole CLIP's.
+    image: RGB, normalised with `ops.regions.normalise`.
+    keep: patches to show; the rest are replaced by the mask prompts. None shows
+      everything and leaves the prompts out.
+    resize: whether images of other sizes are welcome, as for `ClipVision.tokens`.
+
+  Returns:
+    The class tokens after the final projection, not L2-normalised, float32.
+
+  Raises:
+    ValueError: the images are of another size, or do not consist of whole patches.
+  """
+  visual, prompts = params['visual'], None
+  if keep is None or not config.prompt_depth:
+    keep = None
+  else:
+    prompts = visual['mask_prompt'][1:]
+  x = _apply(config, visual, 'tokens', image, keep, resize=resize)
+  span = (0, config.vision_layers - 1)
+  x = _run(config, visual, x, prompts=prompts, keep=keep, span=span)
+  return _class_token(config, visual, x)
+
+
+def encode_crops(
+  config: ClipConfig,
+  params: Params,
+  image: Float[Array, 'b h w 3'],
+  keep: Bool[Array, 'b n'] | None,
+) -> Float[Array, 'b d']:
+  """Does what `encode_images` does, and skips what mask prompts overwrite.
+
+  See `models.shown_patches`. Meant for inference: training would scatter gradients.
+  """
+  if keep is None or not config.prompt_depth:
+    return encode_images(config, params, image)
+  visual, last = params['visual'], config.vision_layers - 1
+  dtype = config.vision.dtype
+  prompts = visual['mask_prompt'].astype(dtype)
+  first = prompts[0] + visual['positional_embedding'][1:].astype(dtype)
+  norm = layer_norm('ln_pre', dtype, config.vision_epsilon)
+  first = norm.apply({'params': visual['ln_pre']}, first)
+  x = _apply(config, visual, 'tokens', image, keep)
+  done = min(config.prompt_depth, last)
+  x = prompted_blocks(
+    ClipBlock(config.vision),
+    visual['blocks'],
+    x,
+    (first, *prompts[1 : last + 1]),
+    keep,
+    count=done,
+  )
+  x = _run(config, visual, x, span=(done, last))
+  return _class_token(config, visual, x)
+
+
+def encode_masks(
+  config: ClipConfig,
+  params: Params,
+  image: Float[Array, 'b h w 3'],
+  seen: Bool[Array, 'b q n'],
+) -> Float[Array, 'b q d']:
+  """Embeds parts of images in one forward pass, without mask prompts.
+
+  Args:
+    config: of the CLIP whose `params` are given.
+    params: the whole CLIP's.
+    image: RGB, normalised; of any size, both sides multiples of the patch.
+    seen: patches that each part consists of. A copy of the class token attends to
+      them and to itself; nothing attends to the copies.
+
+  Returns:
+    The copies after the final projection, not L2-normalised, float32.
+  """
+  visual = params['visual']
+  x = _apply(config, visual, 'tokens', image, resize=True)
+  b, q, _ = seen.shape
+  copies = jnp.broadcast_to(x[:, :1], (b, q, x.shape[2]))
+  x = jnp.concatenate([x, copies], axis=1)
+  x = _run(config, visual, x, _copies_see(seen))
+  return _apply(config, visual, 'project', x[:, -q:])
+
+
+def _apply(
+  config: ClipConfig, visual: Params, method: str, *args: Any, **options: Any
+) -> Array:
+  """Calls a method of the plain tower."""
+  vision = make_vision(config)
+  return vision.apply({'params': visual}, *args, method=method, **options)
+
+
+def _run(
+  config: ClipConfig, visual: Params, x: Array, *args: Any, **options: Any
+) -> Float[Array, 'b m e']:
+  """Runs the blocks; see `ClipBlocks` for the arguments."""
+  blocks = ClipBlocks(config.vision)
+  return blocks.apply({'params': visual['blocks']}, x, *args, **options)[0]
+
+
+def _class_token(
+  config: ClipConfig, visual: Params, x: Float[Array, 'b m e']
+) -> Float[Array, 'b d']:
+  """Runs the last block for the class token alone, and projects it."""
+  last = jax.tree.map(lambda leaf: leaf[-1], visual['blocks'])
+  x = ClipBlock(config.vision).apply({'params': last}, x, first_only=True)
+  return _apply(config, visual, 'project', x[:, 0])
+
+
+def _copies_see(seen: Bool[Array, 'b q n']) -> Bool[Array, 'b t t']:
+  """The attention that is allowed: tokens are class, patches, copies of the class."""
+  b, q, n = seen.shape
+  image = jnp.ones((b, 1 + n, 1 + n), bool)
+  top = jnp.concatenate([image, jnp.zeros((b, 1 + n, q), bool)], axis=2)
+  own = jnp.broadcast_to(jnp.eye(q, dtype=bool)[None], (b, q, q))
+  copies = jnp.concatenate([jnp.zeros((b, q, 1), bool), seen, own], axis=2)
+  return jnp.concatenate([top, copies], axis=1)
