@@ -18,6 +18,16 @@ EMBEDDINGS = 1e-5
 TINY = (1e-5, 2e-5)
 TRAIN = (2e-4, 1e-4)
 GRADIENTS = 5e-6
+# What a case says of the model, of all that it says; as in config.json.
+SETTINGS = (
+  'projection_dim',
+  'reduce_dim',
+  'extract_layers',
+  'conditional_layer',
+  'decoder_num_attention_heads',
+  'decoder_intermediate_size',
+  'use_complex_transposed_convolution',
+)
 # The softmax does not change when a key's bias does: its gradient is zero in theory.
 NO_GRADIENT = 'k_proj.bias'
 
@@ -25,7 +35,8 @@ NO_GRADIENT = 'k_proj.bias'
 def load(case: Case) -> tuple[ClipSegConfig, Any]:
   """Converts the case's model."""
   c = case.config
-  settings = {**c, 'text_config': c['text'], 'vision_config': c['vision']}
+  settings = {key: c[key] for key in SETTINGS if key in c}
+  settings |= {'text_config': c['text'], 'vision_config': c['vision']}
   weights = case.weights()
   conversion = convert.HF_CLIPSEG.convert(weights, settings, Options())
   back = convert.HF_CLIPSEG.export(
