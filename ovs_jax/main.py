@@ -6,6 +6,7 @@ results go (default: runs/<name of the config>).
 """
 
 import json
+import os
 import pathlib
 import platform
 import signal
@@ -14,19 +15,28 @@ import traceback
 from types import FrameType
 from typing import Any
 
-import jax
-from absl import app, flags, logging
-from ml_collections import config_flags
 
-import ovs_jax
-from ovs_jax.core import hosts
-from ovs_jax.core.checkpoint import skip_noise
-from ovs_jax.core.files import Place, check_writable, fingerprint, place
-from ovs_jax.core.lookup import lookup
-from ovs_jax.core.preemption import STOPPED_STATUS, Stopped, apart
-from ovs_jax.core.programs import compile_sooner, keep_programs
-from ovs_jax.data.needs import check_needs
-from ovs_jax.train.pipeline import check_changes, check_owner, run_pipeline
+def _stop_at_once(number: int, frame: FrameType | None) -> None:
+  print('stopped before the work began; run the same command to go on', file=sys.stderr)
+  sys.exit(os.EX_TEMPFAIL)  # `core.preemption.STOPPED_STATUS`
+
+
+if __name__ == '__main__':  # what is imported from here on takes seconds
+  signal.signal(signal.SIGTERM, _stop_at_once)
+
+import jax  # noqa: E402
+from absl import app, flags, logging  # noqa: E402
+from ml_collections import config_flags  # noqa: E402
+
+import ovs_jax  # noqa: E402
+from ovs_jax.core import hosts  # noqa: E402
+from ovs_jax.core.checkpoint import skip_noise  # noqa: E402
+from ovs_jax.core.files import Place, check_writable, fingerprint, place  # noqa: E402
+from ovs_jax.core.lookup import lookup  # noqa: E402
+from ovs_jax.core.preemption import STOPPED_STATUS, Stopped, apart  # noqa: E402
+from ovs_jax.core.programs import compile_sooner, keep_programs  # noqa: E402
+from ovs_jax.data.needs import check_needs  # noqa: E402
+from ovs_jax.train.pipeline import check_changes, check_owner, run_pipeline  # noqa: E402
 
 _CONFIG = config_flags.DEFINE_config_file('config', None, 'Configuration file.')
 _WORKDIR = flags.DEFINE_string('workdir', None, 'Where results go.')
@@ -192,11 +202,6 @@ def main(argv: list[str]) -> None:
     print(f'error: {error}', file=sys.stderr)
     sys.exit(2)
   print(f'done: {workdir}')
-
-
-def _stop_at_once(number: int, frame: FrameType | None) -> None:
-  print('stopped before the work began; run the same command to go on', file=sys.stderr)
-  sys.exit(STOPPED_STATUS)
 
 
 def start() -> None:

@@ -30,6 +30,29 @@ def call(*arguments: str) -> subprocess.CompletedProcess[str]:
   )
 
 
+EARLY = """
+import os, runpy, signal, sys
+
+class Notice:
+  def find_spec(self, name, *_):
+    if name == 'jax':
+      os.kill(os.getpid(), signal.SIGTERM)
+
+sys.meta_path.insert(0, Notice())
+runpy.run_module('ovs_jax.main', run_name='__main__')
+"""
+
+
+def test_a_notice_amid_the_imports_is_no_failure() -> None:
+  done = subprocess.run(
+    [sys.executable, '-c', EARLY], capture_output=True, text=True, cwd=ROOT
+  )
+  assert done.returncode == 75
+  assert done.stderr == (
+    'stopped before the work began; run the same command to go on\n'
+  )
+
+
 def test_a_missing_config_is_an_error_of_use() -> None:
   done = call()
   assert done.returncode != 0
