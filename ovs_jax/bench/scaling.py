@@ -213,11 +213,15 @@ def main(argv: Sequence[str] | None = None) -> int:
   )
   parser.add_argument('--write', type=pathlib.Path, help='document with the table')
   arguments = parser.parse_args(argv)
-  simulate_devices(_DEVICES)
-  print('\n'.join(heading()))
   only = arguments.only
   exact = [given for given in ROWS if given.name == only]
-  for given in exact or [given for given in ROWS if only in given.name]:
+  chosen = exact or [given for given in ROWS if only in given.name]
+  if not chosen:
+    known = '; '.join(given.name for given in ROWS)
+    parser.error(f'--only={only} is in the name of no step; known: {known}')
+  simulate_devices(_DEVICES)
+  print('\n'.join(heading()))
+  for given in chosen:
     text = row(given)
     print(text, flush=True)
     if arguments.write is not None:

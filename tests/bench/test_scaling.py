@@ -73,3 +73,14 @@ def test_changes_are_keys_of_the_configurations() -> None:
     config = scaling.configured(given)
     assert config.train.batch_size % 8 == 0
   assert scaling.configured(scaling.ROWS[-1]).proposer.remat
+
+
+def test_a_step_that_is_not_known_is_refused(
+  capsys: pytest.CaptureFixture[str],
+) -> None:
+  with pytest.raises(SystemExit) as stopped:
+    scaling.main(['--only=mpt_vitl41'])
+  assert stopped.value.code == 2
+  assert '--only=mpt_vitl41 is in the name of no step; known: mpt_vitl14;' in (
+    capsys.readouterr().err
+  )
