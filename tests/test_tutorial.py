@@ -220,7 +220,8 @@ def test_ovseg_by_hand(tutorial: Tutorial) -> None:
 
 def test_evaluation(tutorial: Tutorial) -> None:
   t = tutorial.read(9)
-  methods = {'proposer', 'clip', 'ensemble_0.20', 'oracle_masks', 'oracle_classes'}
+  oracles = {f'oracle_{name}' for name in ('masks', 'classes', 'vocabulary')}
+  methods = {'proposer', 'clip', 'ensemble_0.20'} | oracles
   among_seen = {'proposer_seen', 'oracle_classes_seen'}
   assert set(t.evaluated) == {'frozen', 'mpt'}
   for found in t.evaluated.values():

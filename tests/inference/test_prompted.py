@@ -179,7 +179,7 @@ def test_mistakes(segmenters, pictures, checkpoints):
       segmenter.segment(pictures[kind], NAMES, rule='pixels')
   with pytest.raises(ValueError, match='weight: settings of OVSeg'):
     Segmenter.load(checkpoints['clipseg'], weight=0.5)
-  with pytest.raises(ValueError, match="holds a 'clip' model; expected one of clipseg"):
+  with pytest.raises(ValueError, match="'clip' model; a 'clipseg' or 'coseg' model"):
     load_system(checkpoints['clip'])
   with pytest.raises(ValueError, match='chooses its own labels'):
     load_system(checkpoints['coseg'], labels=3)

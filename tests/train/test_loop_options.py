@@ -204,4 +204,4 @@ def test_the_host_does_not_run_ahead_of_the_devices(
   assert len(done) == 8
   # The step that runs is not done either.
   ahead = [i + 1 - finished for i, finished in enumerate(asked[:8])]
-  assert max(ahead) == 3
+  assert 2 <= max(ahead) <= 3  # as far as the host comes meanwhile
