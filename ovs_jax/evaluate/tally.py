@@ -10,26 +10,13 @@ import threading
 from collections.abc import Callable, Iterable, Mapping
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
-from ovs_jax.core.types import Array, Int
+from ovs_jax.core.types import Int
 from ovs_jax.ops.boundary import compact_boundary_counts
 from ovs_jax.ops.confusion import compact, count_pixels
 
 Arrays = dict[str, np.ndarray]
-
-
-def class_counts(matrix: Int[Array, '*b k1 k1']) -> Int[Array, '*b 3 k']:
-  """Returns what is right, true and predicted of each class, where truth is known.
-
-  Args:
-    matrix: from `ops.confusion.confusion_matrix`.
-  """
-  labelled = matrix[..., :-1]
-  right = jnp.diagonal(labelled[..., :-1, :], axis1=-2, axis2=-1)
-  predicted = labelled[..., :-1, :].sum(axis=-1)
-  return jnp.stack([right, labelled.sum(axis=-2), predicted], axis=-2)
 
 
 @dataclasses.dataclass

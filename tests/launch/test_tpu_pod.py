@@ -145,21 +145,8 @@ def test_a_lost_slice_is_asked_for_again(checkout: Checkout) -> None:
   assert kinds(checkout) == [*once, 'delete', *once]
 
 
-def test_a_run_outlives_its_connection(checkout: Checkout) -> None:
-  install(checkout)
-  does(checkout, 'for ((i = 0; i < 60; i++)); do sleep 0.05; done; echo done')
-  first = checkout.start('tpu_pod.sh', *TPU, '--bucket=b', *CONFIG)
-  assert first.stdout is not None
-  while '--workdir' not in first.stdout.readline():
-    assert first.poll() is None
-  first.kill()  # the laptop is gone
-  code, out, err = checkout.run('tpu_pod.sh', *TPU, '--bucket=b', *CONFIG)
-  assert (code, out[-1]) == (0, 'done')
-  assert err == ['launch: The run is still there; this is its output.']
-  assert kinds(checkout).count('scp') == 1
-
-
-def test_a_lost_connection_says_nothing_of_a_run(checkout: Checkout) -> None:
+def leave(checkout: Checkout) -> None:
+  """Starts a run of seconds, and is gone once it runs, as a laptop is."""
   install(checkout)
   does(checkout, 'for ((i = 0; i < 60; i++)); do sleep 0.05; done; echo done')
   first = checkout.start('tpu_pod.sh', *TPU, '--bucket=b', *CONFIG)
@@ -167,6 +154,18 @@ def test_a_lost_connection_says_nothing_of_a_run(checkout: Checkout) -> None:
   while '--workdir' not in first.stdout.readline():
     assert first.poll() is None
   first.kill()
+
+
+def test_a_run_outlives_its_connection(checkout: Checkout) -> None:
+  leave(checkout)
+  code, out, err = checkout.run('tpu_pod.sh', *TPU, '--bucket=b', *CONFIG)
+  assert (code, out[-1]) == (0, 'done')
+  assert err == ['launch: The run is still there; this is its output.']
+  assert kinds(checkout).count('scp') == 1
+
+
+def test_a_lost_connection_says_nothing_of_a_run(checkout: Checkout) -> None:
+  leave(checkout)
   once = 'if [[ ! -e $FAKE/refused ]]; then : >"$FAKE/refused"; exit 255; fi'
   (checkout.path.parent / 'ssh').write_text(once)
   code, out, err = checkout.run('tpu_pod.sh', *TPU, '--bucket=b', *CONFIG)
