@@ -21,9 +21,9 @@ class Case:
   Attributes:
     batch: examples.
     queries: their number.
-    keys: theirs.
-    heads: of `size` features.
-    size: see above.
+    keys: their number.
+    heads: of attention.
+    size: features of each head.
     mask: 'none', 'causal' as in a text tower, or 'places' as where padding is hidden,
       with a query that sees nothing.
   """

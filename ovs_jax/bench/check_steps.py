@@ -87,7 +87,7 @@ def _step(name: str, size: int, narrow: bool, repeats: int) -> Found:
 
 
 def _as_cpu(name: str) -> Found:
-  """The same program, with full float32 products, on the two processors."""
+  """Compares loss and gradient of this device with the CPU's, in full float32."""
   given = _tiny(drawn.configuration(name))
   with jax.default_matmul_precision('highest'):
     here = _gradient(*given)
@@ -136,7 +136,7 @@ def _gradient(recipe: Any, params: Params, batch: Batch) -> dict[str, float]:
 
 
 def _compared(found: dict[str, float], wanted: dict[str, float], limit: float) -> Found:
-  """Lengths are compared with the longest, as some are next to nothing."""
+  """Compares losses, and lengths of gradients relative to the longest of them."""
   longest = max(x for name, x in wanted.items() if name != 'loss')
   errors = {
     name: abs(found[name] - x) / (abs(x) if name == 'loss' else longest)

@@ -76,7 +76,7 @@ def waiting_loops(hlo: str) -> list[Loop]:
   """Returns the loops with collectives in their bodies or conditions.
 
   Args:
-    hlo: see `traffic`.
+    hlo: text of a compiled program, as for `traffic`.
 
   Raises:
     ValueError: the text has no entry.

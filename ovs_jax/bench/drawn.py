@@ -96,7 +96,7 @@ def _directions(count: int, width: int, key: Array | None = None) -> Array:
 
 
 def _phrase_count(recipe: Any) -> int:
-  """A table of one's own has as many names as it likes: here one."""
+  """Returns how many phrases there are; a user's table is taken to have one name."""
   return max(1, len(recipe.seen)) * len(recipe.config.phrases.templates)
 
 
@@ -107,7 +107,7 @@ def draw_pictures(key: Array, count: int, side: int) -> UInt8[Array, 'b s s 3']:
 
 
 def _tokens(key: Array, shape: tuple[int, int], vocabulary: int) -> Array:
-  """Sentences whose last token is the end's."""
+  """Draws sentences that end with the end token."""
   drawn = jax.random.randint(key, shape, 1, vocabulary - 1)
   return drawn.at[:, -1].set(vocabulary - 1)
 
@@ -122,7 +122,7 @@ def _captions(recipe: Any, size: int, key: Array) -> Batch:
 
 
 def _crops(recipe: Any, size: int, key: Array) -> Batch:
-  """Half of each crop is foreground; every noun is another."""
+  """Draws crops, half of each foreground, with a noun of its own for each."""
   c, side = recipe.config, recipe.clip.image_size
   keys = jax.random.split(key)
   kind = jnp.uint8 if c.adapt.uint8 else jnp.float32
@@ -142,7 +142,7 @@ def _crops(recipe: Any, size: int, key: Array) -> Batch:
 
 
 def _targets(recipe: Any, size: int, key: Array) -> Batch:
-  """Targets are bands of a label map, a quarter of them padding."""
+  """Draws pictures whose targets are bands, a quarter of them padding."""
   c = recipe.config.train
   side = c.crop or SIZE
   keys = jax.random.split(key)
@@ -159,7 +159,7 @@ def _targets(recipe: Any, size: int, key: Array) -> Batch:
 
 
 def _labels(recipe: Any, size: int, key: Array) -> Batch:
-  """A picture's labels are those of 4 x 4 squares."""
+  """Draws pictures whose label maps are 4 x 4 squares."""
   side = recipe.model.image_size
   keys = jax.random.split(key)
   squares = jax.random.randint(keys[0], (size, 4, 4), 0, len(recipe.seen))

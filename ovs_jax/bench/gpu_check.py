@@ -33,7 +33,7 @@ class Options:
 
 
 def build(options: Options) -> Checklist:
-  """What is asked first is what would be dearest to find out later."""
+  """Returns the checks, first those whose failure would be the most expensive later."""
   smoke, repeats = options.smoke, options.repeats
   found = [
     *check_attention.checks(smoke=smoke),

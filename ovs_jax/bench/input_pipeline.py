@@ -36,7 +36,7 @@ class Options:
   """What `--set` changes.
 
   Attributes:
-    pipeline: regions, proposer, clip, clipseg or coseg; see `ovs_jax.train.recipes`.
+    pipeline: regions (masked crops), proposer, clip, clipseg or coseg.
     size: side of what the model gets; 0 takes that of the papers' models.
     batch: images of a batch.
     batches: of one timed run.
@@ -157,7 +157,10 @@ def _runner(stream: Iterator[Any], batches: int, directory: Any) -> Callable[[],
 
 
 def _cpu_seconds(stream: Iterator[Any], batches: int) -> float:
-  """Seconds of all threads; what was prefetched before is made up for by the end."""
+  """Returns the processor time of some batches, summed over threads.
+
+  The stream has prefetched batches at the start, and as many at the end.
+  """
   began = time.process_time()
   for _ in range(batches):
     next(stream)

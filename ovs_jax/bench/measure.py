@@ -18,7 +18,7 @@ class Program:
   """What XLA compiled.
 
   Attributes:
-    compiled: it.
+    compiled: the program.
     work: operations of one run by the type of their factors, see
       `core.flops.count_work`; on several accelerators, of one.
   """
@@ -37,10 +37,10 @@ class Program:
 
 
 def compile_program(function: Any, *args: Any, devices: int = 1) -> Program:
-  """Compiles what `jax.jit` returned for these arguments.
+  """Compiles a jitted function for some arguments.
 
   Args:
-    function: see above.
+    function: what `jax.jit` returned.
     args: its arguments.
     devices: that share the work. Simulated ones share one processor, too.
   """
@@ -69,7 +69,7 @@ class Variant:
 
 @dataclasses.dataclass(frozen=True)
 class Workload:
-  """The same work, done by every variant.
+  """A piece of work that every variant does.
 
   Attributes:
     unit: what is counted, in the plural: 'crops'.

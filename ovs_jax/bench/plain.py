@@ -27,7 +27,7 @@ def encode_image(
   size: Int[Array, '2'],
   proposed: ovseg.Proposed,
 ) -> ovseg.Encoded:
-  """Does what `models.ovseg.encode_image` does after the proposer.
+  """Cuts and embeds the proposals' crops, to the result of `ovseg.encode_image`.
 
   Rows of invalid proposals are computed and mean nothing.
   """

@@ -331,7 +331,7 @@ class RunCheckpoints:
       params: of the model, for whoever reads it.
       optimizer: its state.
       raw: what trains, where `params` are averages of it.
-      notes: a few JSON-like values; see `notes`.
+      notes: a few JSON-like values, which the method `notes` returns again.
     """
     more = {'train': ocp.args.StandardSave(optimizer)}
     if raw is not None:

@@ -1,4 +1,4 @@
-"""Numbers of a configuration that cannot be as small as somebody made them."""
+"""Least values of numbers in a configuration."""
 
 import functools
 from collections.abc import Mapping
@@ -6,7 +6,7 @@ from typing import Any
 
 
 def check_counts(config: Any, least: Mapping[str, int]) -> None:
-  """Refuses what would end a job amid its work, or leave nothing of it.
+  """Refuses numbers that are too small for a job to finish or to have a result.
 
   Args:
     config: the whole configuration.

@@ -31,7 +31,8 @@ def count_work(program: Any, *args: Any) -> dict[str, int]:
   """Returns the operations of a program by the type of their factors, as 'bfloat16'.
 
   What the backward pass computes again, to hold less in memory, is not counted: it is
-  no work, and a step with and without it does the same. See `count_flops` otherwise.
+  no work, and a step with and without it does the same. As in `count_flops`, only
+  products and convolutions count, a multiply-add as two.
 
   Args:
     program: what `jax.jit` returned.

@@ -119,7 +119,7 @@ def asked() -> bool:
 
 
 def pause(done: str) -> None:
-  """Ends the work here if any process was asked to stop; see `apart`.
+  """Ends the work here if any process was asked to stop; for use inside `apart`.
 
   Args:
     done: what is finished, and will not be done again.

@@ -79,7 +79,8 @@ class RunLog:
       batch_size: images of a step.
       flops: of a step, as a share of what the devices can do in a second.
       silent: writes and shows nothing, for all processes but one.
-      writers: who gets the metrics, too; see `open_writers`.
+      writers: names of others that get the metrics, of `core.writers.WRITERS`; none:
+        TensorBoard, if it is installed.
       config: of the run, for writers that keep it.
     """
     self._mirror = None if silent else Mirror(workdir)

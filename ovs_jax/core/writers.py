@@ -57,7 +57,7 @@ def open_writers(
     config: its configuration, for writers that keep it.
 
   Raises:
-    ValueError: see `check_writers`.
+    ValueError: a writer is unknown, or its package is not installed.
   """
   check_writers(names)
   if not names and importlib.util.find_spec('tensorboard') is not None:

@@ -22,12 +22,12 @@ def _uniform(example: Example, stream: int, count: int) -> tf.Tensor:
 
 
 def scale_jitter(shortest: Sequence[int], longest: int) -> Transform:
-  """`jittered_crop` without a crop; with one side there is nothing to draw."""
+  """Resizes to a shorter side drawn from `shortest`, the longer at most `longest`."""
   return jittered_crop(shortest, longest, 0)
 
 
 def fixed_crop(size: int) -> Transform:
-  """`jittered_crop` without a change of scale."""
+  """Cuts out a random square of `size` pixels, without a change of scale."""
   return jittered_crop((), 0, size)
 
 
@@ -75,7 +75,7 @@ def jittered_crop(shortest: Sequence[int], longest: int, size: int) -> Transform
 def _resized_part(
   image: tf.Tensor, full: tf.Tensor, start: tf.Tensor, size: tf.Tensor
 ) -> tf.Tensor:
-  """What `tf.image.resize(image, full, antialias=True)` has from `start` on."""
+  """Returns `size` pixels from `start` on of the image resized to `full`."""
   resized = tf.raw_ops.ScaleAndTranslate(
     images=image[None],
     size=size,

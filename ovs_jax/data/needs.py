@@ -56,7 +56,7 @@ def check_needs(config: Any) -> None:
 
 
 def _dataset_is_absent(dataset: Any, command: str) -> tuple[bool, str]:
-  """Whether a data set is not prepared, and the command as its reader says it."""
+  """Returns whether a data set is not prepared, and the command that prepares it."""
   from ovs_jax.data import load_dataset
 
   try:

@@ -57,8 +57,9 @@ def weighted_batches(
   Args:
     sources: builders with the same features, the nouns of their pairs in order, and
       how often a pair of each is shown in an epoch.
-    transforms: as in `pipeline.train_batches`.
-    balance: see `expected_shows`.
+    transforms: applied in order to decoded pairs that carry `seed` (2,) int64.
+    balance: 0 shows all pairs alike, 1 all nouns; between them, a pair counts with its
+      noun's frequency to the power of -balance.
     batch_size: of all processes together.
     seed: of shuffling, augmentation and how often pairs are shown.
     start: the first step; nothing is read for earlier ones.

@@ -36,7 +36,7 @@ def iterate(data: tf.data.Dataset) -> Iterator[Any]:
 
 
 def decoder(features: Any) -> Transform:
-  """Decodes what `decode` would not decode exactly, before it comes.
+  """Returns a transform that decodes exactly what `decode` would round.
 
   JPEGs become the pixels that Pillow gives, which the models were trained on; with
   TensorFlow's default they are up to 20 levels off. Labels of 16 bits keep them all.
@@ -88,7 +88,7 @@ def train_batches(
     start: the first step; nothing is read for earlier ones.
     companion: transforms of the `companions`.
     companions: how many other examples come with each, as a tuple `others`.
-    rows: see `ordered_batches`.
+    rows: of every batch that are made, and read, in order; None: all.
 
   Raises:
     ValueError: the split has fewer examples than a batch.
@@ -123,7 +123,7 @@ def train_batches(
 
 
 def generator(seed: int, epoch: int, turn: int) -> np.random.Generator:
-  """Returns what draws an epoch's order, and in other turns what goes with it."""
+  """Returns the generator of an epoch's order (turn 0) or its companions (1, ...)."""
   return np.random.default_rng([seed % 2**63, epoch, turn])
 
 
@@ -145,9 +145,9 @@ def ordered_batches(
     shards: what is read.
     order: from an epoch to the positions of its examples and of their companions, a
       multiple of the batch, and which of them is the first to be made.
-    transforms: see `train_batches`.
-    companion: see `train_batches`.
-    companions: see `train_batches`.
+    transforms: applied in order to decoded examples that carry `seed` (2,) int64.
+    companion: transforms of the `companions`.
+    companions: how many other examples come with each, as a tuple `others`.
     batch_size: of all processes together.
     seed: of augmentation.
     epoch: the first one.
@@ -182,7 +182,10 @@ def ordered_batches(
 def _seeded(
   shards: Shards, transform: Transform, of_companion: Transform, companions: int
 ) -> Callable[..., Example]:
-  """Returns what makes examples of an epoch's key and a row: number and positions."""
+  """Returns a function from an epoch's key and a row of numbers to an example.
+
+  A row is the example's number in the epoch, its position, and its companions'.
+  """
 
   @as_written
   def apply(key: tf.Tensor, row: tf.Tensor) -> Example:

@@ -219,7 +219,7 @@ class Reader:
     source: directory that problems are named relative to.
     read_label: from a label file to its values.
     table: from values to train ids.
-    turn: see `read_image`.
+    turn: whether the orientation that a camera noted is applied to images.
     shrink: from encoded image and labels to smaller ones, or None to leave them.
   """
 

@@ -26,7 +26,7 @@ from ovs_jax.text.templates import sentences
 
 
 class Classifier:
-  """A CLIP, ready to classify. It keeps the embeddings of all names it was asked."""
+  """A CLIP that classifies pictures; it keeps the embeddings of all names so far."""
 
   def __init__(
     self,
@@ -42,7 +42,7 @@ class Classifier:
       config: of the CLIP whose `params` are given.
       params: the whole CLIP's parameters.
       templates: name of a set in `text.templates`, or sentences with a '{}'.
-      text_cache: a directory, 'off', or None; see `text.cache.cache_root`.
+      text_cache: folder of embedded names, 'off', or None for the default one.
     """
     sentences(templates)
     self.config = config
@@ -61,9 +61,10 @@ class Classifier:
     """Reads a CLIP checkpoint, or the CLIP of an OVSeg checkpoint.
 
     Args:
-      directory: see `core.checkpoint.load_model`.
-      templates: see `__init__`; None takes 'single', "a photo of a {}.".
-      text_cache: see `__init__`.
+      directory: a model directory, or a run, of which the newest step is taken.
+      templates: name of a set in `text.templates`, or sentences with a '{}'; None takes
+        'single', "a photo of a {}.".
+      text_cache: folder of embedded names, 'off', or None for the default one.
 
     Raises:
       FileNotFoundError: there is no such directory.
@@ -90,10 +91,11 @@ class Classifier:
     `exp(logit_scale)`; mask prompts take no part.
 
     Args:
-      image: a path, a Pillow image or an array; see `core.images.as_rgb`.
-      names: see `text.classes.parse_classes`.
+      image: a path, a Pillow image, or an array of uint8 or of floats in 0..1.
+      names: 'red ball, grass'; or one string per name; or {shown name: words}.
       templates: name of a set, or sentences with a '{}'; None takes the classifier's.
-      synonyms: see `Segmenter.segment`.
+      synonyms: 'mean' of a name's words, 'max' (the best word counts), or 'paper' (one
+        string with commas).
 
     Raises:
       FileNotFoundError: there is no such image.

@@ -102,7 +102,8 @@ class ClipSegSystem:
     Args:
       classes: names and words.
       templates: of the prompts; None takes those of `__init__`.
-      synonyms: see `text.classes.SYNONYMS`.
+      synonyms: 'mean' of a name's words, 'max' (the best word counts), or 'paper' (one
+        string with commas).
 
     Raises:
       ValueError: there are no names, or one is too long for CLIP.

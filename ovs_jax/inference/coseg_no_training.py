@@ -1,6 +1,6 @@
 """CoSeg's label stage without training (section 3.3): CLIP chooses an image's labels.
 
-CLIPSeg then segments each of them; see `inference.clipseg`.
+CLIPSeg then segments each of them (`inference.clipseg`).
 """
 
 import copy
@@ -25,7 +25,7 @@ SELECT = ('a photo of {}',)  # section 3.6: no article, no full stop
 def clip_view(
   image: UInt8[np.ndarray, 'h w 3'], side: int
 ) -> UInt8[np.ndarray, 's s 3']:
-  """Resizes the shorter side (bicubic, antialiased) and cuts out the centre: CLIP's."""
+  """Prepares a picture as CLIP does: shorter side resized (bicubic), centre cut out."""
   h, w = image.shape[:2]
   scale = side / min(h, w)
   size = (max(round(w * scale), side), max(round(h * scale), side))
@@ -51,7 +51,7 @@ class LabelStage:
       config: of the CLIP whose `params` are given.
       params: the whole CLIP's parameters.
       templates: sentences that names are put into.
-      text_cache: see `inference.names.NameEmbedder`.
+      text_cache: folder of embedded names, 'off', or None for the default one.
     """
     self.config = config
     self.templates = templates

@@ -84,7 +84,7 @@ class Crops:
     self.seen = np.zeros(len(regions.valid), bool)
 
   def embed(self, wanted: Bool[np.ndarray, 'q']) -> None:
-    """Embeds those that are wanted, valid, and not embedded yet."""
+    """Embeds the crops that are wanted, valid, and not embedded yet."""
     new = wanted & ~self.seen & np.asarray(self._regions.valid)
     if new.any():
       self.rows = _embed_some(
@@ -104,7 +104,7 @@ def encode_pictures(
   at_stride_4: bool = False,
   propose: Propose = ovseg.propose,
 ) -> list[EncodedImage]:
-  """Runs all of the networks that do not depend on names.
+  """Runs the networks on pictures, as far as names play no part.
 
   Args:
     config: the model's.
@@ -113,7 +113,7 @@ def encode_pictures(
     shortest: their shorter side for the networks.
     longest: limit of the longer one.
     mode: one of `MODES`.
-    at_stride_4: see `EncodedWindows.windows`.
+    at_stride_4: whether masks stay at stride 4, before the sigmoid.
     propose: makes the masks.
   """
   done = []
@@ -156,7 +156,7 @@ def _first_rows(
   found: Sequence[tuple[ovseg.Proposed, Array, Regions]],
   mode: str,
 ) -> list[Float[Array, 'q d']]:
-  """Returns CLIP's embeddings, or ones where it depends on the names which it needs."""
+  """Returns CLIP's embeddings; ones in modes that choose crops by the names."""
   if mode == 'exact':
     return embed_crops(config, params, tuple(cut for _, _, cut in found))
   if mode == 'one_pass':
@@ -179,7 +179,7 @@ def encode_windows(
   mode: str,
   propose: Propose = ovseg.propose,
 ) -> EncodedWindows:
-  """Encodes a picture in windows; see `encode_pictures`.
+  """Encodes a large picture in windows that overlap, each as a picture of its own.
 
   Args:
     config: the model's.

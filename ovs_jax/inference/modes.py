@@ -1,4 +1,4 @@
-"""Fewer crops through CLIP: with the same labels, proven, or with nearly the same."""
+"""Fewer crops through CLIP, with the same labels, proven, or with nearly the same."""
 
 import dataclasses
 from collections.abc import Callable
@@ -56,9 +56,9 @@ def certified(
   """Embeds crops until every pixel's label is proven.
 
   CLIP's probabilities lie in 0..1, so a proposal whose crop was not seen adds between 0
-  and its mask times its ceiling to a class. A pixel is proven once its best class, at
-  the least, is above all others, at the most. Proposals come in the order of what they
-  could add to pixels that are not proven.
+  and its mask times its ceiling to a class. A pixel is proven once the lower bound of
+  one class's score is above the upper bounds of all others. Proposals come in the order
+  of what they could add to pixels that are not proven.
 
   Args:
     picture: with crops; those that are needed are embedded.
@@ -69,7 +69,8 @@ def certified(
     weight: that `weigh` uses.
 
   Returns:
-    The weights at the least. They give the labels of all crops, but not their scores.
+    Lower bounds of the weights. They give the labels that all crops give, but not the
+    scores.
     CLIP's probabilities are NaN for crops that were not seen.
   """
   encoded, crops = picture.encoded, picture.crops

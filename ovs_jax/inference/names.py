@@ -36,7 +36,18 @@ def embed_names(
   *,
   cache: Path | None = None,
 ) -> Float[np.ndarray, 'k d']:
-  """Returns one L2-normalised row per name; see `NameEmbedder` for the arguments."""
+  """Returns one L2-normalised row per name: the mean over the templates.
+
+  Args:
+    config: of the CLIP whose `params` are given.
+    params: the whole CLIP's parameters.
+    names: class names.
+    templates: name of a set, or sentences with a '{}'.
+    cache: folder of embedded names, 'off', or None for the default one.
+
+  Raises:
+    ValueError: a name is too long for CLIP, or the templates are wrong.
+  """
   return NameEmbedder(config, params, cache=cache).names(names, templates)
 
 
@@ -51,7 +62,8 @@ class NameEmbedder:
     Args:
       config: of the CLIP whose `params` are given.
       params: the whole CLIP's parameters.
-      cache: directory, 'off', or None for the default; see `text.cache.cache_root`.
+      cache: folder of embedded names; 'off' keeps none; None takes
+        $OVS_JAX_TEXT_CACHE, and without that ~/.cache/ovs_jax/text.
     """
     self._config = config
     self._params = params

@@ -49,7 +49,7 @@ def _embed(
   image: Num[Array, 'h w 3'],
   masks: Float[Array, 'q h w'],
 ) -> Float[Array, 'q d']:
-  """Looks at a picture of `grid` patches."""
+  """Resizes the picture to `grid` patches and embeds all masks."""
   patch, (h, w) = config.clip.patch, image.shape[:2]
   size = (grid[0] * patch, grid[1] * patch)
   rows = cubic_matrix(jnp.asarray(0), jnp.asarray(h), h, size[0])

@@ -59,7 +59,7 @@ class Segmentation:
     names: as they were asked for.
     scores: of the label of each pixel, 0 where there is none. They are sums over
       proposals and compare pixels of one picture; they are not probabilities.
-    proposals: see `ProposalTable`.
+    proposals: the masks with their boxes, names and probabilities.
     skipped: share of the valid proposals' crops that CLIP did not see, 0..1.
     panoptic: segments with ids, if they were asked for.
   """

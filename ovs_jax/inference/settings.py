@@ -17,9 +17,10 @@ class Settings:
     shortest: the picture's shorter side for the network, in pixels.
     longest: limit of its longer side.
     templates: name of a set in `text.templates`.
-    classifier: 'ensemble', 'clip' or 'proposer'; see `ops.ensemble.combine`.
+    classifier: whose word counts: 'proposer', 'clip', or 'ensemble' of both.
     weight: of CLIP in the ensemble, 0..1.
-    mode: what CLIP sees; see `encoding.MODES`.
+    mode: what CLIP sees: 'exact', 'certified', 'filtered' or 'one_pass'
+      (`inference.encode.MODES` explains them).
   """
 
   shortest: int

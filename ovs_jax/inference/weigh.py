@@ -40,8 +40,8 @@ def weigh(
     owner: the class of each row, ascending from 0; the best word of a class counts.
     choosing: under the rule 'demo', how many classes choose a proposal.
     rule: one of `RULES`.
-    classifier: see `combine`; 'demo' takes CLIP alone.
-    weight: see `combine`.
+    classifier: 'proposer', 'clip', or 'ensemble' of both; 'demo' takes CLIP alone.
+    weight: of CLIP in the ensemble, 0..1; 0 is CLIP alone, as in the official code.
 
   Returns:
     Columns are padded to `bucket` classes, with zeros.
@@ -77,7 +77,11 @@ def _weigh(
   classifier: str,
   weight: float,
 ) -> Weights:
-  """See `weigh`; what is not real is padding. No `owner`: one row per class."""
+  """Does the work of `weigh` on padded arrays.
+
+  `real_rows` and `real` mark rows and classes that are not padding; without an `owner`
+  there is one row per class.
+  """
   proposer, by_clip = ovseg.classify(encoded, text)
   no_object = proposer[:, -1:]
   proposer = jnp.where(real_rows[None], proposer[:, :-1], -jnp.inf)

@@ -48,10 +48,10 @@ def propose(
   shortest: int,
   longest: int,
 ) -> Candidates:
-  """Proposals for a photo, made where the parameters lie.
+  """Proposes masks for a photo, on the device where the parameters lie.
 
   Args:
-    model: see `OvSegConfig`.
+    model: sizes of the OVSeg.
     params: of the model, on one device.
     image: RGB; the candidates hold it resized.
     shortest: side that it is resized to, as for prediction; 0 leaves it as it is, a
@@ -129,7 +129,7 @@ def embed_masks(
   image: UInt8[np.ndarray, 'h w 3'],
   masks: Bool[np.ndarray, 'q h w'],
 ) -> Float[np.ndarray, 'q d']:
-  """What CLIP makes of masked crops, not L2-normalised; pads to few shapes."""
+  """Embeds masked crops with CLIP, not L2-normalised; pads to few shapes."""
   count, h, w = masks.shape
   sides = (-(-h // _MULTIPLE) * _MULTIPLE - h, -(-w // _MULTIPLE) * _MULTIPLE - w)
   corner = ((0, sides[0]), (0, sides[1]))

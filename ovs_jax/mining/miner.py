@@ -140,8 +140,8 @@ class Miner:
 
     Args:
       records: as `before` takes them, with the captions that the settings ask for.
-      before: makes examples of them, beside the devices.
-      after: what else is done to each pair, likewise.
+      before: makes an example of a record, in a thread beside the devices.
+      after: applied to each pair, in such a thread, too.
     """
     read = [self._caption_nouns(record) for record in records]
     if not self._labelled:

@@ -33,7 +33,7 @@ class NounExtractor(Protocol):
 
 
 class LexiconExtractor:
-  """Nouns by word lists and rules; see lexicon.py."""
+  """Finds nouns by the word lists and rules of `mining.lexicon`."""
 
   def __init__(self, *, adjectives: str = 'none'):
     """Takes one of `ADJECTIVES`; any other is a `ValueError`."""
@@ -42,7 +42,7 @@ class LexiconExtractor:
     self.version = lexicon.version()
 
   def extract(self, captions: Sequence[str]) -> list[list[str]]:
-    """See `NounExtractor`."""
+    """Returns the nouns of each caption: lower case, singular, in order, no repeats."""
     return [phrases(lexicon.tag(c), colours=self._colours) for c in captions]
 
 
@@ -70,7 +70,7 @@ class SpacyExtractor:
       )
 
   def extract(self, captions: Sequence[str]) -> list[list[str]]:
-    """See `NounExtractor`."""
+    """Returns the nouns of each caption: lower case, singular, in order, no repeats."""
     texts = [lexicon.normalise(caption) for caption in captions]
     documents = self._pipeline.pipe(texts)
     return [phrases(_words(doc), colours=self._colours) for doc in documents]

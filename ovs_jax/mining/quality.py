@@ -44,12 +44,12 @@ class OracleMiner(Miner):
     return scores
 
   def _embed(self, nouns: set[str]) -> None:
-    """No names are embedded."""
+    """Embeds nothing: the truth needs no embeddings of nouns."""
 
   def _embed_masks(
     self, place: int, image: Any, masks: Any
   ) -> Float[np.ndarray, 'q d']:
-    """Nor are true masks."""
+    """Returns zeros: the truth needs no embeddings of masks either."""
     del place, image
     return np.zeros((len(masks), 1), np.float32)
 

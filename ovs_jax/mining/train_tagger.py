@@ -127,7 +127,7 @@ def train_tagger(sentences: Sequence[Sentence], *, steps: int, seed: int) -> Any
   """Returns a spaCy pipeline that tags parts of speech.
 
   Args:
-    sentences: see `read_conllu`.
+    sentences: words with their parts of speech, from `read_conllu`.
     steps: of about a thousand words.
     seed: of the parameters and the order.
 

@@ -20,9 +20,26 @@ from ovs_jax.models.layers import ACTIVATIONS, NORM_EPSILON
 
 @dataclasses.dataclass(frozen=True)
 class ClipConfig:
-  """Sizes of both towers; see `Tower`, `ClipVision` and `ClipText` for the fields.
+  """Sizes of both towers; flat, since that is how checkpoints hold it.
 
-  Flat, since that is how checkpoints hold it.
+  Attributes:
+    embed_dim: of the joint space.
+    image_size: side of the input in pixels, a multiple of `patch`.
+    patch: side of a patch in pixels.
+    vision_width: features of a token; `text_width` likewise.
+    vision_layers: blocks; `text_layers` likewise.
+    vision_heads: of attention, which share the width; `text_heads` likewise.
+    context_length: tokens of a text at the most.
+    vocab_size: ids of the tokenizer.
+    prompt_depth: D; mask prompts stand in at the input and after blocks 1 to D - 1.
+    dtype: of the computation; parameters are float32.
+    remat: whether blocks are computed again in the backward pass.
+    unroll: blocks that one turn of the scan computes.
+    activation: of the MLPs, one of `layers.ACTIVATIONS`.
+    vision_mlp: hidden units of a block's MLP, 0: four times the width; `text_mlp`
+      likewise.
+    vision_epsilon: of the layer norms; `text_epsilon` likewise.
+    end_token: id whose first place is the text's summary; 0: the largest id.
   """
 
   embed_dim: int
@@ -42,12 +59,12 @@ class ClipConfig:
   unroll: int
   # Later than the rest, with the values that all CLIPs had until then: checkpoints
   # written before know nothing of them.
-  activation: str = 'quick_gelu'  # of `layers.ACTIVATIONS`
-  vision_mlp: int = 0  # hidden units of a block's MLP; 0: four times the width
+  activation: str = 'quick_gelu'
+  vision_mlp: int = 0
   text_mlp: int = 0
-  vision_epsilon: float = NORM_EPSILON  # of the layer norms
+  vision_epsilon: float = NORM_EPSILON
   text_epsilon: float = NORM_EPSILON
-  end_token: int = 0  # whose first place is the text's summary; 0: the largest id
+  end_token: int = 0
 
   def __post_init__(self) -> None:
     lookup(ACTIVATIONS, self.activation, 'activation')
@@ -157,17 +174,20 @@ class Clip(nn.Module):
   def encode_image(
     self, image: Float[Array, 'b h w 3'], keep: Bool[Array, 'b n'] | None = None
   ) -> Float[Array, 'b d']:
-    """See `ClipVision.__call__`; `models.clip_fast` has shorter ways."""
+    """Embeds normalised images; `keep` are the patches that mask prompts leave alone.
+
+    Not L2-normalised. `models.clip_fast` computes the same with less work.
+    """
     return self.visual(image, keep)
 
   def features(
     self, image: Float[Array, 'b h w 3'], blocks: tuple[int, ...]
   ) -> dict[int, Float[Array, 'b m e']]:
-    """See `ClipVision.features`."""
+    """Returns the tokens after each of `blocks` (from 0), class token first."""
     return self.visual.features(image, blocks)
 
   def encode_text(self, tokens: Int[Array, 'b t']) -> Float[Array, 'b d']:
-    """See `ClipText.__call__`."""
+    """Embeds zero-padded ids of `text.tokenizer`, not L2-normalised."""
     return self.text(tokens)
 
 

@@ -60,9 +60,16 @@ def encode_crops(
   image: Float[Array, 'b h w 3'],
   keep: Bool[Array, 'b n'] | None,
 ) -> Float[Array, 'b d']:
-  """Does what `encode_images` does, and skips what mask prompts overwrite.
+  """Embeds crops without computing the patches that mask prompts overwrite.
 
-  See `models.shown_patches`. Meant for inference: training would scatter gradients.
+  The result is that of `encode_images` up to rounding (`models.shown_patches` skips the
+  patches). Meant for inference: training would scatter gradients.
+
+  Args:
+    config: of the CLIP whose `params` are given.
+    params: the whole CLIP's.
+    image: RGB, normalised with `ops.regions.normalise`.
+    keep: patches to show; None shows everything and leaves the prompts out.
   """
   if keep is None or not config.prompt_depth:
     return encode_images(config, params, image)
@@ -124,7 +131,7 @@ def _apply(
 def _run(
   config: ClipConfig, visual: Params, x: Array, *args: Any, **options: Any
 ) -> Float[Array, 'b m e']:
-  """Runs the blocks; see `ClipBlocks` for the arguments."""
+  """Runs the blocks with the arguments of `ClipBlocks`; returns the last tokens."""
   blocks = ClipBlocks(config.vision)
   return blocks.apply({'params': visual['blocks']}, x, *args, **options)[0]
 

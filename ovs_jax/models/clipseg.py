@@ -31,8 +31,8 @@ class ClipSegConfig:
   """The parts of the model.
 
   Attributes:
-    clip: see `ClipConfig`; mask prompts are not used.
-    decoder: see `DecoderConfig`.
+    clip: sizes of CLIP; mask prompts are not used.
+    decoder: how masks are decoded.
     image_size: side that pictures are squashed to, in pixels.
     chunk: prompts that are decoded at once; bounds the memory.
   """
@@ -128,7 +128,14 @@ class ClipSeg(nn.Module):
     *,
     train: bool = False,
   ) -> Float[Array, 'b k y x']:
-    """See `ClipSegDecoder.__call__`."""
+    """Decodes one mask for every image and condition; returns logits.
+
+    Args:
+      activations: of CLIP, from `activations`.
+      condition: embeddings that say what to segment, not normalised.
+      grid: patches per column and row.
+      train: whether to drop units out.
+    """
     return self.decoder(activations, condition, grid, train=train)
 
   def encode_text(self, tokens: Int[Array, 'k t']) -> Float[Array, 'k d']:

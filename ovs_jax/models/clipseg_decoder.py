@@ -225,7 +225,7 @@ class ClipSegDecoder(nn.Module):
   """Decodes one mask for every image and condition.
 
   Attributes:
-    config: see `DecoderConfig`.
+    config: how masks are decoded.
     dtype: of the computation; parameters are float32.
     remat: whether the head is computed again in the backward pass.
   """

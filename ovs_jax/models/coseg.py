@@ -37,16 +37,16 @@ class CoSegConfig:
   """The parts of the model, with the paper's ambiguities as fields.
 
   Attributes:
-    clip: see `ClipConfig`; frozen.
+    clip: sizes of CLIP, which is frozen.
     image_size: side of the input in pixels; the paper's is CLIP's own.
-    language: see `LanguageConfig`.
-    decoder: see `DecoderConfig`; all slots share it.
+    language: sizes of the model that turns patches into label embeddings.
+    decoder: how masks are decoded; all slots share it.
     statistics: of the pixels: CLIP's, as the language model reads the same activations,
       or ImageNet's.
     patch_norm: whether patches go through CLIP's last norm before its projection.
     condition_norm: what is done to a token before it conditions the decoder: nothing,
       or scaling to length 1, or to `condition_scale`.
-    condition_scale: see above.
+    condition_scale: the length of conditions where `condition_norm` asks for it.
     language_out: whether a linear layer follows the language model.
     size_embedding: what tells the decoder about sizes, added to the condition: nothing
       (the paper), a learned vector per slot, or the predicted logarithm of the area.
@@ -142,7 +142,7 @@ def tiny(language: str) -> CoSegConfig:
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class Prediction:
-  """What CoSeg says of images.
+  """What CoSeg predicts for images.
 
   Attributes:
     tokens: a label embedding for each slot, not normalised.
@@ -238,7 +238,16 @@ class CoSeg(nn.Module):
     texts: Float[Array, 'b n d'] | None = None,
     forced: Bool[Array, 'b n'] | None = None,
   ) -> Prediction:
-    """The trained part; see `__call__` and `encode`."""
+    """Predicts tokens and masks from what the frozen CLIP gives: the part that trains.
+
+    Args:
+      activations: from `encode`.
+      patches: from `encode`.
+      grid: patches per column and row.
+      train: whether to drop units out.
+      texts: embeddings that replace tokens as conditions (teacher forcing).
+      forced: slots where they do; None is all of them.
+    """
     tokens = self.language(patches, train=train)
     if self.config.language_out:
       tokens = self.out(tokens)

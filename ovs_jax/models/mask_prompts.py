@@ -70,7 +70,7 @@ def add_prompts(
 def add_to_ovseg(
   config: OvSegConfig, params: Params, directory: Path | None
 ) -> tuple[OvSegConfig, Params]:
-  """Does `add_prompts` to the CLIP of an OVSeg; None or '' leaves it as it is."""
+  """Puts the prompts of `directory`, if one is given, into the CLIP of an OVSeg."""
   if not directory:
     return config, params
   clip, tower = add_prompts(config.clip, params['clip'], directory)

@@ -37,9 +37,9 @@ class OvSegConfig:
   """The parts of the model.
 
   Attributes:
-    proposer: see `MaskFormerConfig`.
-    clip: see `ClipConfig`; its prompt depth says whether mask prompts are used.
-    region: see `RegionConfig`; its size is CLIP's.
+    proposer: sizes of the MaskFormer.
+    clip: sizes of CLIP; its prompt depth says whether mask prompts are used.
+    region: how proposals become crops; its size is CLIP's.
     chunk: regions that go through CLIP at once.
   """
 
@@ -142,9 +142,9 @@ class Proposed:
   """What the proposer says of an image.
 
   Attributes:
-    embeddings: see `Encoded`.
+    embeddings: of the proposals by the proposer, in CLIP's space.
     mask_logits: at stride 4; `full_masks` makes the masks of them.
-    no_object: see `Encoded`.
+    no_object: L2-normalised embedding of "no object".
   """
 
   embeddings: Float[Array, 'q d']
@@ -158,7 +158,14 @@ def propose(
   image: Num[Array, 'h w 3'],
   size: Num[Array, '2'] | None = None,
 ) -> Proposed:
-  """Proposes masks; see `encode_image` for the arguments."""
+  """Proposes masks.
+
+  Args:
+    config: the model's.
+    params: with the subtree `proposer`.
+    image: RGB, 0..255, padded by `pad_image` or `pad_to_bucket`.
+    size: height and width of the part that is not padding; None is all of it.
+  """
   out = MaskFormer(config.proposer).apply(
     {'params': params['proposer']}, image[None].astype(jnp.float32), size=size
   )
@@ -261,7 +268,15 @@ def embed_crops(
   pixels: Float[Array, 'c s s 3'],
   masks: Float[Array, 'c s s'],
 ) -> Float[Array, 'c d']:
-  """Returns CLIP's embeddings of crops, all at once; see `embed_regions`."""
+  """Returns CLIP's embeddings of crops, all at once, not L2-normalised.
+
+  Args:
+    config: the model's.
+    params: CLIP's.
+    pixels: the crops, normalised.
+    masks: which of their pixels are foreground; patches without any are replaced by
+      the mask prompts.
+  """
   keep = _shown_patches(config, masks)
   return encode_crops(config.clip, params, pixels, keep)
 
@@ -269,7 +284,7 @@ def embed_crops(
 def _shown_patches(
   config: OvSegConfig, masks: Float[Array, 'c s s']
 ) -> Bool[Array, 'c n'] | None:
-  """Returns which patches no mask prompts hide; None without mask prompts."""
+  """Returns which patches keep their own content; None without mask prompts."""
   return patch_mask(masks, config.clip.patch) if config.clip.prompt_depth else None
 
 

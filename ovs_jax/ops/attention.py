@@ -91,7 +91,14 @@ def attention_weights(
   mask: Bool[Array, '*#b #h n m'] | None = None,
   bias: Float[Array, '*#b #h n m'] | None = None,
 ) -> Float[Array, '*b h n m']:
-  """Returns the softmax of `q @ k / sqrt(d) + bias`, in float32; see `attend`."""
+  """Returns the softmax of `q @ k / sqrt(d) + bias`, in float32.
+
+  Args:
+    q: queries, not scaled.
+    k: keys.
+    mask: True where a query may see a key; of the rank of `q`.
+    bias: added to the scores; of the rank of `q`.
+  """
   q, k = (jnp.swapaxes(x, -3, -2) for x in (q, k))
   scores = jnp.einsum(
     '...hnd,...hmd->...hnm',
@@ -127,7 +134,7 @@ def _cudnn_takes(
 def _library(
   q: Array, k: Array, v: Array, mask: Array | None, bias: Array | None, name: str
 ) -> Array:
-  """JAX's own, which takes a single batch dimension."""
+  """Attends by JAX's own function, which takes a single batch dimension."""
 
   def merged(x: Array | None) -> Array | None:
     if x is None:
@@ -145,10 +152,10 @@ def _library(
 
 
 def _cudnn(q: Array, k: Array, v: Array, mask: Array | None) -> Array:
-  """JAX's, whose gradient refuses odd lengths: one more query, one more key.
+  """Attends by cuDNN's kernel; an odd length is padded with one more query or key.
 
-  The key is beyond the length that cuDNN is told. The query sees what it likes: nobody
-  reads what it gets, and so nothing flows back.
+  The gradient of JAX's function refuses odd lengths. The key lies beyond the length
+  that cuDNN is told; the output of the query is dropped, so it has no gradient.
   """
   n, m = q.shape[1], k.shape[1]
   query, key = n % 2, m % 2

@@ -25,15 +25,15 @@ def certain_pixels(
 ) -> tuple[Int[Array, ''], Float[Array, 'q']]:
   """Counts the pixels whose best class is not proven.
 
-  A pixel is proven if its best class by `least` is better than all others by `most`,
-  or if no class can have a score above 0.
+  A pixel is proven if the lower bound of one class's score is above the upper bounds of
+  all others, or if no class can have a score above 0.
 
   Args:
-    least: weights of the classes, at the least; at least 0.
-    most: the same, at the most.
-    masks: see `painting.View`.
+    least: lower bounds of the classes' weights, at least 0.
+    most: upper bounds of them.
+    masks: probabilities, of any size, of which `inside` counts.
     size: height and width of the picture.
-    inside: see `painting.View`.
+    inside: height and width of the part of the masks that is not padding.
 
   Returns:
     The number of open pixels, and the sum of each mask over them.
@@ -71,13 +71,19 @@ def _count(
 def proven(
   least: Float[Array, 'k q'], most: Float[Array, 'k q'], masks: Float[Array, 'q p']
 ) -> Bool[Array, 'p']:
-  """Returns which pixels are; see `certain_pixels`."""
+  """Returns the pixels whose best class is known for certain.
+
+  Args:
+    least: lower bounds of the classes' weights, at least 0.
+    most: upper bounds of them.
+    masks: of the proposals, at these pixels.
+  """
   count, pixels = len(least), masks.shape[1]
   group = next(g for g in range(min(_GROUP, count), 0, -1) if count % g == 0)
   score = functools.partial(jnp.matmul, precision=EXACT)
 
   def several(i: Array, best: tuple[Array, ...]) -> tuple[Array, ...]:
-    """Goes on with the best at the least, and the best two at the most."""
+    """Keeps the best lower bound of a score so far, and the two best upper bounds."""
     low, winner, high, first, second = best
     ids = i * group + jnp.arange(group)
     lows = score(jax.lax.dynamic_slice_in_dim(least, i * group, group), masks)

@@ -1,4 +1,4 @@
-"""Labelled masks onto a picture, a few at a time: memory does not grow with names.
+"""Paints labelled masks a few at a time, so that memory does not grow with names.
 
 `ops.merging` states the rules; here they run over any number of masks, and masks are
 resized to the picture one by one.
@@ -40,7 +40,8 @@ class Canvas:
 
     Args:
       size: height and width of the picture.
-      rule: 'A' or 'B'; see `ops.merging`.
+      rule: 'A', the most probable mask that claims a pixel has it; or 'B', masks are
+        painted one over the other, the smallest last.
       threshold: a mask claims pixels with at least this probability.
       by_area: rule B paints from the largest mask to the smallest; else in their order.
 

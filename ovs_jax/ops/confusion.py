@@ -40,7 +40,7 @@ def confusion_matrix(
 def count_pixels(
   prediction: Num[np.ndarray, '*b'], label: Num[np.ndarray, '*b'], num_classes: int
 ) -> Int[np.ndarray, 'k1 k1']:
-  """Returns what `confusion_matrix` does, in 64 bits, from integers on the host.
+  """Counts pixels by (predicted class, true class), in 64 bits, on the host.
 
   Label maps consist of runs of equal labels; counting those instead of pixels is what
   makes it fast.
@@ -116,13 +116,13 @@ def class_scores(
   predicted: Num[np.ndarray, 'k'],
   groups: Mapping[str, Sequence[int]] | None = None,
 ) -> dict[str, float | list[float]]:
-  """The scores of `segmentation_scores` that follow from three counts of each class.
+  """Returns the scores that follow from three counts of each class, in percent.
 
   Args:
     right: pixels that are right.
     truth: labelled pixels.
     predicted: labelled pixels that were given the class.
-    groups: see `segmentation_scores`.
+    groups: names of sets of classes; each gets an mIoU of its own.
   """
   present, named = truth > 0, (truth > 0) | (predicted > 0)
   iou = class_iou(right, truth, predicted)

@@ -86,7 +86,10 @@ def _parts(
   diagonal: Bool[Array, 'b c'],
   duplicates: str,
 ) -> tuple[Float[Array, 'b c'], Float[Array, 'b c']]:
-  """Returns the logits that compete and those that are right; others never count."""
+  """Returns the logits that compete and those that are right.
+
+  Those that take no part are `_NEVER`, next to minus infinity.
+  """
   right = same if duplicates == 'positives' else diagonal
   among = logits
   if duplicates == 'ignored':

@@ -103,7 +103,15 @@ def vocabulary_loss(
   tau: float,
   weights: Float[Array, 'b n'] | None = None,
 ) -> Float[Array, '']:
-  """Classifies tokens among all anchors, as inference does; else `language_loss`."""
+  """Classifies tokens among all anchors, as inference does.
+
+  Args:
+    tokens: of the slots.
+    ids: the right anchor of each slot.
+    anchors: L2-normalised embeddings of the vocabulary.
+    tau: temperature of the softmax.
+    weights: of the slots in the mean; None is 1 for all.
+  """
   cosines = jnp.einsum('bnd,cd->bnc', _unit(tokens), anchors, precision=EXACT)
   weights = jnp.ones(ids.shape) if weights is None else weights
   column = jnp.ones((ids.shape[0], anchors.shape[0]), bool)

@@ -54,7 +54,7 @@ def palette(count: int) -> UInt8[np.ndarray, 'n 3']:
 
 @functools.cache
 def _colours(count: int) -> UInt8[np.ndarray, 'n 3']:
-  """The colours chosen by hand, then ever the one farthest from all before."""
+  """Returns the colours chosen by hand, then always the one farthest from all."""
   levels = np.linspace(0, 255, _STEPS).round()
   grid = np.stack(np.meshgrid(levels, levels, levels), axis=-1).reshape(-1, 3)
   lab = _lab(grid)

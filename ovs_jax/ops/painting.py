@@ -59,8 +59,8 @@ def label_map(
     masks: at least 0.
     size: height and width of the result.
     inside: the part of the masks that is not padding; None is all of it.
-    tile: see `paint`.
-    group: see `paint`.
+    tile: side of a tile, a multiple of 8; None: 64 on CPUs, 256 elsewhere.
+    group: classes that are scored at once; None: 64 on CPUs, 256 elsewhere.
 
   Returns:
     The class indices (int32), the first of equals, and their scores.
@@ -77,7 +77,7 @@ def paint(
   tile: int | None = None,
   group: int | None = None,
 ) -> tuple[Int[Array, 'H W'], Float[Array, 'H W']]:
-  """Labels the rectangle that the views share; see `label_map`.
+  """Returns the best class and its score for the rectangle that the views share.
 
   Compiles for shapes of masks, numbers of views and classes, and few sizes of the
   result, and waits for nothing.
@@ -145,7 +145,7 @@ def _paint(
   *,
   group: int,
 ) -> tuple[Int[Array, 'H W'], Float[Array, 'H W']]:
-  """Labels the first `counts` rows and columns of tiles; see `paint`."""
+  """Labels the first `counts` rows and columns of tiles."""
   tile = rows[1].shape[2]
   size = rows[1].shape[1] * tile, columns[1].shape[1] * tile
   classes = weights.T
@@ -169,7 +169,7 @@ def resized(
   columns: tuple[Int[Array, 's m'], Float[Array, 's m t j']],
   place: tuple[Array, Array],
 ) -> Float[Array, 'q t t']:
-  """Returns the masks of all views on one tile; see `axis_tiles`."""
+  """Returns the masks of all views, resized to one tile; `axis_tiles` made the rest."""
   y, x = place
   parts = []
   for s, every in enumerate(masks):

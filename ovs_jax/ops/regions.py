@@ -118,7 +118,7 @@ def crop_regions(
   Args:
     image: RGB in 0..255 at the resolution of the network, not normalised.
     masks: probabilities in 0..1 at the same resolution.
-    config: see `RegionConfig`.
+    config: the threshold of masks, the fill, the factor on boxes and the crops' side.
     size: height and width of the part that is not padding; boxes end there.
     chunk: proposals resampled at once; bounds the memory.
     cut: whether to make the crops; otherwise they have no pixels.

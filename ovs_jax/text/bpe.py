@@ -2,7 +2,7 @@
 
 The facts are those of Radford et al., "Learning Transferable Visual Models From
 Natural Language Supervision" (2021), and of the published file. Only the list of
-merges is read; it is not part of this package, see `find_vocabulary`.
+merges is read; it is not part of this package: `find_vocabulary` looks for it.
 """
 
 import functools

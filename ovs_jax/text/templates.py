@@ -153,14 +153,14 @@ def fill(templates: str | Sequence[str], names: Sequence[str]) -> list[list[str]
   Names are inserted as they are: OVSeg keeps "toilet, can, commode" one string.
 
   Args:
-    templates: see `sentences`.
+    templates: the name of a set in `TEMPLATES`, or sentences with one '{}' each.
     names: class names.
 
   Returns:
     One list per name, holding one sentence per template.
 
   Raises:
-    ValueError: as `sentences`.
+    ValueError: unknown set, no template, or one without exactly one '{}'.
   """
   texts = sentences(templates)
   return [[text.replace('{}', name) for text in texts] for name in names]

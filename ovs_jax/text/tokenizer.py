@@ -52,7 +52,8 @@ def tokenize(
     context_length: length of a row, start and end included; at least 2.
     truncate: cut long texts to the first `context_length - 1` ids and the end token
       instead of raising.
-    backend: 'auto', 'instant' or 'bpe'; see the module.
+    backend: 'instant' (instant-clip-tokenizer), 'bpe' (our own), or 'auto', the first
+      that is installed.
 
   Returns:
     int32 ids in [0, 49407]; 49406 starts a row, 49407 ends the text.
@@ -60,7 +61,7 @@ def tokenize(
   Raises:
     ValueError: `texts` is one string, a text is too long and `truncate` is false,
       or an argument is out of range.
-    FileNotFoundError: the 'bpe' backend has no vocabulary; see `bpe.py`.
+    FileNotFoundError: the 'bpe' backend finds no file of OpenAI's merges.
   """
   if isinstance(texts, str):
     raise ValueError(

@@ -15,8 +15,8 @@ project.
 
 Losses are those of `ovs_jax.main` with the same configuration, up to rounding, on any
 number of devices: frozen parameters stay, the optimizer, its groups and the bounds are
-the recipe's, negatives come from all devices. What only our own loop does is refused:
-see `model.check_config`. On several devices only the recipes `clip_pretrain` and
+the recipe's, negatives come from all devices. What only our own loop does is refused
+(`model.check_config`). On several devices only the recipes `clip_pretrain` and
 `clip_regions` train, since the losses of the others are over the whole batch, of which
 Scenic gives each device a part. Recipes have no validation data. `scenic.main` itself
 does not know our model, and needs big_vision; other trainers that map a step over the
@@ -43,7 +43,7 @@ def register() -> list[str]:
   of the recipe whose configuration is in `dataset_configs`.
 
   Raises:
-    ImportError: see `checkout.load`.
+    ImportError: Scenic is not there, or PyPI's project of the same name is.
   """
   registry = load('scenic.dataset_lib.datasets').DatasetRegistry
   builders = {

@@ -22,7 +22,7 @@ def main(rng: Any, config: Any, workdir: str, writer: Any) -> None:
 
   Args:
     rng: of what is random in steps; parameters and batches follow from the seed.
-    config: see `config.wrap`.
+    config: Scenic's keys around those of a recipe, from `config.wrap`.
     workdir: of Scenic's checkpoints, and of the model that our commands take.
     writer: of clu.
   """

@@ -46,7 +46,7 @@ _REPEATED = {
 
 @dataclasses.dataclass(frozen=True)
 class Held:
-  """A recipe kept whole, of which the data set and the model of a run need the same.
+  """A recipe that the data set and the model of a run share.
 
   Attributes:
     recipe: what is trained.
@@ -172,7 +172,7 @@ def model_class() -> type:
   What `flax_model` returns is `(loss, metrics)`, which the others take apart.
 
   Raises:
-    ImportError: see `load`.
+    ImportError: Scenic is not there, or PyPI's project of the same name is.
   """
   base = load('scenic.model_lib.base_models.base_model').BaseModel
 
