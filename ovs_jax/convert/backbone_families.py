@@ -11,7 +11,7 @@ import numpy as np
 from ovs_jax.convert import backbones as tables
 from ovs_jax.convert.family import Conversion, Family, Options, refuse_options
 from ovs_jax.convert.rules import Rule
-from ovs_jax.convert.tensors import Tensors, matching, without
+from ovs_jax.convert.tensors import Source, matching
 from ovs_jax.models import backbones
 from ovs_jax.models.resnet import ResNetConfig
 from ovs_jax.models.swin import SwinConfig, relative_index
@@ -22,7 +22,7 @@ _WHOLE = re.compile(r'(^|\.)(sem_seg_head|roi_heads|proposal_generator)\.')
 
 
 def _recognise(
-  source: Tensors, settings: Mapping[str, Any] | None, *, layout: str
+  source: Source, settings: Mapping[str, Any] | None, *, layout: str
 ) -> bool:
   del settings
   if any(_WHOLE.search(name) for name in source):
@@ -31,7 +31,7 @@ def _recognise(
 
 
 def _convert(
-  source: Tensors,
+  source: Source,
   settings: Mapping[str, Any] | None,
   options: Options,
   *,
@@ -47,13 +47,13 @@ def _convert(
   masks = matching(plain, [tables.MASKS])
   left = matching(plain, tables.CLASSIFIER)
   constants = matching(plain, [tables.BUFFERS])
-  held = without(plain, [*masks, *left, *constants])
+  held = plain.without([*masks, *left, *constants])
   config = tables.infer_config(held)
   if layout.startswith('hf_'):
     config = tables.with_settings(config, settings)
   config, params = tables.convert(held, config)
-  used = set(plain.names.values())
-  others = [n.removeprefix('module.').split('.')[0] for n in source if n not in used]
+  outside = [n for n in source if not n.startswith(tables.prefix_of(source))]
+  others = [n.removeprefix('module.').split('.')[0] for n in outside]
   others += ['attn_mask' for _ in masks] + [n.split('.')[0] for n in left]
   model = {
     'model': 'backbone',

@@ -22,7 +22,7 @@ from ovs_jax.convert.backbone_rules import (
 )
 from ovs_jax.convert.rules import Rule, apply
 from ovs_jax.convert.settings import COMMON, FLAG, Table, check, free, only
-from ovs_jax.convert.tensors import Renamed, Tensors, count, shape_of, shapes_of
+from ovs_jax.convert.tensors import Source, Tensors, count, shape_of, shapes_of
 from ovs_jax.models import backbones, resnet, swin
 
 # What may stand before the names of a backbone alone.
@@ -82,7 +82,7 @@ _SETTINGS: dict[str, Table] = {
 
 
 def infer_swin(
-  source: Tensors, prefix: str = '', *, hugging_face: bool
+  source: Source, prefix: str = '', *, hugging_face: bool
 ) -> swin.SwinConfig:
   """Returns the sizes of a Swin from the shapes of its tensors.
 
@@ -120,7 +120,7 @@ def infer_swin(
   )
 
 
-def infer_resnet(source: Tensors, prefix: str = '') -> resnet.ResNetConfig:
+def infer_resnet(source: Source, prefix: str = '') -> resnet.ResNetConfig:
   """Returns the sizes of detectron2's ResNet.
 
   Shapes do not tell the dilations of res5: they are taken to be those of R101c where
@@ -145,7 +145,7 @@ def infer_resnet(source: Tensors, prefix: str = '') -> resnet.ResNetConfig:
   )
 
 
-def infer_hf_resnet(source: Tensors, prefix: str = '') -> resnet.ResNetConfig:
+def infer_hf_resnet(source: Source, prefix: str = '') -> resnet.ResNetConfig:
   """Returns the sizes of Hugging Face's ResNet.
 
   Shapes do not tell strides: they are taken to be those of the published models.
@@ -209,18 +209,21 @@ def shapes(config: backbones.Config) -> dict[str, Any]:
   return jax.eval_shape(model.init, jax.random.key(0), image)['params']
 
 
-def strip_prefix(source: Tensors) -> Renamed:
+def prefix_of(source: Source) -> str:
+  """Returns what stands before the names of a backbone."""
+  found = ''
+  for part in PREFIXES:
+    if any(name.startswith(found + part) for name in source):
+      found += part
+  return found
+
+
+def strip_prefix(source: Source) -> Tensors:
   """Returns the tensors of a backbone by their plain names, without reading them."""
-  names = {name: name for name in source}
-  for prefix in PREFIXES:
-    inside = {
-      k.removeprefix(prefix): v for k, v in names.items() if k.startswith(prefix)
-    }
-    names = inside or names
-  return Renamed(source, names)
+  return Tensors(source).inside(prefix_of(source))
 
 
-def layout(source: Tensors) -> str:
+def layout(source: Source) -> str:
   """Returns which of `LAYOUTS` plain names are of.
 
   Raises:
@@ -236,7 +239,7 @@ def layout(source: Tensors) -> str:
   )
 
 
-def infer_config(source: Tensors) -> backbones.Config:
+def infer_config(source: Source) -> backbones.Config:
   """Returns the sizes of a backbone in any layout, by plain names."""
   infer = {
     'swin': lambda x: infer_swin(x, hugging_face=False),
@@ -256,7 +259,7 @@ def rules(name: str, config: backbones.Config, *, norms: bool = False) -> list[R
   return resnet_rules() if name == 'resnet' else hf_resnet_rules(config)
 
 
-def has_norms(source: Tensors) -> bool:
+def has_norms(source: Source) -> bool:
   """Whether these plain names have the norms of a Swin's features."""
   return 'norm0.weight' in source
 
@@ -275,7 +278,7 @@ def filled(config: backbones.Config, *, norms: bool) -> dict[str, Any]:
 
 
 def convert(
-  source: Tensors, config: backbones.Config | None = None
+  source: Source, config: backbones.Config | None = None
 ) -> tuple[backbones.Config, dict[str, Any]]:
   """Returns the sizes and the parameters of a backbone.
 

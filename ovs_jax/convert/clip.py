@@ -1,6 +1,5 @@
 """CLIP checkpoints of OpenAI, open_clip and OVSeg, which name their tensors alike."""
 
-import collections
 import dataclasses
 import functools
 import math
@@ -23,14 +22,12 @@ from ovs_jax.convert.rules import (
   norm_rules,
 )
 from ovs_jax.convert.tensors import (
-  Renamed,
+  Source,
   Tensors,
   count,
-  kind_of,
   matching,
   shape_of,
   shapes_of,
-  without,
 )
 from ovs_jax.convert.transforms import CONV, SAME
 from ovs_jax.models.clip import ClipConfig, init_clip
@@ -83,29 +80,25 @@ def names(config: ClipConfig) -> list[str]:
   return foreign_names(rules(config), shapes(config))
 
 
-def strip_prefix(source: Tensors) -> Tensors:
+def strip_prefix(source: Source) -> Tensors:
   """Returns CLIP's tensors by their plain names.
 
   A prefix of a distributed run is cut off where all names have it; of a whole OVSeg
   model the part that is CLIP is taken.
   """
-  found = {name: name for name in source}
-  changed = True
+  found, changed = Tensors(source), True
   while changed:
     changed = False
     for prefix in PREFIXES:
-      inside = {
-        k.removeprefix(prefix): v for k, v in found.items() if k.startswith(prefix)
-      }
+      inside = found.inside(prefix)
       if inside and (prefix == _WHOLE_MODEL or len(inside) == len(found)):
         found, changed = inside, True
   # A depth of 0 leaves an empty tensor behind in OVSeg's files.
-  if _PROMPTS in found and 0 in shape_of(source, found[_PROMPTS]):
-    del found[_PROMPTS]
-  return Renamed(source, found)
+  empty = _PROMPTS in found and 0 in shape_of(found, _PROMPTS)
+  return found.without([_PROMPTS]) if empty else found
 
 
-def infer_config(source: Tensors) -> ClipConfig:
+def infer_config(source: Source) -> ClipConfig:
   """Returns the sizes of a CLIP from the shapes of its tensors.
 
   What shapes do not tell (heads, activation) is that of OpenAI's models.
@@ -143,7 +136,7 @@ def infer_config(source: Tensors) -> ClipConfig:
 
 
 def sized(
-  source: Tensors,
+  source: Source,
   told: Sequence[tuple[int, ...]],
   *,
   towers: Mapping[str, str],
@@ -186,7 +179,7 @@ def shapes(config: ClipConfig) -> dict[str, Any]:
 
 
 def convert(
-  source: Tensors, config: ClipConfig | None = None
+  source: Source, config: ClipConfig | None = None
 ) -> tuple[ClipConfig, dict[str, Any]]:
   """Returns the configuration and the parameters of a foreign CLIP.
 
@@ -218,7 +211,7 @@ def with_options(config: ClipConfig, options: Options) -> ClipConfig:
 
 
 def resized(
-  source: Tensors, config: ClipConfig, positions: str, prompts: str | None = None
+  source: Source, config: ClipConfig, positions: str, prompts: str | None = None
 ) -> Tensors:
   """Returns the tensors with tables of positions that fit `config.image_size`.
 
@@ -239,11 +232,11 @@ def resized(
       changed[prompts] = np.repeat(table, grid * grid, axis=1)
     else:
       changed[prompts] = resize_grid(table, grid)
-  return collections.ChainMap(changed, source) if changed else source
+  return Tensors(source, changed)
 
 
 def _convert(
-  source: Tensors,
+  source: Source,
   settings: Mapping[str, Any] | None,
   options: Options,
   *,
@@ -253,7 +246,7 @@ def _convert(
   config = dataclasses.replace(infer_config(plain), activation=activation)
   config = with_options(open_clip.with_settings(config, settings), options)
   constants = matching(plain, CONSTANTS)
-  held = resized(without(plain, constants), config, _POSITIONS, _PROMPTS)
+  held = resized(plain.without(constants), config, _POSITIONS, _PROMPTS)
   config, params = convert(held, config)
   empty = [n for n in source if n.endswith(_PROMPTS) and 0 in shape_of(source, n)]
   if empty:
@@ -313,7 +306,7 @@ def notes(model: Mapping[str, Any], *, layout: str) -> list[str]:
 
 
 def _recognise(
-  source: Tensors, settings: Mapping[str, Any] | None, *, layout: str
+  source: Source, settings: Mapping[str, Any] | None, *, layout: str
 ) -> bool:
   """Whether the names are those of this layout.
 
@@ -328,7 +321,7 @@ def _recognise(
   prompts = any(name.endswith(_PROMPTS) for name in source)
   # OpenAI's own rule: matrices are half precision, norms are not.
   halves = [
-    kind_of(plain, name)[1] == np.float16
+    plain.entry(name).dtype == np.float16
     for name in ('visual.conv1.weight', 'visual.ln_pre.weight')
     if name in plain
   ]

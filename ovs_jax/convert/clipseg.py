@@ -20,7 +20,7 @@ from ovs_jax.convert.family import Conversion, Family, Options
 from ovs_jax.convert.hf_clip_settings import check_settings, write_settings
 from ovs_jax.convert.rules import Rule, apply, below
 from ovs_jax.convert.settings import COUNT, FLAG, INDEX, Accepted, Table, free, only
-from ovs_jax.convert.tensors import Tensors, inside, matching, without
+from ovs_jax.convert.tensors import Source, Tensors, matching
 from ovs_jax.inference.load import load
 from ovs_jax.models.clip import ClipConfig
 from ovs_jax.models.clipseg import ClipSegConfig, check_decoder, init_clipseg
@@ -62,12 +62,13 @@ def _config(model: Mapping[str, Any]) -> ClipSegConfig:
 
 
 def _convert_hf(
-  source: Tensors, settings: Mapping[str, Any] | None, options: Options
+  source: Source, settings: Mapping[str, Any] | None, options: Options
 ) -> Conversion:
   check_settings(settings, 'clipseg', _SETTINGS)
   if settings is None and options.activation is None:
     options = dataclasses.replace(options, activation='quick_gelu')  # all of them
-  plain = inside(source, _HF_CLIP)
+  source = Tensors(source)
+  plain = source.inside(_HF_CLIP)
   sizes = hf_clip.infer_config(plain, settings, options)
   if sizes.vision_epsilon != NORM_EPSILON:
     raise ValueError(
@@ -78,7 +79,7 @@ def _convert_hf(
     sizes, infer_decoder(source, HF, settings), _image_size(sizes), CHUNK
   )
   constants = matching(source, [re.escape(_HF_CLIP) + p for p in hf_clip.CONSTANTS])
-  held = without(source, constants)
+  held = source.without(constants)
   held = clip.resized(held, sizes, _HF_CLIP + hf_clip.POSITIONS)
   params = apply(
     held, _hf_rules(config), _shapes(config), what='CLIPSeg of Hugging Face'
@@ -157,15 +158,16 @@ def _hf_constant(name: str, model: Mapping[str, Any]) -> np.ndarray:
 
 
 def _convert_original(
-  source: Tensors, settings: Mapping[str, Any] | None, options: Options
+  source: Source, settings: Mapping[str, Any] | None, options: Options
 ) -> Conversion:
   del settings
-  own_clip = inside(source, _ORIGINAL_CLIP)
+  source = Tensors(source)
+  own_clip = source.inside(_ORIGINAL_CLIP)
   whole = bool(len(own_clip))
   # A whole model holds its vision tower a second time, as `model.*`.
   doubles = [n for n in source if n.startswith('model.')] if whole else []
   dead = [n for n in source if n in _DEAD]
-  held = without(source, [*doubles, *dead])
+  held = source.without([*doubles, *dead])
   if whole:
     sizes = clip.with_options(clip.infer_config(own_clip), options)
     held = clip.resized(held, sizes, f'{_ORIGINAL_CLIP}visual.positional_embedding')

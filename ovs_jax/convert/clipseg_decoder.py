@@ -7,7 +7,7 @@ from typing import Any
 
 from ovs_jax.convert.hf_clip import block_rules
 from ovs_jax.convert.rules import Rule, attention_rules, below, linear_rules, norm_rules
-from ovs_jax.convert.tensors import Tensors, count, shapes_of
+from ovs_jax.convert.tensors import Source, count, shapes_of
 from ovs_jax.convert.transforms import CONV, UPCONV
 from ovs_jax.models.clipseg_decoder import DecoderConfig
 
@@ -65,7 +65,7 @@ def decoder_rules(layout: Layout, *, head: str) -> list[Rule]:
 
 
 def infer_decoder(
-  source: Tensors, layout: Layout, settings: Mapping[str, Any] | None = None
+  source: Source, layout: Layout, settings: Mapping[str, Any] | None = None
 ) -> DecoderConfig:
   """Returns the sizes of a decoder: shapes first, then config.json.
 

@@ -15,7 +15,7 @@ import ovs_jax
 from ovs_jax.convert import SOURCES, open_clip
 from ovs_jax.convert.family import Conversion, Options
 from ovs_jax.convert.reader import Checkpoint, read
-from ovs_jax.convert.tensors import Tensors, kind_of
+from ovs_jax.convert.tensors import Tensors
 from ovs_jax.core.checkpoint import load_config, load_model, open_model, save_model
 from ovs_jax.core.files import (
   Path,
@@ -228,7 +228,7 @@ def _record(
     'file': origin.file,
     'sha256': origin.sha256,
     'files': {file.name: file.sha256 for file in origin.files},
-    'container': origin.container,
+    'container': checkpoint.container,
     'family': family,
     'converter_version': ovs_jax.__version__,
     'options': wishes,
@@ -262,7 +262,7 @@ def _dtypes(tensors: Tensors) -> dict[str, str]:
   """Returns the types of the tensors that are halves, by the pattern of their names."""
   found: dict[str, set[str]] = {}
   for name in tensors:
-    found.setdefault(_pattern(name), set()).add(kind_of(tensors, name)[1].name)
+    found.setdefault(_pattern(name), set()).add(tensors.entry(name).dtype.name)
   only = {pattern: min(kinds) for pattern, kinds in found.items() if len(kinds) == 1}
   return {pattern: kind for pattern, kind in only.items() if kind in _HALVES}
 

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from ovs_jax.convert.rules import Rule, export, foreign_names
-from ovs_jax.convert.tensors import Tensors
+from ovs_jax.convert.tensors import Source, Tensors
 
 
 @dataclasses.dataclass(frozen=True)
@@ -79,8 +79,8 @@ class Family:
 
   clue: str
   model: str
-  recognise: Callable[[Tensors, Mapping[str, Any] | None], bool]
-  convert: Callable[[Tensors, Mapping[str, Any] | None, Options], Conversion]
+  recognise: Callable[[Source, Mapping[str, Any] | None], bool]
+  convert: Callable[[Source, Mapping[str, Any] | None, Options], Conversion]
   rules: Callable[[Mapping[str, Any]], list[Rule]]
   shapes: Callable[[Mapping[str, Any]], Mapping[str, Any]]
   constant: Callable[[str, Mapping[str, Any]], np.ndarray]

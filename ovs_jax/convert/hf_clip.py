@@ -21,7 +21,7 @@ from ovs_jax.convert.rules import (
   norm_rules,
   split_attention_rules,
 )
-from ovs_jax.convert.tensors import Renamed, Tensors, matching, shapes_of, without
+from ovs_jax.convert.tensors import Source, Tensors, matching, shapes_of
 from ovs_jax.convert.transforms import CONV, LINEAR, SAME
 from ovs_jax.models.clip import ClipConfig
 
@@ -79,7 +79,7 @@ def _layout_rules(model: Mapping[str, Any]) -> list[Rule]:
 
 
 def infer_config(
-  source: Tensors, settings: Mapping[str, Any] | None, options: Options | None = None
+  source: Source, settings: Mapping[str, Any] | None, options: Options | None = None
 ) -> ClipConfig:
   """Returns the sizes of a CLIP: shapes first, then config.json.
 
@@ -119,7 +119,7 @@ def infer_config(
 
 
 def convert(
-  source: Tensors, settings: Mapping[str, Any] | None, options: Options
+  source: Source, settings: Mapping[str, Any] | None, options: Options
 ) -> Conversion:
   """Converts the tensors of a folder.
 
@@ -127,10 +127,10 @@ def convert(
     ValueError: it is not such a CLIP; lists everything that does not fit.
   """
   check_settings(settings)
-  source = Renamed(source, {_plain(name): name for name in source})
+  source = Tensors(source).rename(_plain)
   config = infer_config(source, settings, options)
   constants = matching(source, CONSTANTS)
-  held = resized(without(source, constants), config, POSITIONS)
+  held = resized(source.without(constants), config, POSITIONS)
   params = apply(held, rules(), shapes(config), what='CLIP of Hugging Face')
   model = {'model': 'clip', 'clip': dataclasses.asdict(config)}
   return Conversion(model, params, held, tuple(constants))
@@ -147,7 +147,7 @@ def _constant(name: str, model: Mapping[str, Any]) -> np.ndarray:
   return np.arange(count, dtype=np.int64)[None]
 
 
-def recognise(source: Tensors, settings: Mapping[str, Any] | None) -> bool:
+def recognise(source: Source, settings: Mapping[str, Any] | None) -> bool:
   """Whether these are the names of Hugging Face's CLIPModel."""
   del settings
   found = {_plain(name) for name in source}

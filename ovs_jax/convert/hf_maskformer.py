@@ -26,7 +26,7 @@ from ovs_jax.convert.rules import (
   split_attention_rules,
 )
 from ovs_jax.convert.settings import COMMON, COUNT, FRACTION, Table, check, free, only
-from ovs_jax.convert.tensors import Tensors, count, matching, shapes_of, without
+from ovs_jax.convert.tensors import Source, Tensors, count, matching, shapes_of
 from ovs_jax.convert.transforms import CONV, POINT, SAME
 from ovs_jax.models import backbones
 from ovs_jax.models.maskformer import MaskFormerConfig
@@ -152,7 +152,7 @@ def check_settings(
 
 
 def infer_config(
-  source: Tensors, settings: Mapping[str, Any] | None = None
+  source: Source, settings: Mapping[str, Any] | None = None
 ) -> MaskFormerConfig:
   """Returns the sizes of a model from the shapes of its tensors.
 
@@ -202,7 +202,7 @@ def infer_config(
 
 
 def convert(
-  source: Tensors, config: MaskFormerConfig | None = None
+  source: Source, config: MaskFormerConfig | None = None
 ) -> tuple[MaskFormerConfig, dict[str, Any]]:
   """Returns the configuration and the parameters of Hugging Face's MaskFormer.
 
@@ -228,7 +228,7 @@ def convert(
   return config, params
 
 
-def _recognise(source: Tensors, settings: Mapping[str, Any] | None) -> bool:
+def _recognise(source: Source, settings: Mapping[str, Any] | None) -> bool:
   del settings
   return {
     f'{TRANSFORMER}queries_embedder.weight',
@@ -237,11 +237,11 @@ def _recognise(source: Tensors, settings: Mapping[str, Any] | None) -> bool:
 
 
 def _convert(
-  source: Tensors, settings: Mapping[str, Any] | None, options: Options
+  source: Source, settings: Mapping[str, Any] | None, options: Options
 ) -> Conversion:
   refuse_options(options, what="Hugging Face's MaskFormer")
   constants = matching(source, CONSTANTS)
-  held = without(source, constants)
+  held = Tensors(source).without(constants)
   config, params = convert(held, infer_config(held, settings))
   model = {'model': 'proposer', 'proposer': dataclasses.asdict(config)}
   names = (settings or {}).get('id2label')

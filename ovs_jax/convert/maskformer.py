@@ -8,7 +8,7 @@ import jax
 from ovs_jax.convert import backbones as tables
 from ovs_jax.convert.backbone_rules import resnet_rules, swin_rules
 from ovs_jax.convert.rules import Rule, apply, attention_rules, linear_rules, norm_rules
-from ovs_jax.convert.tensors import Tensors, count, shapes_of, without
+from ovs_jax.convert.tensors import Source, Tensors, count, shapes_of
 from ovs_jax.convert.transforms import CONV, POINT, SAME
 from ovs_jax.models import backbones
 from ovs_jax.models.maskformer import PRESETS, MaskFormerConfig, init_maskformer
@@ -59,7 +59,7 @@ def rules(config: MaskFormerConfig) -> list[Rule]:
   return [*table('backbone.', 'backbone/'), *head_rules(), no_object]
 
 
-def infer_config(source: Tensors) -> MaskFormerConfig:
+def infer_config(source: Source) -> MaskFormerConfig:
   """Returns the sizes of a proposer from the shapes of its tensors.
 
   What shapes do not tell (attention heads, groups, dilations, dropout) is OVSeg's.
@@ -99,7 +99,7 @@ def shapes(config: MaskFormerConfig) -> dict[str, Any]:
 
 
 def convert(
-  source: Tensors, config: MaskFormerConfig | None = None
+  source: Source, config: MaskFormerConfig | None = None
 ) -> tuple[MaskFormerConfig, dict[str, Any]]:
   """Returns the configuration and the parameters of OVSeg's proposer.
 
@@ -114,7 +114,7 @@ def convert(
   Raises:
     ValueError: it is not such a model; lists everything that does not fit.
   """
-  own = without(source, [k for k in source if k.startswith(CLIP_PREFIX)])
+  own = Tensors(source).without(k for k in source if k.startswith(CLIP_PREFIX))
   if config is None:
     config = infer_config(own)
   swin = 'backbone.patch_embed.proj.weight' in own

@@ -1,6 +1,5 @@
 """Whole OVSeg models: the proposer and the adapted CLIP of one official file."""
 
-import collections
 import dataclasses
 from collections.abc import Mapping
 from typing import Any
@@ -10,7 +9,7 @@ import numpy as np
 from ovs_jax.convert import clip, maskformer
 from ovs_jax.convert.family import Conversion, Family, Options
 from ovs_jax.convert.rules import Rule, below
-from ovs_jax.convert.tensors import Renamed, Tensors, matching, without
+from ovs_jax.convert.tensors import Source, Tensors, matching
 from ovs_jax.models import backbones
 from ovs_jax.models.clip import ClipConfig
 from ovs_jax.models.maskformer import MaskFormerConfig
@@ -32,22 +31,22 @@ _SETTINGS = {
 _CHUNK = 128  # regions through CLIP at once
 
 
-def _plain(source: Tensors) -> Renamed:
+def _plain(source: Source) -> Tensors:
   """Returns the tensors without the prefix of a distributed run."""
-  return Renamed(source, {name.removeprefix('module.'): name for name in source})
+  return Tensors(source).rename(lambda name: name.removeprefix('module.'))
 
 
-def _recognise(source: Tensors, settings: Mapping[str, Any] | None) -> bool:
+def _recognise(source: Source, settings: Mapping[str, Any] | None) -> bool:
   del settings
   names = set(_plain(source))
   return {f'{_PREFIX}visual.proj', 'sem_seg_head.predictor.query_embed.weight'} <= names
 
 
 def _convert(
-  source: Tensors, settings: Mapping[str, Any] | None, options: Options
+  source: Source, settings: Mapping[str, Any] | None, options: Options
 ) -> Conversion:
   whole = _plain(source)
-  rest = without(whole, [n for n in whole if n.startswith(_PREFIX)])
+  rest = whole.without(n for n in whole if n.startswith(_PREFIX))
   proposer, params = maskformer.convert(rest)
   adapted = clip.OVSEG_CLIP.convert(whole, settings, options)
   constants = matching(rest, maskformer.CONSTANTS)
@@ -67,12 +66,12 @@ def _convert(
   model = {**config.to_dict(), 'model': 'ovseg', **_SETTINGS}
   if _CLASS_WEIGHTS in rest:
     model['trained_classes'] = len(rest[_CLASS_WEIGHTS]) - 1
-  held = without(rest, constants)
-  named = Renamed(adapted.tensors, {f'{_PREFIX}{n}': n for n in adapted.tensors})
+  held = rest.without(constants)
+  named = adapted.tensors.rename(lambda name: f'{_PREFIX}{name}')
   return Conversion(
     model,
     {'proposer': params, 'clip': adapted.params},
-    collections.ChainMap(held, named),
+    Tensors(held, named),
     (*constants, *(f'{_PREFIX}{name}' for name in adapted.constants)),
   )
 

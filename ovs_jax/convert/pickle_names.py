@@ -7,18 +7,18 @@ and nothing else. `unpickle` refuses the rest by name.
 
 import dataclasses
 import reprlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import numpy as np
 
 from ovs_jax.convert.storage import (
   DTYPES,
-  FileBytes,
-  MemoryBytes,
+  Bytes,
   Storage,
   Tensor,
   contiguous,
+  memory_bytes,
 )
 
 
@@ -41,6 +41,22 @@ class Name:
     return self.call(*args)
 
 
+class Table(dict):
+  """A dictionary that hashes plain keys alone; others could be costly to hash."""
+
+  def __setitem__(self, key: Any, value: Any) -> None:
+    plain = isinstance(key, str | int | float | bytes | None)
+    super().__setitem__(key if plain else object(), value)
+
+  @classmethod
+  def of(cls, pairs: Iterable[Any]) -> 'Table':
+    """Returns the dictionary of keys with values."""
+    table = cls()
+    for key, value in pairs:
+      table[key] = value
+    return table
+
+
 @dataclasses.dataclass(eq=False)
 class Holder:
   """An object of a class that is not known or not needed: its state, inert."""
@@ -53,6 +69,11 @@ class Holder:
     for part in state if isinstance(state, tuple) else (state,):
       found = part if isinstance(part, dict) else {}
       self.state.update({k: v for k, v in found.items() if isinstance(k, str)})
+
+  def _ignore(self, *items: Any) -> None:
+    """Takes items that are added to it, which are not needed."""
+
+  append = extend = add = __setitem__ = _ignore
 
 
 @dataclasses.dataclass(eq=False)
@@ -96,15 +117,14 @@ def _array(
     return None
   if isinstance(data, str):  # from Python 2
     data = data.encode('latin1')
-  if not isinstance(data, FileBytes):
-    data = MemoryBytes(bytes(memoryview(data)))
+  if not isinstance(data, Bytes):
+    data = memory_bytes(bytes(memoryview(data)))
   shape = _sizes((shape,) if isinstance(shape, int) else shape)
   storage = Storage('(in the pickle)', None, data.size, dtype.big, data)
-  strides = contiguous(shape, fortran=fortran)
-  return Tensor(storage, elements, shape, strides, 0)
+  return Tensor(storage, elements, shape, contiguous(shape, fortran=fortran), 0)
 
 
-def _sizes(values: Any) -> tuple[int, ...]:
+def _sizes(values: Any = ()) -> tuple[int, ...]:
   if not isinstance(values, tuple | list) or not all(type(v) is int for v in values):
     raise ValueError('sizes and strides are not whole numbers')
   return tuple(values)
@@ -156,16 +176,10 @@ def _from_type(rebuild: Any, kind: Any, args: Any, state: Any) -> Any:
   return REBUILDS[rebuild.full](*args)
 
 
-def _dictionary(*args: Any) -> dict[Any, Any]:
+def _dictionary(*args: Any) -> Table:
   """OrderedDict() of pairs, as PyTorch under Python 2 wrote it."""
-  found: dict[Any, Any] = {}
-  for pairs in args:
-    for pair in pairs.items() if isinstance(pairs, dict) else pairs:
-      name, value = pair
-      if not isinstance(name, str | int):
-        raise ValueError('a dictionary has keys that are not names')
-      found[name] = value
-  return found
+  (pairs,) = args or ((),)
+  return Table.of(pairs.items() if isinstance(pairs, dict) else pairs)
 
 
 def _encode(text: Any, encoding: Any = 'utf-8') -> bytes:
@@ -175,7 +189,7 @@ def _encode(text: Any, encoding: Any = 'utf-8') -> bytes:
   return text.encode('latin1')
 
 
-def _scalar(dtype: Any, data: Any = b'') -> Any:
+def _scalar(dtype: Any, data: Any = b'') -> PickledArray:
   return PickledArray(_array(data, dtype, (), fortran=False))
 
 
@@ -189,15 +203,10 @@ def _dtype(code: Any, *rest: Any) -> PickledDtype:
   return PickledDtype(code.lstrip('<>=|'), code.startswith('>'))
 
 
-def _bytes(*args: Any) -> bytes:
-  (data,) = args or (b'',)
+def _bytes(data: Any = b'') -> bytes:
   if not isinstance(data, bytes):
     raise ValueError('a bytearray is made of something else than bytes')
   return data
-
-
-def _first(value: Any, *rest: Any) -> Any:
-  return value
 
 
 REBUILDS: dict[str, Callable[..., Any]] = {
@@ -212,13 +221,7 @@ REBUILDS: dict[str, Callable[..., Any]] = {
 CALLS: dict[str, Callable[..., Any]] = {
   **REBUILDS,
   'torch._tensor._rebuild_from_type_v2': _from_type,
-  'torch.Size': lambda sizes=(): _sizes(sizes),
-  'torch.device': lambda *args: Holder('torch.device'),
-  'torch.jit._pickle.build_intlist': _first,
-  'torch.jit._pickle.build_doublelist': _first,
-  'torch.jit._pickle.build_boollist': _first,
-  'torch.jit._pickle.build_tensorlist': _first,
-  'torch.jit._pickle.restore_type_tag': _first,
+  'torch.Size': _sizes,
   'collections.OrderedDict': _dictionary,
   'collections.Counter': _dictionary,
   'collections.defaultdict': lambda factory=None, *pairs: _dictionary(*pairs),
@@ -226,73 +229,68 @@ CALLS: dict[str, Callable[..., Any]] = {
   'builtins.bytearray': _bytes,
   'numpy.dtype': _dtype,
 }
+for _name in 'build_intlist build_doublelist build_boollist build_tensorlist'.split():
+  CALLS[f'torch.jit._pickle.{_name}'] = lambda values, *rest: values
+CALLS['torch.jit._pickle.restore_type_tag'] = lambda value, *rest: value
 for _module in ('numpy.core', 'numpy._core'):
   CALLS[f'{_module}.multiarray._reconstruct'] = lambda *args: PickledArray()
   CALLS[f'{_module}.multiarray.scalar'] = _scalar
   CALLS[f'{_module}.numeric._frombuffer'] = _frombuffer
 
-_ELEMENTS = {
-  'Bool': 'bool',
-  'Byte': 'uint8',
-  'Char': 'int8',
-  'Short': 'int16',
-  'Int': 'int32',
-  'Long': 'int64',
-  'Half': 'float16',
-  'BFloat16': 'bfloat16',
-  'Float': 'float32',
-  'Double': 'float64',
-  'ComplexFloat': 'complex64',
-  'ComplexDouble': 'complex128',
-}
-
 # Classes of storages and their elements; None where the tensor says it.
 STORAGES: dict[str, np.dtype | None] = {
-  f'{_module}.{name}Storage': DTYPES[dtype]
-  for _module in ('torch', 'torch.cuda')
-  for name, dtype in _ELEMENTS.items()
+  f'{module}.{name}Storage': DTYPES[dtype]
+  for module in ('torch', 'torch.cuda')
+  for name, dtype in {
+    'Bool': 'bool',
+    'Byte': 'uint8',
+    'Char': 'int8',
+    'Short': 'int16',
+    'Int': 'int32',
+    'Long': 'int64',
+    'Half': 'float16',
+    'BFloat16': 'bfloat16',
+    'Float': 'float32',
+    'Double': 'float64',
+    'ComplexFloat': 'complex64',
+    'ComplexDouble': 'complex128',
+  }.items()
 }
-for _module in ('torch', 'torch.storage', 'torch.cuda'):
-  STORAGES[f'{_module}.UntypedStorage'] = None
-STORAGES['torch.storage._UntypedStorage'] = None
+for _module in ('torch.', 'torch.storage.', 'torch.cuda.', 'torch.storage._'):
+  STORAGES[f'{_module}UntypedStorage'] = None
 
-TENSOR_CLASSES = frozenset(
-  {
-    'torch.Tensor',
-    'torch._tensor.Tensor',
-    'torch.nn.parameter.Parameter',
-    'torch.nn.parameter.Buffer',
-  }
+TENSOR_CLASSES = (
+  'torch.Tensor',
+  'torch._tensor.Tensor',
+  'torch.nn.parameter.Parameter',
+  'torch.nn.parameter.Buffer',
+)
+
+# What may be named without being called.
+REFERENCES = (
+  *STORAGES,
+  *TENSOR_CLASSES,
+  *(f'torch.{name}' for name in DTYPES),
+  'torch.storage.TypedStorage',
+  'numpy.ndarray',
 )
 
 # Classes of plain values and of settings, which nothing here reads: calls and instances
 # of them become a `Holder`.
-INERT = frozenset(
-  {
-    *(f'builtins.{name}' for name in 'int float bool complex str bytes'.split()),
-    *(f'builtins.{name}' for name in 'set frozenset list tuple dict slice'.split()),
-    'argparse.Namespace',
-    'types.SimpleNamespace',
-    'datetime.datetime',
-    'datetime.timedelta',
-    *(f'pathlib.{kind}Path' for kind in ('', 'Posix', 'PurePosix', 'Windows')),
-    'pathlib._local.PosixPath',
-    'pathlib._local.WindowsPath',
-    'yacs.config.CfgNode',
-    'fvcore.common.config.CfgNode',
-    'detectron2.config.config.CfgNode',
-  }
-)
-
-# What may be named without being called.
-REFERENCES = frozenset(
-  {
-    *STORAGES,
-    *TENSOR_CLASSES,
-    *(f'torch.{name}' for name in DTYPES),
-    'torch.storage.TypedStorage',
-    'numpy.ndarray',
-  }
+INERT = (
+  *(f'builtins.{name}' for name in 'int float bool complex str bytes'.split()),
+  *(f'builtins.{name}' for name in 'set frozenset list tuple dict slice'.split()),
+  'torch.device',
+  'argparse.Namespace',
+  'types.SimpleNamespace',
+  'datetime.datetime',
+  'datetime.timedelta',
+  *(f'pathlib.{kind}Path' for kind in ('', 'Posix', 'PurePosix', 'Windows')),
+  'pathlib._local.PosixPath',
+  'pathlib._local.WindowsPath',
+  'yacs.config.CfgNode',
+  'fvcore.common.config.CfgNode',
+  'detectron2.config.config.CfgNode',
 )
 
 

@@ -14,17 +14,15 @@ import hashlib
 import os
 import pathlib
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
-
-import numpy as np
-from jaxtyping import Shaped
 
 from ovs_jax.convert import open_clip
 from ovs_jax.convert.safetensors_file import is_safetensors, read_safetensors
 from ovs_jax.convert.settings import PROCESSOR
-from ovs_jax.convert.state_dict import Found, check_tensors, find
-from ovs_jax.convert.storage import Tensor, open_file, widen
+from ovs_jax.convert.state_dict import check_tensors, find
+from ovs_jax.convert.storage import open_file
+from ovs_jax.convert.tensors import Tensors
 from ovs_jax.convert.torch_archive import Loaded, read_stream, read_zip
 from ovs_jax.convert.unpickle import Unpickler
 from ovs_jax.core.buckets import Copy
@@ -55,65 +53,6 @@ MISTAKEN = (
   (rb'\s*[\[{]', 'a JSON file', 'Give the folder or the file with the weights'),
   (rb'.{257}ustar', 'a tar archive', 'If PyTorch before 0.1.10 wrote it, save it anew'),
 )
-
-
-class Tensors(Mapping[str, np.ndarray]):
-  """Tensors by name, each read anew when it is asked for.
-
-  Half precision becomes float32. `dict(tensors)` therefore reads all of them; `rename`
-  and `shapes` read none.
-  """
-
-  def __init__(self, entries: Mapping[str, Tensor]) -> None:
-    """Takes tensors by name, and reads none of them."""
-    self._entries = dict(entries)
-
-  def __getitem__(self, name: str) -> Shaped[np.ndarray, '...']:
-    """Reads a tensor, of the shape that the file has; halves become float32."""
-    return widen(self._entries[name].read())
-
-  def __iter__(self) -> Iterator[str]:
-    """The names."""
-    return iter(self._entries)
-
-  def __len__(self) -> int:
-    """The number of tensors."""
-    return len(self._entries)
-
-  def __contains__(self, name: object) -> bool:
-    return name in self._entries
-
-  def entry(self, name: str) -> Tensor:
-    """Returns where a tensor is, without reading its values."""
-    return self._entries[name]
-
-  @property
-  def shapes(self) -> dict[str, tuple[int, ...]]:
-    """Returns the shapes, without reading values."""
-    return {name: tensor.shape for name, tensor in self._entries.items()}
-
-  @property
-  def dtypes(self) -> dict[str, np.dtype]:
-    """Returns the dtypes in the file, before half precision is widened."""
-    return {name: tensor.dtype for name, tensor in self._entries.items()}
-
-  def rename(self, rename: Callable[[str], str | None]) -> 'Tensors':
-    """Returns them by other names, without reading values.
-
-    Args:
-      rename: from a name to the new one; None leaves the tensor out.
-
-    Raises:
-      ValueError: two tensors would have one name.
-    """
-    found: dict[str, Tensor] = {}
-    for name, tensor in self._entries.items():
-      new = rename(name)
-      if new in found:
-        raise ValueError(f'two tensors would be called {new!r}; {name!r} is the second')
-      if new is not None:
-        found[new] = tensor
-    return Tensors(found)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -151,14 +90,7 @@ class Checkpoint:
       with open_file(path) as file:
         digest = hashlib.file_digest(file, 'sha256').hexdigest()
       files.append(SourceFile(path.name, path.stat().st_size, digest))
-    return Metadata(
-      file=self.path.name,
-      files=tuple(files),
-      container=self.container,
-      entry=self.entry,
-      skipped=dict(self.skipped),
-      notes=dict(self.notes),
-    )
+    return Metadata(self.path.name, tuple(files), self.skipped, self.notes)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -172,18 +104,15 @@ class SourceFile:
 
 @dataclasses.dataclass(frozen=True)
 class Metadata:
-  """Where tensors come from; `dataclasses.asdict` makes it JSON.
+  """Where tensors come from.
 
   Attributes:
     file: name of the file or folder.
-    files: what was read of it; `container`, `entry`, `skipped` and `notes` are those of
-      `Checkpoint`.
+    files: what was read of it; `skipped` and `notes` are those of `Checkpoint`.
   """
 
   file: str
   files: tuple[SourceFile, ...]
-  container: str
-  entry: str
   skipped: Mapping[str, str]
   notes: Mapping[str, str]
 
@@ -219,10 +148,8 @@ def read(path: str | os.PathLike[str], *, key: str | None = None) -> Checkpoint:
       raise ValueError(
         f'{path} is part {int(shard[1])} of {int(shard[2])}. Give the folder instead'
       )
-  if file.name.endswith('.index.json'):
-    checkpoint = _read_shards(file, key)
-  else:
-    checkpoint = _read_file(file, key)
+  read_any = _read_shards if file.name.endswith('.index.json') else _read_file
+  checkpoint = read_any(file, key)
   config = file.parent / 'config.json'
   if file.name.startswith('open_clip') or not config.is_file():
     config = file.parent / open_clip.FILE
@@ -253,38 +180,27 @@ def _read_file(path: pathlib.Path, key: str | None) -> Checkpoint:
   """Reads one file, by its content."""
   with open_file(path) as file:
     head = file.read(512)
-  size = path.stat().st_size
-  if is_safetensors(head, size):
+  if is_safetensors(head):
     tensors, notes = read_safetensors(path)
     check_tensors(tensors, str(path))
     if key is not None:
       raise ValueError(f'{path} is a safetensors file, which has no entries; omit key')
     return Checkpoint(path, Tensors(tensors), (path,), 'safetensors', notes=notes)
-  loaded = _load(path, head, size)
+  loaded = _load(path, head)
   found = find(loaded, where=str(path), key=key)
-  return _checkpoint(path, (path,), loaded.container, found)
-
-
-def _checkpoint(
-  path: pathlib.Path, files: tuple[pathlib.Path, ...], container: str, found: Found
-) -> Checkpoint:
+  tensors = Tensors(found.tensors)
   return Checkpoint(
-    path,
-    Tensors(found.tensors),
-    files,
-    container,
-    entry=found.entry,
-    skipped=found.skipped,
+    path, tensors, (path,), loaded.container, found.entry, found.skipped
   )
 
 
-def _load(path: pathlib.Path, head: bytes, size: int) -> Loaded:
+def _load(path: pathlib.Path, head: bytes) -> Loaded:
   """Reads what a pickled file holds, by its first bytes."""
   if head.startswith(b'PK\3\4'):
     return read_zip(path)
   if STREAM.match(head):
     return read_stream(path)
-  if not size:
+  if not head:
     raise ValueError(f'{path} is empty; a checkpoint was expected. Download it again')
   for pattern, kind, advice in MISTAKEN:
     if re.match(pattern, head, re.I | re.S):
@@ -292,6 +208,7 @@ def _load(path: pathlib.Path, head: bytes, size: int) -> Loaded:
   # Without an instruction for the protocol, only the old text form is a pickle.
   if head[:1] == b'\x80' or (path.suffix == '.pkl' and head[:1] in b'(}c]'):
     with open_file(path) as file:
+      size = path.stat().st_size
       root = Unpickler(file, size=size, where=str(path), path=path).load()
     return Loaded(root, 'pickle')
   raise ValueError(
@@ -328,15 +245,19 @@ def _read_shards(index: pathlib.Path, key: str | None) -> Checkpoint:
       f'parts: {", ".join(absent[:12])}. Download the folder again'
     )
   skipped: dict[str, str] = {}
-  tensors: dict[str, Tensor] = {}
   for file, part in parts.items():
     skipped.update(part.skipped)
     for name in part.tensors:
-      if names.get(name) == file:
-        tensors[name] = part.tensors.entry(name)
-      elif name not in names:
+      if name not in names:
         skipped[name] = f'tensor of {file} that {index.name} does not list'
   first = next(iter(parts.values()))
-  found = Found({name: tensors[name] for name in names}, skipped, first.entry)
-  whole = _checkpoint(index, files, f'{first.container} in parts', found)
-  return dataclasses.replace(whole, notes=first.notes)
+  return dataclasses.replace(
+    first,
+    path=index,
+    tensors=Tensors(
+      {name: parts[part].tensors.entry(name) for name, part in names.items()}
+    ),
+    files=files,
+    container=f'{first.container} in parts',
+    skipped=skipped,
+  )

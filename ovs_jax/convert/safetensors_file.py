@@ -10,38 +10,31 @@ from typing import Any
 from ovs_jax.convert.storage import (
   DTYPES,
   MAX_RANK,
-  FileBytes,
   Storage,
   Tensor,
   contiguous,
+  file_bytes,
   open_file,
 )
 
 # The longest table that the format allows.
 MAX_HEADER = 100_000_000
 
+# Codes of element types that are not of the kind of F32 and I64.
 NAMES = {
   'BOOL': 'bool',
-  'U8': 'uint8',
-  'I8': 'int8',
-  'U16': 'uint16',
-  'I16': 'int16',
-  'U32': 'uint32',
-  'I32': 'int32',
-  'U64': 'uint64',
-  'I64': 'int64',
-  'F16': 'float16',
   'BF16': 'bfloat16',
   'F8_E4M3': 'float8_e4m3fn',
   'F8_E5M2': 'float8_e5m2',
-  'F32': 'float32',
-  'F64': 'float64',
   'C64': 'complex64',
+  **{f'F{n}': f'float{n}' for n in (16, 32, 64)},
+  **{f'I{n}': f'int{n}' for n in (8, 16, 32, 64)},
+  **{f'U{n}': f'uint{n}' for n in (8, 16, 32, 64)},
 }
 
 
-def is_safetensors(head: bytes, size: int) -> bool:
-  """Returns whether a file begins like one, from its first bytes and its size."""
+def is_safetensors(head: bytes) -> bool:
+  """Returns whether a file begins like one, from its first bytes."""
   if len(head) < 9 or head[8:9] != b'{':
     return False
   return struct.unpack('<Q', head[:8])[0] <= MAX_HEADER
@@ -66,18 +59,14 @@ def read_safetensors(
     metadata = table.pop('__metadata__', {})
     notes = {str(key): str(value) for key, value in metadata.items()}
     entries = sorted(table.items(), key=lambda entry: entry[1]['data_offsets'])
-    tensors = {}
-    for name, entry in entries:
-      tensors[name] = _tensor(path, name, entry, 8 + length)
-    end = entries[-1][1]['data_offsets'][1] if entries else 0
+    tensors = {name: _tensor(path, name, e, 8 + length) for name, e in entries}
   except (AttributeError, KeyError, RecursionError, TypeError, ValueError) as error:
     raise _error(path, f'its table cannot be read ({error!r})') from error
-  if 8 + length + end != size:
-    raise _error(
-      path, f'its tensors end at byte {8 + length + end}, the file at {size}'
-    )
   starts = [entry['data_offsets'][0] for _, entry in entries]
   ends = [0, *(entry['data_offsets'][1] for _, entry in entries)]
+  end = 8 + length + ends[-1]
+  if end != size:
+    raise _error(path, f'its tensors end at byte {end}, the file at {size}')
   if starts != ends[:-1]:
     raise _error(path, 'its tensors overlap, or have gaps between them')
   return tensors, notes
@@ -102,9 +91,8 @@ def _tensor(path: pathlib.Path, name: str, entry: Any, base: int) -> Tensor:
     raise ValueError(
       f'{name} of shape {reprlib.repr(shape)} and {dtype} has {end - start} bytes'
     )
-  storage = Storage(
-    name, dtype, end - start, data=FileBytes(path, base + start, end - start)
-  )
+  data = file_bytes(path, base + start, end - start)
+  storage = Storage(name, dtype, end - start, data=data)
   return Tensor(storage, dtype, shape, contiguous(shape), 0)
 
 

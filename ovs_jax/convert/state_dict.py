@@ -41,18 +41,13 @@ def find(loaded: Loaded, *, where: str, key: str | None = None) -> Found:
     ValueError: there is no model, or more than one, or tensors are damaged.
   """
   skipped: dict[str, str] = {}
-  path: list[str] = []
-  node = loaded.root
+  node, prefix = loaded.root, ''
   if key is not None:
-    node = _entry(node, key, where)
-    path = [key]
+    node, prefix = _entry(node, key, where), f'{key}.'
   else:
-    while (name := _container(node, '.'.join(path), where)) is not None:
-      path.append(name)
-      others = {k: v for k, v in node.items() if k != name}
-      prefix = ''.join(f'{part}.' for part in path[:-1])
-      skipped.update({f'{prefix}{k}': _describe(v) for k, v in others.items()})
-      node = node[name]
+    while (name := _container(node, prefix, where)) is not None:
+      skipped.update({f'{prefix}{k}': _describe(node[k]) for k in node if k != name})
+      node, prefix = node[name], f'{prefix}{name}.'
   tensors: dict[str, Tensor] = {}
   if isinstance(node, Holder):
     _walk(node, loaded, where, tensors, skipped)
@@ -60,13 +55,13 @@ def find(loaded: Loaded, *, where: str, key: str | None = None) -> Found:
     for name, value in node.items():
       tensor = _as_tensor(value)
       if tensor is None or not isinstance(name, str):
-        skipped['.'.join([*path, str(name)])] = _describe(value)
+        skipped[f'{prefix}{name}'] = _describe(value)
       else:
         tensors[name] = tensor
   if not tensors:
     raise ValueError(_no_model(loaded.root, where, key))
   check_tensors(tensors, where)
-  return Found(tensors, skipped, '.'.join(path))
+  return Found(tensors, skipped, prefix.removesuffix('.'))
 
 
 def _as_tensor(value: Any) -> Tensor | None:
@@ -86,16 +81,15 @@ def _holds_model(value: Any) -> bool:
     if not isinstance(node, dict) or id(node) in seen:
       continue
     seen.add(id(node))
-    named = (v for k, v in node.items() if isinstance(k, str))
-    if any(_as_tensor(v) is not None for v in named):
+    if any(_as_tensor(v) is not None for k, v in node.items() if isinstance(k, str)):
       return True
     queue += [node.get(name) for name in CONTAINERS]
   return False
 
 
-def _container(node: Any, entry: str, where: str) -> str | None:
+def _container(node: Any, prefix: str, where: str) -> str | None:
   """Returns the name under which `node` has the model; None if it is the model."""
-  if not isinstance(node, dict) or entry.count('.') > MAX_DEPTH:
+  if not isinstance(node, dict) or prefix.count('.') > MAX_DEPTH:
     return None
   found = [name for name in CONTAINERS if _holds_model(node.get(name))]
   if len(found) > 1:
@@ -108,13 +102,12 @@ def _container(node: Any, entry: str, where: str) -> str | None:
 
 def _entry(node: Any, key: str, where: str) -> Any:
   """Returns the entry called `key`, whose names may themselves have dots."""
-  if isinstance(node, dict):
-    if key in node:
-      return node[key]
-    for name, value in node.items():
-      if isinstance(name, str) and key.startswith(f'{name}.'):
-        return _entry(value, key[len(name) + 1 :], where)
-  names = [str(name) for name in node] if isinstance(node, dict) else []
+  names = [n for n in node if isinstance(n, str)] if isinstance(node, dict) else []
+  if key in names:
+    return node[key]
+  for name in names:
+    if key.startswith(f'{name}.'):
+      return _entry(node[name], key[len(name) + 1 :], where)
   raise ValueError(
     f'{where} has no entry {key!r}; there {"are" if names else "is"} '
     f'{", ".join(names[:12]) or _describe(node)}. Choose one of them, or none to look '
@@ -127,7 +120,9 @@ def _describe(value: Any) -> str:
   tensor = _as_tensor(value)
   if tensor is not None:
     return f'tensor {tensor.shape}'
-  if isinstance(value, dict | list | tuple):
+  if isinstance(value, dict):
+    return f'dict of {len(value)}'
+  if isinstance(value, list | tuple):
     return f'{type(value).__name__} of {len(value)}'
   if isinstance(value, float | None) or (isinstance(value, int) and abs(value) < 2**64):
     return repr(value)
@@ -175,11 +170,8 @@ def _walk(
 
 def check_tensors(tensors: dict[str, Tensor], where: str) -> None:
   """Refuses damaged tensors, all of them in one message."""
-  problems = []
-  for name, tensor in tensors.items():
-    problem = tensor.problem()
-    if problem:
-      problems.append(f'{name} {problem}')
+  found = {name: tensor.problem() for name, tensor in tensors.items()}
+  problems = [f'{name} {problem}' for name, problem in found.items() if problem]
   if problems:
     more = f'\n  and {len(problems) - 12} more' if len(problems) > 12 else ''
     listed = '\n  '.join(problems[:12])

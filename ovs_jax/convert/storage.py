@@ -1,10 +1,13 @@
 """Tensors that lie in files, read one at a time when their values are asked for."""
 
+import contextlib
 import dataclasses
+import functools
 import io
 import math
 import pathlib
-from typing import Any, Protocol
+from collections.abc import Callable
+from typing import Any
 
 import ml_dtypes
 import numpy as np
@@ -16,41 +19,25 @@ MAX_EXPANDED = 64 * 2**20
 # Axes that an array of NumPy may have, in all its versions.
 MAX_RANK = 32
 
-# PyTorch's names of element types.
+# Element types by PyTorch's names.
 DTYPES = {
-  'bool': np.dtype(np.bool_),
-  'uint8': np.dtype(np.uint8),
-  'int8': np.dtype(np.int8),
-  'uint16': np.dtype(np.uint16),
-  'int16': np.dtype(np.int16),
-  'uint32': np.dtype(np.uint32),
-  'int32': np.dtype(np.int32),
-  'uint64': np.dtype(np.uint64),
-  'int64': np.dtype(np.int64),
-  'float16': np.dtype(np.float16),
-  'bfloat16': np.dtype(ml_dtypes.bfloat16),
-  'float8_e4m3fn': np.dtype(ml_dtypes.float8_e4m3fn),
-  'float8_e5m2': np.dtype(ml_dtypes.float8_e5m2),
-  'float32': np.dtype(np.float32),
-  'float64': np.dtype(np.float64),
-  'complex64': np.dtype(np.complex64),
-  'complex128': np.dtype(np.complex128),
+  **{
+    name: np.dtype(name)
+    for name in (
+      'bool uint8 int8 uint16 int16 uint32 int32 uint64 int64 '
+      'float16 float32 float64 complex64 complex128'
+    ).split()
+  },
+  **{
+    name: np.dtype(getattr(ml_dtypes, name))
+    for name in ('bfloat16', 'float8_e4m3fn', 'float8_e5m2')
+  },
 }
 
 # Floating point of less than 32 bits, which `widen` makes float32.
 NARROW = tuple(
   DTYPES[name] for name in ('float16', 'bfloat16', 'float8_e4m3fn', 'float8_e5m2')
 )
-
-
-class Bytes(Protocol):
-  """Where the bytes of a storage are."""
-
-  size: int
-
-  def read(self, start: int, count: int) -> UInt8[np.ndarray, ' n']:
-    """Returns a copy of `count` bytes from `start` on."""
-    ...
 
 
 def open_file(path: pathlib.Path) -> io.BufferedReader:
@@ -76,47 +63,49 @@ def open_file(path: pathlib.Path) -> io.BufferedReader:
 
 
 @dataclasses.dataclass(frozen=True)
-class FileBytes:
-  """A stretch of a file."""
+class Bytes:
+  """A stretch of a file, of an entry of an archive, or of the memory.
 
-  path: pathlib.Path
+  Attributes:
+    source: opens what they are in; anything that `io.BufferedIOBase` can do.
+    offset: where in it they begin.
+    size: how many they are.
+    where: the name of the file, for errors.
+  """
+
+  source: Callable[[], contextlib.AbstractContextManager[Any]]
   offset: int
   size: int
+  where: str = '(in the pickle)'
 
-  def read(self, start: int, count: int) -> UInt8[np.ndarray, ' n']:
-    """Returns a copy of `count` bytes from `start` on.
+  def read(self, start: int = 0, count: int | None = None) -> UInt8[np.ndarray, ' n']:
+    """Returns a copy of `count` of them, or all, from `start` on.
 
     Raises:
       ValueError: the file became shorter since it was looked at.
     """
     # Read rather than mapped: pages of a mapped file count as memory of the process.
-    values = np.empty(count, np.uint8)
-    with open_file(self.path) as file:
+    values = np.empty(self.size - start if count is None else count, np.uint8)
+    with self.source() as file:
       file.seek(self.offset + start)
       found = file.readinto(values)
-    if found != count:
+    if found != values.size:
       raise ValueError(
-        f'{self.path} ends within a tensor: {count} bytes were expected at '
+        f'{self.where} ends within a tensor: {values.size} bytes were expected at '
         f'{self.offset + start}, {found} are there. Was it written anew meanwhile? '
         'Convert again'
       )
     return values
 
 
-@dataclasses.dataclass(frozen=True)
-class MemoryBytes:
-  """Bytes that came along in a pickle."""
+def file_bytes(path: pathlib.Path, offset: int, size: int) -> Bytes:
+  """Returns a stretch of a file."""
+  return Bytes(functools.partial(open_file, path), offset, size, str(path))
 
-  data: bytes
 
-  @property
-  def size(self) -> int:
-    """Returns their number."""
-    return len(self.data)
-
-  def read(self, start: int, count: int) -> UInt8[np.ndarray, ' n']:
-    """Returns a copy of `count` bytes from `start` on."""
-    return np.frombuffer(self.data, np.uint8, count, start).copy()
+def memory_bytes(data: bytes) -> Bytes:
+  """Returns bytes that came along in a pickle."""
+  return Bytes(functools.partial(io.BytesIO, data), 0, len(data))
 
 
 @dataclasses.dataclass
@@ -135,7 +124,12 @@ class Storage:
   dtype: np.dtype | None
   nbytes: int
   big: bool = False
-  data: Any = None
+  data: Bytes | None = None
+
+  @property
+  def itemsize(self) -> int:
+    """Returns the bytes of an element; 1 where each view says what elements are."""
+    return self.dtype.itemsize if self.dtype else 1
 
 
 @dataclasses.dataclass(frozen=True)

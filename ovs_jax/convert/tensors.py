@@ -1,67 +1,97 @@
 """Foreign tensors by name, of which none is read before it is asked for."""
 
-import collections
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 import numpy as np
+from jaxtyping import Shaped
 
-from ovs_jax.convert import reader
+from ovs_jax.convert.storage import Tensor, widen
 
-Tensors = Mapping[str, np.ndarray]
+# What is converted: arrays by name, which may still lie in their file.
+Source = Mapping[str, np.ndarray]
 
 
-class Renamed(Mapping[str, np.ndarray]):
-  """Tensors under other names; none is read before it is asked for.
+class Tensors(Source):
+  """Tensors by name, each read anew when it is asked for.
 
-  Attributes:
-    tensors: by their old names.
-    names: from new names to old ones.
+  Half precision becomes float32. `dict(tensors)` therefore reads all of them; `rename`
+  and `shapes` read none.
   """
 
-  def __init__(self, tensors: Tensors, names: Mapping[str, str]) -> None:
-    """Gives each of `names` the tensor that its value names."""
-    self.tensors, self.names = tensors, dict(names)
+  def __init__(self, *parts: Mapping[str, Tensor | np.ndarray]) -> None:
+    """Takes tensors of files, arrays, or both; later ones replace earlier ones."""
+    self._entries: dict[str, Tensor | np.ndarray] = {}
+    for part in parts:
+      self._entries.update(part._entries if isinstance(part, Tensors) else part)
 
-  def __getitem__(self, name: str) -> np.ndarray:
-    """Reads the tensor of a new name."""
-    return self.tensors[self.names[name]]
+  def __getitem__(self, name: str) -> Shaped[np.ndarray, '...']:
+    """Reads a tensor, of the shape that the file has; halves become float32."""
+    entry = self._entries[name]
+    return widen(entry.read()) if isinstance(entry, Tensor) else entry
 
   def __iter__(self) -> Iterator[str]:
-    """The new names."""
-    return iter(self.names)
+    """The names."""
+    return iter(self._entries)
 
   def __len__(self) -> int:
-    """The number of new names."""
-    return len(self.names)
+    """The number of tensors."""
+    return len(self._entries)
 
   def __contains__(self, name: object) -> bool:
-    return name in self.names
+    return name in self._entries
+
+  def entry(self, name: str) -> Tensor | np.ndarray:
+    """Returns a tensor, or where it is: `shape` and `dtype` are those of the file."""
+    return self._entries[name]
+
+  @property
+  def shapes(self) -> dict[str, tuple[int, ...]]:
+    """Returns the shapes, without reading values."""
+    return {name: tuple(entry.shape) for name, entry in self._entries.items()}
+
+  @property
+  def dtypes(self) -> dict[str, np.dtype]:
+    """Returns the dtypes in the file, before half precision is widened."""
+    return {name: np.dtype(entry.dtype) for name, entry in self._entries.items()}
+
+  def rename(self, rename: Callable[[str], str | None]) -> 'Tensors':
+    """Returns them by other names, without reading values.
+
+    Args:
+      rename: from a name to the new one; None leaves the tensor out.
+
+    Raises:
+      ValueError: two tensors would have one name.
+    """
+    found: dict[str, Tensor | np.ndarray] = {}
+    for name, entry in self._entries.items():
+      new = rename(name)
+      if new in found:
+        raise ValueError(f'two tensors would be called {new!r}; {name!r} is the second')
+      if new is not None:
+        found[new] = entry
+    return Tensors(found)
+
+  def inside(self, prefix: str) -> 'Tensors':
+    """Returns those below a prefix, by their names without it."""
+    start = len(prefix)
+    return self.rename(lambda name: name[start:] if name.startswith(prefix) else None)
+
+  def without(self, names: Iterable[str]) -> 'Tensors':
+    """Returns all but those of these names."""
+    left_out = set(names)
+    return self.rename(lambda name: None if name in left_out else name)
 
 
-def kind_of(tensors: Tensors, name: str) -> tuple[tuple[int, ...], np.dtype]:
-  """Returns shape and type of a tensor, as in its file, without reading it if it can.
-
-  The type may be smaller than that of the values, which a reader may widen.
-  """
-  while isinstance(tensors, Renamed | collections.ChainMap):
-    if isinstance(tensors, Renamed):
-      tensors, name = tensors.tensors, tensors.names[name]
-    else:
-      tensors = next(part for part in tensors.maps if name in part)
-  if isinstance(tensors, reader.Tensors):
-    entry = tensors.entry(name)
-    return tuple(entry.shape), np.dtype(entry.dtype)
-  return tensors[name].shape, tensors[name].dtype
-
-
-def shape_of(tensors: Tensors, name: str) -> tuple[int, ...]:
-  """Returns the shape of a tensor."""
-  return kind_of(tensors, name)[0]
+def shape_of(source: Source, name: str) -> tuple[int, ...]:
+  """Returns the shape of a tensor, without reading it if it can."""
+  found = source.entry(name) if isinstance(source, Tensors) else source[name]
+  return tuple(found.shape)
 
 
 def shapes_of(
-  source: Tensors, names: Sequence[str], *, what: str
+  source: Source, names: Sequence[str], *, what: str
 ) -> list[tuple[int, ...]]:
   """Returns the shapes of tensors that `what` has.
 
@@ -76,7 +106,7 @@ def shapes_of(
   return [shape_of(source, name) for name in names]
 
 
-def count(source: Tensors, pattern: str) -> int:
+def count(source: Source, pattern: str) -> int:
   """Returns how many values the group of `pattern` has at the start of names."""
   found = (re.match(pattern, name) for name in source)
   return len({match[1] for match in found if match})
@@ -85,15 +115,3 @@ def count(source: Tensors, pattern: str) -> int:
 def matching(source: Iterable[str], patterns: Sequence[str]) -> list[str]:
   """Returns the names that are wholly one of the patterns."""
   return [n for n in source if any(re.fullmatch(pattern, n) for pattern in patterns)]
-
-
-def without(source: Tensors, names: Iterable[str]) -> Renamed:
-  """Returns the tensors but those of these names."""
-  left_out = set(names)
-  return Renamed(source, {n: n for n in source if n not in left_out})
-
-
-def inside(source: Tensors, prefix: str) -> Renamed:
-  """Returns the tensors below a prefix, by their names without it."""
-  names = {n.removeprefix(prefix): n for n in source if n.startswith(prefix)}
-  return Renamed(source, names)

@@ -3,6 +3,7 @@
 import ast
 import contextlib
 import dataclasses
+import functools
 import io
 import pathlib
 import re
@@ -13,11 +14,8 @@ import zlib
 from collections.abc import Callable, Iterator
 from typing import Any
 
-import numpy as np
-from jaxtyping import UInt8
-
 from ovs_jax.convert.pickle_names import STORAGES, Name
-from ovs_jax.convert.storage import FileBytes, Storage, open_file
+from ovs_jax.convert.storage import Bytes, Storage, file_bytes, open_file
 from ovs_jax.convert.unpickle import Unpickler
 
 # First value of the stream that `torch.save` wrote before version 1.6.
@@ -29,6 +27,24 @@ MAX_RATIO = 20
 MAX_EXTRA = 2**24
 
 AGAIN = 'Download or copy the file again'
+
+# What zip archives are that are not of `torch.save`, by a name of their entries.
+_OTHERS = (
+  (r'\.npy$', 'is a NumPy archive (.npz)'),
+  (r'model\.json$', 'is a TorchScript archive from before PyTorch 1.4'),
+  (r'/\.data/python_version', 'is an archive of torch.package'),
+  (r'', 'is a zip archive, but not of torch.save'),
+)
+# What `zipfile` raises about archives that are not as they should be.
+_DAMAGES = (
+  EOFError,
+  OSError,
+  RuntimeError,  # encrypted, or compressed in a way that is not known
+  struct.error,
+  UnicodeDecodeError,
+  zipfile.BadZipFile,
+  zlib.error,
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,42 +63,16 @@ class Loaded:
   registered: Callable[[str], set[str] | None] = lambda name: None
 
 
-@dataclasses.dataclass(frozen=True)
-class _Compressed:
-  """A compressed entry of an archive."""
-
-  path: pathlib.Path
-  name: str
-  size: int
-
-  def read(self, start: int, count: int) -> UInt8[np.ndarray, ' n']:
-    """Returns a copy of `count` bytes from `start` on; unpacks what is before too."""
-    with _damaged(self.path), zipfile.ZipFile(self.path) as archive:
-      with archive.open(self.name) as file:
-        file.seek(start)
-        data = file.read(count)
-    if len(data) != count:
-      raise ValueError(f'{self.path}: {self.name} is shorter than declared. {AGAIN}')
-    return np.frombuffer(data, np.uint8).copy()
-
-
-# What `zipfile` raises about archives that are not as they should be.
-_DAMAGES = (
-  EOFError,
-  OSError,
-  RuntimeError,  # encrypted, or compressed in a way that is not known
-  struct.error,
-  UnicodeDecodeError,
-  zipfile.BadZipFile,
-  zlib.error,
-)
-
-
 @contextlib.contextmanager
-def _damaged(path: pathlib.Path) -> Iterator[None]:
-  """Turns what `zipfile` raises into one kind of error that names the file."""
+def _opened(path: pathlib.Path, name: str | None = None) -> Iterator[Any]:
+  """Opens an archive or one of its entries; damages become one error with its name."""
   try:
-    yield
+    with open_file(path) as file, zipfile.ZipFile(file) as archive:
+      if name is None:
+        yield archive
+      else:
+        with archive.open(name) as entry:
+          yield entry
   except (FileNotFoundError, PermissionError):
     raise
   except _DAMAGES as error:
@@ -98,7 +88,7 @@ class _Archive:
   def __init__(self, path: pathlib.Path) -> None:
     self.path = path
     self.bytes = path.stat().st_size
-    with _damaged(path), open_file(path) as file, zipfile.ZipFile(file) as archive:
+    with _opened(path) as archive:
       infos = archive.infolist()
     self.entries = {info.filename: info for info in infos}
     self._check(infos)
@@ -108,12 +98,12 @@ class _Archive:
     """Refuses archives that unpack to more than a checkpoint could."""
     packed = sum(info.compress_size for info in infos)
     unpacked = sum(info.file_size for info in infos)
-    limit = MAX_RATIO * self.bytes + MAX_EXTRA
     stored = all(
       info.compress_size == info.file_size
       for info in infos
       if info.compress_type == zipfile.ZIP_STORED
     )
+    limit = MAX_RATIO * self.bytes + MAX_EXTRA
     if packed > self.bytes or unpacked > limit or not stored:
       raise ValueError(
         f'{self.path} of {self.bytes} bytes declares entries of {unpacked} bytes '
@@ -132,30 +122,26 @@ class _Archive:
     found = [n for n in self.entries if re.fullmatch(r'([^/]*/)?data\.pkl', n)]
     if len(found) == 1:
       return found[0].removesuffix('data.pkl')
-    kind = 'is a zip archive, but not of torch.save'
-    if any(name.endswith('.npy') for name in self.entries):
-      kind = 'is a NumPy archive (.npz)'
-    elif any(name.endswith('model.json') for name in self.entries):
-      kind = 'is a TorchScript archive from before PyTorch 1.4'
-    elif any('/.data/python_version' in name for name in self.entries):
-      kind = 'is an archive of torch.package'
+    names = '\n'.join(self.entries)
+    kind = next(k for clue, k in _OTHERS if re.search(clue, names, re.M))
     raise ValueError(
       f'{self.path} {kind}: {len(found)} entries data.pkl, 1 was expected. Give a file '
       'of torch.save(model.state_dict(), path), or .safetensors'
     )
 
-  def text(self, name: str) -> str | None:
-    """Returns a small entry as text; None if there is none."""
-    if self.prefix + name not in self.entries:
-      return None
-    data = self.entry(name)
-    return bytes(data.read(0, data.size)).decode('utf-8', 'replace')
+  def __contains__(self, name: str) -> bool:
+    return self.prefix + name in self.entries
 
-  def entry(self, name: str) -> FileBytes | _Compressed:
+  def text(self, name: str) -> str:
+    """Returns a small entry as text; nothing if there is none."""
+    return bytes(self[name].read()).decode('utf-8', 'replace') if name in self else ''
+
+  def __getitem__(self, name: str) -> Bytes:
     """Returns where the bytes of an entry are."""
     info = self.entries[self.prefix + name]
     if info.compress_type != zipfile.ZIP_STORED:
-      return _Compressed(self.path, info.filename, info.file_size)
+      source = functools.partial(_opened, self.path, info.filename)
+      return Bytes(source, 0, info.file_size, f'{self.path}: {name}')
     header = b''
     if 0 <= info.header_offset < self.bytes:
       with open_file(self.path) as file:
@@ -169,7 +155,7 @@ class _Archive:
     start = info.header_offset + 30 + sum(lengths)
     if start + info.file_size > self.bytes:
       raise ValueError(f'{self.path}: {name} reaches beyond its end. {AGAIN}')
-    return FileBytes(self.path, start, info.file_size)
+    return file_bytes(self.path, start, info.file_size)
 
 
 def read_zip(path: pathlib.Path) -> Loaded:
@@ -180,19 +166,18 @@ def read_zip(path: pathlib.Path) -> Loaded:
   """
   archive = _Archive(path)
   script = any(name.startswith(f'{archive.prefix}code/') for name in archive.entries)
-  order = (archive.text('byteorder') or 'little').strip()
+  order = archive.text('byteorder').strip() or 'little'
   if order not in ('little', 'big'):
     raise ValueError(f'{path}: byte order {order!r}, little or big was expected')
 
   def persistent(identifier: Any) -> Storage:
-    kind, key, nbytes = _identify(identifier)
-    storage = Storage(key, STORAGES[kind], nbytes, order == 'big')
-    if f'{archive.prefix}data/{key}' in archive.entries:
-      storage.data = archive.entry(f'data/{key}')
+    storage = _identify(identifier)
+    storage.big = order == 'big'
+    if f'data/{storage.key}' in archive:
+      storage.data = archive[f'data/{storage.key}']
     return storage
 
-  pickled = archive.entry('data.pkl')
-  data = bytes(pickled.read(0, pickled.size))
+  data = bytes(archive['data.pkl'].read())
   root = Unpickler(
     io.BytesIO(data),
     size=len(data),
@@ -202,11 +187,11 @@ def read_zip(path: pathlib.Path) -> Loaded:
   ).load()
   if not script:
     return Loaded(root, 'PyTorch zip archive')
-  return Loaded(root, 'TorchScript archive', lambda name: _registered(archive, name))
+  return Loaded(root, 'TorchScript archive', functools.partial(_registered, archive))
 
 
-def _identify(identifier: Any) -> tuple[str, str, int]:
-  """Returns class, key and bytes of a storage."""
+def _identify(identifier: Any) -> Storage:
+  """Returns the storage that a reference names."""
   if not isinstance(identifier, tuple) or len(identifier) not in (5, 6):
     raise ValueError('a storage is not identified by five values')
   what, kind, key, _, count = identifier[:5]
@@ -214,20 +199,20 @@ def _identify(identifier: Any) -> tuple[str, str, int]:
     raise ValueError('something else than a storage is referred to')
   if not isinstance(key, str) or type(count) is not int or count < 0:
     raise ValueError('a storage has no name or no size')
-  dtype = STORAGES[kind.full]
-  return kind.full, key, count * (dtype.itemsize if dtype else 1)
+  storage = Storage(key, STORAGES[kind.full], count)
+  storage.nbytes *= storage.itemsize
+  return storage
 
 
 def _registered(archive: _Archive, name: str) -> set[str] | None:
   """Returns what a TorchScript class declares as parameters and buffers."""
   *module, kind = name.split('.')
-  code = archive.text(f'code/{"/".join(module)}.py') or ''
+  code = archive.text(f'code/{"/".join(module)}.py')
   lists = r'\s+__parameters__ = (\[[^\]]*\])\s+__buffers__ = (\[[^\]]*\])'
   found = re.search(rf'class {re.escape(kind)}\(Module\):{lists}', code)
-  if not found:
-    return None
   try:
-    return {name for part in found.groups() for name in ast.literal_eval(part)}
+    parts = map(ast.literal_eval, found.groups()) if found else ()
+    return {name for part in parts for name in part} if found else None
   except (SyntaxError, ValueError):
     return None
 
@@ -242,15 +227,14 @@ def read_stream(path: pathlib.Path) -> Loaded:
   views: list[tuple[Storage, int]] = []
 
   def persistent(identifier: Any) -> Storage:
-    kind, key, nbytes = _identify(identifier)
-    root = storages.setdefault(key, Storage(key, STORAGES[kind], nbytes))
+    found = _identify(identifier)
+    root = storages.setdefault(found.key, found)
     view = identifier[5] if len(identifier) == 6 else None
     if view is None:
       return root
     _, offset, count = view
-    item = root.dtype.itemsize if root.dtype else 1
-    part = Storage(key, root.dtype, count * item)
-    views.append((part, offset * item))
+    part = Storage(root.key, root.dtype, count * root.itemsize)
+    views.append((part, offset * root.itemsize))
     return part
 
   size = path.stat().st_size
@@ -267,41 +251,35 @@ def read_stream(path: pathlib.Path) -> Loaded:
         f'{PROTOCOL} was expected. Save it anew with a current PyTorch'
       )
     root, keys = load(persistent=persistent), load()
-    _place(path, file, keys if isinstance(keys, list) else [], storages)
+    for key in keys if isinstance(keys, list) else []:
+      if not isinstance(key, str) or key not in storages:
+        raise ValueError(
+          f'{path} lists a storage {reprlib.repr(key)} that no tensor has. {AGAIN}'
+        )
+      _place(path, file, storages[key], size)
   for part, offset in views:
     data = storages[part.key].data
     if data is not None and 0 <= offset <= offset + part.nbytes <= data.size:
-      part.data = FileBytes(path, data.offset + offset, part.nbytes)
+      part.data = file_bytes(path, data.offset + offset, part.nbytes)
   return Loaded(root, 'PyTorch stream')
 
 
 def _place(
-  path: pathlib.Path,
-  file: io.BufferedIOBase,
-  keys: list[Any],
-  storages: dict[str, Storage],
+  path: pathlib.Path, file: io.BufferedIOBase, storage: Storage, size: int
 ) -> None:
-  """Finds the values of each storage, in the order of `keys`."""
-  size = path.stat().st_size
-  for key in keys:
-    if not isinstance(key, str) or key not in storages:
-      raise ValueError(
-        f'{path} lists a storage {reprlib.repr(key)} that no tensor has. {AGAIN}'
-      )
-    storage = storages[key]
-    item = storage.dtype.itemsize if storage.dtype else 1
-    header = file.read(8)
-    start = file.tell()
-    count = struct.unpack('<q', header)[0] if len(header) == 8 else -1
-    if start + storage.nbytes > size or count < 0:
-      raise ValueError(
-        f'{path} is cut off: storage {key!r} should end at byte '
-        f'{start + storage.nbytes}, the file has {size}. {AGAIN}'
-      )
-    if count * item != storage.nbytes:
-      raise ValueError(
-        f'{path}: storage {key!r} has {count} elements, its tensors expect '
-        f'{storage.nbytes // item}. {AGAIN}'
-      )
-    storage.data = FileBytes(path, start, storage.nbytes)
-    file.seek(start + storage.nbytes)
+  """Finds the values of the storage that comes next in a stream of `size` bytes."""
+  header = file.read(8)
+  start = file.tell()
+  count = struct.unpack('<q', header)[0] if len(header) == 8 else -1
+  if start + storage.nbytes > size or count < 0:
+    raise ValueError(
+      f'{path} is cut off: storage {storage.key!r} should end at byte '
+      f'{start + storage.nbytes}, the file has {size}. {AGAIN}'
+    )
+  if count * storage.itemsize != storage.nbytes:
+    raise ValueError(
+      f'{path}: storage {storage.key!r} has {count} elements, its tensors expect '
+      f'{storage.nbytes // storage.itemsize}. {AGAIN}'
+    )
+  storage.data = file_bytes(path, start, storage.nbytes)
+  file.seek(start + storage.nbytes)

@@ -14,14 +14,8 @@ import struct
 from collections.abc import Callable
 from typing import Any
 
-from ovs_jax.convert.pickle_names import (
-  Holder,
-  Name,
-  PickledArray,
-  PickledDtype,
-  look_up,
-)
-from ovs_jax.convert.storage import FileBytes
+from ovs_jax.convert.pickle_names import Holder, Name, Table, look_up
+from ovs_jax.convert.storage import file_bytes
 
 # Byte strings from here on stay in the file.
 LARGE = 2**16
@@ -39,6 +33,8 @@ _PROBLEMS = (
   TypeError,
   ValueError,
 )
+# The registry of extensions is of the process, not of the file.
+_REFUSED = {pickle.EXT1[0], pickle.EXT2[0], pickle.EXT4[0]}
 
 
 class RefusedPickle(ValueError):
@@ -94,9 +90,10 @@ class Unpickler(pickle._Unpickler):  # not the one in C, which hashes any key
     """
     self._bounded = _Bounded(file, size)
     super().__init__(self._bounded, encoding='latin1')  # of Python 2, text or bytes
-    self._where, self._path = where, path
-    self._persistent, self._script = persistent, script
+    self._where, self._path, self._script = where, path, script
     self._refused: set[str] = set()
+    if persistent is not None:
+      self.persistent_load = persistent
 
   def load(self) -> Any:
     """Returns the object that the pickle describes.
@@ -134,12 +131,6 @@ class Unpickler(pickle._Unpickler):  # not the one in C, which hashes any key
       self._refused.add(full)
     return found or Name(full, lambda *args: Holder(full))
 
-  def persistent_load(self, pid: Any) -> Any:
-    """Returns the storage of an identifier."""
-    if self._persistent is None:
-      raise ValueError('it refers to storages outside of it')
-    return self._persistent(pid)
-
   # Instructions that differ from Python's.
 
   def _skip_frame(self) -> None:
@@ -153,86 +144,41 @@ class Unpickler(pickle._Unpickler):  # not the one in C, which hashes any key
       return
     self._bounded.check(count)
     file = self._bounded.file
-    self.append(FileBytes(self._path, file.tell(), count))
+    self.append(file_bytes(self._path, file.tell(), count))
     file.seek(count, io.SEEK_CUR)
-
-  def _add_items(self, items: list[Any], kind: type) -> None:
-    """Adds to a list or a dictionary; what is added to a `Holder` is not needed."""
-    target = self.stack[-1]
-    if isinstance(target, Holder):
-      return
-    if not isinstance(target, kind):
-      raise TypeError(f'items are added to something that is not a {kind.__name__}')
-    if kind is dict:
-      target.update(_pairs(items))
-    elif kind is list:
-      target.extend(items)
 
   def _load_dict(self) -> None:
     items = self.pop_mark()  # first: it changes what `append` is
-    self.append(_pairs(items))
+    self.append(Table.of(zip(items[::2], items[1::2], strict=True)))
 
-  def _load_set(self, *, frozen: bool) -> None:
-    if frozen:
-      self.pop_mark()
-    self.append(Holder('builtins.frozenset' if frozen else 'builtins.set'))
+  def _load_frozenset(self) -> None:
+    self.pop_mark()
+    self.append(Holder('builtins.frozenset'))
 
-  def _new_object(self, *, keywords: bool) -> None:
-    if keywords:  # which only inert classes could have
-      self.stack.pop()
+  def _new_object(self) -> None:
+    self.stack.pop()  # keywords, which only inert classes could have
     self.load_reduce()
 
   def _build(self) -> None:
     state = self.stack.pop()
     target = self.stack[-1]
-    if isinstance(target, Holder | PickledArray | PickledDtype):
+    if hasattr(target, 'build'):
       target.build(state)
     elif not isinstance(target, dict):  # of a dictionary: attributes, not needed
       raise TypeError('a state is given to something that takes none')
 
-  def _refuse(self) -> None:
-    raise ValueError('it uses the registry of extensions or buffers outside of it')
-
   dispatch = {
-    **pickle._Unpickler.dispatch,
+    **{k: v for k, v in pickle._Unpickler.dispatch.items() if k not in _REFUSED},
     pickle.FRAME[0]: _skip_frame,
     pickle.BINSTRING[0]: lambda self: self._load_bytes('<i', text=True),
     pickle.BINBYTES[0]: lambda self: self._load_bytes('<I'),
     pickle.BINBYTES8[0]: lambda self: self._load_bytes('<Q'),
     pickle.BYTEARRAY8[0]: lambda self: self._load_bytes('<Q'),
-    pickle.APPEND[0]: lambda self: self._add_items([self.stack.pop()], list),
-    pickle.APPENDS[0]: lambda self: self._add_items(self.pop_mark(), list),
-    pickle.SETITEM[0]: lambda self: self._add_items(_last(self.stack, 2), dict),
-    pickle.SETITEMS[0]: lambda self: self._add_items(self.pop_mark(), dict),
-    pickle.ADDITEMS[0]: lambda self: self._add_items(self.pop_mark(), Holder),
+    pickle.EMPTY_DICT[0]: lambda self: self.append(Table()),
     pickle.DICT[0]: _load_dict,
-    pickle.EMPTY_SET[0]: lambda self: self._load_set(frozen=False),
-    pickle.FROZENSET[0]: lambda self: self._load_set(frozen=True),
-    pickle.NEWOBJ[0]: lambda self: self._new_object(keywords=False),
-    pickle.NEWOBJ_EX[0]: lambda self: self._new_object(keywords=True),
+    pickle.EMPTY_SET[0]: lambda self: self.append(Holder('builtins.set')),
+    pickle.FROZENSET[0]: _load_frozenset,
+    pickle.NEWOBJ[0]: pickle._Unpickler.load_reduce,
+    pickle.NEWOBJ_EX[0]: _new_object,
     pickle.BUILD[0]: _build,
-    pickle.EXT1[0]: _refuse,
-    pickle.EXT2[0]: _refuse,
-    pickle.EXT4[0]: _refuse,
-    pickle.PERSID[0]: _refuse,
-    pickle.NEXT_BUFFER[0]: _refuse,
-    pickle.READONLY_BUFFER[0]: _refuse,
   }
-
-
-def _last(stack: list[Any], count: int) -> list[Any]:
-  items = stack[-count:]
-  del stack[-count:]
-  return items
-
-
-def _pairs(items: list[Any]) -> dict[Any, Any]:
-  """Returns alternating keys and values as a dictionary."""
-  if len(items) % 2:
-    raise ValueError('a dictionary has a key without a value')
-  return {_key(k): v for k, v in zip(items[::2], items[1::2], strict=True)}
-
-
-def _key(value: Any) -> Any:
-  """Returns plain keys, and a new object for others, which could be costly to hash."""
-  return value if isinstance(value, str | int | float | bytes | None) else object()
