@@ -10,7 +10,7 @@ from parity_case import Case, channels_first, images
 
 from ovs_jax.convert import backbones as convert_backbones
 from ovs_jax.convert import hf_maskformer
-from ovs_jax.convert.rules import apply, norm_rules
+from ovs_jax.convert.rules import apply, layer_rules
 from ovs_jax.models.maskformer import (
   IMAGENET_MEAN,
   IMAGENET_STD,
@@ -73,7 +73,9 @@ def swin_tiny(case: Case) -> None:
   last = len(config.depths) - 1
   norm = {k: v for k, v in weights.items() if k.startswith('layernorm.')}
   want = {f'norm_{last}': params[f'norm_{last}']}
-  params |= apply(norm, norm_rules('layernorm', f'norm_{last}'), want, what='norm')
+  params |= apply(
+    norm, layer_rules('layernorm', f'norm_{last}', 'norm'), want, what='norm'
+  )
   image = jnp.asarray(images(case.given('pixel_values')))
   seen = {}
 

@@ -14,13 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ovs_jax.convert.backbone_rules import (
-  hf_resnet_rules,
-  hf_swin_rules,
-  resnet_rules,
-  swin_rules,
-)
-from ovs_jax.convert.rules import Rule, apply
+from ovs_jax.convert.rules import Rule, apply, layer_rules, table
 from ovs_jax.convert.settings import COMMON, FLAG, Table, check, free, only
 from ovs_jax.convert.tensors import Source, Tensors, count, shape_of, shapes_of
 from ovs_jax.models import backbones, resnet, swin
@@ -80,6 +74,86 @@ _SETTINGS: dict[str, Table] = {
   },
 }
 
+# Microsoft's names (detectron2's files have the same), without the features' norms.
+_SWIN = """
+  patch_embed.proj                        patch_embed                conv
+  patch_embed.norm                        patch_norm                 norm
+  layers.<stage>.blocks.<layer>.<norm:norm1|norm2>
+                                          blocks_<stage>/<norm>      norm
+  layers.<stage>.blocks.<layer>.attn.relative_position_bias_table
+                          blocks_<stage>/attn/relative_position_bias same
+  layers.<stage>.blocks.<layer>.attn.qkv  blocks_<stage>/attn        qkv
+  layers.<stage>.blocks.<layer>.attn.proj blocks_<stage>/attn/out    out
+  layers.<stage>.blocks.<layer>.mlp.<part:fc1|fc2>
+                                          blocks_<stage>/<part>      linear
+  layers.<stage>.downsample.reduction     merge_<stage>/reduction    matrix
+  layers.<stage>.downsample.norm          merge_<stage>/norm         norm
+"""
+# Hugging Face's, without them as well.
+_HF_SWIN_BLOCK = 'encoder.layers.<stage>.blocks.<layer>'
+_HF_SWIN = f"""
+  embeddings.patch_embeddings.projection          patch_embed                conv
+  embeddings.norm                                 patch_norm                 norm
+  {_HF_SWIN_BLOCK}.layernorm_before               blocks_<stage>/norm1       norm
+  {_HF_SWIN_BLOCK}.layernorm_after                blocks_<stage>/norm2       norm
+  {_HF_SWIN_BLOCK}.attention.self.relative_position_bias_table
+                                  blocks_<stage>/attn/relative_position_bias same
+  {_HF_SWIN_BLOCK}.attention.self.query           blocks_<stage>/attn/q      heads
+  {_HF_SWIN_BLOCK}.attention.self.key             blocks_<stage>/attn/k      heads
+  {_HF_SWIN_BLOCK}.attention.self.value           blocks_<stage>/attn/v      heads
+  {_HF_SWIN_BLOCK}.attention.output.dense         blocks_<stage>/attn/out    out
+  {_HF_SWIN_BLOCK}.intermediate.dense             blocks_<stage>/fc1         linear
+  {_HF_SWIN_BLOCK}.output.dense                   blocks_<stage>/fc2         linear
+  encoder.layers.<stage>.downsample.reduction     merge_<stage>/reduction    matrix
+  encoder.layers.<stage>.downsample.norm          merge_<stage>/norm         norm
+"""
+# detectron2's.
+_RESNET = """
+  stem.conv<conv>                         stem_conv<conv>/conv       filters
+  stem.conv<conv>.norm                    stem_conv<conv>/norm       batch_norm
+  res<stage>.<block>.<conv:conv1|conv2|conv3|shortcut>
+                                      res<stage>_<block>/<conv>/conv filters
+  res<stage>.<block>.<conv:conv1|conv2|conv3|shortcut>.norm
+                                      res<stage>_<block>/<conv>/norm batch_norm
+"""
+
+
+def swin_rules(source: str = '', target: str = '', *, norms: bool = True) -> list[Rule]:
+  """Returns Microsoft's table; `norms`: whether the features' norms are there."""
+  features = 'norm<stage> norm_<stage> norm' if norms else ''
+  return table(_SWIN + features, source, target)
+
+
+def hf_swin_rules(source: str = '', target: str = '') -> list[Rule]:
+  """Returns Hugging Face's table, without the features' norms."""
+  return table(_HF_SWIN, source, target)
+
+
+def resnet_rules(source: str = '', target: str = '') -> list[Rule]:
+  """Returns detectron2's table."""
+  return table(_RESNET, source, target)
+
+
+def hf_resnet_rules(
+  config: resnet.ResNetConfig, source: str = '', target: str = ''
+) -> list[Rule]:
+  """Returns Hugging Face's table for a ResNet of these sizes."""
+  parts = [('embedder.embedder', 'stem_conv1')]
+  before = config.stem_width
+  for stage, width in enumerate(config.stage_widths()):
+    layer, ours = f'encoder.stages.{stage}.layers.<block>', f'res{stage + 2}_<block>'
+    if before != width or config.strides[stage] != 1:
+      parts.append((f'{layer}.shortcut', f'{ours}/shortcut'))
+    for i in range(2 if config.block == 'basic' else 3):
+      parts.append((f'{layer}.layer.{i}', f'{ours}/conv{i + 1}'))
+    before = width
+  rules = []
+  for name, path in parts:
+    name, path = source + name, target + path
+    rules += layer_rules(f'{name}.convolution', f'{path}/conv', 'filters')
+    rules += layer_rules(f'{name}.normalization', f'{path}/norm', 'batch_norm')
+  return rules
+
 
 def infer_swin(
   source: Source, prefix: str = '', *, hugging_face: bool
@@ -89,32 +163,20 @@ def infer_swin(
   Raises:
     ValueError: tensors that tell the sizes are missing.
   """
-  patch, layers, table, hidden = (
-    'patch_embed.proj',
-    f'{prefix}layers',
-    'attn',
-    'mlp.fc1',
-  )
+  patch, stages, bias, hidden = 'patch_embed.proj', 'layers', 'attn', 'mlp.fc1'
   if hugging_face:
-    patch = 'embeddings.patch_embeddings.projection'
-    layers = f'{prefix}encoder.layers'
-    table, hidden = 'attention.self', 'intermediate.dense'
-  table = f'blocks.0.{table}.relative_position_bias_table'
-  stages = count(source, rf'{re.escape(layers)}\.(\d+)\.')
-  tables = [f'{layers}.{stage}.{table}' for stage in range(stages)]
-  kernel = f'{prefix}{patch}.weight'
-  hidden = f'{layers}.0.blocks.0.{hidden}.weight'
-  (width, _, side, _), mlp, *biases = shapes_of(
-    source, [kernel, hidden, *tables], what='a Swin'
-  )
+    patch, stages = 'embeddings.patch_embeddings.projection', 'encoder.layers'
+    bias, hidden = 'attention.self', 'intermediate.dense'
+  stages = f'{prefix}{stages}.'
+  number = range(count(source, stages))
+  biases = [f'{stages}{i}.blocks.0.{bias}.relative_position_bias_table' for i in number]
+  needed = [f'{prefix}{patch}.weight', f'{stages}0.blocks.0.{hidden}.weight', *biases]
+  (width, _, side, _), mlp, *tables = shapes_of(source, needed, what='a Swin')
   return swin.SwinConfig(
     embed_dim=width,
-    depths=tuple(
-      count(source, rf'{re.escape(layers)}\.{stage}\.blocks\.(\d+)\.')
-      for stage in range(stages)
-    ),
-    heads=tuple(shape[1] for shape in biases),
-    window=(math.isqrt(biases[0][0]) + 1) // 2,
+    depths=tuple(count(source, f'{stages}{i}.blocks.') for i in number),
+    heads=tuple(shape[1] for shape in tables),
+    window=(math.isqrt(tables[0][0]) + 1) // 2,
     patch=side,
     mlp_ratio=mlp[0] // width,
   )
@@ -132,9 +194,7 @@ def infer_resnet(source: Source, prefix: str = '') -> resnet.ResNetConfig:
   basic = last not in source
   deep = f'{prefix}stem.conv2.weight' in source
   return resnet.ResNetConfig(
-    depths=tuple(
-      count(source, rf'{re.escape(prefix)}res{stage}\.(\d+)\.') for stage in range(2, 6)
-    ),
+    depths=tuple(count(source, f'{prefix}res{stage}.') for stage in range(2, 6)),
     stem_width=stem,
     bottleneck=inner,
     out_width=inner if basic else shape_of(source, last)[0],
@@ -150,21 +210,16 @@ def infer_hf_resnet(source: Source, prefix: str = '') -> resnet.ResNetConfig:
 
   Shapes do not tell strides: they are taken to be those of the published models.
   """
-  stages = f'{prefix}encoder.stages'
-  names = [f'{prefix}embedder.embedder.convolution.weight']
-  names += [f'{stages}.{s}.layers.0.layer.0.convolution.weight' for s in range(4)]
-  stem, inner, *_ = (shape[0] for shape in shapes_of(source, names, what='a ResNet'))
-  basic = f'{stages}.0.layers.0.layer.2.convolution.weight' not in source
-  last = 1 if basic else 2
-  widths = tuple(
-    shape_of(source, f'{stages}.{s}.layers.0.layer.{last}.convolution.weight')[0]
-    for s in range(4)
-  )
-  doubled = tuple(widths[0] * 2**s for s in range(4))
+  stages = [f'{prefix}encoder.stages.{i}.layers.' for i in range(4)]
+  names = [f'{prefix}embedder.embedder', *(f'{stage}0.layer.0' for stage in stages)]
+  needed = [f'{name}.convolution.weight' for name in names]
+  stem, inner, *_ = (shape[0] for shape in shapes_of(source, needed, what='a ResNet'))
+  basic = f'{stages[0]}0.layer.2.convolution.weight' not in source
+  last = f'0.layer.{1 if basic else 2}.convolution.weight'
+  widths = tuple(shape_of(source, f'{stage}{last}')[0] for stage in stages)
+  doubled = tuple(widths[0] * 2**i for i in range(4))
   return resnet.ResNetConfig(
-    depths=tuple(
-      count(source, rf'{re.escape(stages)}\.{s}\.layers\.(\d+)\.') for s in range(4)
-    ),
+    depths=tuple(count(source, stage) for stage in stages),
     stem_width=stem,
     bottleneck=inner,
     out_width=widths[0],
@@ -241,13 +296,10 @@ def layout(source: Source) -> str:
 
 def infer_config(source: Source) -> backbones.Config:
   """Returns the sizes of a backbone in any layout, by plain names."""
-  infer = {
-    'swin': lambda x: infer_swin(x, hugging_face=False),
-    'hf_swin': lambda x: infer_swin(x, hugging_face=True),
-    'resnet': infer_resnet,
-    'hf_resnet': infer_hf_resnet,
-  }
-  return infer[layout(source)](source)
+  name = layout(source)
+  if 'swin' in name:
+    return infer_swin(source, hugging_face=name == 'hf_swin')
+  return infer_resnet(source) if name == 'resnet' else infer_hf_resnet(source)
 
 
 def rules(name: str, config: backbones.Config, *, norms: bool = False) -> list[Rule]:

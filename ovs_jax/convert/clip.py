@@ -3,7 +3,6 @@
 import dataclasses
 import functools
 import math
-import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -13,14 +12,7 @@ import numpy as np
 from ovs_jax.convert import open_clip
 from ovs_jax.convert.family import Conversion, Family, Options
 from ovs_jax.convert.positions import resize_grid, resize_positions
-from ovs_jax.convert.rules import (
-  Rule,
-  apply,
-  attention_rules,
-  foreign_names,
-  linear_rules,
-  norm_rules,
-)
+from ovs_jax.convert.rules import Rule, apply, foreign_names, table
 from ovs_jax.convert.tensors import (
   Source,
   Tensors,
@@ -29,7 +21,6 @@ from ovs_jax.convert.tensors import (
   shape_of,
   shapes_of,
 )
-from ovs_jax.convert.transforms import CONV, SAME
 from ovs_jax.models.clip import ClipConfig, init_clip
 from ovs_jax.models.layers import NORM_EPSILON
 
@@ -46,33 +37,31 @@ CONSTANTS = (r'input_resolution', r'context_length', r'vocab_size')
 _PROMPTS, _POSITIONS = 'visual.mask_embedding', 'visual.positional_embedding'
 
 
-def _block_rules(source: str, target: str) -> list[Rule]:
-  block = f'{source}.resblocks.<layer>'
-  return [
-    *attention_rules(f'{block}.attn', f'{target}/attn'),
-    *norm_rules(f'{block}.<norm:ln_1|ln_2>', f'{target}/<norm>'),
-    *linear_rules(f'{block}.mlp.<part:c_fc|c_proj>', f'{target}/<part>'),
-  ]
+_RULES = """
+  logit_scale                              logit_scale                    same
+  <name:positional_embedding|text_projection>  text/<name>                same
+  token_embedding.weight                   text/token_embedding/embedding same
+  ln_final                                 text/ln_final                  norm
+  visual.conv1                             visual/conv1                   filters
+  visual.<name:class_embedding|positional_embedding|proj>  visual/<name>  same
+  visual.<norm:ln_pre|ln_post>             visual/<norm>                  norm
+"""
+_BLOCK = """
+  attn                     attn     attention
+  <norm:ln_1|ln_2>         <norm>   norm
+  mlp.<part:c_fc|c_proj>   <part>   linear
+"""
 
 
-def rules(config: ClipConfig) -> list[Rule]:
+def rules(config: ClipConfig, source: str = '', target: str = '') -> list[Rule]:
   """Returns the table for a CLIP with or without mask prompts."""
-  table = [
-    Rule('logit_scale', 'logit_scale', SAME),
-    Rule('<name:positional_embedding|text_projection>', 'text/<name>', SAME),
-    Rule('token_embedding.weight', 'text/token_embedding/embedding', SAME),
-    *norm_rules('ln_final', 'text/ln_final'),
-    *_block_rules('transformer', 'text/blocks'),
-    Rule('visual.conv1.weight', 'visual/conv1/kernel', CONV),
-    Rule(
-      'visual.<name:class_embedding|positional_embedding|proj>', 'visual/<name>', SAME
-    ),
-    *norm_rules('visual.<norm:ln_pre|ln_post>', 'visual/<norm>'),
-    *_block_rules('visual.transformer', 'visual/blocks'),
+  prompts = f'{_PROMPTS} visual/mask_prompt same' if config.prompt_depth else ''
+  blocks = 'transformer.resblocks.<layer>.'
+  return [
+    *table(_RULES + prompts, source, target),
+    *table(_BLOCK, f'{source}{blocks}', f'{target}text/blocks/'),
+    *table(_BLOCK, f'{source}visual.{blocks}', f'{target}visual/blocks/'),
   ]
-  if config.prompt_depth:
-    table.append(Rule('visual.mask_embedding', 'visual/mask_prompt', SAME))
-  return table
 
 
 def names(config: ClipConfig) -> list[str]:
@@ -159,7 +148,7 @@ def sized(
     name = f'{blocks}.0.{hidden}'
     mlp = shape_of(source, name)[0] if name in source else 4 * size
     more[f'{tower}_width'] = size
-    more[f'{tower}_layers'] = count(source, rf'{re.escape(blocks)}\.(\d+)\.')
+    more[f'{tower}_layers'] = count(source, f'{blocks}.')
     more[f'{tower}_mlp'] = 0 if mlp == 4 * size else mlp
   return ClipConfig(
     image_size=math.isqrt(places - 1) * patch,
@@ -258,7 +247,9 @@ def _convert(
   return Conversion(model, params, held, tuple(constants), left_out)
 
 
-def layout_rules(model: Mapping[str, Any], *, layout: str) -> list[Rule]:
+def layout_rules(
+  model: Mapping[str, Any], layout: str, source: str = '', target: str = ''
+) -> list[Rule]:
   """Returns the table of a layout; raises ValueError if it cannot hold the model."""
   config = ClipConfig(**model['clip'])
   if config.prompt_depth and layout != 'ovseg_clip':
@@ -271,7 +262,7 @@ def layout_rules(model: Mapping[str, Any], *, layout: str) -> list[Rule]:
       f'this CLIP has the activation {config.activation!r}; whatever reads {layout!r} '
       'files computes quick_gelu. Use --export=open_clip or --export=hf_clip'
     )
-  return rules(config)
+  return rules(config, source, target)
 
 
 def _constant(name: str, model: Mapping[str, Any]) -> np.ndarray:

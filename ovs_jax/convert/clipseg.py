@@ -18,7 +18,7 @@ from ovs_jax.convert.clipseg_decoder import (
 )
 from ovs_jax.convert.family import Conversion, Family, Options
 from ovs_jax.convert.hf_clip_settings import check_settings, write_settings
-from ovs_jax.convert.rules import Rule, apply, below
+from ovs_jax.convert.rules import Rule, apply
 from ovs_jax.convert.settings import COUNT, FLAG, INDEX, Accepted, Table, free, only
 from ovs_jax.convert.tensors import Source, Tensors, matching
 from ovs_jax.inference.load import load
@@ -94,14 +94,14 @@ def _image_size(sizes: ClipConfig) -> int:
 
 def _hf_rules(config: ClipSegConfig) -> list[Rule]:
   return [
-    *below(hf_clip.rules(), _HF_CLIP, 'clip/'),
+    *hf_clip.rules(_HF_CLIP, 'clip/'),
     *decoder_rules(HF, head=config.decoder.head),
   ]
 
 
 def _original_rules(config: ClipSegConfig) -> list[Rule]:
   return [
-    *below(clip.rules(config.clip), _ORIGINAL_CLIP, 'clip/'),
+    *clip.rules(config.clip, _ORIGINAL_CLIP, 'clip/'),
     *decoder_rules(ORIGINAL, head=config.decoder.head),
   ]
 
@@ -171,7 +171,7 @@ def _convert_original(
   if whole:
     sizes = clip.with_options(clip.infer_config(own_clip), options)
     held = clip.resized(held, sizes, f'{_ORIGINAL_CLIP}visual.positional_embedding')
-    table = below(clip.rules(sizes), _ORIGINAL_CLIP, 'clip/')
+    table = clip.rules(sizes, _ORIGINAL_CLIP, 'clip/')
     own = None
   else:
     own, sizes = _given_clip(options)

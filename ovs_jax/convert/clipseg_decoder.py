@@ -1,14 +1,12 @@
 """The decoder of CLIPSeg in both layouts: its names, its table, its sizes."""
 
 import dataclasses
-import re
 from collections.abc import Mapping
 from typing import Any
 
-from ovs_jax.convert.hf_clip import block_rules
-from ovs_jax.convert.rules import Rule, attention_rules, below, linear_rules, norm_rules
+from ovs_jax.convert.hf_clip import BLOCK
+from ovs_jax.convert.rules import Rule, table
 from ovs_jax.convert.tensors import Source, count, shapes_of
-from ovs_jax.convert.transforms import CONV, UPCONV
 from ovs_jax.models.clipseg_decoder import DecoderConfig
 
 HEADS = 4  # of everything that was released; shapes do not tell
@@ -34,34 +32,31 @@ HF = Layout('decoder.', 'layers', 'transposed_convolution')
 ORIGINAL = Layout('', 'blocks', 'trans_conv')
 
 
+_RULES = """
+  <map:film_mul|film_add>   <map>           linear
+  reduces.<step>            reduce_<step>   linear
+"""
+_ORIGINAL_BLOCK = """
+  self_attn     attn     attention
+  norm<i:1|2>   ln_<i>   norm
+  linear1       c_fc     linear
+  linear2       c_proj   linear
+"""
+
+
 def decoder_rules(layout: Layout, *, head: str) -> list[Rule]:
   """Returns the table of a decoder with this head; targets are below `decoder`."""
-  block = f'{layout.blocks}.<step>'
-  to = 'block_<step>'
-  if layout is HF:
-    blocks = block_rules(block, to)
-  else:
-    blocks = [
-      *attention_rules(f'{block}.self_attn', f'{to}/attn'),
-      *norm_rules(f'{block}.norm<i:1|2>', f'{to}/ln_<i>'),
-      *linear_rules(f'{block}.linear1', f'{to}/c_fc'),
-      *linear_rules(f'{block}.linear2', f'{to}/c_proj'),
-    ]
-  if head == 'complex':
-    heads = [
-      *linear_rules(f'{layout.head}.0', 'head/conv', CONV),
-      *linear_rules(f'{layout.head}.2', 'head/up', UPCONV),
-      *linear_rules(f'{layout.head}.4', 'head/out', UPCONV),
-    ]
-  else:
-    heads = linear_rules(layout.head, 'head/out', UPCONV)
-  table = [
-    *linear_rules('<map:film_mul|film_add>', '<map>'),
-    *linear_rules('reduces.<step>', 'reduce_<step>'),
-    *blocks,
-    *heads,
+  parts = {'.0': 'conv conv', '.2': 'up upconv', '.4': 'out upconv'}
+  parts = parts if head == 'complex' else {'': 'out upconv'}
+  heads = ' '.join(f'{layout.head}{part} head/{to}' for part, to in parts.items())
+  return [
+    *table(_RULES + heads, layout.prefix, 'decoder/'),
+    *table(
+      BLOCK if layout is HF else _ORIGINAL_BLOCK,
+      f'{layout.prefix}{layout.blocks}.<step>.',
+      'decoder/block_<step>/',
+    ),
   ]
-  return below(table, layout.prefix, 'decoder/')
 
 
 def infer_decoder(
@@ -83,7 +78,7 @@ def infer_decoder(
     *kernels,
   ]
   reduce, mlp, *heads = shapes_of(source, needed, what='a CLIPSeg')
-  steps = count(source, rf'{re.escape(layout.prefix)}reduces\.(\d+)\.weight')
+  steps = count(source, f'{layout.prefix}reduces.')
   extract = tuple(settings.get('extract_layers', (3, 6, 9)))
   if len(extract) != steps:
     raise ValueError(f'{steps} reductions for the activations of blocks {extract}')

@@ -13,53 +13,48 @@ from ovs_jax.convert.hf_clip_settings import (
   read_settings,
   write_settings,
 )
-from ovs_jax.convert.rules import (
-  Rule,
-  apply,
-  foreign_names,
-  linear_rules,
-  norm_rules,
-  split_attention_rules,
-)
+from ovs_jax.convert.rules import Rule, apply, foreign_names, table
 from ovs_jax.convert.tensors import Source, Tensors, matching, shapes_of
-from ovs_jax.convert.transforms import CONV, LINEAR, SAME
+from ovs_jax.convert.transforms import LINEAR
 from ovs_jax.models.clip import ClipConfig
 
 # Indices that older files hold beside the parameters.
 CONSTANTS = (r'(text|vision)_model\.embeddings\.position_ids',)
 POSITIONS = 'vision_model.embeddings.position_embedding.weight'
 
-_LAYER = '.encoder.layers.<layer>'
 _LEGACY_END = 2  # an end token of 2 stands for the largest id, in old configurations
 
+_RULES = """
+  logit_scale                                        logit_scale                    same
+  text_model.embeddings.token_embedding.weight       text/token_embedding/embedding same
+  text_model.embeddings.position_embedding.weight    text/positional_embedding      same
+  text_model.final_layer_norm                        text/ln_final                  norm
+  vision_model.embeddings.patch_embedding            visual/conv1                filters
+  vision_model.embeddings.class_embedding            visual/class_embedding         same
+  vision_model.embeddings.position_embedding.weight  visual/positional_embedding    same
+  vision_model.pre_layrnorm                          visual/ln_pre                  norm
+  vision_model.post_layernorm                        visual/ln_post                 norm
+"""
+# Of either tower, and of CLIPSeg's decoder.
+BLOCK = """
+  self_attn            attn      split_attention
+  layer_norm<i:1|2>    ln_<i>    norm
+  mlp.fc1              c_fc      linear
+  mlp.fc2              c_proj    linear
+"""
 
-def block_rules(block: str, target: str) -> list[Rule]:
-  """Returns the table of one block of either tower, or of CLIPSeg's decoder."""
-  return [
-    *split_attention_rules(f'{block}.self_attn', f'{target}/attn'),
-    *norm_rules(f'{block}.layer_norm<i:1|2>', f'{target}/ln_<i>'),
-    *linear_rules(f'{block}.mlp.fc1', f'{target}/c_fc'),
-    *linear_rules(f'{block}.mlp.fc2', f'{target}/c_proj'),
-  ]
 
-
-def rules() -> list[Rule]:
+def rules(source: str = '', target: str = '') -> list[Rule]:
   """Returns the table."""
-  text, vision = 'text_model.embeddings', 'vision_model.embeddings'
+  text, vision = (
+    f'{source}{tower}_model.encoder.layers.<layer>.' for tower in ('text', 'vision')
+  )
   return [
-    Rule('logit_scale', 'logit_scale', SAME),
-    Rule(f'{text}.token_embedding.weight', 'text/token_embedding/embedding', SAME),
-    Rule(f'{text}.position_embedding.weight', 'text/positional_embedding', SAME),
-    *norm_rules('text_model.final_layer_norm', 'text/ln_final'),
-    Rule('text_projection.weight', 'text/text_projection', LINEAR),
-    *block_rules(f'text_model{_LAYER}', 'text/blocks'),
-    Rule(f'{vision}.patch_embedding.weight', 'visual/conv1/kernel', CONV),
-    Rule(f'{vision}.class_embedding', 'visual/class_embedding', SAME),
-    Rule(f'{vision}.position_embedding.weight', 'visual/positional_embedding', SAME),
-    *norm_rules('vision_model.pre_layrnorm', 'visual/ln_pre'),  # spelt like this
-    *norm_rules('vision_model.post_layernorm', 'visual/ln_post'),
-    Rule('visual_projection.weight', 'visual/proj', LINEAR),
-    *block_rules(f'vision_model{_LAYER}', 'visual/blocks'),
+    *table(_RULES, source, target),
+    Rule(f'{source}text_projection.weight', f'{target}text/text_projection', LINEAR),
+    Rule(f'{source}visual_projection.weight', f'{target}visual/proj', LINEAR),
+    *table(BLOCK, text, f'{target}text/blocks/'),
+    *table(BLOCK, vision, f'{target}visual/blocks/'),
   ]
 
 

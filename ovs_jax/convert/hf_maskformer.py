@@ -12,22 +12,11 @@ import numpy as np
 
 from ovs_jax.convert import backbone_families
 from ovs_jax.convert import backbones as tables
-from ovs_jax.convert.backbone_rules import (
-  hf_resnet_rules,
-  hf_swin_rules,
-)
 from ovs_jax.convert.family import Conversion, Family, Options, refuse_options
 from ovs_jax.convert.maskformer import shapes
-from ovs_jax.convert.rules import (
-  Rule,
-  apply,
-  linear_rules,
-  norm_rules,
-  split_attention_rules,
-)
+from ovs_jax.convert.rules import Rule, apply, table
 from ovs_jax.convert.settings import COMMON, COUNT, FRACTION, Table, check, free, only
 from ovs_jax.convert.tensors import Source, Tensors, count, matching, shapes_of
-from ovs_jax.convert.transforms import CONV, POINT, SAME
 from ovs_jax.models import backbones
 from ovs_jax.models.maskformer import MaskFormerConfig
 from ovs_jax.models.swin import SwinConfig
@@ -74,61 +63,42 @@ _DECODER: Table = {
 }
 
 
-def backbone_rules(config: backbones.Config) -> list[Rule]:
-  """Returns the table of either backbone."""
-  encoder = 'model.pixel_level_module.encoder.'
-  if isinstance(config, SwinConfig):
-    return [
-      *hf_swin_rules(f'{encoder}model.', 'backbone/'),
-      *norm_rules(f'{encoder}hidden_states_norms.<stage>', 'backbone/norm_<stage>'),
-    ]
-  return hf_resnet_rules(config, encoder, 'backbone/')
+_FPN = 'model.pixel_level_module.decoder.fpn'
+_LAYER = 'model.transformer_module.decoder.layers.<index>'
+_HEAD = f"""
+  {_FPN}.stem.0                                    pixel_decoder/layer_4       filters
+  {_FPN}.stem.1                                    pixel_decoder/layer_4_norm  norm
+  model.pixel_level_module.decoder.mask_projection pixel_decoder/mask_features conv
+  model.transformer_module.queries_embedder.weight query_decoder/query_embed   same
+  model.transformer_module.input_projection        query_decoder/input_proj    point
+  model.transformer_module.decoder.layernorm       query_decoder/norm          norm
+  {_LAYER}.self_attn       query_decoder/layer_<index>/self_attn         split_attention
+  {_LAYER}.encoder_attn    query_decoder/layer_<index>/cross_attn        split_attention
+  {_LAYER}.fc<part:1|2>    query_decoder/layer_<index>/linear<part>            linear
+  {_LAYER}.self_attn_layer_norm     query_decoder/layer_<index>/norm1          norm
+  {_LAYER}.encoder_attn_layer_norm  query_decoder/layer_<index>/norm2          norm
+  {_LAYER}.final_layer_norm         query_decoder/layer_<index>/norm3          norm
+  class_predictor                                  class_predictor             linear
+  mask_embedder.<index>.0                          mask_embed/layer_<index>    linear
+"""
+for _level in (1, 2, 3):  # theirs count from coarse to fine, from 0
+  for _part, _name in (('proj', 'adapter'), ('block', 'layer')):
+    _HEAD += f"""
+      {_FPN}.layers.{3 - _level}.{_part}.0  pixel_decoder/{_name}_{_level}       filters
+      {_FPN}.layers.{3 - _level}.{_part}.1  pixel_decoder/{_name}_{_level}_norm  norm
+    """
 
 
 def rules(config: MaskFormerConfig) -> list[Rule]:
   """Returns the table of the whole model."""
-  fpn = 'model.pixel_level_module.decoder.fpn.'
-  table = [
-    *backbone_rules(config.backbone_config()),
-    Rule(f'{fpn}stem.0.weight', 'pixel_decoder/layer_4/kernel', CONV),
-    *norm_rules(f'{fpn}stem.1', 'pixel_decoder/layer_4_norm'),
-    *linear_rules(
-      'model.pixel_level_module.decoder.mask_projection',
-      'pixel_decoder/mask_features',
-      CONV,
-    ),
-  ]
-  for level in (1, 2, 3):  # theirs count from coarse to fine, from 0
-    for part, name in (('proj', 'adapter'), ('block', 'layer')):
-      where = f'{fpn}layers.{3 - level}.{part}'
-      ours = f'pixel_decoder/{name}_{level}'
-      table.append(Rule(f'{where}.0.weight', f'{ours}/kernel', CONV))
-      table += norm_rules(f'{where}.1', f'{ours}_norm')
+  backbone, encoder = config.backbone_config(), f'{PIXELS}encoder.'
+  if not isinstance(backbone, SwinConfig):
+    return [*tables.hf_resnet_rules(backbone, encoder, 'backbone/'), *table(_HEAD)]
   return [
-    *table,
-    *_decoder_rules(),
-    *linear_rules('class_predictor', 'class_predictor'),
-    *linear_rules('mask_embedder.<index>.0', 'mask_embed/layer_<index>'),
+    *tables.hf_swin_rules(f'{encoder}model.', 'backbone/'),
+    *table('hidden_states_norms.<stage> backbone/norm_<stage> norm', encoder),
+    *table(_HEAD),
   ]
-
-
-def _decoder_rules() -> list[Rule]:
-  transformer = 'model.transformer_module.'
-  decoder = f'{transformer}decoder.'
-  layer = f'{decoder}layers.<index>.'
-  ours = 'query_decoder/layer_<index>'
-  table = [
-    Rule(f'{transformer}queries_embedder.weight', 'query_decoder/query_embed', SAME),
-    *linear_rules(f'{transformer}input_projection', 'query_decoder/input_proj', POINT),
-    *norm_rules(f'{decoder}layernorm', 'query_decoder/norm'),
-    *linear_rules(f'{layer}fc<part:1|2>', f'{ours}/linear<part>'),
-    *norm_rules(f'{layer}self_attn_layer_norm', f'{ours}/norm1'),
-    *norm_rules(f'{layer}encoder_attn_layer_norm', f'{ours}/norm2'),
-    *norm_rules(f'{layer}final_layer_norm', f'{ours}/norm3'),
-  ]
-  for theirs, name in (('self_attn', 'self_attn'), ('encoder_attn', 'cross_attn')):
-    table += split_attention_rules(f'{layer}{theirs}', f'{ours}/{name}')
-  return table
 
 
 def check_settings(
@@ -192,7 +162,7 @@ def infer_config(
     width=queries[1],
     heads=decoder.get('decoder_attention_heads', 8),
     feed_forward=feed[0],
-    layers=count(source, rf'{TRANSFORMER}decoder\.layers\.(\d+)\.'),
+    layers=count(source, f'{TRANSFORMER}decoder.layers.'),
     dropout=decoder.get('dropout', 0.1),
     embed_hidden=0,
     embed_dim=0,

@@ -6,10 +6,8 @@ from typing import Any
 import jax
 
 from ovs_jax.convert import backbones as tables
-from ovs_jax.convert.backbone_rules import resnet_rules, swin_rules
-from ovs_jax.convert.rules import Rule, apply, attention_rules, linear_rules, norm_rules
+from ovs_jax.convert.rules import Rule, apply, layer_rules, table
 from ovs_jax.convert.tensors import Source, Tensors, count, shapes_of
-from ovs_jax.convert.transforms import CONV, POINT, SAME
 from ovs_jax.models import backbones
 from ovs_jax.models.maskformer import PRESETS, MaskFormerConfig, init_maskformer
 
@@ -25,38 +23,41 @@ CONSTANTS = (
 )
 
 
-def head_rules(source: str = 'sem_seg_head.') -> list[Rule]:
+# Pixel decoder, query decoder and the two heads.
+_HEAD = """
+  pixel_decoder.<conv:adapter|layer>_<level>  pixel_decoder/<conv>_<level>      filters
+  pixel_decoder.<conv:adapter|layer>_<level>.norm
+                                              pixel_decoder/<conv>_<level>_norm norm
+  pixel_decoder.mask_features                 pixel_decoder/mask_features       conv
+  predictor.query_embed.weight                query_decoder/query_embed         same
+  predictor.input_proj                        query_decoder/input_proj          point
+  predictor.transformer.decoder.layers.<index>.self_attn
+                                      query_decoder/layer_<index>/self_attn  attention
+  predictor.transformer.decoder.layers.<index>.multihead_attn
+                                      query_decoder/layer_<index>/cross_attn attention
+  predictor.transformer.decoder.layers.<index>.<part:linear1|linear2>
+                                      query_decoder/layer_<index>/<part>     linear
+  predictor.transformer.decoder.layers.<index>.<part:norm1|norm2|norm3>
+                                      query_decoder/layer_<index>/<part>     norm
+  predictor.transformer.decoder.norm          query_decoder/norm                norm
+  predictor.<head:mask_embed|class_embed>.layers.<index> <head>/layer_<index>   linear
+"""
+
+
+def head_rules(source: str = 'sem_seg_head.', target: str = '') -> list[Rule]:
   """Returns the table of pixel decoder, query decoder and the two heads."""
-  pixels = f'{source}pixel_decoder.'
-  conv = f'{pixels}<conv:adapter|layer>_<level>'
-  predictor = f'{source}predictor.'
-  decoder = f'{predictor}transformer.decoder.'
-  layer = f'{decoder}layers.<index>.'
-  ours = 'query_decoder/layer_<index>'
-  return [
-    Rule(f'{conv}.weight', 'pixel_decoder/<conv>_<level>/kernel', CONV),
-    *norm_rules(f'{conv}.norm', 'pixel_decoder/<conv>_<level>_norm'),
-    *linear_rules(f'{pixels}mask_features', 'pixel_decoder/mask_features', CONV),
-    Rule(f'{predictor}query_embed.weight', 'query_decoder/query_embed', SAME),
-    *linear_rules(f'{predictor}input_proj', 'query_decoder/input_proj', POINT),
-    *attention_rules(f'{layer}self_attn', f'{ours}/self_attn'),
-    *attention_rules(f'{layer}multihead_attn', f'{ours}/cross_attn'),
-    *linear_rules(f'{layer}<part:linear1|linear2>', f'{ours}/<part>'),
-    *norm_rules(f'{layer}<part:norm1|norm2|norm3>', f'{ours}/<part>'),
-    *norm_rules(f'{decoder}norm', 'query_decoder/norm'),
-    *linear_rules(
-      f'{predictor}<head:mask_embed|class_embed>.layers.<index>',
-      '<head>/layer_<index>',
-    ),
-  ]
+  return table(_HEAD, source, target)
 
 
-def rules(config: MaskFormerConfig) -> list[Rule]:
+def rules(config: MaskFormerConfig, target: str = '') -> list[Rule]:
   """Returns the table of the whole proposer."""
   swin = backbones.kind(config.backbone_config()) == 'Swin'
-  table = swin_rules if swin else resnet_rules
-  no_object = Rule('clip_adapter.non_object_embedding', 'no_object', SAME)
-  return [*table('backbone.', 'backbone/'), *head_rules(), no_object]
+  backbone_rules = tables.swin_rules if swin else tables.resnet_rules
+  return [
+    *backbone_rules('backbone.', f'{target}backbone/'),
+    *head_rules(target=target),
+    *layer_rules('clip_adapter.non_object_embedding', f'{target}no_object', 'same'),
+  ]
 
 
 def infer_config(source: Source) -> MaskFormerConfig:
@@ -87,7 +88,7 @@ def infer_config(source: Source) -> MaskFormerConfig:
     num_queries=queries[0],
     width=queries[1],
     feed_forward=feed[0],
-    layers=count(source, rf'{predictor}.transformer.decoder.layers\.(\d+)\.'),
+    layers=count(source, f'{predictor}.transformer.decoder.layers.'),
     embed_hidden=embed[1],
     embed_dim=embed[0],
   )

@@ -8,7 +8,7 @@ import numpy as np
 
 from ovs_jax.convert import clip, maskformer
 from ovs_jax.convert.family import Conversion, Family, Options
-from ovs_jax.convert.rules import Rule, below
+from ovs_jax.convert.rules import Rule
 from ovs_jax.convert.tensors import Source, Tensors, matching
 from ovs_jax.models import backbones
 from ovs_jax.models.clip import ClipConfig
@@ -83,10 +83,9 @@ def _configs(model: Mapping[str, Any]) -> tuple[MaskFormerConfig, ClipConfig]:
 
 def _rules(model: Mapping[str, Any]) -> list[Rule]:
   proposer, _ = _configs(model)
-  adapted = clip.layout_rules(model, layout='ovseg_clip')
   return [
-    *below(maskformer.rules(proposer), '', 'proposer/'),
-    *below(adapted, _PREFIX, 'clip/'),
+    *maskformer.rules(proposer, 'proposer/'),
+    *clip.layout_rules(model, 'ovseg_clip', _PREFIX, 'clip/'),
   ]
 
 

@@ -17,7 +17,17 @@ import jax.numpy as jnp
 import numpy as np
 
 from ovs_jax.convert.tensors import shape_of
-from ovs_jax.convert.transforms import LINEAR, OUT, PROJECTION, QKV, SAME, Transform
+from ovs_jax.convert.transforms import (
+  CONV,
+  LINEAR,
+  OUT,
+  POINT,
+  PROJECTION,
+  QKV,
+  SAME,
+  UPCONV,
+  Transform,
+)
 from ovs_jax.core.tree import flatten, unflatten
 
 # A field of a name: of digits, or one of the words after the colon.
@@ -70,65 +80,70 @@ def _fill(template: str, fields: Mapping[str, str]) -> str:
   return _FIELD.sub(lambda field: fields[field[1]], template)
 
 
-def attention_rules(source: str, target: str) -> list[Rule]:
-  """Rules for PyTorch's `MultiheadAttention` as our `Attention`.
+_NORM = (('.weight', '/scale', SAME), ('.bias', '/bias', SAME))
+_OUT = (('.weight', '/kernel', OUT), ('.bias', '/bias', SAME))
+_QKV = (
+  ('weight', '/q/kernel /k/kernel /v/kernel', QKV),
+  ('bias', '/q/bias /k/bias /v/bias', QKV),
+)
+_HEADS = (('.weight', '/kernel', PROJECTION), ('.bias', '/bias', PROJECTION))
+_ATTENTION_OUT = tuple((f'.out_proj{n}', f'/out{p}', t) for n, p, t in _OUT)
+
+# Kinds of layers: of each tensor the end of its name, the ends of the paths of its
+# parameters, and how its values are laid out anew.
+LAYERS: dict[str, tuple[tuple[str, str, Transform], ...]] = {
+  'same': (('', '', SAME),),
+  'matrix': (('.weight', '/kernel', LINEAR),),
+  'filters': (('.weight', '/kernel', CONV),),
+  'linear': (('.weight', '/kernel', LINEAR), ('.bias', '/bias', SAME)),
+  'conv': (('.weight', '/kernel', CONV), ('.bias', '/bias', SAME)),
+  'upconv': (('.weight', '/kernel', UPCONV), ('.bias', '/bias', SAME)),
+  'point': (('.weight', '/kernel', POINT), ('.bias', '/bias', SAME)),
+  'norm': _NORM,
+  'batch_norm': (*_NORM, ('.running_<statistic:mean|var>', '/<statistic>', SAME)),
+  'heads': _HEADS,  # one of the projections of an attention
+  'out': _OUT,  # the one after it
+  'qkv': tuple((f'.{name}', paths, t) for name, paths, t in _QKV),
+  # PyTorch's `MultiheadAttention`, and Hugging Face's, whose projections are apart.
+  'attention': (
+    *((f'.in_proj_{name}', paths, t) for name, paths, t in _QKV),
+    *_ATTENTION_OUT,
+  ),
+  'split_attention': (
+    *((f'.<part:q|k|v>_proj{n}', f'/<part>{p}', t) for n, p, t in _HEADS),
+    *_ATTENTION_OUT,
+  ),
+}
+
+
+def layer_rules(source: str, target: str, kind: str) -> list[Rule]:
+  """Returns the rules of a layer.
 
   Args:
-    source: name up to the attention's tensors, without the dot.
-    target: path of the `Attention`.
+    source: name of its tensors up to the last dot.
+    target: path of its parameters.
+    kind: a key of `LAYERS`.
   """
-  kernels = ' '.join(f'{target}/{part}/kernel' for part in 'qkv')
-  biases = ' '.join(f'{target}/{part}/bias' for part in 'qkv')
   return [
-    Rule(f'{source}.in_proj_weight', kernels, QKV),
-    Rule(f'{source}.in_proj_bias', biases, QKV),
-    Rule(f'{source}.out_proj.weight', f'{target}/out/kernel', OUT),
-    Rule(f'{source}.out_proj.bias', f'{target}/out/bias', SAME),
+    Rule(f'{source}{name}', ' '.join(f'{target}{p}' for p in paths.split(' ')), t)
+    for name, paths, t in LAYERS[kind]
   ]
 
 
-def split_attention_rules(source: str, target: str) -> list[Rule]:
-  """Rules for Hugging Face's attention, whose projections are apart; as the above."""
-  part = f'{source}.<part:q|k|v>_proj'
-  return [
-    Rule(f'{part}.weight', f'{target}/<part>/kernel', PROJECTION),
-    Rule(f'{part}.bias', f'{target}/<part>/bias', PROJECTION),
-    Rule(f'{source}.out_proj.weight', f'{target}/out/kernel', OUT),
-    Rule(f'{source}.out_proj.bias', f'{target}/out/bias', SAME),
-  ]
-
-
-def linear_rules(source: str, target: str, kernel: Transform = LINEAR) -> list[Rule]:
-  """Rules for a layer with `weight` and `bias`."""
-  return [
-    Rule(f'{source}.weight', f'{target}/kernel', kernel),
-    Rule(f'{source}.bias', f'{target}/bias', SAME),
-  ]
-
-
-def norm_rules(source: str, target: str) -> list[Rule]:
-  """Rules for a layer or group norm."""
-  return [
-    Rule(f'{source}.weight', f'{target}/scale', SAME),
-    Rule(f'{source}.bias', f'{target}/bias', SAME),
-  ]
-
-
-def below(rules: Sequence[Rule], source: str, target: str) -> list[Rule]:
-  """Returns the rules of a part of a model, for the whole of it.
+def table(lines: str, source: str = '', target: str = '') -> list[Rule]:
+  """Returns the rules of a table.
 
   Args:
-    rules: the part's.
-    source: what its tensors' names have in front.
-    target: path that its parameters have in front.
+    lines: name, path and kind of one layer after the other, as in `layer_rules`.
+    source: what all names have in front.
+    target: what all paths have in front.
   """
+  words = lines.split()
+  rows = zip(words[::3], words[1::3], words[2::3], strict=True)
   return [
-    Rule(
-      f'{source}{rule.source}',
-      ' '.join(f'{target}{path}' for path in rule.target.split()),
-      rule.transform,
-    )
-    for rule in rules
+    rule
+    for name, path, kind in rows
+    for rule in layer_rules(source + name, target + path, kind)
   ]
 
 

@@ -106,9 +106,9 @@ def shapes_of(
   return [shape_of(source, name) for name in names]
 
 
-def count(source: Source, pattern: str) -> int:
-  """Returns how many values the group of `pattern` has at the start of names."""
-  found = (re.match(pattern, name) for name in source)
+def count(source: Source, before: str) -> int:
+  """Returns how many numbers come, with a dot, after `before` at the start of names."""
+  found = (re.match(rf'{re.escape(before)}(\d+)\.', name) for name in source)
   return len({match[1] for match in found if match})
 
 

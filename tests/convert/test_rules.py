@@ -11,10 +11,8 @@ import pytest
 from ovs_jax.convert.rules import (
   Rule,
   apply,
-  attention_rules,
   export,
-  linear_rules,
-  norm_rules,
+  layer_rules,
   targets_of,
 )
 from ovs_jax.convert.transforms import CONV, LINEAR, OUT, POINT, PROJECTION, QKV, SAME
@@ -79,7 +77,9 @@ def test_attention_equals_the_packed_one():
   x = jnp.asarray(rng.normal(size=(1, 4, 6)), jnp.float32)
   model = Attention(HEADS, jnp.float32)
   expected = jax.eval_shape(model.init, jax.random.key(0), x, x, x)['params']
-  params = apply(source, attention_rules('a', 'at'), {'at': expected}, what='attention')
+  params = apply(
+    source, layer_rules('a', 'at', 'attention'), {'at': expected}, what='attention'
+  )
   got = model.apply({'params': params['at']}, x, x, x)[0]
   x = np.asarray(x)
   q, k, v = np.split(
@@ -96,8 +96,8 @@ def test_attention_equals_the_packed_one():
 
 
 RULES = [
-  *linear_rules('blocks.<layer>.fc', 'blocks/fc'),
-  *norm_rules('norm', 'norm'),
+  *layer_rules('blocks.<layer>.fc', 'blocks/fc', 'linear'),
+  *layer_rules('norm', 'norm', 'norm'),
 ]
 EXPECTED = shapes(
   blocks__fc__kernel=(LAYERS, 2, 4),
