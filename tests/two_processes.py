@@ -16,7 +16,7 @@ def run_both(program: str, *args: object) -> list[str]:
 
 
 def run_together(
-  program: str, *args: object, count: int, devices: int = 1
+  program: str, *args: object, count: int, devices: int = 1, timeout: float = 540
 ) -> list[str]:
   """Returns what the processes printed; all must end well.
 
@@ -26,6 +26,7 @@ def run_together(
     args: see `program`.
     count: of processes.
     devices: that each of them simulates.
+    timeout: seconds.
   """
   with socket.socket() as free:
     free.bind(('localhost', 0))
@@ -45,7 +46,7 @@ def run_together(
     for i in range(count)
   ]
   try:
-    said = [process.communicate(timeout=540)[0] for process in started]
+    said = [process.communicate(timeout=timeout)[0] for process in started]
   finally:
     for process in started:
       process.kill()  # which does nothing to those that have ended

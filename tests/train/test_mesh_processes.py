@@ -1,7 +1,9 @@
 """Processes with a mesh over all of them train what one with all devices does."""
 
+import functools
 import json
 import pathlib
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -15,7 +17,6 @@ from ovs_jax.core.tree import flatten
 from ovs_jax.core.types import Params
 from ovs_jax.train.recipes import RECIPES
 
-HEADS = 2
 PROGRAM = """
 import pathlib, sys
 sys.path.insert(0, 'tests')
@@ -28,7 +29,7 @@ if count != '1':
   jax.config.update('jax_cpu_collectives_implementation', 'gloo')
   jax.distributed.initialize(address, num_processes=int(count), process_id=int(index))
 for name in names.split(','):
-  config = tiny_configs.of_recipe(name, *inputs, heads=2)
+  config = tiny_configs.of_recipe(name, *inputs, heads=max(2, int(model)))
   config.train.steps = 3
   # Some parameters, as biases of keys, have no gradient but rounding, of which Adam and
   # Muon would make whole steps; these are in proportion, and too short to amplify it.
@@ -97,14 +98,22 @@ def test_processes_of_a_model_axis_have_the_same_rows(data_dir: str) -> None:
 
 
 @pytest.fixture(scope='session')
-def clip_of_two_heads(data_dir: str, tmp_path_factory: pytest.TempPathFactory) -> str:
+def clip_of_heads(
+  data_dir: str, tmp_path_factory: pytest.TempPathFactory
+) -> Callable[[int], str]:
+  """Returns what trains a CLIP whose towers have so many heads."""
   from ovs_jax.train.loop import train
 
-  config = tiny_configs.pretraining(data_dir)
-  config.train.steps = 1
-  directory = tmp_path_factory.mktemp('clip_of_two_heads')
-  train(config, directory)
-  return str(directory)
+  @functools.cache
+  def directory(heads: int) -> str:
+    config = tiny_configs.pretraining(data_dir)
+    config.clip.update(vision_heads=heads, text_heads=heads)
+    config.train.steps = 1
+    made = tmp_path_factory.mktemp(f'clip_of_{heads}_heads')
+    train(config, made)
+    return str(made)
+
+  return directory
 
 
 @pytest.mark.slow
@@ -119,14 +128,14 @@ def test_every_recipe_on_every_mesh(
   model: int,
   rtol: float,
   data_dir: str,
-  clip_of_two_heads: str,
+  clip_of_heads: Callable[[int], str],
   pairs_dir: pathlib.Path,
   tmp_path: pathlib.Path,
 ) -> None:
   names = sorted(RECIPES)
-  inputs = (data_dir, clip_of_two_heads, pairs_dir)
+  inputs = (data_dir, clip_of_heads(max(2, model)), pairs_dir)
   for n, d in ((count, devices), (1, count * devices)):
     arguments = (n, data, model, ','.join(names), tmp_path / str(n), *inputs)
-    run_together(PROGRAM, *arguments, count=n, devices=d)
+    run_together(PROGRAM, *arguments, count=n, devices=d, timeout=1800)
   for name in names:
     assert_equal_runs(tmp_path / str(count) / name, tmp_path / '1' / name, rtol)
