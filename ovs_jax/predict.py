@@ -27,7 +27,6 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from ovs_jax import prompted_options
 from ovs_jax.core.checkpoint import version
 from ovs_jax.core.files import check_writable
 from ovs_jax.core.images import read_image
@@ -37,10 +36,9 @@ from ovs_jax.inference.classifier import Classifier
 from ovs_jax.inference.encode import PICTURES_AT_ONCE, Picture
 from ovs_jax.inference.files import describe, is_done, photo_key, plan, report, write
 from ovs_jax.inference.segmenter import Segmenter
-from ovs_jax.inference.weigh import RULES
 from ovs_jax.ops.overlay import percent
 from ovs_jax.photos import find_photos
-from ovs_jax.predict_options import check_flags, parser
+from ovs_jax.predict_options import asking, check_flags, loading, parser
 from ovs_jax.text.classes import (
   Classes,
   parse_background,
@@ -51,6 +49,8 @@ from ovs_jax.text.classes import (
 _TOP = 20  # names that --classify prints
 # Flags beyond those of the method that change what is written.
 _SPEED = ('mode', 'dtype', 'window', 'overlap', 'panoptic', 'agreement')
+# The same, for CLIPSeg and CoSeg alone.
+_MASKS = ('labels', 'label_clip', 'keep_aspect', 'heat_maps', 'example')
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -84,6 +84,7 @@ def _predict(arguments: argparse.Namespace) -> int:
     output,
     scores=arguments.scores,
     panoptic=arguments.panoptic,
+    heat=arguments.heat_maps,
   )
   settings = _settings(arguments, classes, background)
   try:
@@ -99,10 +100,10 @@ def _predict(arguments: argparse.Namespace) -> int:
     del jobs[path]
   if not jobs:
     return 0
-  segmenter = _load(arguments)
+  segmenter = Segmenter.load(arguments.checkpoint, **loading(arguments))
   # Complains of names that are too long before the work.
   segmenter.embed_names(classes + background, synonyms=arguments.synonyms)
-  asked = _asked(arguments, background)
+  asked = asking(arguments, background)
   failures = 0
   found = _encoded(segmenter, list(jobs), arguments)
   for path, image, picture in _progress(found, len(jobs), 'segment'):
@@ -113,27 +114,13 @@ def _predict(arguments: argparse.Namespace) -> int:
     description = describe(result, path, settings, keys[path])
     if arguments.agreement:
       description['agreement'] = segmenter.agreement(image, classes, **asked)
-    prompted_options.write_more(arguments, result, image, path)
     write(result, image, jobs[path], description)
     tqdm.write(report(path, result, jobs[path], description), file=sys.stdout)
   return 2 if failures else 0
 
 
-def _asked(arguments: argparse.Namespace, background: Classes) -> dict[str, Any]:
-  """Returns the options of `segment`."""
-  if prompted_options.is_prompted(arguments):
-    return prompted_options.asked(arguments, background)
-  return {
-    'synonyms': arguments.synonyms,
-    'background': background,
-    'threshold': arguments.threshold or 0.0,
-    'rule': arguments.rule or RULES[0],
-    'panoptic': arguments.panoptic,
-  }
-
-
 def _encoded(
-  segmenter: Any, paths: list[pathlib.Path], arguments: argparse.Namespace
+  segmenter: Segmenter, paths: list[pathlib.Path], arguments: argparse.Namespace
 ) -> Iterator[tuple[pathlib.Path, np.ndarray | None, Picture | None]]:
   """Reads and encodes photos, several at once; None for those that cannot be read."""
   at_once = 1 if arguments.window else PICTURES_AT_ONCE
@@ -142,10 +129,7 @@ def _encoded(
     images = {path: _read(path) for path in paths[start : start + at_once]}
     good = {path: image for path, image in images.items() if image is not None}
     cut = {'window': arguments.window, **overlap}
-    if prompted_options.is_prompted(arguments):
-      pictures = [segmenter.encode(image) for image in good.values()]
-    else:
-      pictures = segmenter.encode([*good.values()], **cut) if good else []
+    pictures = segmenter.encode([*good.values()], **cut) if good else []
     encoded = dict(zip(good, pictures, strict=True))
     for path, image in images.items():
       yield path, image, encoded.get(path)
@@ -158,21 +142,6 @@ def _read(path: pathlib.Path) -> np.ndarray | None:
   except (ValueError, FileNotFoundError) as error:
     _complain(error)
     return None
-
-
-def _load(arguments: argparse.Namespace) -> Any:
-  if prompted_options.is_prompted(arguments):
-    return prompted_options.load(arguments)
-  return Segmenter.load(
-    arguments.checkpoint,
-    classifier=arguments.classifier,
-    weight=arguments.weight,
-    templates=arguments.templates,
-    mode=arguments.mode,
-    text_cache=arguments.text_cache,
-    dtype=arguments.dtype,
-    prompts=arguments.prompts,
-  )
 
 
 def _settings(
@@ -192,7 +161,7 @@ def _settings(
     'classes': dict(zip(classes.names, map(list, classes.words), strict=True)),
     'background': dict(zip(background.names, map(list, background.words), strict=True)),
     **{flag: getattr(arguments, flag) for flag in flags + _SPEED},
-    **prompted_options.settings(arguments),
+    **{flag: x for flag in _MASKS if (x := getattr(arguments, flag))},
   }
 
 

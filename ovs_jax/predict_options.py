@@ -1,16 +1,30 @@
 """The flags of `python -m ovs_jax.predict`, and which of them go together."""
 
 import argparse
+from typing import Any
 
-from ovs_jax import prompted_options
-from ovs_jax.inference import prompted
+from ovs_jax.core.images import read_image
+from ovs_jax.core.masks import read_mask
 from ovs_jax.inference.encode import MODES
+from ovs_jax.inference.load import SYSTEMS, kind_of
 from ovs_jax.inference.settings import check_asked, check_window
+from ovs_jax.inference.system import check_options, options_of
 from ovs_jax.inference.weigh import RULES
 from ovs_jax.models.ovseg import DTYPES
 from ovs_jax.ops.ensemble import CLASSIFIERS
-from ovs_jax.text.classes import SYNONYMS
+from ovs_jax.ops.merging import RULES as MASK_RULES
+from ovs_jax.text.classes import SYNONYMS, Classes
 from ovs_jax.text.templates import TEMPLATES
+
+# Flags that some checkpoints do not take, and what `Segmenter` calls them.
+_LOADING = {
+  flag: flag
+  for flag in ('templates', 'text_cache', 'classifier', 'weight', 'mode', 'dtype')
+}
+_LOADING |= {flag: flag for flag in ('prompts', 'labels', 'label_clip', 'keep_aspect')}
+_ASKING = {'threshold': 'threshold', 'rule': 'rule', 'panoptic': 'panoptic'}
+_ASKING |= {'heat_maps': 'heat', 'example': 'examples'}
+_OTHER = {flag: flag for flag in ('window', 'overlap', 'agreement')}
 
 
 def parser() -> argparse.ArgumentParser:
@@ -54,7 +68,7 @@ def parser() -> argparse.ArgumentParser:
   _add_text_options(flags)
   _add_segment_options(flags)
   _add_speed_options(flags)
-  prompted_options.add_options(flags)
+  _add_mask_options(flags)
   return flags
 
 
@@ -93,7 +107,7 @@ def _add_segment_options(parser: argparse.ArgumentParser) -> None:
   )
   group.add_argument(
     '--rule',
-    choices=(*RULES, *prompted.RULES),
+    choices=(*RULES, *MASK_RULES),
     help="pixels: all proposals add up; demo: the best one of each name (OVSeg's "
     'demo) (default: pixels). For CLIPSeg and CoSeg A, B, C or D, see '
     'ovs_jax.inference.prompted (default: A)',
@@ -158,7 +172,86 @@ def _add_speed_options(parser: argparse.ArgumentParser) -> None:
   )
 
 
+def _add_mask_options(parser: argparse.ArgumentParser) -> None:
+  """Those of CLIPSeg and CoSeg; all are None or false by default."""
+  group = parser.add_argument_group('checkpoints of CLIPSeg and CoSeg')
+  group.add_argument(
+    '--heat-maps',
+    action='store_true',
+    help='write the probabilities of all names, as .npz and as a picture',
+  )
+  group.add_argument(
+    '--labels',
+    type=int,
+    metavar='K',
+    help='CLIPSeg: segment the K names only that CLIP finds in the photo (CoSeg '
+    'without training; the paper: 20)',
+  )
+  group.add_argument(
+    '--label-clip',
+    metavar='DIR',
+    help="checkpoint of that CLIP (default: the CLIPSeg's own)",
+  )
+  group.add_argument(
+    '--keep-aspect',
+    action='store_true',
+    help='CLIPSeg: do not squash photos to a square',
+  )
+  group.add_argument(
+    '--example',
+    nargs=3,
+    action='append',
+    metavar=('NAME', 'IMAGE', 'MASK'),
+    help='CLIPSeg: an image and a mask (not 0 where the thing is) that say what NAME '
+    'is, in place of its text; may be repeated',
+  )
+
+
+def given(arguments: argparse.Namespace, flags: dict[str, str]) -> dict[str, Any]:
+  """Returns the values of those flags that were given, by what they are called."""
+  values = {name: getattr(arguments, flag) for flag, name in flags.items()}
+  return {name: x for name, x in values.items() if x is not None and x is not False}
+
+
+def loading(arguments: argparse.Namespace) -> dict[str, Any]:
+  """Returns the options of `Segmenter.load`."""
+  return given(arguments, _LOADING)
+
+
+def asking(arguments: argparse.Namespace, background: Classes) -> dict[str, Any]:
+  """Returns the options of `Segmenter.segment`; reads the example pictures."""
+  options = given(arguments, _ASKING)
+  if arguments.example:
+    examples: dict[str, list[Any]] = {}
+    for name, image, mask in arguments.example:
+      examples.setdefault(name, []).append((read_image(image), read_mask(mask)))
+    options['examples'] = examples
+  return {'synonyms': arguments.synonyms, 'background': background, **options}
+
+
 def check_flags(arguments: argparse.Namespace) -> None:
+  """Finds flags that do not go with each other, or with the checkpoint.
+
+  Raises:
+    FileNotFoundError: there is no checkpoint.
+    ValueError: it holds no model that segments, or flags do not go together.
+  """
+  _check_values(arguments)
+  kind = kind_of(arguments.checkpoint, kinds=tuple(SYSTEMS))
+  system, make = SYSTEMS[kind].system, SYSTEMS[kind].make
+  known = (*options_of(make), *options_of(system.segment), *system.abilities)
+  flags = {**_LOADING, **_ASKING, **_OTHER}
+  spelt = {name: '--' + flag.replace('_', '-') for flag, name in flags.items()}
+  asked = {spelt[name]: x for name, x in given(arguments, flags).items()}
+  check_options(kind, [spelt[name] for name in known if name in spelt], asked)
+  if arguments.rule is not None and arguments.rule not in system.rules:
+    raise ValueError(
+      f'--rule={arguments.rule} is not for a {kind!r} checkpoint; take one of '
+      f'{", ".join(system.rules)}'
+    )
+
+
+def _check_values(arguments: argparse.Namespace) -> None:
   """Raises ValueError for flags that `Segmenter.segment` would refuse too late."""
   threshold = arguments.threshold
   if threshold is not None and not 0 <= threshold < float('inf'):

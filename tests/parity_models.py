@@ -15,8 +15,11 @@ from ovs_jax.convert import backbones as convert_backbones
 from ovs_jax.convert import clip as convert_clip
 from ovs_jax.convert import maskformer as convert_maskformer
 from ovs_jax.convert.rules import apply
+from ovs_jax.inference.encode import EncodedImage
+from ovs_jax.inference.ovseg import OTHERS, OvSegSystem
 from ovs_jax.inference.result import NO_NAME
-from ovs_jax.inference.segmenter import OTHERS, EncodedImage, Segmenter, Settings
+from ovs_jax.inference.segmenter import Segmenter
+from ovs_jax.inference.settings import Settings
 from ovs_jax.inference.weigh import weigh
 from ovs_jax.models.clip import Clip, ClipConfig, encode_prompts, unit
 from ovs_jax.models.clip_blocks import ClipBlock
@@ -270,7 +273,8 @@ def ovseg_full(case: Case) -> None:
       size,
     )
   image = EncodedImage(size, (h, w), dataclasses.replace(encoded, masks=masks))
-  ovseg_demo(case, Segmenter(config, params, settings=DEMO, text_cache='off'), image)
+  system = OvSegSystem(config, params, settings=DEMO, text_cache='off')
+  ovseg_demo(case, Segmenter(system), image)
 
 
 def load_ovseg(case: Case) -> tuple[OvSegConfig, Any]:
@@ -357,7 +361,7 @@ def ovseg_demo(case: Case, segmenter: Segmenter, image: EncodedImage) -> None:
   """Checks the demo's rule, for all names and for a single one."""
   names, templates = case.config['class_names'], case.config['templates']
   single = case.config['demo']['single_class']
-  masks = image.encoded.masks > segmenter.config.region.threshold
+  masks = image.encoded.masks > segmenter.system.config.region.threshold
   for prefix, asked, embedded, choosing in (
     ('demo', names, names, len(names)),
     ('demo_single_class', [single], [single, OTHERS], 1),

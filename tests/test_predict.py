@@ -14,7 +14,7 @@ from tiny_ovseg import STORED, draw_params
 from ovs_jax import predict
 from ovs_jax.core.checkpoint import save_model
 from ovs_jax.inference import files as results
-from ovs_jax.inference import segmenter as segmenter_module
+from ovs_jax.inference import ovseg as ovseg_module
 from ovs_jax.inference.result import NO_NAME, ProposalTable, Segmentation
 from ovs_jax.inference.segmenter import Segmenter
 from ovs_jax.ops.overlay import palette
@@ -66,7 +66,7 @@ def no_networks(monkeypatch):
   def encode(*_, **__):
     raise AssertionError('the image was encoded')
 
-  monkeypatch.setattr(segmenter_module, '_encode', encode)
+  monkeypatch.setattr(ovseg_module, 'encode_pictures', encode)
 
 
 def fails(result, message, tmp_path):
@@ -179,8 +179,7 @@ def test_flags_reach_the_segmenter(run, monkeypatch):
   monkeypatch.setattr(Segmenter, 'load', load)
   assert run(classifier='ensemble', weight='0.25', templates='vild')[0] == 0
   settings = {'classifier': 'ensemble', 'weight': 0.25, 'templates': 'vild'}
-  rest = ('text_cache', 'mode', 'dtype', 'prompts')
-  assert seen == {**settings, **dict.fromkeys(rest)}
+  assert seen == settings
 
 
 @pytest.mark.usefixtures('no_networks')

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from ovs_jax.core.tree import flatten, unflatten
-from ovs_jax.inference.segmenter import EncodedImage
+from ovs_jax.inference.encode import EncodedImage
 from ovs_jax.models import clip, maskformer, ovseg
 from ovs_jax.ops.regions import RegionConfig
 

@@ -22,12 +22,14 @@ from ovs_jax.core.images import resize_shortest, shortest_size
 from ovs_jax.core.lookup import lookup
 from ovs_jax.core.types import Array, Params, UInt8
 from ovs_jax.inference import encode as encoding
+from ovs_jax.inference.ovseg import OvSegSystem
 from ovs_jax.inference.segmenter import Segmenter
 from ovs_jax.inference.settings import Settings
 from ovs_jax.models import clip, maskformer, ovseg
 from ovs_jax.ops.ensemble import class_logits, combine
 from ovs_jax.ops.regions import RegionConfig
 from ovs_jax.ops.resize import resize_bilinear
+from ovs_jax.text.classes import Classes, parse_classes
 
 
 @dataclasses.dataclass(frozen=True)
@@ -77,16 +79,18 @@ def build(options: Options) -> Workload:
   watch = Agreement(facts)
   runs = {
     'package': run(exact, names),
-    'plain': lambda: _plain(exact, picture, names, exact.propose),
+    'plain': lambda: _plain(exact.system, picture, parse_classes(names)),
     'many names': run(exact, many),
     'certified': run(make(mode='certified'), names),
     'filtered': run(make(mode='filtered'), names),
     'one_pass': run(make(mode='one_pass'), names),
     'bfloat16': run(make(dtype='bfloat16'), names),
   }
-  facts |= _stages(exact, picture, names)
+  facts |= _stages(exact.system, picture, parse_classes(names))
   watch.facts = facts
-  flops = _flops(config, params, picture.shape[:2], exact.settings, options.valid)
+  flops = _flops(
+    config, params, picture.shape[:2], exact.system.settings, options.valid
+  )
   variants = [
     Variant(name, watch.labels(name, one), flops=flops.get(name))
     for name, one in runs.items()
@@ -109,7 +113,7 @@ def segmenter(
   dtype: str | None = None,
 ) -> Segmenter:
   """Returns the package's, with smooth masks and drawn embeddings of `name 0` on."""
-  made = Segmenter(
+  system = OvSegSystem(
     config,
     params,
     settings=Settings(
@@ -125,8 +129,8 @@ def segmenter(
     propose=functools.partial(_propose, blobs=options.valid),
   )
   for i, row in enumerate(_unit_rows(max(options.names, options.many), config)):
-    made._embedder.rows['single', f'name {i}'] = row
-  return made
+    system.embedder.rows['single', f'name {i}'] = row
+  return Segmenter(system)
 
 
 def configuration(options: Options) -> ovseg.OvSegConfig:
@@ -182,18 +186,16 @@ def _propose(
   return dataclasses.replace(real, mask_logits=smooth + 1e-9 * real.mask_logits)
 
 
-def _plain(
-  model: Segmenter, picture: np.ndarray, names: list[str], propose: Callable[..., Any]
-) -> np.ndarray:
+def _plain(model: OvSegSystem, picture: np.ndarray, names: Classes) -> np.ndarray:
   """The same labels with nothing left out, one operation after the other."""
   small = resize_shortest(
     picture, shortest=model.settings.shortest, longest=model.settings.longest
   )
   size = jnp.array(small.shape[:2])
   image = jnp.asarray(ovseg.pad_to_bucket(small))
-  proposed = propose(model.config, model._params, image, size)
-  encoded = plain.encode_image(model.config, model._params, image, size, proposed)
-  text = jnp.asarray(model.embed_names(names))
+  proposed = model.propose(model.config, model.params, image, size)
+  encoded = plain.encode_image(model.config, model.params, image, size, proposed)
+  text = jnp.asarray(model.embed(names).rows)
   weights = combine(
     class_logits(encoded.embeddings, jnp.concatenate([text, encoded.no_object])),
     class_logits(encoded.regions, text),
@@ -221,13 +223,13 @@ def _flops(
   return {k: 1e9 * (cost['proposer'] + x * cost['clip']) for k, x in counted.items()}
 
 
-def _stages(model: Segmenter, picture: np.ndarray, names: list[str]) -> dict[str, Any]:
+def _stages(model: OvSegSystem, picture: np.ndarray, names: Classes) -> dict[str, Any]:
   """The share of time of each stage, each waited for, in the second of two runs."""
   settings = model.settings
   small = resize_shortest(picture, shortest=settings.shortest, longest=settings.longest)
   image = jnp.asarray(ovseg.pad_to_bucket(small))
   size = jnp.array(small.shape[:2])
-  params = model._params
+  params = model.params
 
   def timed(function: Callable[[], Any]) -> tuple[float, Any]:
     jax.block_until_ready(function())
@@ -236,7 +238,12 @@ def _stages(model: Segmenter, picture: np.ndarray, names: list[str]) -> dict[str
     return time.perf_counter() - began, found
 
   propose = functools.partial(
-    encoding.propose_crops, model.config, params, image, size, propose=model.propose
+    encoding.propose_crops,
+    model.config,
+    params,
+    image,
+    size,
+    propose=model.propose,
   )
   alone, _ = timed(lambda: propose(crop=False))
   both, found = timed(lambda: propose(crop=True))

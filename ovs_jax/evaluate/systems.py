@@ -220,7 +220,7 @@ def build_systems(settings: Any) -> dict[str, System]:
       systems[ALL_NAMES] = load_system(settings.clipseg, templates=prompt)
   for name, directory in settings.coseg.items():
     if directory:
-      systems[name] = load_system(directory, kind='coseg')
+      systems[name] = load_system(directory, kinds=('coseg',))
   if not systems:
     raise ValueError(
       'nothing to evaluate: set config.systems.clipseg to a CLIPSeg, or '

@@ -3,7 +3,7 @@
 import copy
 import dataclasses
 import functools
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import jax
@@ -13,6 +13,7 @@ import numpy as np
 from ovs_jax.core.types import Array, Bool, Float, Int, Params, UInt8
 from ovs_jax.inference.clipseg_prompts import average, squash, visual_prompt
 from ovs_jax.inference.coseg_no_training import LabelStage
+from ovs_jax.inference.prompted import Examples, LabelledMasks
 from ovs_jax.inference.system import (
   MaskChunk,
   Texts,
@@ -27,7 +28,6 @@ from ovs_jax.text.templates import fill, sentences
 from ovs_jax.text.tokenizer import tokenize
 
 PROMPT = ('a photo of a {}.',)  # one of the sentences that CLIPSeg was trained with
-Examples = Mapping[str, Sequence[tuple[UInt8[np.ndarray, '_ _ 3'], Any]]]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,7 +47,7 @@ class EncodedPrompted:
   embedding: Float[np.ndarray, 'd'] | None
 
 
-class ClipSegSystem:
+class ClipSegSystem(LabelledMasks):
   """A mask for every name; with a label stage, for the names that fit best."""
 
   kind = 'clipseg'

@@ -3,7 +3,7 @@
 import copy
 import dataclasses
 import functools
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import jax
@@ -14,6 +14,7 @@ from ovs_jax.core.files import Path
 from ovs_jax.core.types import Array, Bool, Float, Int, Params, UInt8
 from ovs_jax.inference.clipseg_prompts import squash
 from ovs_jax.inference.names import NameEmbedder
+from ovs_jax.inference.prompted import LabelledMasks
 from ovs_jax.inference.system import (
   NO_LABEL,
   MaskChunk,
@@ -41,7 +42,7 @@ class EncodedSlots:
   logits: Float[np.ndarray, 'n y x']
 
 
-class CoSegSystem:
+class CoSegSystem(LabelledMasks):
   """The slots of a trained CoSeg, of either language model."""
 
   kind = 'coseg'
@@ -51,7 +52,7 @@ class CoSegSystem:
     config: CoSegConfig,
     params: Params,
     *,
-    template: str,
+    templates: str | Sequence[str],
     text_cache: Path | None = None,
   ) -> None:
     """Puts the parameters on the default device.
@@ -59,11 +60,11 @@ class CoSegSystem:
     Args:
       config: of the model whose `params` are given.
       params: all of them.
-      template: the sentence around names, that of training.
+      templates: sentences around names; training has one.
       text_cache: see `inference.names.NameEmbedder`.
     """
     self.config = config
-    self.template = template
+    self.templates = templates
     self._params = jax.tree.map(jnp.asarray, dict(params))
     self._embedder = NameEmbedder(config.clip, self._params['clip'], cache=text_cache)
 
@@ -83,7 +84,7 @@ class CoSegSystem:
     """
     if not len(classes):
       raise ValueError('no names given; expected at least one')
-    templates = (self.template,) if templates is None else templates
+    templates = self.templates if templates is None else templates
     rows, owner = self._embedder.classes(classes, templates, check_synonyms(synonyms))
     none = self._embedder.names([UNLABELED], templates)
     return Texts(len(classes), owner, None, np.concatenate([rows, none]))

@@ -20,6 +20,7 @@ from ovs_jax.core.files import (
   real,
 )
 from ovs_jax.core.types import UInt8
+from ovs_jax.inference.heat_maps import heat_sheet
 from ovs_jax.inference.result import Segmentation
 from ovs_jax.ops.overlay import palette, percent
 
@@ -36,6 +37,8 @@ class Outputs:
     segments: JSON, see `describe`; written last, so it marks the others as whole.
     scores: npz, see `write`; None if it is not wanted.
     panoptic: PNG of 16 bits, the id of every pixel's segment; None if not wanted.
+    heat: npz, the names' heat maps; None if they are not wanted.
+    heat_sheet: PNG to look at them.
   """
 
   labels: Place
@@ -43,10 +46,12 @@ class Outputs:
   segments: Place
   scores: Place | None
   panoptic: Place | None = None
+  heat: Place | None = None
+  heat_sheet: Place | None = None
 
   def files(self) -> list[Place]:
     """Returns those that are wanted."""
-    every = (self.labels, self.overlay, self.segments, self.scores, self.panoptic)
+    every = [getattr(self, field.name) for field in dataclasses.fields(self)]
     return [path for path in every if path is not None]
 
 
@@ -56,6 +61,7 @@ def plan(
   *,
   scores: bool,
   panoptic: bool = False,
+  heat: bool = False,
 ) -> dict[pathlib.Path, Outputs]:
   """Returns the files to write for each photo.
 
@@ -65,13 +71,14 @@ def plan(
     output: directory of the results.
     scores: whether the scores are wanted.
     panoptic: whether segments with ids are.
+    heat: whether heat maps are.
 
   Raises:
     ValueError: two photos would be written to the same file, or over a photo.
   """
   output = place(output)
-  jobs = {path: _outputs(path, output, scores, panoptic) for path in photos}
-  every = [_outputs(path, output, True, True) for path in photos]
+  jobs = {path: _outputs(path, output, scores, panoptic, heat) for path in photos}
+  every = [_outputs(path, output, True, True, True) for path in photos]
   # Only with their record: a photo of such a name must not be lost.
   made = {real(p) for o in every if o.segments.is_file() for p in o.files()}
   jobs = {p: o for p, o in jobs.items() if photos[p] or real(p) not in made}
@@ -94,7 +101,7 @@ def plan(
 
 
 def _outputs(
-  path: pathlib.Path, output: Place, scores: bool, panoptic: bool
+  path: pathlib.Path, output: Place, scores: bool, panoptic: bool, heat: bool
 ) -> Outputs:
   return Outputs(
     labels=output / f'{path.stem}_labels.png',
@@ -102,6 +109,8 @@ def _outputs(
     segments=output / f'{path.stem}_segments.json',
     scores=output / f'{path.stem}_scores.npz' if scores else None,
     panoptic=output / f'{path.stem}_panoptic.png' if panoptic else None,
+    heat=output / f'{path.stem}_heat.npz' if heat else None,
+    heat_sheet=output / f'{path.stem}_heat.png' if heat else None,
   )
 
 
@@ -171,6 +180,8 @@ def write(
 
   The npz has `scores` (h, w), the score of each pixel's label, `names`, and of each
   proposal `boxes`, `labels`, and both classifiers' probabilities `proposer` and `clip`.
+  That of heat maps has `heat` (k, y, x) in half precision, at the network's resolution,
+  and `names`.
   """
   labels = label_image(segmentation)
   overlay = segmentation.overlay(image)
@@ -189,6 +200,11 @@ def write(
       if outputs.panoptic is not None:
         ids = Image.fromarray(segmentation.panoptic.ids.astype(np.uint16))
         ids.save(stack.enter_context(atomic_path(outputs.panoptic)))
+      if outputs.heat is not None:
+        arrays = {'heat': segmentation.heat, 'names': np.array(segmentation.names)}
+        np.savez_compressed(stack.enter_context(atomic_path(outputs.heat)), **arrays)
+        sheet = heat_sheet(segmentation, image)
+        sheet.save(stack.enter_context(atomic_path(outputs.heat_sheet)))
       overlay.save(stack.enter_context(atomic_path(outputs.overlay)))
       labels.save(stack.enter_context(atomic_path(outputs.labels)))
   except OSError as error:
@@ -250,4 +266,6 @@ def report(
     lines += [f'  scores:   {outputs.scores}']
   if outputs.panoptic is not None:
     lines += [f'  panoptic: {outputs.panoptic}']
+  if outputs.heat is not None:
+    lines += [f'  heat:     {outputs.heat}']
   return '\n'.join(lines)

@@ -1,9 +1,8 @@
-"""Heat maps of prompts as files: an archive, and a sheet to look at."""
+"""Heat maps of prompts as a sheet to look at."""
 
 import numpy as np
 from PIL import Image, ImageDraw
 
-from ovs_jax.core.files import Place, atomic_path
 from ovs_jax.core.types import Float, UInt8
 from ovs_jax.inference.prompted import PromptedSegmentation
 
@@ -13,34 +12,7 @@ _COLUMNS = 4
 _TITLE = 14
 
 
-def write_heat_maps(
-  result: PromptedSegmentation,
-  image: UInt8[np.ndarray, 'h w 3'],
-  stem: Place,
-) -> list[Place]:
-  """Writes `<stem>_heat.npz` and `<stem>_heat.png`, each whole or not at all.
-
-  The npz has `heat` (k, y, x) in half precision, at the network's resolution, and
-  `names`. The sheet shows the names whose best pixel is most probable.
-
-  Args:
-    result: with heat maps.
-    image: the picture that was segmented.
-    stem: directory and beginning of the files' names.
-
-  Returns:
-    The files.
-  """
-  archive = stem.with_name(f'{stem.name}_heat.npz')
-  picture = stem.with_name(f'{stem.name}_heat.png')
-  with atomic_path(archive) as temporary:
-    np.savez_compressed(temporary, heat=result.heat, names=np.array(result.names))
-  with atomic_path(picture) as temporary:
-    sheet(result, image).save(temporary)
-  return [archive, picture]
-
-
-def sheet(
+def heat_sheet(
   result: PromptedSegmentation, image: UInt8[np.ndarray, 'h w 3']
 ) -> Image.Image:
   """Returns a picture per name, darkened where the name is improbable."""

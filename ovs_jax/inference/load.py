@@ -15,11 +15,15 @@ from ovs_jax.core.types import Array, Params
 from ovs_jax.inference.clipseg import PROMPT, ClipSegSystem
 from ovs_jax.inference.coseg import CoSegSystem
 from ovs_jax.inference.coseg_no_training import SELECT, LabelStage
-from ovs_jax.inference.system import System
+from ovs_jax.inference.encode import MODES
+from ovs_jax.inference.ovseg import OvSegSystem
+from ovs_jax.inference.settings import Settings
+from ovs_jax.inference.system import System, check_options, options_of
 from ovs_jax.models import backbones
 from ovs_jax.models.clip import ClipConfig, init_clip
 from ovs_jax.models.clipseg import ClipSegConfig, init_clipseg
 from ovs_jax.models.coseg import CoSegConfig, init_coseg
+from ovs_jax.models.mask_prompts import add_to_ovseg
 from ovs_jax.models.maskformer import MaskFormerConfig, init_maskformer
 from ovs_jax.models.ovseg import OvSegConfig
 
@@ -100,12 +104,7 @@ def load(
     ValueError: it is damaged, holds a model of another kind, or parameters that do not
       fit what it says of itself.
   """
-  kind = load_config(directory, what=what).get('model')
-  if kind not in kinds:
-    known = ' or '.join(map(repr, kinds))
-    raise ValueError(
-      f'the {what} {directory} holds a {kind!r} model; a {known} model was expected'
-    )
+  kind = kind_of(directory, kinds=kinds, what=what)
   params, stored = load_model(directory, kind=kind, what=what)
   model = MODELS[kind]
   with describes(directory, kind, what=what):
@@ -115,6 +114,20 @@ def load(
   if problem is not None:
     raise ValueError(problem)
   return Checkpoint(directory, kind, config, params, stored)
+
+
+def kind_of(directory: Path, *, kinds: Sequence[str], what: str = 'checkpoint') -> str:
+  """Returns which kind of model a checkpoint holds, without reading the model.
+
+  Arguments and errors are those of `load`.
+  """
+  kind = load_config(directory, what=what).get('model')
+  if kind not in kinds:
+    known = ' or '.join(map(repr, kinds))
+    raise ValueError(
+      f'the {what} {directory} holds a {kind!r} model; a {known} model was expected'
+    )
+  return kind
 
 
 @contextlib.contextmanager
@@ -191,50 +204,90 @@ def _plain(config: Any) -> dict[str, Any]:
   return fields
 
 
-KINDS = ('clipseg', 'coseg')  # of checkpoints, `config['model']`
-
-
 def load_system(
-  directory: Path,
+  directory: Path, *, kinds: Sequence[str] | None = None, **options: Any
+) -> System:
+  """Reads a model that segments.
+
+  Args:
+    directory: see `core.checkpoint.load_model`.
+    kinds: of models that will do; None takes all of `SYSTEMS`.
+    options: those of `Segmenter.load`; of a CLIPSeg also `select`, the sentences around
+      names for the choice of labels.
+
+  Raises:
+    FileNotFoundError: there is no such directory.
+    ValueError: it holds another model, or options that do not go with it.
+  """
+  found = load(directory, kinds=tuple(SYSTEMS if kinds is None else kinds))
+  make = SYSTEMS[found.kind].make
+  check_options(found.kind, options_of(make), options)
+  return make(found, **options)
+
+
+def _ovseg(
+  found: Checkpoint,
   *,
-  kind: str | None = None,
+  prompts: Path | None = None,
+  mode: str = MODES[0],
+  dtype: str | None = None,
+  text_cache: Path | None = None,
+  templates: str | Sequence[str] | None = None,
+  classifier: str | None = None,
+  weight: float | None = None,
+  shortest: int | None = None,
+  longest: int | None = None,
+) -> OvSegSystem:
+  given = {
+    'templates': templates,
+    'classifier': classifier,
+    'weight': weight,
+    'shortest': shortest,
+    'longest': longest,
+  }
+  with describes(found.directory, found.kind):
+    own = {**found.stored['test'], **found.stored}
+    settings = {key: own[key] if x is None else x for key, x in given.items()}
+  config, params = add_to_ovseg(found.config, found.params, prompts)
+  return OvSegSystem(
+    config,
+    params,
+    settings=Settings(**settings, mode=mode),
+    text_cache=text_cache,
+    dtype=dtype,
+    panoptic=bool(found.stored.get('panoptic')),  # our recipes never write it
+  )
+
+
+def _coseg(
+  found: Checkpoint,
+  *,
+  templates: str | Sequence[str] | None = None,
+  text_cache: Path | None = None,
+) -> CoSegSystem:
+  with describes(found.directory, found.kind):
+    own = (found.stored['template'],)
+  return CoSegSystem(
+    found.config,
+    found.params,
+    templates=own if templates is None else templates,
+    text_cache=text_cache,
+  )
+
+
+def _clipseg(
+  found: Checkpoint,
+  *,
   labels: int = 0,
   label_clip: Path | None = None,
   templates: str | Sequence[str] | None = None,
   select: tuple[str, ...] = SELECT,
   keep_aspect: bool = False,
   text_cache: Path | None = None,
-) -> System:
-  """Reads a CLIPSeg or CoSeg checkpoint.
-
-  Args:
-    directory: see `core.checkpoint.load_model`.
-    kind: the expected one of `KINDS`; None takes either.
-    labels: k of a CLIPSeg: names that CLIP chooses for a picture; 0 asks for all.
-    label_clip: checkpoint of the CLIP that chooses; None takes the CLIPSeg's own.
-    templates: sentences around names; None takes CLIPSeg's, or those of training.
-    select: sentences around names for the choice.
-    keep_aspect: whether pictures keep theirs; a CoSeg squashes them always.
-    text_cache: see `inference.names.NameEmbedder`.
-
-  Raises:
-    FileNotFoundError: there is no such directory.
-    ValueError: it holds another model, or options that do not go with it.
-  """
-  found = load(directory, kinds=KINDS if kind is None else (kind,))
+) -> ClipSegSystem:
+  """Returns CLIPSeg; with a number of `labels`, CoSeg without training."""
   if label_clip is not None and not labels:
     raise ValueError('a CLIP that chooses labels needs their number, such as labels=20')
-  if found.kind == 'coseg':
-    if labels or keep_aspect:
-      raise ValueError(
-        f'the CoSeg {directory} chooses its own labels and squashes pictures; leave '
-        'labels, label_clip and keep_aspect out'
-      )
-    with describes(directory, 'coseg'):
-      template = found.stored['template']
-    return CoSegSystem(
-      found.config, found.params, template=template, text_cache=text_cache
-    )
   stage = None
   if labels:
     config, params = found.config.clip, found.params['clip']
@@ -250,3 +303,24 @@ def load_system(
     labels=labels,
     keep_aspect=keep_aspect,
   )
+
+
+@dataclasses.dataclass(frozen=True)
+class Kind:
+  """A kind of model that segments.
+
+  Attributes:
+    system: its class, a `System`.
+    make: from a checkpoint and the options of `Segmenter.load` that it takes.
+  """
+
+  system: Any
+  make: Callable[..., System]
+
+
+# By `config['model']` of a checkpoint.
+SYSTEMS: dict[str, Kind] = {
+  'ovseg': Kind(OvSegSystem, _ovseg),
+  'clipseg': Kind(ClipSegSystem, _clipseg),
+  'coseg': Kind(CoSegSystem, _coseg),
+}

@@ -1,4 +1,4 @@
-"""CLIPSeg and CoSeg as a Python object, with the interface of `Segmenter`.
+"""Labels of a picture from masks that each belong to a name: CLIPSeg's and CoSeg's.
 
 segmenter = Segmenter.load('checkpoints/clipseg')  # or of a CoSeg
 picture = segmenter.encode('photo.jpg')
@@ -13,23 +13,17 @@ from typing import Any
 
 import numpy as np
 
-from ovs_jax.core.files import Path
-from ovs_jax.core.images import ImageLike, as_rgb
 from ovs_jax.core.lookup import lookup
-from ovs_jax.core.types import Bool, Float, Int, Num
-from ovs_jax.inference.clipseg import ClipSegSystem
-from ovs_jax.inference.load import KINDS as KINDS
-from ovs_jax.inference.load import load_system
+from ovs_jax.core.types import Bool, Float, Int, Num, UInt8
 from ovs_jax.inference.result import NO_NAME, ProposalTable, Segment, Segmentation
-from ovs_jax.inference.system import MaskChunk, System, Texts
+from ovs_jax.inference.system import MaskChunk, Texts, check_options
 from ovs_jax.ops import canvas as canvases
 from ovs_jax.ops import merging
-from ovs_jax.text.classes import Classes, Names, parse_background, parse_classes
+from ovs_jax.text.classes import NOTHING, Classes
 
-RULES = tuple(merging.RULES)
 TAU = 0.08  # temperature of the labels in rule C, the paper's of its loss
-# A picture of something, and which of its pixels are that thing.
-Examples = Mapping[str, Sequence[tuple[ImageLike, Any]]]
+# Of a name: pictures (RGB, 0..255), and which of their pixels are that thing.
+Examples = Mapping[str, Sequence[tuple[UInt8[np.ndarray, '_ _ 3'], Any]]]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -83,48 +77,48 @@ class PromptedSegmentation(Segmentation):
     return sorted(found, key=lambda segment: -segment.share)
 
 
-class PromptedSegmenter:
-  """A CLIPSeg or a CoSeg, ready to segment."""
+class LabelledMasks:
+  """How a model whose masks have labels segments; CLIPSeg and CoSeg inherit it."""
 
-  def __init__(self, system: System) -> None:
-    """Takes what `models.systems.load_system` returns."""
-    self.system = system
+  kind: str
+  rules = tuple(merging.RULES)
+  abilities = ()
 
-  @classmethod
-  def load(cls, directory: Path, **options: Any) -> 'PromptedSegmenter':
-    """Reads a checkpoint; see `models.systems.load_system` for the options."""
-    return cls(load_system(directory, **options))
-
-  def encode(self, image: ImageLike) -> Any:
-    """Runs all that does not depend on names.
+  def encode_all(
+    self,
+    images: Sequence[UInt8[np.ndarray, '_ _ 3']],
+    *,
+    window: int | None = None,
+    overlap: float = 0.25,
+  ) -> list[Any]:
+    """Encodes pictures one by one.
 
     Args:
-      image: a path, a Pillow image or an array; see `core.images.as_rgb`.
+      images: RGB, 0..255.
+      window: must be None.
+      overlap: plays no part.
 
     Raises:
-      ValueError: it is smaller than a patch, or cannot be read.
+      ValueError: windows were asked for, or a picture is smaller than a patch.
     """
-    return self.system.encode(as_rgb(image))
+    check_options(self.kind, (), {} if window is None else {'window': window})
+    return [self.encode(image) for image in images]
 
-  def embed_names(
-    self,
-    names: Names,
-    *,
-    templates: str | Sequence[str] | None = None,
-    synonyms: str = 'mean',
-  ) -> Texts:
-    """Embeds names, to find mistakes in them early; see `segment`."""
-    classes = parse_classes(names)
-    return self.system.embed(classes, templates=templates, synonyms=synonyms)
+  def exact(self) -> 'LabelledMasks':
+    """Raises ValueError: there is nothing to compare with."""
+    raise ValueError(
+      f'a {self.kind!r} checkpoint has one mode only, so that nothing can agree with '
+      "it or not; 'ovseg' ones have several"
+    )
 
   def segment(
     self,
     encoded: Any,
-    names: Names,
+    classes: Classes,
+    background: Classes = NOTHING,
     *,
     templates: str | Sequence[str] | None = None,
     synonyms: str = 'mean',
-    background: Names | None = None,
     threshold: float | None = None,
     rule: str = 'A',
     heat: bool = False,
@@ -135,34 +129,30 @@ class PromptedSegmenter:
 
     Args:
       encoded: what `encode` returned.
-      names: as in `Segmenter.segment`. Any number: masks are decoded in chunks.
-      templates: name of a set, or sentences with a '{}'; None takes the system's.
-      synonyms: 'mean', 'max' or 'paper'; see `Segmenter.segment`.
+      classes: the names. Any number: masks are decoded in chunks.
       background: names that compete too; pixels that they win get no name.
+      templates: name of a set, or sentences with a '{}'; None takes the system's.
+      synonyms: see `text.classes.SYNONYMS`.
       threshold: probability from which a mask claims a pixel; None is 0.3.
       rule: 'A': the most probable mask has the pixel. 'B': masks are painted from the
         largest to the smallest (of a CoSeg: in the order of its slots). 'C': no
         threshold; the masks of a CoSeg count for every name that they resemble, those
         of a CLIPSeg are as in A. 'D': several names may claim a pixel.
       heat: whether the names' heat maps are kept.
-      examples: of a CLIPSeg: pictures and masks (of the picture's size) that replace
-        the prompts of these names.
+      examples: replace the prompts of these names.
       example_share: of the pictures in the prompt, 0..1; the rest is the text's.
 
     Raises:
-      ValueError: names are none, blank or repeated, an option is unknown or out of
-        range, or does not go with the model or the rule.
+      ValueError: an option is unknown, out of range, or not for this model.
     """
-    classes = parse_classes(names)
-    asked = classes + parse_background(background, classes)
-    lookup(merging.RULES, rule, 'rule')
-    threshold = _check_threshold(threshold, rule)
-    texts = self.system.embed(asked, templates=templates, synonyms=synonyms)
+    threshold = _check(rule, threshold)
+    asked = classes + background
+    texts = self.embed(asked, templates=templates, synonyms=synonyms)
     if examples:
-      texts = self._show(texts, asked, examples, example_share)
+      texts = self.show(texts, asked, examples, share=example_share)
     count = len(classes)
     painted = _Painted(encoded.size, count, rule, threshold, heat)
-    for chunk in self.system.masks(encoded, texts):
+    for chunk in self.masks(encoded, texts):
       painted.add(chunk)
     labels, scores = painted.finish()
     named = (labels >= 0) & (labels < count)
@@ -178,38 +168,11 @@ class PromptedSegmenter:
       claims=painted.claims,
     )
 
-  def _show(
-    self, texts: Texts, classes: Classes, examples: Examples, share: float
+  def show(
+    self, texts: Texts, classes: Classes, examples: Examples, *, share: float
   ) -> Texts:
-    if not isinstance(self.system, ClipSegSystem):
-      raise ValueError(
-        f'a {self.system.kind!r} model takes no example pictures; a CLIPSeg does'
-      )
-    shown = {
-      name: [(as_rgb(image), np.asarray(mask)) for image, mask in pictures]
-      for name, pictures in examples.items()
-    }
-    return self.system.show(texts, classes, shown, share=share)
-
-
-def load(directory: Path, others: Mapping[str, Any], **options: Any) -> Any:
-  """Reads a checkpoint for `Segmenter.load`.
-
-  Args:
-    directory: of a model of `KINDS`.
-    others: arguments that belong to OVSeg; they must be None.
-    options: see `models.systems.load_system`.
-
-  Raises:
-    ValueError: an argument of OVSeg was given.
-  """
-  wrong = [name for name, value in others.items() if value is not None]
-  if wrong:
-    raise ValueError(
-      f'{", ".join(wrong)}: settings of OVSeg, which the checkpoint {directory} is '
-      'not; leave them out'
-    )
-  return PromptedSegmenter.load(directory, **options)
+    """Raises ValueError: the model takes texts alone."""
+    raise ValueError(f'a {self.kind!r} model takes no example pictures; a CLIPSeg does')
 
 
 class _Painted:
@@ -273,7 +236,9 @@ class _Painted:
     return self._heat
 
 
-def _check_threshold(threshold: float | None, rule: str) -> float:
+def _check(rule: str, threshold: float | None) -> float:
+  """Returns the probability from which a mask claims a pixel."""
+  lookup(merging.RULES, rule, 'rule')
   if rule == 'C':
     if threshold is not None:
       raise ValueError("rule 'C' knows no threshold; leave it out, or take rule 'A'")

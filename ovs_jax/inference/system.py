@@ -1,18 +1,21 @@
-"""What CLIPSeg and CoSeg have in common: a picture and names in, labelled masks out.
+"""What all models have in common: a picture and names in, labels out.
 
-A system encodes a picture once. For names it then gives binary masks, each with one of
-the names as its label; `ops.merging` makes one label map of them.
+A system encodes a picture once, and is asked for names as often as one likes. CLIPSeg
+and CoSeg give binary masks, each with one of the names as its label, of which
+`ops.merging` makes one label map; OVSeg weighs names for every proposal.
 """
 
 import dataclasses
-from collections.abc import Iterator
+import inspect
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from PIL import Image
 
 from ovs_jax.core.types import Bool, Float, Int, UInt8
-from ovs_jax.text.classes import Classes
+from ovs_jax.inference.result import Segmentation
+from ovs_jax.text.classes import NOTHING, Classes
 
 NO_LABEL = -1  # of a mask that belongs to none of the names
 
@@ -34,6 +37,13 @@ class Texts:
   conditions: Float[np.ndarray, 't d'] | None
   anchors: Float[np.ndarray, 'a e'] | None
 
+  @property
+  def rows(self) -> Float[np.ndarray, 't _']:
+    """What the model is asked with, a row for each of `owner`."""
+    if self.conditions is not None:
+      return self.conditions
+    return self.anchors[: len(self.owner)]
+
 
 @dataclasses.dataclass(frozen=True)
 class MaskChunk:
@@ -53,12 +63,11 @@ class MaskChunk:
 
 @runtime_checkable
 class System(Protocol):
-  """What segments by labelled masks."""
+  """A model that segments. `Segmenter` is its interface for users."""
 
   kind: str  # of its checkpoint
-
-  def on(self, device: Any) -> 'System':
-    """Returns the system with its parameters on a device, where it then works."""
+  rules: tuple[str, ...]  # how masks become labels, the default first
+  abilities: tuple[str, ...]  # what else `Segmenter` can do with it
 
   def embed(
     self, classes: Classes, *, templates: Any = None, synonyms: str = 'mean'
@@ -67,6 +76,31 @@ class System(Protocol):
 
   def encode(self, image: UInt8[np.ndarray, 'h w 3']) -> Any:
     """Runs what does not depend on the names."""
+
+  def encode_all(
+    self,
+    images: Sequence[UInt8[np.ndarray, '_ _ 3']],
+    *,
+    window: int | None = None,
+    overlap: float = 0.25,
+  ) -> list[Any]:
+    """Encodes pictures of any sizes, larger ones than `window` in parts."""
+
+  def segment(
+    self, encoded: Any, classes: Classes, background: Classes = NOTHING, **options: Any
+  ) -> Segmentation:
+    """Labels a picture; which options there are depends on the model."""
+
+  def exact(self) -> 'System':
+    """Returns the same model, as exact as it can be."""
+
+
+@runtime_checkable
+class MaskSystem(System, Protocol):
+  """A model that segments by labelled masks."""
+
+  def on(self, device: Any) -> 'MaskSystem':
+    """Returns the system with its parameters on a device, where it then works."""
 
   def candidates(
     self, encoded: Any, texts: Texts, allowed: Bool[np.ndarray, 'k'] | None = None
@@ -77,6 +111,30 @@ class System(Protocol):
     self, encoded: Any, texts: Texts, allowed: Bool[np.ndarray, 'k'] | None = None
   ) -> Iterator[MaskChunk]:
     """Yields all masks; `allowed` names alone may be labels, None is all of them."""
+
+
+def options_of(function: Callable[..., Any]) -> tuple[str, ...]:
+  """Returns the names of a function's keyword arguments."""
+  parameters = inspect.signature(function).parameters.values()
+  return tuple(p.name for p in parameters if p.kind is p.KEYWORD_ONLY)
+
+
+def check_options(kind: str, known: Sequence[str], given: Mapping[str, Any]) -> None:
+  """Refuses options that a model does not take.
+
+  Args:
+    kind: of the model, `config['model']`.
+    known: the options that it takes.
+    given: options, spelt as the user did.
+
+  Raises:
+    ValueError: it names all that are not known.
+  """
+  if wrong := [option for option in given if option not in known]:
+    raise ValueError(
+      f'{", ".join(wrong)}: not for a {kind!r} checkpoint; leave '
+      f'{"it" if len(wrong) == 1 else "them"} out'
+    )
 
 
 def network_size(

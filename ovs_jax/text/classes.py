@@ -41,6 +41,8 @@ class Classes:
     return tuple((', '.join(words),) for words in self.words)
 
 
+NOTHING = Classes((), ())
+
 # Objects, because what is no string gets an error of its own.
 Names = str | Mapping[str, Iterable[object]] | Iterable[object] | Classes
 
@@ -82,7 +84,7 @@ def parse_background(names: Names | None, classes: Classes) -> Classes:
     ValueError: as `parse_classes`, or a name is among `classes` too.
   """
   if names is None or (not isinstance(names, (str, Classes)) and not names):
-    return Classes((), ())
+    return NOTHING
   found = parse_classes(names)
   asked = {name.lower() for name in classes.names}
   both = [name for name in found.names if name.lower() in asked]

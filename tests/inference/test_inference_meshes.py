@@ -13,6 +13,7 @@ import tiny_ovseg
 
 from ovs_jax.core import sharding
 from ovs_jax.core.types import Array, Batch, Params
+from ovs_jax.inference.ovseg import OvSegSystem
 from ovs_jax.inference.segmenter import Segmenter
 from ovs_jax.inference.settings import Settings
 from ovs_jax.models import coseg, ovseg
@@ -135,7 +136,8 @@ def test_a_segmenter_takes_parameters_from_a_mesh(params: Params, mode: str) -> 
   picture = draw_images(64, 96)[0]
 
   def run(params: Params) -> tuple[Any, Any]:
-    made = Segmenter(OVSEG, params, settings=settings, text_cache='off')
+    system = OvSegSystem(OVSEG, params, settings=settings, text_cache='off')
+    made = Segmenter(system)
     encoded = made.encode(picture)
     return encoded.encoded, made.segment(encoded, 'ball, grass, sky')
 

@@ -11,7 +11,7 @@ from tiny_ovseg import STORED, draw_params
 
 from ovs_jax import Classifier, predict
 from ovs_jax.core.checkpoint import save_model
-from ovs_jax.inference import segmenter as segmenter_module
+from ovs_jax.inference import ovseg as ovseg_module
 from ovs_jax.inference.segmenter import Segmenter
 
 NAMES = 'red ball, grass'
@@ -37,13 +37,13 @@ def photos(tmp_path):
 @pytest.fixture
 def run(checkpoint, photos, tmp_path, capfd, monkeypatch):
   """Runs the command; returns its code, output, errors and number of encodings."""
-  real, encoded = segmenter_module._encode, []
+  real, encoded = ovseg_module.encode_pictures, []
 
   def encode(config, params, pictures, **options):
     encoded.extend(pictures)
     return real(config, params, pictures, **options)
 
-  monkeypatch.setattr(segmenter_module, '_encode', encode)
+  monkeypatch.setattr(ovseg_module, 'encode_pictures', encode)
 
   def call(*flags, names=NAMES, image=None, output=True):
     argv = [*flags, f'--checkpoint={checkpoint}', f'--image={image or photos}']

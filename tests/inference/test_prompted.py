@@ -10,7 +10,6 @@ from PIL import Image
 
 from ovs_jax import Segmenter, predict
 from ovs_jax.inference.load import load_system
-from ovs_jax.inference.prompted import PromptedSegmenter
 from ovs_jax.inference.system import network_size
 from ovs_jax.models import clipseg
 from ovs_jax.text.classes import parse_classes
@@ -40,7 +39,6 @@ def pictures(segmenters):
 @pytest.mark.parametrize('kind', ['clipseg', 'coseg'])
 def test_heat_maps_give_the_label_map(segmenters, pictures, kind):
   segmenter = segmenters[kind]
-  assert isinstance(segmenter, PromptedSegmenter)
   result = segmenter.segment(pictures[kind], NAMES, threshold=0.0, heat=True)
   assert result.labels.shape == PHOTO.shape[:2]
   assert result.heat.shape == (len(NAMES), 8, 8)
@@ -118,8 +116,8 @@ def test_synonyms(segmenters, pictures):
   want = np.maximum(apart.heat[0], apart.heat[1])
   np.testing.assert_array_equal(best.heat[0], want)
   np.testing.assert_array_equal(best.labels, np.array([0, 0, 1])[apart.labels])
-  mean = segmenter.embed_names(words).conditions[0]
-  rows = segmenter.embed_names(['red ball', 'sky']).conditions
+  mean = segmenter.embed_names(words)[0]
+  rows = segmenter.embed_names(['red ball', 'sky'])
   np.testing.assert_allclose(mean, rows.mean(axis=0), atol=1e-6)
 
 
@@ -177,11 +175,11 @@ def test_mistakes(segmenters, pictures, checkpoints):
       segmenter.segment(pictures[kind], NAMES, rule='C', threshold=0.3)
     with pytest.raises(ValueError, match='unknown rule'):
       segmenter.segment(pictures[kind], NAMES, rule='pixels')
-  with pytest.raises(ValueError, match='weight: settings of OVSeg'):
+  with pytest.raises(ValueError, match="weight: not for a 'clipseg' checkpoint"):
     Segmenter.load(checkpoints['clipseg'], weight=0.5)
-  with pytest.raises(ValueError, match="'clip' model; a 'clipseg' or 'coseg' model"):
+  with pytest.raises(ValueError, match="'clip' model; a 'ovseg' or 'clipseg' or"):
     load_system(checkpoints['clip'])
-  with pytest.raises(ValueError, match='chooses its own labels'):
+  with pytest.raises(ValueError, match="labels: not for a 'coseg' checkpoint"):
     load_system(checkpoints['coseg'], labels=3)
   params = dict(tiny_prompted.drawn('clipseg'))
   reduce = {'kernel': np.zeros((32, 8), np.float32), 'bias': np.zeros(8, np.float32)}
@@ -246,9 +244,40 @@ def test_predict_refuses_what_does_not_fit(command, checkpoints):
   for kind, flag, message in (
     ('clipseg', '--weight=0.5', "--weight: not for a 'clipseg' checkpoint"),
     ('clipseg', '--rule=demo', '--rule=demo is not for'),
-    ('clip', '--heat-maps', "--heat-maps: not for a 'clip' checkpoint"),
-    ('coseg', '--labels=2', 'chooses its own labels'),
+    ('clip', '--heat-maps', "a 'ovseg' or 'clipseg' or 'coseg' model was"),
+    ('coseg', '--labels=2', "--labels: not for a 'coseg' checkpoint"),
     ('clipseg', '--labels=-2', '-2 labels per picture'),
   ):
     code, _, err = command(checkpoints[kind], flag)
     assert code == 2 and message in err, err
+
+
+def test_what_a_kind_cannot_do_is_one_error(segmenters, pictures, checkpoints):
+  for kind, segmenter in segmenters.items():
+    with pytest.raises(
+      ValueError, match=f"^weight, panoptic: not for a '{kind}' checkpoint; leave them"
+    ):
+      segmenter.segment(pictures[kind], NAMES, weight=0.0, panoptic=True)
+    with pytest.raises(ValueError, match=f"window: not for a '{kind}' checkpoint"):
+      segmenter.encode(PHOTO, window=64)
+    with pytest.raises(ValueError, match=f"a '{kind}' checkpoint has one mode only"):
+      segmenter.agreement(PHOTO, NAMES)
+  with pytest.raises(ValueError, match="^mode, dtype: not for a 'coseg' checkpoint"):
+    Segmenter.load(checkpoints['coseg'], mode='exact', dtype='bfloat16')
+
+
+def test_templates_are_those_asked_for(checkpoints):
+  given = {'templates': ['the {}']}
+  for kind in ('clipseg', 'coseg'):
+    own, other = (Segmenter.load(checkpoints[kind], **x) for x in ({}, given))
+    want = own.embed_names(NAMES, **given)
+    np.testing.assert_array_equal(other.embed_names(NAMES), want)
+    assert np.abs(own.embed_names(NAMES) - want).max() > 1e-3
+
+
+def test_several_pictures(segmenters, pictures):
+  for kind, segmenter in segmenters.items():
+    first, second = segmenter.encode([PHOTO, PHOTO[:8]])
+    results = [segmenter.segment(p, NAMES) for p in (first, pictures[kind])]
+    np.testing.assert_array_equal(results[0].labels, results[1].labels)
+    assert segmenter.segment(second, NAMES).labels.shape == (8, 14)

@@ -12,16 +12,18 @@ from tiny_ovseg import CONFIG, draw_params, handmade
 
 from ovs_jax import Segmenter
 from ovs_jax.core.images import resize_shortest
-from ovs_jax.inference import segmenter as module
+from ovs_jax.inference import ovseg as module
 from ovs_jax.inference import weigh as weighing
+from ovs_jax.inference.ovseg import OvSegSystem
 from ovs_jax.inference.result import NO_NAME
+from ovs_jax.inference.settings import Settings
 from ovs_jax.models import clip, ovseg
 from ovs_jax.ops.ensemble import combine, fuse
 from ovs_jax.ops.overlay import palette
 from ovs_jax.ops.resize import resize_bilinear
 from ovs_jax.text.tokenizer import tokenize
 
-SETTINGS = module.Settings(
+SETTINGS = Settings(
   shortest=40, longest=96, templates='single', classifier='ensemble', weight=0.7
 )
 
@@ -39,7 +41,7 @@ def params():
 
 @pytest.fixture(scope='session')
 def segmenter(params):
-  return Segmenter(CONFIG, params, settings=SETTINGS)
+  return Segmenter(OvSegSystem(CONFIG, params, settings=SETTINGS))
 
 
 @pytest.fixture(scope='session')
@@ -72,7 +74,7 @@ def spread(monkeypatch, segmenter, names):
   text = np.random.default_rng(2).normal(size=(len(names), 64)).astype(np.float32)
   text /= np.linalg.norm(text, axis=1, keepdims=True)
   for name, row in zip(names, text, strict=True):
-    monkeypatch.setitem(segmenter._embedder.rows, ('single', name), row)
+    monkeypatch.setitem(segmenter.system.embedder.rows, ('single', name), row)
   return text
 
 
@@ -99,7 +101,7 @@ class TestEncode:
     padded = ovseg.pad_image(jnp.asarray(small), 32)
     assert padded.shape == (64, 64, 3)
     run = functools.partial(jax.jit, static_argnums=0)(ovseg.encode_image)
-    expected = run(CONFIG, segmenter._params, padded, jnp.array([40, 56]))
+    expected = run(CONFIG, segmenter.system.params, padded, jnp.array([40, 56]))
     got = encoded.encoded
     np.testing.assert_allclose(got.masks, expected.masks, atol=1e-4)
     assert not np.any(got.masks[:, 40:]) and not np.any(got.masks[:, :, 56:])
@@ -276,7 +278,7 @@ class TestReuse:
   def test_embeddings_are_those_of_the_text_tower(self, segmenter):
     prompts = [['a photo of a red ball.'], ['a photo of a grass.']]
     expected = clip.encode_prompts(
-      CONFIG.clip, segmenter._params['clip'], prompts, tokenize
+      CONFIG.clip, segmenter.system.params['clip'], prompts, tokenize
     )
     got = segmenter.embed_names('red  ball, grass')
     np.testing.assert_allclose(got, expected, rtol=1e-4, atol=1e-6)
@@ -285,7 +287,7 @@ class TestReuse:
   def test_changed_names_run_only_the_text_tower(
     self, params, image, encoded, monkeypatch
   ):
-    fresh = Segmenter(CONFIG, params, settings=SETTINGS)
+    fresh = Segmenter(OvSegSystem(CONFIG, params, settings=SETTINGS))
     asked = []
     real = clip.encode_prompts
 
@@ -297,7 +299,7 @@ class TestReuse:
       raise AssertionError('the image was encoded again')
 
     monkeypatch.setattr(clip, 'encode_prompts', counted)
-    monkeypatch.setattr(module, '_encode', forbidden)
+    monkeypatch.setattr(module, 'encode_pictures', forbidden)
     fresh.segment(encoded, 'red ball, grass')
     fresh.segment(encoded, 'grass, red ball')
     fresh.segment(encoded, 'grass, sky')

@@ -11,6 +11,7 @@ from tiny_ovseg import CONFIG, draw_params, handmade
 from ovs_jax import Segmenter
 from ovs_jax.inference.encode import EncodedWindows, window_starts
 from ovs_jax.inference.label import fades, intervals, label_windows
+from ovs_jax.inference.ovseg import OvSegSystem
 from ovs_jax.inference.panoptic import divide
 from ovs_jax.inference.result import NO_NAME
 from ovs_jax.inference.settings import Settings
@@ -28,7 +29,7 @@ def blobs(h, w, seed=3):
 
 @pytest.fixture(scope='module')
 def segmenter():
-  return Segmenter(CONFIG, draw_params(), settings=SETTINGS)
+  return Segmenter(OvSegSystem(CONFIG, draw_params(), settings=SETTINGS))
 
 
 def test_a_list_gives_what_each_picture_gives_alone(segmenter):

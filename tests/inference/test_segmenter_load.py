@@ -9,7 +9,8 @@ from tiny_ovseg import CONFIG, STORED, draw_params
 
 from ovs_jax import Segmenter
 from ovs_jax.core.checkpoint import save_model
-from ovs_jax.inference.segmenter import Settings
+from ovs_jax.inference.ovseg import OvSegSystem
+from ovs_jax.inference.settings import Settings
 
 # Orbax leaves threads behind that complain of their closed event loop.
 pytestmark = pytest.mark.filterwarnings(
@@ -35,8 +36,8 @@ def checkpoint(params, tmp_path_factory):
 
 def test_equals_the_saved_model(checkpoint, params):
   loaded = Segmenter.load(checkpoint)
-  assert loaded.config == CONFIG and loaded.settings == SETTINGS
-  original = Segmenter(CONFIG, params, settings=SETTINGS)
+  assert loaded.system.config == CONFIG and loaded.system.settings == SETTINGS
+  original = Segmenter(OvSegSystem(CONFIG, params, settings=SETTINGS))
   image = np.random.default_rng(0).integers(0, 256, (50, 70, 3)).astype(np.uint8)
   expected, got = (
     segmenter.segment(segmenter.encode(image), 'red ball, grass')
@@ -50,7 +51,7 @@ def test_settings_can_be_replaced(checkpoint):
   loaded = Segmenter.load(
     checkpoint, classifier='clip', weight=0.0, templates='vild', shortest=32
   )
-  assert loaded.settings == Settings(
+  assert loaded.system.settings == Settings(
     shortest=32, longest=96, templates='vild', classifier='clip', weight=0.0
   )
 
@@ -116,7 +117,7 @@ def test_parameters_of_another_size(params, tmp_path):
 
 def test_other_kind_of_model(tmp_path):
   save_model(tmp_path / 'm', {'a': np.zeros(2)}, {'model': 'clip'})
-  with pytest.raises(ValueError, match="holds a 'clip' model; a 'ovseg' model"):
+  with pytest.raises(ValueError, match="holds a 'clip' model; a 'ovseg' or 'clipseg'"):
     Segmenter.load(tmp_path / 'm')
 
 

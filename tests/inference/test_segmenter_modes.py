@@ -11,6 +11,7 @@ from tiny_ovseg import CONFIG, draw_params
 from ovs_jax import Segmenter
 from ovs_jax.bench import plain
 from ovs_jax.core.images import resize_shortest
+from ovs_jax.inference.ovseg import OvSegSystem
 from ovs_jax.inference.settings import MODES, Settings
 from ovs_jax.models import ovseg
 from ovs_jax.ops.ensemble import combine
@@ -56,12 +57,12 @@ def make():
   text /= np.linalg.norm(text, axis=1, keepdims=True)
 
   def call(mode, **options):
-    made = Segmenter(
+    system = OvSegSystem(
       CONFIG, params, settings=settings(mode), propose=proposals, **options
     )
     for name, row in zip(NAMES, text, strict=True):
-      made._embedder.rows['single', name] = row
-    return made
+      system.embedder.rows['single', name] = row
+    return Segmenter(system)
 
   return call
 
@@ -77,7 +78,7 @@ def test_fast_path_equals_the_plain_one(make, picture, exact):
   small = resize_shortest(picture, shortest=40, longest=96)
   size = jnp.array(small.shape[:2])
   image = jnp.asarray(ovseg.pad_to_bucket(small))
-  params = model._params
+  params = model.system.params
   proposed = proposals(CONFIG, params, image, size)
   slow = plain.encode_image(CONFIG, params, image, size, proposed)
   fast = model.encode(picture).encoded

@@ -5,6 +5,7 @@ import pytest
 from tiny_ovseg import CONFIG, draw_params, handmade
 
 from ovs_jax import Segmenter
+from ovs_jax.inference.ovseg import OvSegSystem
 from ovs_jax.inference.result import NO_NAME
 from ovs_jax.inference.settings import Settings
 
@@ -31,8 +32,10 @@ def direction(angle):
 
 @pytest.fixture(scope='module')
 def segmenter():
-  made = Segmenter(CONFIG, draw_params(), settings=SETTINGS)
-  made._embedder.rows.update({('single', n): direction(a) for n, a in ANGLES.items()})
+  made = Segmenter(OvSegSystem(CONFIG, draw_params(), settings=SETTINGS))
+  made.system.embedder.rows.update(
+    {('single', n): direction(a) for n, a in ANGLES.items()}
+  )
   return made
 
 
@@ -101,7 +104,7 @@ class TestSynonyms:
   def test_many_words_of_few_names(self, segmenter):
     words = [f'word {i}' for i in range(20)]
     for i, word in enumerate(words):
-      segmenter._embedder.rows['single', word] = direction(40 + i)
+      segmenter.system.embedder.rows['single', word] = direction(40 + i)
     result = segmenter.segment(
       picture(59, 1), {'cat': [], 'words': words}, synonyms='max'
     )
@@ -239,16 +242,18 @@ def test_segments(segmenter):
 
 def test_text_cache(tmp_path, monkeypatch):
   params = draw_params()
-  first = Segmenter(CONFIG, params, settings=SETTINGS, text_cache=tmp_path)
+  first = Segmenter(OvSegSystem(CONFIG, params, settings=SETTINGS, text_cache=tmp_path))
   rows = first.embed_names('dog, cat')
   assert len(list(tmp_path.rglob('*.npz'))) == 1
-  second = Segmenter(CONFIG, params, settings=SETTINGS, text_cache=tmp_path)
+  second = Segmenter(
+    OvSegSystem(CONFIG, params, settings=SETTINGS, text_cache=tmp_path)
+  )
 
   def forbidden(*_):
     raise AssertionError('the text tower ran')
 
   monkeypatch.setattr('ovs_jax.models.clip.encode_prompts', forbidden)
   np.testing.assert_array_equal(second.embed_names('cat, dog'), rows[::-1])
-  off = Segmenter(CONFIG, params, settings=SETTINGS, text_cache='off')
+  off = Segmenter(OvSegSystem(CONFIG, params, settings=SETTINGS, text_cache='off'))
   with pytest.raises(AssertionError, match='the text tower ran'):
     off.embed_names('dog, cat')

@@ -46,7 +46,7 @@ def start(checkout: Checkout, *args: str, **env: str) -> subprocess.Popen[str]:
 
 def finish(process: subprocess.Popen[str], status: int = 0) -> str:
   """Waits for the end; returns what was written to stderr."""
-  _, err = process.communicate(timeout=600)
+  _, err = process.communicate(timeout=2400)
   assert process.returncode == status, err
   return err
 

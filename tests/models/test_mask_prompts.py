@@ -82,10 +82,10 @@ def test_a_segmenter_takes_prompts(tmp_path: pathlib.Path) -> None:
   count = (clip.image_size // clip.patch) ** 2
   directory = save(tmp_path / 'prompts', (2, count, clip.vision_width), clip)
   segmenter = Segmenter.load(tmp_path / 'model', prompts=directory)
-  assert segmenter.config.clip.prompt_depth == 2
-  got = segmenter._params['clip']['visual']['mask_prompt']
+  assert segmenter.system.config.clip.prompt_depth == 2
+  got = segmenter.system.params['clip']['visual']['mask_prompt']
   assert got.shape == (2, count, clip.vision_width) and float(got.ravel()[1]) == 1
-  assert Segmenter.load(tmp_path / 'model').config.clip.prompt_depth == 0
+  assert Segmenter.load(tmp_path / 'model').system.config.clip.prompt_depth == 0
 
 
 def test_parts_are_assembled_with_prompts(tmp_path: pathlib.Path) -> None:

@@ -1,0 +1,232 @@
+"""OVSeg as a system: proposals that two classifiers name, painted over each other."""
+
+import dataclasses
+import functools
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from ovs_jax.core.files import Path
+from ovs_jax.core.lookup import lookup
+from ovs_jax.core.types import Params, UInt8
+from ovs_jax.inference.encode import (
+  MODES,
+  EncodedImage,
+  EncodedWindows,
+  Picture,
+  Propose,
+  encode_pictures,
+  encode_windows,
+)
+from ovs_jax.inference.label import result
+from ovs_jax.inference.modes import certified, filtered
+from ovs_jax.inference.names import NameEmbedder
+from ovs_jax.inference.panoptic import divide
+from ovs_jax.inference.result import Segmentation
+from ovs_jax.inference.settings import (
+  Settings,
+  check_asked,
+  check_method,
+  check_threshold,
+  check_window,
+)
+from ovs_jax.inference.system import Texts
+from ovs_jax.inference.weigh import RULES, Weights, weigh
+from ovs_jax.models import ovseg
+from ovs_jax.text.classes import NOTHING, Classes, parse_classes
+
+OTHERS = 'others'  # joins a single name: a softmax over one class is always 1
+
+
+class OvSegSystem:
+  """An OVSeg. It keeps the embeddings of all names it was asked.
+
+  Attributes:
+    config: of the model, computing in the dtype that was asked for.
+    params: with the subtrees `proposer` and `clip`, on the default device.
+    settings: how pictures are segmented unless a call says otherwise.
+    embedder: the text tower, and the rows of all names so far.
+    propose: makes the masks.
+  """
+
+  kind = 'ovseg'
+  rules = RULES
+  abilities = ('window', 'overlap', 'agreement')
+
+  def __init__(
+    self,
+    config: ovseg.OvSegConfig,
+    params: Params,
+    *,
+    settings: Settings,
+    text_cache: Path | None = None,
+    dtype: str | None = None,
+    panoptic: bool = False,
+    propose: Propose = ovseg.propose,
+  ) -> None:
+    """Puts parameters on the default device; those that are on some stay there.
+
+    Args:
+      config: of the model whose `params` are given.
+      params: with the subtrees `proposer` and `clip`.
+      settings: the defaults of `segment`.
+      text_cache: where embeddings of names are kept on disk: a directory, 'off', or
+        None for the default; see `text.cache.cache_root`.
+      dtype: what the networks compute pictures in, such as 'bfloat16'; None: the
+        configuration's.
+      panoptic: whether the proposer has learnt to tell things of one name apart.
+      propose: makes the masks in the proposer's place.
+    """
+    self.config = config if dtype is None else config.computing_in(dtype)
+    self.params = jax.tree.map(jnp.asarray, dict(params))
+    self.settings = settings
+    self.embedder = NameEmbedder(config.clip, self.params['clip'], cache=text_cache)
+    self.propose = propose
+    self._panoptic = panoptic
+    self._stored = config
+
+  def exact(self) -> 'OvSegSystem':
+    """Returns the same in the mode 'exact' and the checkpoint's own dtype."""
+    same = OvSegSystem(
+      self._stored,
+      self.params,
+      settings=dataclasses.replace(self.settings, mode=MODES[0]),
+      propose=self.propose,
+    )
+    same.embedder = self.embedder
+    return same
+
+  def embed(
+    self, classes: Classes, *, templates: Any = None, synonyms: str = 'mean'
+  ) -> Texts:
+    """Embeds names, from memory or disk where they were asked before.
+
+    Args:
+      classes: names and words.
+      templates: name of a set, or sentences with a '{}'; None takes the settings'.
+      synonyms: see `text.classes.SYNONYMS`. With 'max' there is a row per word.
+
+    Raises:
+      ValueError: a name is too long for CLIP, or the templates are unknown.
+    """
+    templates = self.settings.templates if templates is None else templates
+    rows, owner = self.embedder.classes(classes, templates, synonyms)
+    return Texts(len(classes), owner, None, rows)
+
+  def encode(self, image: UInt8[np.ndarray, 'h w 3']) -> Picture:
+    """Runs all of the networks that do not depend on names."""
+    return self.encode_all([image])[0]
+
+  def encode_all(
+    self,
+    images: Sequence[UInt8[np.ndarray, '_ _ 3']],
+    *,
+    window: int | None = None,
+    overlap: float = 0.25,
+  ) -> list[Picture]:
+    """Encodes pictures, whose crops go through CLIP together.
+
+    Compiles for each new size; sizes are rounded up to few (`models.ovseg`).
+
+    Args:
+      images: RGB, 0..255.
+      window: side in pixels of the windows that a larger picture is cut into, each of
+        which is resized as a picture is; None never cuts.
+      overlap: share of a window that the next one repeats, 0..0.5.
+    """
+    check_window(window, overlap, self.settings.mode)
+    options = {
+      key: getattr(self.settings, key) for key in ('shortest', 'longest', 'mode')
+    }
+    options['propose'] = self.propose
+    if window is None or all(max(image.shape[:2]) <= window for image in images):
+      return encode_pictures(self.config, self.params, images, **options)
+    cut = {'window': window, 'overlap': overlap, **options}
+    return [
+      encode_windows(self.config, self.params, image, **cut)
+      if max(image.shape[:2]) > window
+      else encode_pictures(self.config, self.params, [image], **options)[0]
+      for image in images
+    ]
+
+  def segment(
+    self,
+    encoded: Picture,
+    classes: Classes,
+    background: Classes = NOTHING,
+    *,
+    templates: str | Sequence[str] | None = None,
+    synonyms: str = 'mean',
+    threshold: float = 0.0,
+    rule: str = 'pixels',
+    classifier: str | None = None,
+    weight: float | None = None,
+    panoptic: bool = False,
+  ) -> Segmentation:
+    """Gives every pixel the best of the names; see `Segmenter.segment`.
+
+    A single name without background competes with 'others', and pixels that the latter
+    wins get no name. So do all pixels if no proposal shows anything.
+    """
+    classifier, weight = self._method(classifier, weight, rule)
+    check_threshold(threshold)
+    choosing = classes + background
+    texts = self.embed(_with_others(choosing), templates=templates, synonyms=synonyms)
+    method = {'classifier': classifier, 'weight': weight}
+    run = functools.partial(
+      weigh,
+      rows=texts.rows,
+      owner=texts.owner,
+      choosing=len(choosing),
+      rule=rule,
+      **method,
+    )
+    windows = isinstance(encoded, EncodedWindows)
+    parts = encoded.windows if windows else (encoded,)
+    check_asked(windows, self.settings.mode, rule, threshold, panoptic)
+    weighed = [self._weigh(part, run, texts.count, method) for part in parts]
+    binary = self.config.region.threshold if rule == 'demo' else None
+    segmentation = result(encoded, classes.names, weighed, threshold, binary)
+    if not panoptic:
+      return segmentation
+    found = divide(encoded, weighed[0][0], classes.names, trained=self._panoptic)
+    return dataclasses.replace(segmentation, panoptic=found)
+
+  def _weigh(
+    self,
+    part: EncodedImage,
+    run: Callable[[ovseg.Encoded], Weights],
+    count: int,
+    method: Mapping[str, Any],
+  ) -> Weights:
+    """Weighs the proposals; in the modes that choose crops, CLIP sees these first."""
+    if part.crops is None:
+      return run(part.encoded)
+    if self.settings.mode == 'filtered':
+      return filtered(part, run)
+    return certified(part, run, count, **method)
+
+  def _method(
+    self, classifier: str | None, weight: float | None, rule: str
+  ) -> tuple[str, float]:
+    """Fills in the settings, after a check of what was asked."""
+    lookup(dict.fromkeys(RULES), rule, 'rule')
+    if rule == 'demo' and (classifier not in (None, 'clip') or weight is not None):
+      raise ValueError(
+        "the rule 'demo' takes CLIP's probabilities alone; leave classifier and weight "
+        "out, or take rule='pixels'"
+      )
+    classifier = self.settings.classifier if classifier is None else classifier
+    weight = self.settings.weight if weight is None else weight
+    check_method(classifier, weight)
+    return classifier, weight
+
+
+def _with_others(classes: Classes) -> Classes:
+  """Gives a single name something to compete with."""
+  if len(classes) > 1 or classes.names[0].lower() == OTHERS:
+    return classes
+  return classes + parse_classes(OTHERS)
