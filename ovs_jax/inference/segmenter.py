@@ -169,14 +169,12 @@ class Segmenter:
         `text.classes.read_names` read from a file.
       background: names that compete too; pixels that they win get no name.
       templates: name of a set, or sentences with a '{}'; None takes the model's.
-      synonyms: what the words of a name do: 'mean' (the default) embeds the mean of
-        their embeddings, with 'max' the best word counts, and 'paper' embeds them as
-        one string, "toilet, can".
-      threshold: OVSeg: pixels whose score is below it get no name (default 0; see
-        `Segmentation.scores`). CLIPSeg and CoSeg: probability from which a mask
-        claims a pixel (default 0.3).
-      rule: how masks become labels. OVSeg: see `inference.weigh.RULES` (default
-        'pixels'). CLIPSeg and CoSeg: see `inference.prompted` (default 'A').
+      synonyms: 'mean' (the default) embeds the mean of a name's words, with 'max' the
+        best word counts, and 'paper' embeds them as one string, "toilet, can".
+      threshold: OVSeg: pixels with a lower score get no name (default 0). CLIPSeg and
+        CoSeg: probability from which a mask claims a pixel (default 0.3).
+      rule: how masks become labels. OVSeg: 'pixels' (the default) or 'demo'. CLIPSeg
+        and CoSeg: 'A' (the default) to 'D', see `inference.prompted`.
       classifier: OVSeg: 'ensemble', 'clip' or 'proposer'.
       weight: OVSeg: of CLIP in the ensemble, 0..1.
       panoptic: OVSeg: whether to make segments with ids, too.
@@ -188,7 +186,7 @@ class Segmenter:
 
     Raises:
       ValueError: names are none, blank, repeated, or too long for CLIP; or an option
-        is unknown, out of range, or does not go with the model or the rule.
+        is wrong, or does not go with the model or the rule.
     """
     classes = parse_classes(names)
     options = _given(
