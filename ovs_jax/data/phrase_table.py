@@ -33,8 +33,8 @@ class Row:
   """One example.
 
   Attributes:
-    image: its file.
-    mask: its file.
+    image: file of the picture.
+    mask: file of the mask.
     phrase: index into the phrases of the table.
   """
 

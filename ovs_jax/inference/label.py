@@ -24,7 +24,7 @@ def label_picture(
   """Returns the best class of every pixel and its score, 0 where no mask reaches.
 
   Args:
-    picture: its masks count.
+    picture: with the masks to paint.
     weights: of the classes for each proposal.
     binary: a threshold above which masks count as 1, and below as 0; None: soft masks.
   """
@@ -45,7 +45,7 @@ def label_windows(
   at every pixel the factors sum to 1, and they are 0 at a window's border.
 
   Args:
-    picture: its windows' masks count.
+    picture: whose windows have the masks to paint.
     weights: of the classes for each proposal of each window.
   """
   side = picture.windows[0].size

@@ -84,8 +84,9 @@ class ClipVision(nn.Module):
     """Returns what the first block sees: the class token and the patches.
 
     Args:
-      image: as for `__call__`.
-      keep: as for `__call__`.
+      image: RGB, normalised with `ops.regions.normalise`.
+      keep: patches to show; the rest are replaced by the first mask prompts. None shows
+        everything and leaves the prompts out.
       resize: whether images of other sizes are welcome. The table of positions is
         resized to their grid (bicubic, as PyTorch and Hugging Face do it for CLIPSeg).
 
