@@ -221,7 +221,7 @@ def test_configurations_have_the_keys(page: pathlib.Path) -> None:
   wrong = []
   for place, text in commands(page):
     name, argument = '', ''
-    if named := re.search(r'--config=configs/([a-z]\w*)\.py(?::([a-z]+))?', text):
+    if named := re.search(r'--config=configs/([a-z]\w*)\.py(?::([\w:,]+))?', text):
       name, argument = named[1], named[2] or ''
     for key in re.findall(r'(?<![\w./])config\.([A-Za-z_][\w.]*\w)', text):
       if key not in EXAMPLES and not has_key(load(name, argument), key):

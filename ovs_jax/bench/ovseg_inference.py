@@ -187,7 +187,7 @@ def _propose(
 
 
 def _plain(model: OvSegSystem, picture: np.ndarray, names: Classes) -> np.ndarray:
-  """The same labels with nothing left out, one operation after the other."""
+  """Returns the labels that the plain way gives: nothing left out, step after step."""
   small = resize_shortest(
     picture, shortest=model.settings.shortest, longest=model.settings.longest
   )

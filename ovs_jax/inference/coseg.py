@@ -29,7 +29,7 @@ from ovs_jax.text.classes import Classes, check_synonyms
 
 @dataclasses.dataclass(frozen=True)
 class EncodedSlots:
-  """All that CoSeg says of a picture.
+  """What CoSeg predicts for a picture, whatever the names.
 
   Attributes:
     size: height and width of the picture.
@@ -61,7 +61,7 @@ class CoSegSystem(LabelledMasks):
       config: of the model whose `params` are given.
       params: all of them.
       templates: sentences around names; training has one.
-      text_cache: see `inference.names.NameEmbedder`.
+      text_cache: folder of embedded names, 'off', or None for the default one.
     """
     self.config = config
     self.templates = templates
@@ -104,7 +104,7 @@ class CoSegSystem(LabelledMasks):
   def _cosines(
     self, encoded: EncodedSlots, texts: Texts, allowed: Bool[np.ndarray, 'k'] | None
   ) -> Float[np.ndarray, 'n c']:
-    """Of the slots with the names, and with "unlabeled" in the last column."""
+    """Returns the slots' cosines with the names and, last, with "unlabeled"."""
     cosines = encoded.tokens @ texts.anchors.T
     best = best_per_owner(cosines[:, :-1], texts.owner, texts.count)
     if allowed is not None:

@@ -32,10 +32,11 @@ class Outputs:
   """Where the results of one photo go.
 
   Attributes:
-    labels: PNG, see `label_image`.
+    labels: PNG of 8 bits, an index into the names for every pixel; 255 is none.
     overlay: PNG to look at.
-    segments: JSON, see `describe`; written last, so it marks the others as whole.
-    scores: npz, see `write`; None if it is not wanted.
+    segments: JSON with names, shares, scores and boxes; written last, so it marks the
+      others as whole.
+    scores: npz of the pixels' scores and the proposals; None if it is not wanted.
     panoptic: PNG of 16 bits, the id of every pixel's segment; None if not wanted.
     heat: npz, the names' heat maps; None if they are not wanted.
     heat_sheet: PNG to look at them.

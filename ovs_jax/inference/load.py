@@ -95,7 +95,7 @@ def load(
   """Reads a checkpoint.
 
   Args:
-    directory: see `core.checkpoint.load_model`.
+    directory: a model directory, or a run, of which the newest step is taken.
     kinds: of models that will do.
     what: named in errors.
 
@@ -134,7 +134,7 @@ def kind_of(directory: Path, *, kinds: Sequence[str], what: str = 'checkpoint') 
 def describes(
   directory: Path, kind: str, *, what: str = 'checkpoint'
 ) -> Iterator[None]:
-  """Says of a checkpoint that it lacks what its block looked for.
+  """Turns a key that is missing in the block into an error that names the checkpoint.
 
   Raises:
     ValueError: the block ended with a KeyError or TypeError.
@@ -187,7 +187,7 @@ def check_agreement(
 
 
 def _plain(config: Any) -> dict[str, Any]:
-  """The fields, nested, with what means the same spelt in one way."""
+  """Returns the fields, nested; values that mean the same become equal."""
   fields = {}
   for field in dataclasses.fields(config):
     value = getattr(config, field.name)
@@ -210,7 +210,7 @@ def load_system(
   """Reads a model that segments.
 
   Args:
-    directory: see `core.checkpoint.load_model`.
+    directory: a model directory, or a run, of which the newest step is taken.
     kinds: of models that will do; None takes all of `SYSTEMS`.
     options: those of `Segmenter.load`; of a CLIPSeg also `select`, the sentences around
       names for the choice of labels.

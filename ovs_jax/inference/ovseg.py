@@ -74,7 +74,7 @@ class OvSegSystem:
       params: with the subtrees `proposer` and `clip`.
       settings: the defaults of `segment`.
       text_cache: where embeddings of names are kept on disk: a directory, 'off', or
-        None for the default; see `text.cache.cache_root`.
+        None for $OVS_JAX_TEXT_CACHE, and without that ~/.cache/ovs_jax/text.
       dtype: what the networks compute pictures in, such as 'bfloat16'; None: the
         configuration's.
       panoptic: whether the proposer has learnt to tell things of one name apart.
@@ -107,7 +107,8 @@ class OvSegSystem:
     Args:
       classes: names and words.
       templates: name of a set, or sentences with a '{}'; None takes the settings'.
-      synonyms: see `text.classes.SYNONYMS`. With 'max' there is a row per word.
+      synonyms: 'mean' of a name's words; 'max', a row per word, of which the best
+        counts; or 'paper', one string with commas.
 
     Raises:
       ValueError: a name is too long for CLIP, or the templates are unknown.
@@ -166,10 +167,26 @@ class OvSegSystem:
     weight: float | None = None,
     panoptic: bool = False,
   ) -> Segmentation:
-    """Gives every pixel the best of the names; see `Segmenter.segment`.
+    """Gives every pixel the best of the names.
 
     A single name without background competes with 'others', and pixels that the latter
     wins get no name. So do all pixels if no proposal shows anything.
+
+    Args:
+      encoded: what `encode` returned.
+      classes: the names.
+      background: names that compete too; pixels that they win get no name.
+      templates: name of a set, or sentences with a '{}'; None takes the settings'.
+      synonyms: as in `embed`.
+      threshold: pixels with a lower score get no name.
+      rule: 'pixels', all proposals add up; or 'demo', only the best one of each name is
+        painted.
+      classifier: 'ensemble', 'clip' or 'proposer'; None takes the settings'.
+      weight: of CLIP in the ensemble, 0..1; None takes the settings'.
+      panoptic: whether to make segments with ids, too.
+
+    Raises:
+      ValueError: an option is wrong, or does not go with the mode or the rule.
     """
     classifier, weight = self._method(classifier, weight, rule)
     check_threshold(threshold)

@@ -132,7 +132,8 @@ class LabelledMasks:
       classes: the names. Any number: masks are decoded in chunks.
       background: names that compete too; pixels that they win get no name.
       templates: name of a set, or sentences with a '{}'; None takes the system's.
-      synonyms: see `text.classes.SYNONYMS`.
+      synonyms: 'mean' of a name's words, 'max' (the best word counts), or 'paper' (one
+        string with commas).
       threshold: probability from which a mask claims a pixel; None is 0.3.
       rule: 'A': the most probable mask has the pixel. 'B': masks are painted from the
         largest to the smallest (of a CoSeg: in the order of its slots). 'C': no

@@ -60,12 +60,14 @@ class Segmenter:
       directory: a model directory, or a run, of which the newest step is taken.
       templates: name of a set in `text.templates`, or sentences with a '{}'.
       text_cache: where embeddings of names are kept on disk: a directory, 'off', or
-        None for the default; see `text.cache.cache_root`.
+        None for $OVS_JAX_TEXT_CACHE, and without that ~/.cache/ovs_jax/text.
       classifier: OVSeg: 'ensemble', 'clip' or 'proposer' names the proposals.
       weight: OVSeg: of CLIP in the ensemble, 0..1.
       shortest: OVSeg: the picture's shorter side for the network, in pixels.
       longest: OVSeg: limit of its longer side.
-      mode: OVSeg: what CLIP sees, one of `inference.encode.MODES`.
+      mode: OVSeg: which crops CLIP sees: 'exact', all; 'certified', only so many that
+        the labels are proven; 'filtered', those of likely objects; 'one_pass', none but
+        the picture itself.
       dtype: OVSeg: what the networks compute pictures in, such as 'bfloat16'.
       prompts: OVSeg: directory of mask prompts for its CLIP.
       labels: CLIPSeg: how many names CLIP chooses for a picture (CoSeg without
@@ -104,8 +106,8 @@ class Segmenter:
     """Runs all of the networks that do not depend on names.
 
     Args:
-      image: a path, a Pillow image or an array (see `core.images.as_rgb`); or a list
-        of them, of any sizes, which OVSeg's CLIP sees together.
+      image: a path, a Pillow image, or an array (h, w, 3) of uint8 or of floats in
+        0..1; or a list of them, of any sizes, which OVSeg's CLIP sees together.
       window: OVSeg: side in pixels of the windows that a larger picture is cut into,
         each of which is resized as a picture is; None never cuts.
       overlap: share of a window that the next one repeats, 0..0.5.
@@ -173,8 +175,11 @@ class Segmenter:
         best word counts, and 'paper' embeds them as one string, "toilet, can".
       threshold: OVSeg: pixels with a lower score get no name (default 0). CLIPSeg and
         CoSeg: probability from which a mask claims a pixel (default 0.3).
-      rule: how masks become labels. OVSeg: 'pixels' (the default) or 'demo'. CLIPSeg
-        and CoSeg: 'A' (the default) to 'D', see `inference.prompted`.
+      rule: how masks become labels. OVSeg: 'pixels' (the default), all proposals add
+        up; or 'demo', only the best one of each name is painted. CLIPSeg and CoSeg:
+        'A' (the default), the most probable mask has the pixel; 'B', smaller masks
+        cover larger ones; 'C', a CoSeg's masks count for every name that they
+        resemble; 'D', several names may claim a pixel.
       classifier: OVSeg: 'ensemble', 'clip' or 'proposer'.
       weight: OVSeg: of CLIP in the ensemble, 0..1.
       panoptic: OVSeg: whether to make segments with ids, too.

@@ -72,7 +72,14 @@ class System(Protocol):
   def embed(
     self, classes: Classes, *, templates: Any = None, synonyms: str = 'mean'
   ) -> Texts:
-    """Embeds names; see `text.classes.SYNONYMS`."""
+    """Embeds names.
+
+    Args:
+      classes: names and the words that stand for them.
+      templates: sentences around words; None takes the system's own.
+      synonyms: 'mean' of a name's words, 'max' (the best word counts), or 'paper' (one
+        string with commas).
+    """
 
   def encode(self, image: UInt8[np.ndarray, 'h w 3']) -> Any:
     """Runs what does not depend on the names."""
