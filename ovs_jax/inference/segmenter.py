@@ -175,11 +175,8 @@ class Segmenter:
         best word counts, and 'paper' embeds them as one string, "toilet, can".
       threshold: OVSeg: pixels with a lower score get no name (default 0). CLIPSeg and
         CoSeg: probability from which a mask claims a pixel (default 0.3).
-      rule: how masks become labels. OVSeg: 'pixels' (the default), all proposals add
-        up; or 'demo', only the best one of each name is painted. CLIPSeg and CoSeg:
-        'A' (the default), the most probable mask has the pixel; 'B', smaller masks
-        cover larger ones; 'C', a CoSeg's masks count for every name that they
-        resemble; 'D', several names may claim a pixel.
+      rule: OVSeg: 'pixels' (the default), or 'demo', the best proposal of each name.
+        CLIPSeg and CoSeg: 'A' (the default) to 'D', as `ops.merging` explains them.
       classifier: OVSeg: 'ensemble', 'clip' or 'proposer'.
       weight: OVSeg: of CLIP in the ensemble, 0..1.
       panoptic: OVSeg: whether to make segments with ids, too.
