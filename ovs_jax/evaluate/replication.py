@@ -9,7 +9,7 @@ import numpy as np
 from ovs_jax.core.files import Place, atomic_path, check_writable, read_json, write_text
 from ovs_jax.core.types import Int
 from ovs_jax.data import load_names
-from ovs_jax.evaluate import resampling
+from ovs_jax.evaluate import resampling, tables
 from ovs_jax.evaluate.claims import CLAIMS, Claim
 from ovs_jax.evaluate.report import draw, stage_seconds
 from ovs_jax.evaluate.resampling import Estimate, Gain, Quantity, Resampler
@@ -117,10 +117,7 @@ def _gflops(place: Place) -> dict[str, str]:
 
 def overview(claims: Sequence[Mapping[str, Any]]) -> str:
   """Returns one line for each relation: the claim, its verdict and the difference."""
-  lines = [
-    '| claim | | verdict | difference [95 %] |',
-    '|---|---|---|---|',
-  ]
+  rows = []
   for claim in claims:
     for relation in claim['relations']:
       gain = relation.get('difference')
@@ -128,8 +125,9 @@ def overview(claims: Sequence[Mapping[str, Any]]) -> str:
       word = relation['verdict']
       if gain and word == resampling.UNDECIDED and not gain['low'] <= 0 <= gain['high']:
         word += f' (difference {"above" if gain["low"] > 0 else "below"} 0)'
-      lines.append(f'| {claim["key"]} | {relation["title"]} | {word} | {shown} |')
-  return '\n'.join(lines) + '\n'
+      rows.append([claim['key'], relation['title'], word, shown])
+  titles = ('claim', '', 'verdict', 'difference [95 %]')
+  return '\n'.join(tables.markdown(titles, rows))
 
 
 def markdown(
@@ -159,12 +157,12 @@ def markdown(
     lines += _table(claim, found, gflops)
     if claim.diagnosis:
       lines += [claim.diagnosis, '']
-  lines += ['## Time', '', '| seed | seconds |', '|---|---|']
-  lines += [f'| {name} | {value:.0f} |' for name, value in summary['seconds'].items()]
+  rows = ([name, f'{value:.0f}'] for name, value in summary['seconds'].items())
+  lines += ['## Time', '', *tables.markdown(['seed', 'seconds'], rows)]
   if pictures:
-    lines += ['', 'Input, truth, prediction (proposer and CLIP after FT and MPT):', '']
+    lines += ['Input, truth, prediction (proposer and CLIP after FT and MPT):', '']
     lines += [f'![picture {i}](picture_{i}.png)\n' for i in range(pictures)]
-  return '\n'.join(lines) + '\n'
+  return '\n'.join(lines).rstrip('\n') + '\n'
 
 
 def _table(
@@ -178,14 +176,18 @@ def _table(
   titles = ['', *claim.columns]
   titles += ['Gflop per picture (proposer + CLIP)'] if cost else []
   titles += ['paper'] if paper else []
-  lines = [f'| {" | ".join(titles)} |', '|---' * len(titles) + '|']
+  rows = []
   for row in found['rows']:
     plan = plans[row['title']]
     cells = [row['title'], *(_cell(x) for x in row['cells'])]
     cells += [gflops.get(plan.cost, '')] if cost else []
     cells += [plan.paper] if paper else []
-    lines.append(f'| {" | ".join(cells)} |')
-  return [*lines, '', f'![{claim.title}](claim_{claim.key}.png)', '']
+    rows.append(cells)
+  return [
+    *tables.markdown(titles, rows),
+    f'![{claim.title}](claim_{claim.key}.png)',
+    '',
+  ]
 
 
 def _cell(estimate: Mapping[str, Any]) -> str:
@@ -197,7 +199,7 @@ def _cell(estimate: Mapping[str, Any]) -> str:
 
 
 def _interval(estimate: Mapping[str, Any]) -> str:
-  return f'[{estimate["low"]:.1f}, {estimate["high"]:.1f}]'
+  return tables.interval((estimate['low'], estimate['high']))
 
 
 def _figure(claim: Claim, found: Mapping[str, Any]) -> Any:

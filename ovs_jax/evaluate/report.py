@@ -18,11 +18,19 @@ from ovs_jax.core.files import (
 )
 from ovs_jax.core.types import Num, UInt8
 from ovs_jax.data import load_names
+from ovs_jax.evaluate import tables
+from ovs_jax.evaluate.tables import number
 from ovs_jax.ops.overlay import blend, legend, palette, shares
 from ovs_jax.text import vocabulary
 
 _GAP = 8  # pixels between pictures
 _SCALE = 3  # scenes are small
+_COLUMNS = {
+  **tables.MIOUS,
+  'seen': 'miou_seen',
+  'unseen': 'miou_unseen',
+  'pixels right': 'pixel_accuracy',
+}
 
 
 def report(config: Any, workdir: Place) -> dict[str, Any]:
@@ -102,39 +110,37 @@ def markdown(summary: Mapping[str, Any], pictures: int) -> str:
     f'{summary["images"]} images of {summary["dataset"]}, seed {summary["seed"]}, '
     f'class list {summary["vocabulary_sha256"][:12]}. Percent.',
     '',
-    '| segmentation | mIoU | seen | unseen | mIoU (detectron2 0.6) | pixels right |',
-    '|---|---|---|---|---|---|',
+    *tables.markdown(
+      ['segmentation', *_COLUMNS],
+      (
+        [row['method'], *(number(row[key]) for key in _COLUMNS.values())]
+        for row in summary['rows']
+      ),
+    ),
   ]
-  keys = ('miou', 'miou_seen', 'miou_unseen', 'miou_predicted_too', 'pixel_accuracy')
-  for row in summary['rows']:
-    values = ' | '.join('' if row[key] is None else f'{row[key]:.1f}' for key in keys)
-    lines.append(f'| {row["method"]} | {values} |')
-  lines += [
-    '',
-    '| masked crops, accuracy | all | seen | unseen |',
-    '|---|---|---|---|',
-  ]
-  for masks, title in (('true_mask', 'true masks'), ('proposal', 'proposals')):
-    for name, label in (('frozen', 'frozen CLIP'), ('mpt', 'MPT CLIP')):
-      crop = summary['crops'][name][masks]
-      values = ' | '.join(f'{crop[key]:.1f}' for key in ('all', 'seen', 'unseen'))
-      lines.append(f'| {title}, {label} | {values} |')
+  groups = ('all', 'seen', 'unseen')
+  crops = (
+    [f'{title}, {label}', *(number(summary['crops'][name][masks][g]) for g in groups)]
+    for masks, title in (('true_mask', 'true masks'), ('proposal', 'proposals'))
+    for name, label in (('frozen', 'frozen CLIP'), ('mpt', 'MPT CLIP'))
+  )
+  lines += tables.markdown(['masked crops, accuracy', *groups], crops)
   mined = summary['mining']
   if mined:
     nouns = mined['nouns']
     lines += [
-      '',
       f'Mined {mined["pairs"]} pairs of {mined["unique_nouns"]} nouns from '
       f'{mined["images"]} images; nouns by {nouns["backend"]} {nouns["version"]}.',
+      '',
     ]
-  lines += ['', '| stage | seconds |', '|---|---|']
-  lines += [f'| {name} | {value:.0f} |' for name, value in summary['stages'].items()]
-  lines.append(f'| total | {sum(summary["stages"].values()):.0f} |')
+  seconds = {**summary['stages'], 'total': sum(summary['stages'].values())}
+  rows = ([name, f'{value:.0f}'] for name, value in seconds.items())
+  lines += tables.markdown(['stage', 'seconds'], rows)
   if pictures:
-    lines += ['', 'Input, truth, prediction (proposer and MPT CLIP):', '']
+    lines += ['Input, truth, prediction (proposer and MPT CLIP):', '']
     lines += [f'![picture {i}](picture_{i}.png)\n' for i in range(pictures)]
     lines += ['![losses](losses.png)']
-  return '\n'.join(lines) + '\n'
+  return '\n'.join(lines).rstrip('\n') + '\n'
 
 
 def stage_seconds(run: Place) -> dict[str, float]:

@@ -70,6 +70,27 @@ class Estimate:
     return cls(float(np.mean(seeds)), float(low), float(high), seeds)
 
 
+def resampled(
+  counts: Int[np.ndarray, 'n 3 k'], *, replicates: int, seed: int = 0
+) -> Float[np.ndarray, 'r 3 k']:
+  """Returns the sums over the images of resampled data sets.
+
+  Each has as many images, drawn with replacement; which ones depends on the number of
+  images, of replicates and the seed alone.
+
+  Args:
+    counts: of each image, at least one.
+    replicates: resampled data sets.
+    seed: of the drawing.
+  """
+  n = len(counts)
+  generator = np.random.default_rng(seed)
+  times = generator.multinomial(n, np.full(n, 1 / n), size=replicates)
+  # Exact: whole numbers far below 2**53.
+  sums = times.astype(np.float64) @ counts.reshape(n, -1).astype(np.float64)
+  return sums.reshape(replicates, *counts.shape[1:])
+
+
 class Resampler:
   """Draws images with replacement, the same for every quantity."""
 
@@ -89,7 +110,6 @@ class Resampler:
     """
     self._counts, self._groups = counts, groups
     self._replicates = replicates
-    self._times: dict[int, Float[np.ndarray, 'r n']] = {}
 
   def known(self, quantity: Quantity | Gain) -> bool:
     """Whether all seeds have the counts."""
@@ -109,15 +129,11 @@ class Resampler:
   ) -> Float[np.ndarray, 'r']:
     amount = (counts[:, 1] > 0).sum(axis=1)
     low, high = quantity.present
-    used = counts[(amount >= low) & (amount <= high)].astype(np.float64)
-    n = len(used)
-    if not n:
+    used = counts[(amount >= low) & (amount <= high)]
+    if not len(used):
       return np.full(1 + self._replicates, np.nan)
-    if n not in self._times:
-      rng = np.random.default_rng(0)
-      drawn = rng.multinomial(n, np.full(n, 1 / n), size=self._replicates)
-      self._times[n] = np.concatenate([np.ones((1, n)), drawn])
-    sums = np.tensordot(self._times[n], used, axes=1)  # r 3 k
+    whole = used.sum(axis=0, dtype=np.float64, keepdims=True)
+    sums = np.concatenate([whole, resampled(used, replicates=self._replicates)])
     members = self._groups.get(quantity.group)
     sums = sums if members is None else sums[..., list(members)]
     return 100 * _mean(sums, quantity.statistic)

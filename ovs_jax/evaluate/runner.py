@@ -23,7 +23,7 @@ from ovs_jax.core.files import (
 from ovs_jax.core.images import resize_shortest
 from ovs_jax.core.types import Int
 from ovs_jax.core.workers import Workers
-from ovs_jax.evaluate import sources, suite
+from ovs_jax.evaluate import sources, suite, tables
 from ovs_jax.evaluate.counted import Counted
 from ovs_jax.evaluate.judges import ModelJudge, Plan, distracted
 from ovs_jax.evaluate.network import Changes, Network, Setting
@@ -76,7 +76,7 @@ def evaluate(config: Any, workdir: Place) -> Scores:
   scores['seconds'] = round(time.time() - began, 1)
   if hosts.primary():
     with atomic_path(workdir / 'counts.npz') as temporary:
-      counts = {name: image_counts(tally) for name, tally in tallies.items()}
+      counts = {name: tally.table() for name, tally in tallies.items()}
       np.savez_compressed(temporary, **counts)
     write_text(
       workdir / 'per_class.csv', per_class_table(source.names, scores['methods'])
@@ -126,18 +126,6 @@ def _scores(tallies: Mapping[str, Tally], names: vocabulary.Vocabulary) -> Score
       if name.startswith(_CROPS)
     },
   }
-
-
-def image_counts(tally: Tally) -> Int[np.ndarray, 'n 3 k']:
-  """Returns what is right, true and predicted of each class in every image.
-
-  Images come in the order of their ids.
-  """
-  counts = np.zeros((len(tally.images), 3, tally.num_classes), np.int32)
-  for i, image_id in enumerate(sorted(tally.images)):
-    classes, right, predicted, true = tally.images[image_id].T
-    counts[i, :, classes] = np.stack([right, true, predicted], axis=1)
-  return counts
 
 
 def _gflops(network: Network, sample: sources.Sample) -> dict[str, float]:
@@ -195,8 +183,6 @@ def crop_accuracy(
 
 def per_class_table(names: vocabulary.Vocabulary, methods: Mapping[str, Any]) -> str:
   """Returns CSV: a line per class, its IoU in percent under every method."""
-  lines = [','.join(['class', 'split', *methods])]
-  for k, name in enumerate(names.names):
-    values = [f'{methods[m]["iou_per_class"][k]:.2f}' for m in methods]
-    lines.append(','.join([f'"{name}"', names.splits[k], *values]))
-  return '\n'.join(lines) + '\n'
+  columns = (found['iou_per_class'] for found in methods.values())
+  rows = zip(names.names, names.splits, *columns, strict=True)
+  return tables.comma_separated(['class', 'split', *methods], rows)

@@ -6,18 +6,9 @@ from typing import Any
 import numpy as np
 
 from ovs_jax.core.types import Float, Int
+from ovs_jax.evaluate.resampling import LEVEL, resampled
 from ovs_jax.evaluate.tally import Tally
 from ovs_jax.ops.confusion import segmentation_scores
-
-# Of the scores that get an interval.
-RESAMPLED = (
-  'miou',
-  'miou_predicted_too',
-  'fwiou',
-  'mean_accuracy',
-  'pixel_accuracy',
-)
-_CHUNK = 64  # resamplings at once
 
 
 def scores_of(
@@ -27,8 +18,8 @@ def scores_of(
 
   Those of `segmentation_scores`, and `miou_per_image` (the mean over images of the
   mean IoU of the classes in an image, which favours frequent classes and compares with
-  no other number here), `boundary_iou`, `images`, and `intervals`: for each score in
-  `RESAMPLED` where 95 % of resampled data sets lie.
+  no other number here), `boundary_iou`, `images`, and `intervals`: for the scores of
+  `tables.SCORES` where 95 % of resampled data sets lie.
 
   Args:
     tally: the counts.
@@ -48,7 +39,7 @@ def scores_of(
     'miou_per_image': float(np.mean(values)) if values else float('nan'),
     'boundary_iou': _nanmean(boundary) if tally.bands.any() else float('nan'),
     'boundary_iou_per_class': boundary.tolist(),
-    'intervals': intervals(tally, replicates=replicates, seed=seed),
+    'intervals': intervals(tally.table(), replicates=replicates, seed=seed),
   }
 
 
@@ -63,48 +54,34 @@ def image_scores(tally: Tally) -> dict[str, float]:
 
 
 def intervals(
-  tally: Tally, *, replicates: int, seed: int = 0
+  counts: Int[np.ndarray, 'n 3 k'], *, replicates: int, seed: int = 0
 ) -> dict[str, tuple[float, float]]:
-  """Returns the 2.5th and 97.5th percentile of scores over resampled data sets.
+  """Returns between which values 95 % of resampled data sets lie, by score.
 
-  A resampled data set has as many images, drawn with replacement. Its scores follow
-  from sums over its images, as those of the data set itself.
+  Their scores follow from sums over their images, as those of the data set itself.
+
+  Args:
+    counts: of each image; see `Tally.table`.
+    replicates: see `resampling.resampled`; 0 gives no intervals.
+    seed: likewise.
   """
-  if not replicates or not tally.images:
+  if not replicates or not len(counts):
     return {}
-  table = _image_table(tally)
-  generator = np.random.default_rng(seed)
-  images, found = len(table), []
-  for start in range(0, replicates, _CHUNK):
-    count = min(_CHUNK, replicates - start)
-    draws = generator.multinomial(images, np.full(images, 1 / images), size=count)
-    # Exact: whole numbers far below 2**53.
-    sums = draws.astype(np.float64) @ table.reshape(images, -1)
-    found.append(_ratios(*sums.reshape(count, 3, -1).transpose(1, 0, 2)))
-  values = {name: np.concatenate([f[name] for f in found]) for name in RESAMPLED}
+  sums = resampled(counts, replicates=replicates, seed=seed)
   bounds = {
-    name: np.nanpercentile(x, [2.5, 97.5])
-    for name, x in values.items()
+    name: np.nanpercentile(x, LEVEL)
+    for name, x in _ratios(*sums.transpose(1, 0, 2)).items()
     if not np.isnan(x).all()
   }
   return {name: (float(low), float(high)) for name, (low, high) in bounds.items()}
 
 
-def _image_table(tally: Tally) -> Float[np.ndarray, 'n 3 k']:
-  """Right, predicted and true pixels of every image and class."""
-  table = np.zeros((len(tally.images), 3, tally.num_classes), np.float64)
-  for i, image_id in enumerate(sorted(tally.images)):
-    rows = tally.images[image_id]
-    table[i][:, rows[:, 0]] = rows[:, 1:].T
-  return table
-
-
 def _ratios(
   right: Float[np.ndarray, 'r k'],
-  predicted: Float[np.ndarray, 'r k'],
   true: Float[np.ndarray, 'r k'],
+  predicted: Float[np.ndarray, 'r k'],
 ) -> dict[str, Float[np.ndarray, 'r']]:
-  """`RESAMPLED` of each row, by the formulas of `segmentation_scores`."""
+  """`tables.SCORES` of each row, by the formulas of `segmentation_scores`."""
   present, named = true > 0, true + predicted > 0
   iou = right / np.where(present, true + predicted - right, 1)
   accuracy = right / np.where(present, true, 1)

@@ -1,7 +1,5 @@
 """The files of an evaluation: tables, confusion matrices and pictures per data set."""
 
-import csv
-import io
 import json
 import math
 from collections.abc import Mapping, Sequence
@@ -12,6 +10,7 @@ from PIL import Image, ImageDraw
 
 from ovs_jax.core.files import Place, atomic_path, write_text
 from ovs_jax.core.types import Int
+from ovs_jax.evaluate import tables
 from ovs_jax.evaluate.judges import Sample
 from ovs_jax.evaluate.report import strip
 from ovs_jax.evaluate.scores import image_scores
@@ -52,8 +51,8 @@ def write_tables(
   """
   write_text(directory / 'per_class.csv', per_class_table(names, summary, tallies))
   scores = image_scores(tallies[summary['headline']])
-  lines = [f'{_quoted(i)},{scores[i]:.4f}' for i in sorted(scores)]
-  write_text(directory / 'per_image.csv', '\n'.join(['image,miou', *lines]) + '\n')
+  text = tables.comma_separated(['image', 'miou'], sorted(scores.items()), decimals=4)
+  write_text(directory / 'per_image.csv', text)
   matrices = {name: tally.matrix for name, tally in tallies.items()}
   with atomic_path(directory / 'confusion.npz') as temporary:
     np.savez_compressed(temporary, names=np.array(names.names), **matrices, **sums)
@@ -72,9 +71,8 @@ def per_class_table(
   methods, scores = list(summary['methods']), summary['methods']
   single = summary['single_concept'] or {'iou_per_class': [math.nan] * len(names)}
   more = ('accuracy', 'boundary', 'single')
-  text = io.StringIO()
-  writer = csv.writer(text, lineterminator='\n')
-  writer.writerow(['class', 'group', 'nearest', 'cosine', 'pixels', *methods, *more])
+  titles = ['class', 'group', 'nearest', 'cosine', 'pixels', *methods, *more]
+  rows = []
   for k, row in enumerate(summary['class_table']):
     values = [scores[m]['iou_per_class'][k] for m in methods]
     values += [
@@ -82,17 +80,9 @@ def per_class_table(
       scores[headline]['boundary_iou_per_class'][k],
       single['iou_per_class'][k],
     ]
-    known = [row['class'], row['group'], row.get('nearest', ''), row.get('cosine', '')]
-    writer.writerow([*known, int(pixels[k]), *map(_field, values)])
-  return text.getvalue()
-
-
-def _field(value: float) -> str:
-  return '' if math.isnan(value) else f'{value:.2f}'
-
-
-def _quoted(text: str) -> str:
-  return f'"{text}"' if ',' in text else text
+    known = [str(row.get(x, '')) for x in ('class', 'group', 'nearest', 'cosine')]
+    rows.append([*known, int(pixels[k]), *values])
+  return tables.comma_separated(titles, rows)
 
 
 def choose(tally: Tally, count: int) -> list[tuple[str, str, float]]:

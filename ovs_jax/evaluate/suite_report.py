@@ -1,20 +1,15 @@
 """report.md of an evaluation on several data sets."""
 
-import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from ovs_jax.evaluate import tables
 from ovs_jax.evaluate.judges import SAVED, TRUE_CLASSES, TRUE_MASKS, TRUE_VOCABULARY
+from ovs_jax.evaluate.tables import COMPARED, SCORES, number
 
 Summaries = Mapping[str, Mapping[str, Any]]
 _ORACLES = (TRUE_VOCABULARY, TRUE_MASKS, TRUE_CLASSES)
-_SCORES = {
-  'mIoU': 'miou',
-  'mIoU, detectron2 0.6': 'miou_predicted_too',
-  'fwIoU': 'fwiou',
-  'mACC': 'mean_accuracy',
-  'pACC': 'pixel_accuracy',
-}
+_FIRST = next(iter(SCORES))
 
 _MEANING = """
 ## What the numbers mean
@@ -22,12 +17,13 @@ _MEANING = """
 - All are percent and follow from integer counts over the whole data set, at the size
   of the label maps. Only pixels that are void in the truth are left out; a pixel
   without a prediction is wrong.
-- **mIoU** is the mean over the classes that occur in the truth. **mIoU, detectron2
-  0.6** divides the same sum by the classes that occur in the truth or in a
-  prediction; the tables of the OVSeg paper are of this kind. fwIoU weighs classes by
-  their pixels, mACC is the mean of the classes' accuracies, pACC the share of pixels
-  that are right. In brackets: where 95 % of data sets of as many images, drawn with
-  replacement, lie.
+- **mIoU (detectron2 0.6)** is what papers print, those of OVSeg among them, and what
+  mmsegmentation computes: the mean over the classes that occur in the truth or in a
+  prediction, so that a class which is only predicted counts as 0. **mIoU, classes in
+  the truth** divides the same sum by the classes that occur in the truth. fwIoU weighs
+  classes by their pixels, mACC is the mean of the classes' accuracies, pACC the share
+  of pixels that are right. In brackets: where 95 % of data sets of as many images,
+  drawn with replacement, lie.
 - **Boundary IoU** counts only pixels within 2 % of the diagonal from a border.
 - **Seen** classes have a name of a training class or are marked so in the class list;
   **near** ones are unseen, but a training name has a text embedding close to theirs;
@@ -99,20 +95,19 @@ def _settings(what: Mapping[str, Any]) -> str:
 def _table(
   titles: Sequence[str], rows: Sequence[Sequence[str]], heading: str
 ) -> list[str]:
-  lines = [f'## {heading}', '', f'| {" | ".join(titles)} |', '|---' * len(titles) + '|']
-  return [*lines, *(f'| {" | ".join(row)} |' for row in rows), '']
+  return [f'## {heading}', '', *tables.markdown(titles, rows)]
 
 
 def _headline(summaries: Summaries) -> list[str]:
   rows = []
   for name, summary in summaries.items():
     scores = summary['methods'][summary['headline']]
-    cells = [_with_interval(scores, key) for key in _SCORES.values()]
+    cells = [_with_interval(scores, key) for key in SCORES.values()]
     present = f'{scores["classes_present"]} of {summary["classes"]}'
-    more = [_number(scores['boundary_iou']), _number(scores['unassigned']), present]
+    more = [number(scores['boundary_iou']), number(scores['unassigned']), present]
     rows.append([name, str(summary['images']), *cells, *more])
   more = ('boundary IoU', 'unassigned', 'classes present')
-  return _table(['data set', 'images', *_SCORES, *more], rows, 'Headline')
+  return _table(['data set', 'images', *SCORES, *more], rows, 'Headline')
 
 
 def _other_settings(summaries: Summaries) -> list[str]:
@@ -132,11 +127,11 @@ def _other_settings(summaries: Summaries) -> list[str]:
         )
         if of == method
       ]
-      cells = [_number(scores[key]) for key in _SCORES.values()]
+      cells = [number(scores[key]) for key in SCORES.values()]
       rows.append([name, method, ', '.join(roles), *cells])
   if not rows:
     return []
-  lines = _table(['data set', 'setting', 'role', *_SCORES], rows, 'Settings')
+  lines = _table(['data set', 'setting', 'role', *SCORES], rows, 'Settings')
   note = (
     '"Tuned for this data set" is the lambda that the paper used there, chosen by its '
     'authors on the test images; the headline uses one for all.'
@@ -150,12 +145,15 @@ def _groups(summaries: Summaries) -> list[str]:
   for name, summary in summaries.items():
     scores, sizes = summary['methods'][summary['headline']], summary['groups']
     cells = [
-      f'{_number(scores[f"miou_{group}"])} ({sizes[group]})' if group in sizes else '-'
+      f'{number(scores[f"miou_{group}"])} ({sizes[group]})' if group in sizes else '-'
       for group in groups
     ]
     rows.append([name, summary['training_names'], *cells])
   titles = ['data set', 'training names', 'seen', 'unseen', 'near', 'far']
-  heading = 'mIoU by how well training knew the class (number of classes)'
+  heading = (
+    'mIoU of the classes in the truth, by how well training knew them (number of '
+    'classes)'
+  )
   return _table(titles, rows, heading)
 
 
@@ -165,10 +163,10 @@ def _oracles(summaries: Summaries) -> list[str]:
     if summary['errors'] is None:
       continue
     methods = (summary['headline'], *_ORACLES)
-    cells = [_number(summary['methods'][m]['miou']) for m in methods]
+    cells = [number(summary['methods'][m][COMPARED]) for m in methods]
     kinds = ('right', 'mask', 'vocabulary', 'class')
-    rows.append([name, *cells, *(_number(summary['errors'][k]) for k in kinds)])
-  titles = ['data set', 'mIoU', 'true vocabulary', 'true masks', 'true classes']
+    rows.append([name, *cells, *(number(summary['errors'][k]) for k in kinds)])
+  titles = ['data set', _FIRST, 'true vocabulary', 'true masks', 'true classes']
   titles += ['pixels right', 'wrong: mask', 'wrong: vocabulary', 'wrong: class']
   return _table(titles, rows, 'Oracles, and what is to blame') if rows else []
 
@@ -181,16 +179,16 @@ def _names(summaries: Summaries) -> list[str]:
     if summary['soft'] is None:
       continue
     curve, single = summary['distractors'], summary['single_concept']
-    cells = [_number(summary['soft'][key]) for key in ('open_miou', 'sg_miou')]
-    cells.append(_optional(single, lambda s: _number(s['iou'])))
+    cells = [number(summary['soft'][key]) for key in ('open_miou', 'sg_miou')]
+    cells.append(_optional(single, lambda s: number(s['iou'])))
     cells.append(_optional(curve, lambda c: str(c['images'])))
     cells += [
-      _optional(curve, lambda c, n=n: _number(c['miou'].get(n, math.nan)))
+      _optional(curve, lambda c, n=n: number(c.get(COMPARED, {}).get(n)))
       for n in counts
     ]
     rows.append([name, *cells])
   titles = ['data set', 'open mIoU', 'SG mIoU', 'one name', 'images of the curve']
-  titles += [f'{int(n):,} distractors' for n in counts]
+  titles += [f'{_FIRST}, {int(n):,} distractors' for n in counts]
   return _table(titles, rows, 'Names: alike, irrelevant, alone') if rows else []
 
 
@@ -206,12 +204,7 @@ def _optional(value: Any, text: Callable[[Any], str]) -> str:
   return '-' if value is None else text(value)
 
 
-def _number(value: float) -> str:
-  return '-' if math.isnan(value) else f'{value:.1f}'
-
-
 def _with_interval(scores: Mapping[str, Any], key: str) -> str:
   bounds = scores['intervals'].get(key)
-  if bounds is None:
-    return _number(scores[key])
-  return f'{_number(scores[key])} [{bounds[0]:.1f}, {bounds[1]:.1f}]'
+  shown = number(scores[key])
+  return shown if bounds is None else f'{shown} {tables.interval(bounds)}'

@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 
 from ovs_jax.core.types import Float, Int
-from ovs_jax.evaluate import similarity
-from ovs_jax.evaluate.judges import DISTRACTED
+from ovs_jax.evaluate import similarity, tables
+from ovs_jax.evaluate.judges import DISTRACTED, distracted
 from ovs_jax.evaluate.network import Setting
 from ovs_jax.evaluate.scores import error_split, scores_of
 from ovs_jax.evaluate.tally import Arrays, Tally
@@ -124,12 +124,14 @@ def _curve(tallies: Mapping[str, Tally]) -> dict[str, Any] | None:
   """mIoU by the number of irrelevant names, and on how many images."""
   if not tallies:
     return None
-  miou = {
-    name.removeprefix(DISTRACTED): segmentation_scores(tally.matrix)['miou']
-    for name, tally in tallies.items()
+  counts = sorted(int(name.removeprefix(DISTRACTED)) for name in tallies)
+  found = {n: segmentation_scores(tallies[distracted(n)].matrix) for n in counts}
+  images = len(tallies[distracted(counts[0])].images)
+  curves = {
+    key: {str(n): scores[key] for n, scores in found.items()}
+    for key in tables.MIOUS.values()
   }
-  images = len(next(iter(tallies.values())).images)
-  return {'images': images, 'miou': dict(sorted(miou.items(), key=lambda x: int(x[0])))}
+  return {'images': images, **curves}
 
 
 def _single(sums: Int[np.ndarray, '3 k']) -> dict[str, Any]:

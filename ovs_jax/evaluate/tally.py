@@ -101,6 +101,17 @@ class Tally:
         'the images of the data set different ids'
       )
 
+  def table(self) -> Int[np.ndarray, 'n 3 k']:
+    """Returns what is right, true and predicted of each class in every image.
+
+    Images come in the order of their ids.
+    """
+    counts = np.zeros((len(self.images), 3, self.num_classes), np.int32)
+    for i, image_id in enumerate(sorted(self.images)):
+      classes, right, predicted, true = self.images[image_id].T
+      counts[i, :, classes] = np.stack([right, true, predicted], axis=1)
+    return counts
+
   def arrays(self) -> Arrays:
     """Returns all counts as arrays, for a file; images in the order of their ids."""
     ids = sorted(self.images)

@@ -99,7 +99,7 @@ def test_scores_among_seen_classes_have_none_of_the_unseen() -> None:
     'stages': {},
   }
   text = report.markdown(summary, 0)
-  assert '| proposer alone, seen names only | 60.0 | 60.0 |  | 60.0 | 60.0 |' in text
+  assert '| proposer alone, seen names only | 60.0 | 60.0 | 60.0 | - | 60.0 |' in text
 
 
 def test_the_whole_report(run: pathlib.Path) -> None:
@@ -108,7 +108,8 @@ def test_the_whole_report(run: pathlib.Path) -> None:
   text = (run / 'report.md').read_text()
   assert summary['images'] == 16 and summary['mining']['pairs'] == 7
   for row in summary['rows']:
-    assert f'| {row["method"]} | {row["miou"]:.1f} |' in text
+    values = ' | '.join(f'{row[key]:.1f}' for key in ('miou_predicted_too', *KEYS[:3]))
+    assert f'| {row["method"]} | {values} |' in text
   assert 'Mined 7 pairs of 3 nouns from 5 images; nouns by lexicon 1.' in text
   for stage, seconds in (('mine', 9), ('evaluate_mpt', 200)):
     assert f'| {stage} | {seconds} |' in text

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from ovs_jax.evaluate import oracle, scores
+from ovs_jax.evaluate.tables import SCORES
 from ovs_jax.evaluate.tally import Tally
 
 LABEL = np.array([[0, 0, 0, 1], [0, 0, 1, 255]])
@@ -48,7 +49,7 @@ class TestIntervals:
   def test_equal_images_leave_no_doubt(self) -> None:
     tally = tally_of(*[(GUESS, LABEL)] * 4)
     got = scores.scores_of(tally, {}, replicates=20)
-    for name in scores.RESAMPLED:
+    for name in SCORES.values():
       low, high = got['intervals'][name]
       assert low == pytest.approx(got[name], abs=1e-12), name
       assert high == pytest.approx(got[name], abs=1e-12), name
@@ -58,13 +59,14 @@ class TestIntervals:
     got = scores.scores_of(tally, {}, replicates=200)
     for name, (low, high) in got['intervals'].items():
       assert low < got[name] < high, name
-    assert scores.intervals(tally, replicates=200) == got['intervals']
-    assert scores.intervals(tally, replicates=200, seed=1) != got['intervals']
+    assert scores.intervals(tally.table(), replicates=200) == got['intervals']
+    assert scores.intervals(tally.table(), replicates=200, seed=1) != got['intervals']
 
   def test_more_images_leave_less_doubt(self) -> None:
     widths = []
     for count in (20, 320):
-      low, high = scores.intervals(noisy(count), replicates=200)['pixel_accuracy']
+      found = scores.intervals(noisy(count).table(), replicates=200)
+      low, high = found['pixel_accuracy']
       widths.append(high - low)
     assert widths[0] / widths[1] == pytest.approx(4, rel=0.35)  # root of 16
 
@@ -73,9 +75,8 @@ class TestIntervals:
     turned = Tally(3)
     turned.matrix, turned.bands = tally.matrix, tally.bands
     turned.images = dict(reversed(tally.images.items()))
-    assert scores.intervals(turned, replicates=50) == scores.intervals(
-      tally, replicates=50
-    )
+    one, two = (scores.intervals(x.table(), replicates=50) for x in (tally, turned))
+    assert one == two
 
 
 def test_every_pixel_has_one_reason() -> None:
