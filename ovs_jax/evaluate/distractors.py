@@ -11,6 +11,9 @@ import hashlib
 import itertools
 from collections.abc import Sequence
 
+import numpy as np
+
+from ovs_jax.core.types import Float, Int
 from ovs_jax.evaluate.similarity import plain_names
 from ovs_jax.text import vocabulary
 
@@ -58,6 +61,35 @@ def distractors(classes: Sequence[str], count: int) -> tuple[str, ...]:
       f'{count:,} were asked for; lower config.suite.distractors'
     )
   return tuple(found)
+
+
+def all_words(names: vocabulary.Vocabulary) -> list[str]:
+  """Returns the names of a class list and their synonyms."""
+  return [*itertools.chain(*names.synonyms), *names.names]
+
+
+def clearest(
+  rows: Float[np.ndarray, 'n d'],
+  classes: Float[np.ndarray, 'k d'],
+  count: int,
+  *,
+  near: float,
+) -> Int[np.ndarray, 'm']:
+  """Chooses the first `count` candidates that are like no class.
+
+  Where there are not so many, as to a text tower that tells nothing apart, the least
+  alike of the others fill up the rest.
+
+  Args:
+    rows: L2-normalised embeddings of the candidates.
+    classes: those of the classes.
+    count: how many to choose.
+    near: cosine from which on a candidate is like a class.
+  """
+  alike = (rows @ classes.T).max(axis=1)
+  clear, rest = np.flatnonzero(alike < near), np.flatnonzero(alike >= near)
+  rest = rest[np.argsort(alike[rest], kind='stable')]
+  return np.concatenate([clear, rest])[:count]
 
 
 @functools.cache

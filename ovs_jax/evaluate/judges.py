@@ -3,13 +3,14 @@
 import dataclasses
 import pathlib
 import threading
+from collections.abc import Mapping, Sequence
 from typing import Protocol, runtime_checkable
 
 import numpy as np
 
 from ovs_jax.core.types import Array, Bool, Float, Int
 from ovs_jax.evaluate import oracle
-from ovs_jax.evaluate.distractors import distractors
+from ovs_jax.evaluate.distractors import all_words, clearest, distractors
 from ovs_jax.evaluate.network import OTHERS, Network, Picture, Setting
 from ovs_jax.evaluate.painting import UNASSIGNED
 from ovs_jax.evaluate.predictions import SavedMaps
@@ -26,25 +27,40 @@ TRUE_CROPS = 'crop_true_mask'
 PROPOSED_CROPS = 'crop_proposal'
 PROPOSER_SEEN = 'proposer_seen'
 TRUE_CLASSES_SEEN = 'oracle_classes_seen'
+SPLIT, SINGLE = 'errors', 'single'  # among the sums
+Maps = Mapping[str, Int[np.ndarray, '_ _']]
 
 
 @runtime_checkable
 class Judge(Protocol):
-  """One data set's worth of counts, for a model or for saved label maps."""
+  """One data set's worth of counts, for a model or for saved label maps.
+
+  Attributes:
+    headline: the tally that comes first.
+    tallies: by method.
+    sums: other counts.
+    problems: images by what is wrong with them.
+  """
 
   headline: str
   tallies: dict[str, Tally]
   sums: Arrays
   problems: dict[str, list[str]]
 
-  def count(self, sample: Sample, *, place: int = 0) -> Int[np.ndarray, 'h w'] | None:
-    """Segments an image in all ways and counts; returns the headline's label map.
+  def count(self, sample: Sample, *, place: int = 0) -> Maps:
+    """Segments an image in all ways and counts.
 
     Several threads may do so at once, each on the device of its place.
+
+    Returns:
+      The label maps to keep, by folder; '' is that of a judge who is alone.
     """
 
   def predict(self, sample: Sample) -> Int[np.ndarray, 'h w']:
     """Returns the headline's label map again, without counting."""
+
+  def embed(self, names: tuple[str, ...]) -> Float[np.ndarray, 'n d'] | None:
+    """Returns L2-normalised embeddings; None where nothing says what is alike."""
 
 
 class SavedJudge:
@@ -68,19 +84,23 @@ class SavedJudge:
     self._maps = SavedMaps(directory, len(names))
     self.problems = self._maps.problems
 
-  def count(self, sample: Sample, *, place: int = 0) -> Int[np.ndarray, 'h w'] | None:
-    """Counts an image; None if its label map cannot be used, see `problems`."""
+  def count(self, sample: Sample, *, place: int = 0) -> Maps:
+    """Counts an image, if its label map can be used; see `problems`."""
     del place
     labels = self._maps.read(sample.image_id, sample.label.shape)
-    if labels is not None:
-      self.tallies[SAVED].add(sample.image_id, labels, sample.label)
-    return labels
+    if labels is None:
+      return {}
+    self.tallies[SAVED].add(sample.image_id, labels, sample.label)
+    return {'': labels}
 
   def predict(self, sample: Sample) -> Int[np.ndarray, 'h w']:
     """Returns the saved label map."""
     labels = self._maps.read(sample.image_id, sample.label.shape)
     assert labels is not None  # `count` read it
     return labels
+
+  def embed(self, names: tuple[str, ...]) -> None:
+    """Knows no embeddings."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -91,7 +111,7 @@ class Plan:
     settings: further ones.
     distractors: numbers of irrelevant names, ascending.
     distractor_images: the first images, on which they are tried; 0 means all.
-    near: cosine to a class from which on a name is no distractor.
+    near: cosine to a class from which on a name is no distractor; None: any may be.
     single_concepts: whether to ask for one name at a time, too.
     parts: whether to count the parts of the model, too: what CLIP calls crops of true
       masks and of proposals (of each class of an image one), and, where classes are
@@ -102,7 +122,7 @@ class Plan:
   settings: tuple[Setting, ...]
   distractors: tuple[int, ...]
   distractor_images: int
-  near: float
+  near: float | None
   single_concepts: bool
   parts: bool = False
 
@@ -153,30 +173,21 @@ class ModelJudge:
       kept += [TRUE_CROPS, PROPOSED_CROPS]
       kept += [PROPOSER_SEEN, TRUE_CLASSES_SEEN] if self._held_out else []
     self.tallies = {name: Tally(self._count) for name in kept}
-    self.sums: Arrays = {'errors': np.zeros(4, np.int64)}
+    self.sums: Arrays = {SPLIT: np.zeros(4, np.int64)}
     if plan.single_concepts:
-      self.sums['single'] = np.zeros((3, self._count), np.int64)
+      self.sums[SINGLE] = np.zeros((3, self._count), np.int64)
 
   def _curve(self) -> tuple[int, ...]:
     return (0, *self.plan.distractors) if self.plan.distractors else ()
 
   def _distractors(self) -> Float[np.ndarray, 'n d']:
-    """Embeddings of names that share no word with a class and are like none.
-
-    Where half of the candidates are too much like a class, as to a text tower that
-    tells nothing apart, the least alike of them fill up the rest.
-    """
+    """Embeddings of names that share no word with a class and are like none."""
     wanted = max(self.plan.distractors, default=0)
     if not wanted:
       return self.text[:0]
-    taken = [w for words in self._names.synonyms for w in words]
-    taken += self._names.names
-    rows = self.network.embed(distractors(taken, 2 * wanted))
-    alike = (rows @ self.text.T).max(axis=1)
-    clear = np.flatnonzero(alike < self.plan.near)
-    rest = np.flatnonzero(alike >= self.plan.near)
-    rest = rest[np.argsort(alike[rest], kind='stable')]
-    return rows[np.concatenate([clear, rest])[:wanted]]
+    assert self.plan.near is not None  # only systems may have any names
+    rows = self.network.embed(distractors(all_words(self._names), 2 * wanted))
+    return rows[clearest(rows, self.text, wanted, near=self.plan.near)]
 
   def look(self, sample: Sample, *, place: int = 0) -> Looked:
     """Segments an image in all settings and with all oracles; counts nothing."""
@@ -201,7 +212,11 @@ class ModelJudge:
       maps |= dict.fromkeys((TRUE_VOCABULARY, TRUE_MASKS, TRUE_CLASSES), nothing)
     return Looked(picture, logits, classes, maps, crops)
 
-  def count(self, sample: Sample, *, place: int = 0) -> Int[np.ndarray, 'h w'] | None:
+  def embed(self, names: tuple[str, ...]) -> Float[np.ndarray, 'n d']:
+    """Returns L2-normalised embeddings of names."""
+    return self.network.embed(names)
+
+  def count(self, sample: Sample, *, place: int = 0) -> Maps:
     """Counts an image in all ways; returns the headline's label map."""
     looked = self.look(sample, place=place)
     picture, found = looked.picture, looked.maps
@@ -217,7 +232,7 @@ class ModelJudge:
       self._count,
     )
     with self._lock:
-      self.sums['errors'] += errors
+      self.sums[SPLIT] += errors
     self._distract(sample, picture, found[self.headline])
     if self.plan.single_concepts and len(looked.classes):
       self._count_single(sample, picture, looked.classes)
@@ -225,7 +240,7 @@ class ModelJudge:
       self._count_crops(sample, looked)
       if self._held_out:
         self._count_seen(sample, looked)
-    return found[self.headline]
+    return {'': found[self.headline]}
 
   def predict(self, sample: Sample) -> Int[np.ndarray, 'h w']:
     """Returns the headline's label map."""
@@ -283,12 +298,49 @@ class ModelJudge:
     masks = self.network.single_concepts(
       picture, self._with_others, classes, self.network.setting
     )
-    known = (sample.label >= 0) & (sample.label < self._count)
-    for k, mask in zip(classes, masks & known[None], strict=True):
-      truth = sample.label == k
-      counts = ((mask & truth).sum(), mask.sum(), truth.sum())
-      with self._lock:
-        self.sums['single'][:, k] += np.array(counts)
+    counts = [
+      oracle.count_alone(mask, sample.label, int(k), self._count)
+      for k, mask in zip(classes, masks, strict=True)
+    ]
+    with self._lock:
+      self.sums[SINGLE] += np.sum(counts, axis=0)
+
+
+class Several:
+  """Judges that look at the same images, one after the other.
+
+  They know an image by its place in the data set, so that resampling draws from images
+  in that order.
+  """
+
+  def __init__(self, judges: Sequence[Judge]) -> None:
+    """Puts their tallies and sums together; their prefixes tell them apart."""
+    self._judges = judges
+    self.headline = judges[0].headline
+    self.tallies: dict[str, Tally] = {}
+    self.sums: Arrays = {}
+    self.problems: dict[str, list[str]] = {}
+    for judge in judges:
+      self.tallies |= judge.tallies
+      self.sums |= judge.sums
+    for judge in judges:
+      judge.tallies, judge.sums = self.tallies, self.sums
+
+  def count(self, sample: Sample, *, place: int = 0) -> Maps:
+    """Lets all judges count an image; returns all their label maps."""
+    sample = dataclasses.replace(sample, image_id=f'{sample.position:09d}')
+    found: dict[str, Int[np.ndarray, '_ _']] = {}
+    for judge in self._judges:
+      found |= judge.count(sample, place=place)
+    return found
+
+  def predict(self, sample: Sample) -> Int[np.ndarray, '_ _']:
+    """Returns the label map of the first one."""
+    return self._judges[0].predict(sample)
+
+  def embed(self, names: tuple[str, ...]) -> Float[np.ndarray, 'n d'] | None:
+    """Returns the embeddings of the first one."""
+    return self._judges[0].embed(names)
 
 
 def distracted(count: int) -> str:

@@ -160,6 +160,29 @@ def split_errors(
   return np.array([x.sum() for x in (right, mask, vocabulary, rest & ~vocabulary)])
 
 
+def count_alone(
+  mask: Bool[np.ndarray, 'h w'],
+  label: Int[np.ndarray, 'h w'],
+  k: int,
+  num_classes: int,
+) -> Int[np.ndarray, '3 k']:
+  """Counts labelled pixels of a class that alone was asked for.
+
+  Args:
+    mask: where it was found.
+    label: the truth; values outside 0..num_classes-1 are void.
+    k: the class.
+    num_classes: of the data set.
+
+  Returns:
+    For that class the pixels that are right, found and true; zeros for all others.
+  """
+  mask, truth = mask & (label >= 0) & (label < num_classes), label == k
+  counts = np.zeros((3, num_classes), np.int64)
+  counts[:, k] = (mask & truth).sum(), mask.sum(), truth.sum()
+  return counts
+
+
 @functools.partial(jax.jit, static_argnums=0)
 def _classify_masks(
   model: ovseg.OvSegConfig,

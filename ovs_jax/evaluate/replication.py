@@ -13,6 +13,7 @@ from ovs_jax.evaluate import resampling, tables
 from ovs_jax.evaluate.claims import CLAIMS, Claim
 from ovs_jax.evaluate.report import draw, stage_seconds
 from ovs_jax.evaluate.resampling import Estimate, Gain, Quantity, Resampler
+from ovs_jax.evaluate.scores import groups_of
 
 _PICTURES = 'evaluate_mpt_ft'  # the stage whose label maps are shown
 _METHOD = 'ensemble_0.20'
@@ -33,10 +34,7 @@ def replicate(config: Any, workdir: Place) -> dict[str, Any]:
   """
   run = check_writable(config.report.run or workdir, megabytes=20)
   names = load_names(config.dataset)
-  groups = {
-    split: [k for k, s in enumerate(names.splits) if s == split]
-    for split in sorted(set(names.splits) - {''})
-  }
+  groups = groups_of(names)
   places = [run / seed for seed in config.report.seeds]
   counts = [_counts(place) for place in places]
   if not any(counts):

@@ -27,6 +27,7 @@ from ovs_jax.evaluate import sources, suite, tables
 from ovs_jax.evaluate.counted import Counted
 from ovs_jax.evaluate.judges import ModelJudge, Plan, distracted
 from ovs_jax.evaluate.network import Changes, Network, Setting
+from ovs_jax.evaluate.scores import groups_of
 from ovs_jax.evaluate.tally import Tally
 from ovs_jax.models import ovseg
 from ovs_jax.ops.confusion import segmentation_scores
@@ -61,8 +62,7 @@ def evaluate(config: Any, workdir: Place) -> Scores:
   target = sources.Target(config.dataset.name, config.dataset.variant, c.split)
   [source] = sources.load_sources(config, [target])
   counted = Counted(workdir, models=(c.checkpoint, config.init.prompts))
-  judge = _count(config, source, counted)
-  tallies, _ = counted.merged()
+  judge, tallies = _count(config, source, counted)
   tallies.pop(distracted(0), None)  # the headline once more
   first = list(itertools.islice(sources.samples(source), max(1, c.pictures)))
   scores: Scores = {
@@ -87,7 +87,9 @@ def evaluate(config: Any, workdir: Place) -> Scores:
   return scores
 
 
-def _count(config: Any, source: sources.Source, counted: Counted) -> ModelJudge:
+def _count(
+  config: Any, source: sources.Source, counted: Counted
+) -> tuple[ModelJudge, dict[str, Tally]]:
   """Counts what is left, in all of `config.eval.methods` and with all oracles."""
   c = config.eval
   plan = Plan(
@@ -102,18 +104,16 @@ def _count(config: Any, source: sources.Source, counted: Counted) -> ModelJudge:
     network = Network(c.checkpoint, changes=Changes.of(config), workers=workers)
     judge = ModelJudge(network, source.names, plan)
     title = f'{config.name}: evaluate'
-    suite.count_images(
-      judge, source, counted, title=title, every=c.save_every, workers=workers
+    tallies, _ = suite.count_all(
+      config, judge, source, counted, title=title, workers=workers
     )
-  return judge
+  return judge, tallies
 
 
 def _scores(tallies: Mapping[str, Tally], names: vocabulary.Vocabulary) -> Scores:
   """The scores of pixels under every method, and of crops."""
-  groups = {
-    split: [k for k, s in enumerate(names.splits) if s == split]
-    for split in sorted(set(names.splits) - {''})
-  }
+  groups = groups_of(names)
+  splits = {name: x for name, x in groups.items() if name in names.splits}
   return {
     'methods': {
       name: segmentation_scores(tally.matrix, groups)
@@ -121,7 +121,7 @@ def _scores(tallies: Mapping[str, Tally], names: vocabulary.Vocabulary) -> Score
       if not name.startswith(_CROPS)
     },
     'crops': {
-      name.removeprefix(_CROPS): crop_accuracy(tally.matrix, groups)
+      name.removeprefix(_CROPS): crop_accuracy(tally.matrix, splits)
       for name, tally in tallies.items()
       if name.startswith(_CROPS)
     },

@@ -8,7 +8,8 @@ import numpy as np
 from ovs_jax.core.types import Float, Int
 from ovs_jax.evaluate.resampling import LEVEL, resampled
 from ovs_jax.evaluate.tally import Tally
-from ovs_jax.ops.confusion import segmentation_scores
+from ovs_jax.ops.confusion import class_scores, segmentation_scores
+from ovs_jax.text.vocabulary import Vocabulary
 
 
 def scores_of(
@@ -16,7 +17,8 @@ def scores_of(
 ) -> dict[str, Any]:
   """Returns the scores of a data set, in percent.
 
-  Those of `segmentation_scores`, and `miou_per_image` (the mean over images of the
+  Those of `segmentation_scores` (of `class_scores`, where pixels have several classes),
+  and `miou_per_image` (the mean over images of the
   mean IoU of the classes in an image, which favours frequent classes and compares with
   no other number here), `boundary_iou`, `images`, and `intervals`: for the scores of
   `tables.SCORES` where 95 % of resampled data sets lie.
@@ -28,18 +30,67 @@ def scores_of(
     seed: of the resampling.
   """
   both, predicted, true = tally.bands.astype(np.float64)
-  present = tally.matrix[:, :-1].sum(axis=0) > 0
+  counts = tally.table()
+  sums = counts.sum(axis=0)
+  # Without a matrix pixels have several classes.
+  whole = tally.matrix.any()
+  scores = (
+    segmentation_scores(tally.matrix, groups) if whole else class_scores(*sums, groups)
+  )
+  present = sums[1] > 0
   with np.errstate(divide='ignore', invalid='ignore'):
     boundary = np.where(present, 100 * both / (predicted + true - both), np.nan)
   per_image = image_scores(tally)
   values = [x for x in per_image.values() if not np.isnan(x)]
   return {
-    **segmentation_scores(tally.matrix, groups),
+    **scores,
     'images': len(tally.images),
     'miou_per_image': float(np.mean(values)) if values else float('nan'),
     'boundary_iou': _nanmean(boundary) if tally.bands.any() else float('nan'),
     'boundary_iou_per_class': boundary.tolist(),
-    'intervals': intervals(tally.table(), replicates=replicates, seed=seed),
+    'intervals': intervals(counts, replicates=replicates, seed=seed),
+  }
+
+
+def scores_of_many(
+  tally: Tally, least: int, *, replicates: int, seed: int = 0
+) -> dict[str, Any]:
+  """Returns `miou_many`, over the images with at least so many classes.
+
+  And their number, `images_many`, and `miou_many_interval`; see `scores_of`.
+  """
+  counts = tally.table()
+  counts = counts[(counts[:, 1] > 0).sum(axis=1) >= least]
+  found = {
+    'miou_many': class_scores(*counts.sum(axis=0))['miou'],
+    'images_many': len(counts),
+  }
+  if replicates:
+    bounds = intervals(counts, replicates=replicates, seed=seed)
+    found['miou_many_interval'] = list(bounds.get('miou', (float('nan'),) * 2))
+  return found
+
+
+def groups_of(names: Vocabulary) -> dict[str, list[int]]:
+  """Returns the classes of each split and of each kind that the class list knows."""
+  return {
+    group: [k for k, x in enumerate(column) if x == group]
+    for column in (names.splits, names.kinds)
+    for group in sorted(set(column) - {''})
+  }
+
+
+def label_scores(counts: Int[np.ndarray, '4']) -> dict[str, float]:
+  """Returns how good the labels were that images got, in percent and per image.
+
+  Args:
+    counts: labels that are right, classes that are there, labels, images.
+  """
+  right, present, given, images = (int(x) for x in counts)
+  return {
+    'recall': 100 * right / max(present, 1),
+    'precision': 100 * right / max(given, 1),
+    'per_image': given / max(images, 1),
   }
 
 

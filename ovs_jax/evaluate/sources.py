@@ -102,24 +102,31 @@ def load_sources(config: Any, targets: list[Target]) -> list[Source]:
     raise ValueError('config.suite.datasets names a data set twice; name each once')
   sources, missing = [], []
   for target in targets:
-    section = config.dataset.copy_and_resolve_references()
-    section.update(name=target.name, variant=target.variant)
     try:
-      builder = load_dataset(section)[1]
+      sources.append(load_source(config, target))
     except FileNotFoundError as error:
       missing.append(str(error))
-      continue
-    if 'label' not in builder.info.features:
-      raise ValueError(f'{target} has no label maps; evaluation needs them')
-    sources.append(
-      Source(target, builder, load_names(section), _images(builder, target))
-    )
   if missing:
     raise FileNotFoundError(
       f'{len(missing)} of {len(targets)} data sets are missing:\n  '
       + '\n  '.join(missing)
     )
   return sources
+
+
+def load_source(config: Any, target: Target) -> Source:
+  """Returns a data set.
+
+  Raises:
+    ValueError: it is unknown, or has no labelled images.
+    FileNotFoundError: it is not prepared.
+  """
+  section = config.dataset.copy_and_resolve_references()
+  section.update(name=target.name, variant=target.variant)
+  builder = load_dataset(section)[1]
+  if 'label' not in builder.info.features:
+    raise ValueError(f'{target} has no label maps; evaluation needs them')
+  return Source(target, builder, load_names(section), _images(builder, target))
 
 
 def _images(builder: Any, target: Target) -> int:

@@ -16,8 +16,7 @@ from ovs_jax.core.workers import Workers
 from ovs_jax.data.pipeline import Arrays
 from ovs_jax.evaluate import predictions, suite_files
 from ovs_jax.evaluate.counted import Counted
-from ovs_jax.evaluate.judges import Judge, ModelJudge, Plan, SavedJudge
-from ovs_jax.evaluate.network import Changes, Network, Setting
+from ovs_jax.evaluate.judges import Judge, SavedJudge
 from ovs_jax.evaluate.sources import (
   Sample,
   Source,
@@ -27,8 +26,9 @@ from ovs_jax.evaluate.sources import (
   sample_of,
   samples,
 )
+from ovs_jax.evaluate.subjects import Subject, load_subject
 from ovs_jax.evaluate.summary import Training, summarise
-from ovs_jax.evaluate.tally import gather
+from ovs_jax.evaluate.tally import Tally, gather
 from ovs_jax.evaluate.training_names import check_training
 from ovs_jax.text import vocabulary
 
@@ -52,26 +52,22 @@ def benchmark(config: Any, workdir: Place) -> dict[str, Any]:
   check_search(config.suite, targets)
   workdir = check_writable(workdir, megabytes=50)
   found = load_sources(config, targets)
-  saved = config.suite.predictions
   with Workers() as workers:
-    network = None
-    if not saved:
-      changes = Changes.of(config)
-      network = Network(config.eval.checkpoint, changes=changes, workers=workers)
+    subject = load_subject(config, workers)
     note = None
-    if network is not None:
+    if subject.settings is not None:
       lists = [source.names for source in found]
-      note = check_training(config, network.training_names, lists)
+      note = check_training(config, subject.training_names, lists)
     summaries: dict[str, Any] = {}
     for number, source in enumerate(found, start=1):
       title = f'[{number}/{len(found)}] {source.target}'
       summaries[str(source.target)] = _evaluate(
-        config, source, network, workdir, title, workers
+        config, source, subject, workdir, title, workers
       )
   if jax.process_index() == 0:
     what = {
-      'checkpoint': str(saved or config.eval.checkpoint),
-      'settings': {} if network is None else network.describe(),
+      'checkpoint': subject.title,
+      'settings': subject.settings or {},
       'training_note': note,
       'searched': bool(config.suite.search),
       'searched_on_test': bool(config.suite.search) and any(t.is_test for t in targets),
@@ -98,39 +94,27 @@ def check_search(suite: Any, targets: list[Target]) -> None:
 def _evaluate(
   config: Any,
   source: Source,
-  network: Network | None,
+  subject: Subject,
   workdir: Place,
   title: str,
   workers: Workers,
 ) -> dict[str, Any]:
   """Returns the summary of a data set, from an earlier run if there is one."""
   directory = workdir / source.target.folder
-  settings = None if network is None else network.describe()
   identity = fingerprint(
-    [config.to_dict(), str(source.target), source.names.sha256, settings]
+    [config.to_dict(), str(source.target), source.names.sha256, subject.settings]
   )
   earlier = _finished(directory, identity)
   if earlier is not None:
     print(f'{title}: finished earlier, skipped', flush=True)
     return earlier
   began = time.time()
-  judge = _judge(config, source, network)
-  keep = directory / 'predictions' if config.suite.save_predictions else None
-  models = (config.eval.checkpoint, config.init.prompts) if network else ()
-  counted = Counted(directory, models=models)
-  every = config.eval.save_every
-  count_images(
-    judge, source, counted, title=title, keep=keep, every=every, workers=workers
+  judge = subject.judge(source)
+  counted = Counted(directory, models=subject.models)
+  tallies, sums = count_all(
+    config, judge, source, counted, title=title, workers=workers
   )
-  _check_problems(judge, source)
-  tallies, sums = counted.merged()
-  images = len(tallies[judge.headline].images)
-  if images != source.images:
-    raise ValueError(
-      f'{images} images of {source.target} were counted, it has {source.images}; '
-      'start all hosts of the job with the same configuration'
-    )
-  training = _training(config, source, network)
+  training = _training(config, source, judge)
   summary = summarise(
     config.suite,
     source.target.name,
@@ -155,24 +139,44 @@ def _evaluate(
   return summary
 
 
-def _judge(config: Any, source: Source, network: Network | None) -> Judge:
-  if network is None:
-    root = predictions.find_directory(config.suite.predictions, source.target.name)
-    checked = predictions.check_names(root, source.names.names)
-    return SavedJudge(root, source.names, names_checked=checked)
-  suite = config.suite
-  further = [Setting(m.classifier, float(m.weight)) for m in config.eval.methods]
-  further += [Setting('ensemble', float(w)) for w in suite.search]
-  tuned = dict(suite.tuned).get(source.target.name)
-  further += [] if tuned is None else [Setting('ensemble', float(tuned))]
-  plan = Plan(
-    settings=tuple(further),
-    distractors=tuple(sorted(suite.distractors)),
-    distractor_images=suite.distractor_images,
-    near=suite.near,
-    single_concepts=suite.single_concepts,
+def count_all(
+  config: Any,
+  judge: Judge,
+  source: Source,
+  counted: Counted,
+  *,
+  title: str,
+  workers: Workers,
+) -> tuple[dict[str, Tally], Arrays]:
+  """Counts what is left of a data set, and returns what all hosts have counted.
+
+  Args:
+    config: `eval.save_every`, and `suite.save_predictions` for the label maps, which
+      come into the folder `predictions`.
+    judge: what counts.
+    source: the data set.
+    counted: see `count_images`.
+    title: of the progress bar.
+    workers: that share the images.
+
+  Raises:
+    Stopped: see `count_images`.
+    ValueError: label maps cannot be scored, or images were left out.
+  """
+  keep = counted.directory / 'predictions' if config.suite.save_predictions else None
+  every = config.eval.save_every
+  count_images(
+    judge, source, counted, title=title, keep=keep, every=every, workers=workers
   )
-  return ModelJudge(network, source.names, plan)
+  _check_problems(judge, source)
+  tallies, sums = counted.merged()
+  images = len(tallies[judge.headline].images)
+  if images != source.images:
+    raise ValueError(
+      f'{images} images of {source.target} were counted, it has {source.images}; '
+      'start all hosts of the job with the same configuration'
+    )
+  return tallies, sums
 
 
 def count_images(
@@ -189,12 +193,12 @@ def count_images(
 
   Args:
     judge: what counts.
-    source: the data set.
+    source: the data set, of which the first `source.images` count.
     counted: what an earlier start has counted of it, and then all of it.
     title: of the progress bar.
     every: images after which the sums are kept.
     workers: that share the images.
-    keep: directory for the headline's label maps; None keeps none.
+    keep: directory for the label maps; None keeps none.
 
   Raises:
     Stopped: SIGTERM came; the sums are kept.
@@ -204,11 +208,13 @@ def count_images(
 
   def work(place: int, given: tuple[int, Arrays]) -> None:
     step, batch = given
-    if batch['example_valid'][0]:
-      sample = sample_of(batch, step * count + index)
-      labels = judge.count(sample, place=place)
-      if keep is not None and labels is not None:
-        predictions.save_map(keep, sample.image_id, labels, source.names.names)
+    position = step * count + index
+    if not batch['example_valid'][0] or position >= source.images:
+      return
+    sample = sample_of(batch, position)
+    found = judge.count(sample, place=place)
+    for folder, labels in found.items() if keep is not None else ():
+      predictions.save_map(keep / folder, sample.image_id, labels, source.names.names)
 
   own = batches(source, index, count, counted.steps)
   counted.run(
@@ -263,7 +269,7 @@ def _finished(directory: Place, identity: str) -> dict[str, Any] | None:
   return None
 
 
-def _training(config: Any, source: Source, network: Network | None) -> Training:
+def _training(config: Any, source: Source, judge: Judge) -> Training:
   """The names that training had masks of, and their embeddings."""
   own = [n for n, s in zip(source.names.names, source.names.splits, strict=True) if s]
   if own:
@@ -273,6 +279,4 @@ def _training(config: Any, source: Source, network: Network | None) -> Training:
   else:
     names = vocabulary.load(config.suite.training).names
     title = config.suite.training
-  if network is None:
-    return Training(title, names, None, None)
-  return Training(title, names, network.embed(names), network.embed(source.names.names))
+  return Training(title, names, judge.embed(names), judge.embed(source.names.names))

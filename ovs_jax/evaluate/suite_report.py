@@ -43,7 +43,12 @@ _MEANING = """
 - **Distractors** are names of other benchmarks' classes, also behind adjectives, that
   share no word with a class here and have a cosine below the threshold of "near" to
   all of them. **One name**: each class that an image shows is asked for alone,
-  against "others".
+  against "others" (of a CoSeg: against its "unlabeled"; of a CLIPSeg: against
+  nothing).
+- Of a CLIPSeg or CoSeg, **A** to **D** are rules that merge masks: the most probable
+  mask has a pixel (A), the smallest one, or of a CoSeg the latest (B), a CoSeg's masks
+  count for every name that they resemble (C), or pixels have several names (D, which is
+  no segmentation).
 """
 
 
@@ -77,6 +82,7 @@ def markdown(what: Mapping[str, Any], summaries: Summaries) -> str:
   lines += _groups(summaries)
   lines += _oracles(summaries)
   lines += _names(summaries)
+  lines += _labels(summaries)
   lines += _lists(summaries)
   for summary in summaries.values():
     if summary.get('sheet'):
@@ -140,19 +146,21 @@ def _other_settings(summaries: Summaries) -> list[str]:
 
 
 def _groups(summaries: Summaries) -> list[str]:
-  groups = ('seen', 'unseen', 'near_unseen', 'far_unseen')
+  groups = ('seen', 'unseen', 'near_unseen', 'far_unseen', 'stuff', 'thing')
   rows = []
   for name, summary in summaries.items():
-    scores, sizes = summary['methods'][summary['headline']], summary['groups']
+    scores = summary['methods'][summary['headline']]
+    sizes = summary['groups'] | summary.get('kinds', {})
     cells = [
       f'{number(scores[f"miou_{group}"])} ({sizes[group]})' if group in sizes else '-'
       for group in groups
     ]
     rows.append([name, summary['training_names'], *cells])
   titles = ['data set', 'training names', 'seen', 'unseen', 'near', 'far']
+  titles += ['stuff', 'things']
   heading = (
-    'mIoU of the classes in the truth, by how well training knew them (number of '
-    'classes)'
+    'mIoU of the classes in the truth, by how well training knew them and by kind '
+    '(number of classes)'
   )
   return _table(titles, rows, heading)
 
@@ -190,6 +198,15 @@ def _names(summaries: Summaries) -> list[str]:
   titles = ['data set', 'open mIoU', 'SG mIoU', 'one name', 'images of the curve']
   titles += [f'{_FIRST}, {int(n):,} distractors' for n in counts]
   return _table(titles, rows, 'Names: alike, irrelevant, alone') if rows else []
+
+
+def _labels(summaries: Summaries) -> list[str]:
+  lines = [
+    tables.of_labels(name, summary['labels'])
+    for name, summary in summaries.items()
+    if summary.get('labels')
+  ]
+  return ['## Labels that images got', '', *lines, ''] if lines else []
 
 
 def _lists(summaries: Summaries) -> list[str]:

@@ -8,9 +8,15 @@ import numpy as np
 
 from ovs_jax.core.types import Float, Int
 from ovs_jax.evaluate import similarity, tables
-from ovs_jax.evaluate.judges import DISTRACTED, distracted
+from ovs_jax.evaluate.judges import DISTRACTED, SINGLE, SPLIT, distracted
 from ovs_jax.evaluate.network import Setting
-from ovs_jax.evaluate.scores import error_split, scores_of
+from ovs_jax.evaluate.scores import (
+  error_split,
+  groups_of,
+  label_scores,
+  scores_of,
+)
+from ovs_jax.evaluate.system_judge import LABELS
 from ovs_jax.evaluate.tally import Arrays, Tally
 from ovs_jax.ops.confusion import segmentation_scores
 from ovs_jax.text.vocabulary import Vocabulary
@@ -45,9 +51,10 @@ def summarise(
 
   Keys: the class list (`classes`, `vocabulary`, `vocabulary_sha256`), `methods` (all
   scores by method, see `scores.scores_of`), which of them is the `headline`, the
-  `tuned` and the best of the `searched`; `groups` and `class_table` of classes; and of
-  the headline `soft` scores, the `errors`, the curve over `distractors` and the IoU of
-  single concepts. What there is not for saved label maps is None.
+  `tuned` and the best of the `searched`; `groups` and `kinds` with their sizes, and the
+  `class_table`; of the headline `soft` scores, the `errors`, the curve over
+  `distractors` and the IoU of single concepts; and how good the `labels` were that a
+  system chose. What there is not for a system or for saved label maps is None.
 
   Args:
     suite: `config.suite`.
@@ -60,32 +67,33 @@ def summarise(
   tallies, sums = counted
   groups, table = _groups(suite, names, training)
   curve = {n: t for n, t in tallies.items() if n.startswith(DISTRACTED)}
+  kinds = {name: k for name, k in groups_of(names).items() if name in names.kinds}
   methods = {
-    name: scores_of(tally, groups, replicates=suite.bootstrap)
+    name: scores_of(tally, groups | kinds, replicates=suite.bootstrap)
     for name, tally in tallies.items()
-    if name not in curve
+    if name not in curve and tally.images
   }
   tuned = dict(suite.tuned).get(dataset)
   searched = [Setting('ensemble', float(w)).name for w in suite.search]
-  by_model = training.rows is not None
+  named = None if tuned is None else Setting('ensemble', tuned).name
   return {
     'vocabulary': names.name,
     'vocabulary_sha256': names.sha256,
     'classes': len(names),
     'images': len(tallies[headline].images),
     'headline': headline,
-    'tuned': Setting('ensemble', tuned).name
-    if by_model and tuned is not None
-    else None,
+    'tuned': named if named in methods else None,
     'searched': max(searched, key=lambda n: methods[n]['miou'], default=None),
     'training_names': training.title,
     'groups': {name: len(members) for name, members in groups.items()},
+    'kinds': {name: len(members) for name, members in kinds.items()},
     'class_table': table,
     'methods': methods,
     'soft': _soft(tallies[headline], training),
-    'errors': error_split(sums['errors']) if 'errors' in sums else None,
+    'errors': error_split(sums[SPLIT]) if SPLIT in sums else None,
     'distractors': _curve(curve),
-    'single_concept': _single(sums['single']) if 'single' in sums else None,
+    'single_concept': _single(sums[SINGLE]) if SINGLE in sums else None,
+    'labels': label_scores(sums[LABELS]) if LABELS in sums else None,
   }
 
 

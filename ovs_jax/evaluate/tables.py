@@ -3,7 +3,7 @@
 import csv
 import io
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 # What other programs call mIoU comes first; keys are those of `ops.confusion`.
 COMPARED = 'miou_predicted_too'
@@ -33,6 +33,15 @@ def number(value: float | None) -> str:
 def interval(bounds: Sequence[float]) -> str:
   """Returns "[low, high]"."""
   return f'[{bounds[0]:.1f}, {bounds[1]:.1f}]'
+
+
+def of_labels(title: str, labels: Mapping[str, float]) -> str:
+  """Returns a line of a list on what `scores.label_scores` returned."""
+  return (
+    f'- {title}: {labels["per_image"]:.1f} labels per image; they hold '
+    f'{labels["recall"]:.1f} % of the classes that are there, and '
+    f'{labels["precision"]:.1f} % of them are there.'
+  )
 
 
 def comma_separated(

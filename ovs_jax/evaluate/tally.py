@@ -17,6 +17,7 @@ from ovs_jax.ops.boundary import compact_boundary_counts
 from ovs_jax.ops.confusion import compact, count_pixels
 
 Arrays = dict[str, np.ndarray]
+_KEYS = ('matrix', 'bands', 'ids', 'lengths', 'rows')  # of a tally among arrays
 
 
 @dataclasses.dataclass
@@ -69,13 +70,35 @@ class Tally:
     # Small types: memory is most of what counting takes.
     prediction, label = (compact(x, self.num_classes) for x in (prediction, label))
     matrix = count_pixels(prediction, label, self.num_classes)
-    bands = 0
+    bands: Int[np.ndarray, '3 k'] | int = 0
     if boundary:
       bands = compact_boundary_counts(prediction, label, self.num_classes)
     labelled = matrix[:, :-1]
-    true, predicted = labelled.sum(axis=0), labelled[:-1].sum(axis=1)
+    counts = (np.diag(labelled), labelled.sum(axis=0), labelled[:-1].sum(axis=1))
+    self.add_counts(image_id, np.stack(counts), matrix=matrix, bands=bands)
+
+  def add_counts(
+    self,
+    image_id: str,
+    counts: Int[np.ndarray, '3 k'],
+    *,
+    matrix: Int[np.ndarray, 'k1 k1'] | int = 0,
+    bands: Int[np.ndarray, '3 k'] | int = 0,
+  ) -> None:
+    """Counts an image, also one whose pixels have several classes and so no matrix.
+
+    Args:
+      image_id: of the image, which is counted once.
+      counts: pixels that are right, true and predicted of each class.
+      matrix: of the image, where there is one.
+      bands: likewise.
+
+    Raises:
+      ValueError: the image was counted before.
+    """
+    right, true, predicted = counts
     k = np.flatnonzero(true + predicted)
-    rows = np.stack([k, np.diag(labelled)[k], predicted[k], true[k]], axis=1)
+    rows = np.stack([k, right[k], predicted[k], true[k]], axis=1)
     with self._lock:
       self._check_new(image_id)
       self.matrix += matrix
@@ -116,13 +139,14 @@ class Tally:
     """Returns all counts as arrays, for a file; images in the order of their ids."""
     ids = sorted(self.images)
     rows = [self.images[i] for i in ids]
-    return {
-      'matrix': self.matrix,
-      'bands': self.bands,
-      'ids': np.array(ids, np.str_),
-      'lengths': np.array([len(r) for r in rows], np.int64),
-      'rows': np.concatenate([np.zeros((0, 4), np.int64), *rows]),
-    }
+    values = (
+      self.matrix,
+      self.bands,
+      np.array(ids, np.str_),
+      np.array([len(r) for r in rows], np.int64),
+      np.concatenate([np.zeros((0, 4), np.int64), *rows]),
+    )
+    return dict(zip(_KEYS, values, strict=True))
 
   @classmethod
   def from_arrays(cls, arrays: Mapping[str, np.ndarray]) -> 'Tally':
@@ -165,16 +189,16 @@ def unpack(parts: Iterable[bytes]) -> tuple[dict[str, Tally], Arrays]:
   for part in parts:
     with np.load(io.BytesIO(part), allow_pickle=False) as stored:
       arrays = {name: stored[name] for name in stored.files}
-    for name in dict.fromkeys(n.split('/')[1] for n in arrays if n[:6] == 'tally/'):
-      prefix = f'tally/{name}/'
-      own = {k.removeprefix(prefix): x for k, x in arrays.items() if prefix in k}
+    packed = (n.removeprefix('tally/') for n in arrays if n.startswith('tally/'))
+    for name in dict.fromkeys(n.rpartition('/')[0] for n in packed):
+      own = {key: arrays[f'tally/{name}/{key}'] for key in _KEYS}
       found = Tally.from_arrays(own)
       if name in tallies:
         tallies[name].merge(found)
       else:
         tallies[name] = found
     for name, x in arrays.items():
-      if name[:4] == 'sum/':
+      if name.startswith('sum/'):
         key = name.removeprefix('sum/')
         counts[key] = counts[key] + x if key in counts else x
   return tallies, counts

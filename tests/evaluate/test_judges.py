@@ -108,7 +108,7 @@ def judge(monkeypatch: pytest.MonkeyPatch) -> ModelJudge:
 
 def test_every_way_is_counted(judge: ModelJudge) -> None:
   for i in range(3):
-    labels = judge.count(sample(i))
+    labels = judge.count(sample(i))['']
     np.testing.assert_array_equal(labels, judge.predict(sample(i)))
   right = {n: np.diag(t.matrix)[:3].sum() for n, t in judge.tallies.items()}
   assert right == {

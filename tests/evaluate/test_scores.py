@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from ovs_jax.evaluate import oracle, scores
-from ovs_jax.evaluate.tables import SCORES
+from ovs_jax.evaluate.tables import MIOUS, SCORES
 from ovs_jax.evaluate.tally import Tally
 
 LABEL = np.array([[0, 0, 0, 1], [0, 0, 1, 255]])
@@ -34,6 +34,18 @@ def test_means_over_images_are_labelled_as_such() -> None:
   # Image one: IoU 4/5 and 1/2; image two: 1. Over the data set: 8/9 and 1/2.
   assert got['miou_per_image'] == pytest.approx((65 + 100) / 2)
   assert got['miou'] == pytest.approx(100 * (8 / 9 + 1 / 2) / 2)
+
+
+def test_what_is_predicted_only_counts_in_the_first_column() -> None:
+  """By hand as detectron2 0.6 and mmsegmentation do it; newer detectron2 is second."""
+  label, guess = np.array([[0, 0, 0, 1, 1, 9]]), np.array([[0, 0, 2, 1, -1, 2]])
+  got = scores.scores_of(tally_of((guess, label)), {'last': [2]}, replicates=0)
+  # Intersections 2, 1, 0 and unions 3, 2, 1; class 2 is in no truth.
+  assert list(MIOUS.values()) == ['miou_predicted_too', 'miou']
+  assert got['miou_predicted_too'] == pytest.approx(100 * (2 / 3 + 1 / 2 + 0) / 3)
+  assert got['miou'] == pytest.approx(100 * (2 / 3 + 1 / 2) / 2)
+  assert got['unassigned'] == 20 and np.isnan(got['miou_last'])
+  assert np.isnan(got['iou_per_class'][2])
 
 
 def test_an_image_of_void_has_no_score() -> None:

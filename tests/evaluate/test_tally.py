@@ -70,9 +70,12 @@ def test_rows_of_an_image() -> None:
 
 def test_names_that_begin_alike_are_kept_apart() -> None:
   one, two = counted(range(1)), counted(range(1, 4))
-  tallies, _ = module.unpack([module.pack({'clip': one, 'clip_2': two}, {})])
-  equal(tallies['clip'], one)
-  equal(tallies['clip_2'], two)
+  named = {'clip': one, 'clip_2': two, 'a/b/A, 3': two, 'b/A, 3': one, 'A, 3': two}
+  sums = {'a/b/errors': np.array([1]), 'errors': np.array([2])}
+  tallies, found = module.unpack([module.pack(named, sums)])
+  assert list(tallies) == list(named) and found == sums
+  for name, tally in named.items():
+    equal(tallies[name], tally)
 
 
 def test_gathering_keeps_bytes_of_different_lengths() -> None:

@@ -1,0 +1,173 @@
+"""What mode `benchmark` evaluates: an OVSeg, CLIPSeg or CoSeg, or saved label maps."""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+from ovs_jax.core.checkpoint import load_config
+from ovs_jax.core.workers import Workers
+from ovs_jax.evaluate import predictions
+from ovs_jax.evaluate.judges import Judge, ModelJudge, Plan, SavedJudge
+from ovs_jax.evaluate.network import Changes, Network, Setting
+from ovs_jax.evaluate.sources import Source
+from ovs_jax.evaluate.system_judge import Merging, SystemJudge
+from ovs_jax.inference.load import KINDS, load_system
+from ovs_jax.inference.system import System
+
+
+@dataclasses.dataclass(frozen=True)
+class Subject:
+  """What is evaluated on all data sets in the same way.
+
+  Attributes:
+    title: the checkpoint or directory.
+    settings: that the report states; None for label maps.
+    training_names: `name` and `sha256` of the class list of training, if it is known.
+    models: directories of its checkpoints.
+    judge: makes what counts on a data set.
+  """
+
+  title: str
+  settings: dict[str, Any] | None
+  training_names: dict[str, str] | None
+  models: tuple[str, ...]
+  judge: Callable[[Source], Judge]
+
+
+def load_subject(config: Any, workers: Workers) -> Subject:
+  """Loads what a configuration names.
+
+  Raises:
+    FileNotFoundError, ValueError: there is none, or settings do not go with it.
+  """
+  if config.suite.predictions:
+    return _saved(config)
+  stored = load_config(config.eval.checkpoint)
+  if stored.get('model') in KINDS:
+    return _system(config, stored, workers)
+  return _network(config, workers)
+
+
+def _saved(config: Any) -> Subject:
+  root = config.suite.predictions
+
+  def judge(source: Source) -> Judge:
+    directory = predictions.find_directory(root, source.target.name)
+    _refuse_search(config, f'what saved {directory}')
+    checked = predictions.check_names(directory, source.names.names)
+    return SavedJudge(directory, source.names, names_checked=checked)
+
+  return Subject(str(root), None, None, (), judge)
+
+
+def _network(config: Any, workers: Workers) -> Subject:
+  suite, checkpoint = config.suite, config.eval.checkpoint
+  network = Network(checkpoint, changes=Changes.of(config), workers=workers)
+
+  def judge(source: Source) -> Judge:
+    further = [Setting(m.classifier, float(m.weight)) for m in config.eval.methods]
+    further += [Setting('ensemble', float(w)) for w in suite.search]
+    tuned = dict(suite.tuned).get(source.target.name)
+    further += [] if tuned is None else [Setting('ensemble', float(tuned))]
+    return ModelJudge(network, source.names, _plan(suite, tuple(further)))
+
+  models = (checkpoint, config.init.prompts)
+  settings, trained = network.describe(), network.training_names
+  return Subject(str(checkpoint), settings, trained, models, judge)
+
+
+def _plan(suite: Any, settings: tuple[Setting, ...] = ()) -> Plan:
+  return Plan(
+    settings=settings,
+    distractors=tuple(sorted(suite.distractors)),
+    distractor_images=suite.distractor_images,
+    near=suite.near,
+    single_concepts=suite.single_concepts,
+  )
+
+
+def _system(config: Any, stored: Any, workers: Workers) -> Subject:
+  checkpoint, settings = config.eval.checkpoint, config.systems
+  what = f'the {stored["model"]!r} model {checkpoint}'
+  _refuse_search(config, what)
+  changes = dataclasses.asdict(Changes.of(config))
+  asked = [
+    'config.init.prompts' if key == 'prompts' else f'config.eval.{key}'
+    for key, value in changes.items()
+    if value
+  ]
+  if asked:
+    raise ValueError(
+      f'{what} has nothing that {", ".join(asked)} changes; leave it out'
+    )
+  prompted = stored['model'] == 'clipseg'
+  system = system_of(settings, checkpoint, kind=stored['model'])
+  if prompted and not settings.labels and config.suite.distractors:
+    raise ValueError(
+      f'{what} would make a mask of each of {max(config.suite.distractors):,} '
+      'irrelevant names; let CLIP choose with config.systems.labels, such as 20, or '
+      'give --config.suite.distractors="()"'
+    )
+  merging = merging_of(settings)
+  told: dict[str, Any] = {
+    'model': stored['model'],
+    'rule': 'A',
+    'threshold': merging.threshold,
+  }
+  models = [checkpoint]
+  if prompted:
+    told |= {'prompt': settings.prompt, 'labels_per_image': settings.labels or 'all'}
+    if settings.labels:
+      told |= {'choice': settings.select}
+      models += [settings.label_clip]
+  return Subject(
+    str(checkpoint),
+    told,
+    stored.get('training_names'),
+    tuple(models),
+    lambda source: SystemJudge(
+      system, source.names, _plan(config.suite), merging, workers=workers
+    ),
+  )
+
+
+def _refuse_search(config: Any, what: str) -> None:
+  if config.suite.search:
+    raise ValueError(
+      f'config.suite.search weighs the two classifiers of an OVSeg, and {what} has '
+      'none; leave it out'
+    )
+
+
+def system_of(
+  settings: Any, directory: str, *, kind: str, every: bool = False
+) -> System:
+  """Loads a system with the settings of `config.systems`.
+
+  Args:
+    settings: `config.systems`.
+    directory: of its checkpoint.
+    kind: of its checkpoint, `clipseg` or `coseg`.
+    every: whether a CLIPSeg is asked for every name, whatever the settings say.
+
+  Raises:
+    FileNotFoundError, ValueError: see `inference.load.load_system`.
+  """
+  if kind == 'coseg':
+    return load_system(directory, kind=kind)
+  labels = 0 if every else settings.labels
+  return load_system(
+    directory,
+    kind=kind,
+    labels=labels,
+    label_clip=settings.label_clip or None if labels else None,
+    templates=(settings.prompt,),
+    select=(settings.select,),
+  )
+
+
+def merging_of(settings: Any, *, side: int = 0) -> Merging:
+  """Returns the rules of `config.systems`; see `Merging` for `side`."""
+  return Merging(
+    tuple(settings.rules), settings.threshold, settings.tau, settings.bounds, side
+  )
