@@ -234,7 +234,7 @@ def _test() -> ml_collections.ConfigDict:
 
 def _eval() -> ml_collections.ConfigDict:
   return _section(
-    checkpoint='',  # an assembled OVSeg
+    checkpoint='',  # an assembled OVSeg; of mode benchmark also a CLIPSeg or CoSeg
     split='val',
     # In place of the checkpoint's own settings, which '' and 0 leave as they are.
     dtype='',  # that networks see images in: float32 | bfloat16
@@ -261,7 +261,7 @@ def _suite() -> ml_collections.ConfigDict:
     search=(),  # lambdas to choose from on the data themselves; refused on test splits
     i_know=False,  # search on test splits all the same; --i-know
     predictions='',  # directory of another system's label maps; --predictions=DIR
-    save_predictions=False,  # keep the headline's label maps
+    save_predictions=False,  # keep the headline's label maps; of all modes
     training='coco_stuff_171',  # class list of training, where a list does not say
     near=0.9,  # cosine of names from which on an unseen class is a near one
     distractors=(100, 1_000, 10_000),  # irrelevant names that are added

@@ -98,7 +98,7 @@ def _system(config: Any, stored: Any, workers: Workers) -> Subject:
   ]
   if asked:
     raise ValueError(
-      f'{what} has nothing that {", ".join(asked)} changes; leave it out'
+      f'{what} has nothing that {", ".join(asked)} would change; leave it out'
     )
   prompted = stored['model'] == 'clipseg'
   system = system_of(settings, checkpoint, kind=stored['model'])

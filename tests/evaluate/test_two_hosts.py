@@ -2,10 +2,13 @@
 
 import json
 import pathlib
+import subprocess
+import sys
 
 import numpy as np
 import pytest
-from two_processes import run_both
+import tiny_prompted
+from two_processes import ROOT, run_both
 
 from configs import common
 from ovs_jax.core.types import VOID
@@ -60,3 +63,46 @@ def test_two_processes_write_one_report(data_dir: str, tmp_path: pathlib.Path) -
   (maps / f'{gone}.png').unlink()
   for said in run_both(PROGRAM, data_dir, maps, tmp_path / 'again'):
     assert f'1 missing: {gone}' in said
+
+
+SYSTEMS = """
+import pathlib, sys
+import jax
+address, index, data_dir, models, out = sys.argv[1:]
+if address:
+  jax.config.update('jax_cpu_collectives_implementation', 'gloo')
+  jax.distributed.initialize(address, num_processes=2, process_id=int(index))
+from configs import common
+from ovs_jax.evaluate.systems import evaluate_systems
+config = common.base('eval', 'evaluate_systems')
+config.dataset.update(name='scenes', variant='smoke', data_dir=data_dir)
+config.systems.clipseg = models + '/clipseg'
+config.systems.coseg.prefix = models + '/coseg'
+config.systems.update(images=5, labels=4, resamples=5, distractors=(2,))
+config.suite.save_predictions = True
+evaluate_systems(config, pathlib.Path(out))
+"""
+
+
+@pytest.mark.slow
+def test_two_processes_evaluate_systems_as_one(
+  data_dir: str, tmp_path: pathlib.Path
+) -> None:
+  tiny_prompted.save(tmp_path)
+  run_both(SYSTEMS, data_dir, tmp_path, tmp_path / 'two')
+  line = [sys.executable, '-c', SYSTEMS, '', '0', data_dir, tmp_path, tmp_path / 'one']
+  subprocess.run(list(map(str, line)), cwd=ROOT, check=True, timeout=540)
+  one, two = (
+    {p.relative_to(tmp_path / x): p for p in (tmp_path / x).rglob('*') if p.is_file()}
+    for x in ('one', 'two')
+  )
+  assert set(one) == set(two)
+  maps = [path for path in one if path.suffix == '.png']
+  assert len(maps) == 5 * 2  # of 5 images by two systems
+  for path in [*maps, pathlib.Path('per_class.csv')]:
+    assert one[path].read_bytes() == two[path].read_bytes(), path
+  scores = []
+  for x in ('one', 'two'):
+    scores.append(json.loads((tmp_path / x / 'scores.json').read_text()))
+    scores[-1].pop('seconds')
+  np.testing.assert_equal(*scores)

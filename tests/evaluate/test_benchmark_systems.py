@@ -1,0 +1,136 @@
+"""Mode `benchmark` on a CLIPSeg and a CoSeg: the same evaluators, files and errors."""
+
+import pathlib
+from typing import Any
+
+import made_systems
+import numpy as np
+import pytest
+import tiny_prompted
+
+from configs import common
+from ovs_jax.core import preemption
+from ovs_jax.evaluate import counted, subjects, suite
+
+TARGET = 'scenes/smoke:val[:5]'
+RULES = {'A', 'A, threshold 0', 'B'}
+ORACLES = {'oracle_vocabulary', 'oracle_masks', 'oracle_classes'}
+
+
+@pytest.fixture(scope='module')
+def checkpoints(tmp_path_factory: pytest.TempPathFactory) -> dict[str, pathlib.Path]:
+  return tiny_prompted.save(tmp_path_factory.mktemp('systems'))
+
+
+@pytest.fixture
+def config(data_dir: str, checkpoints: Any, monkeypatch: pytest.MonkeyPatch) -> Any:
+  """An evaluation of made systems, whose checkpoints only say what they are."""
+
+  def load_system(directory: str, *, kind: str, labels: int = 0, **_: Any) -> Any:
+    return made_systems.Made(kind, labels)
+
+  monkeypatch.setattr(subjects, 'load_system', load_system)
+  config = common.base('eval', 'benchmark')
+  config.dataset.data_dir = data_dir
+  config.eval.checkpoint = str(checkpoints['coseg'])
+  config.systems.labels = 6
+  config.suite.update(
+    datasets=(TARGET,),
+    training='scenes',
+    distractors=(3, 40),
+    distractor_images=3,
+    bootstrap=5,
+    sheet=1,
+    save_predictions=True,
+  )
+  return config
+
+
+def right(workdir: pathlib.Path, method: str) -> int:
+  """Returns how many pixels are right."""
+  with np.load(workdir / 'scenes_smoke_val_5/confusion.npz') as stored:
+    return int(np.diag(stored[method])[:-1].sum())
+
+
+def test_a_coseg_has_all_that_an_ovseg_has(
+  config: Any, tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+  summary = suite.benchmark(config, tmp_path)[TARGET]
+  assert summary['headline'] == 'A' and summary['images'] == 5
+  found = summary['methods']
+  assert set(found) == RULES | ORACLES | {'C', 'D (binary masks)'}
+  # What mode `evaluate_systems` counts, too; pixels at borders may round elsewhere.
+  for method, count in (('A', 1308), ('C', 52), ('oracle_vocabulary', 8801)):
+    assert right(tmp_path, method) == pytest.approx(count, abs=5), method
+  assert sum(summary['errors'].values()) == pytest.approx(100)
+  assert summary['labels']['per_image'] == 7.4
+  assert summary['distractors']['images'] == 3
+  assert list(summary['distractors']['miou_predicted_too']) == ['0', '3', '40']
+  assert 0 <= summary['single_concept']['iou'] <= 100
+  assert 0 < found['A']['miou'] < summary['soft']['open_miou'] < 100
+  assert summary['groups']['seen'] == 46 and summary['kinds']['stuff'] == 8
+  assert {'miou_seen', 'miou_stuff', 'boundary_iou'} <= set(found['A'])
+  text = (tmp_path / 'report.md').read_text()
+  assert '| data set | images | mIoU (detectron2 0.6) | mIoU, classes in the tr' in text
+  assert f'- {TARGET}: 7.4 labels per image' in text
+  assert '(scenes_smoke_val_5/sheet.png)' in text and 'model coseg' in text
+  # Finished data sets are not counted again, and label maps are as good as the model.
+  capsys.readouterr()
+  assert suite.benchmark(config, tmp_path)[TARGET]['methods'].keys() == found.keys()
+  assert 'finished earlier' in capsys.readouterr().out
+  config.suite.predictions = str(tmp_path / 'scenes_smoke_val_5/predictions')
+  again = suite.benchmark(config, tmp_path / 'again')[TARGET]
+  saved = again['methods'][again['headline']]
+  for key in ('miou', 'miou_predicted_too', 'boundary_iou', 'iou_per_class'):
+    np.testing.assert_array_equal(saved[key], found['A'][key], err_msg=key)
+
+
+def test_a_stopped_clipseg_goes_on(
+  config: Any,
+  checkpoints: dict[str, pathlib.Path],
+  tmp_path: pathlib.Path,
+  monkeypatch: pytest.MonkeyPatch,
+) -> None:
+  config.eval.update(checkpoint=str(checkpoints['clipseg']), save_every=1)
+  config.suite.update(distractors=(), single_concepts=False, sheet=0, bootstrap=0)
+  seen: list[str] = []
+  original = subjects.SystemJudge.count
+
+  def count(self: Any, sample: Any, **more: Any) -> Any:
+    seen.append(sample.image_id)
+    return original(self, sample, **more)
+
+  monkeypatch.setattr(subjects.SystemJudge, 'count', count)
+  with monkeypatch.context() as patch:
+    for module in (counted, preemption):
+      patch.setattr(module, 'asked', lambda: len(seen) >= 2)
+    with pytest.raises(preemption.Stopped, match='of 5 steps are counted'):
+      suite.benchmark(config, tmp_path)
+  assert 2 <= len(seen) < 5
+  summary = suite.benchmark(config, tmp_path)[TARGET]
+  assert len(seen) == len(set(seen)) == 5 and summary['images'] == 5
+  assert set(summary['methods']) == RULES | ORACLES | {'D (binary masks)'}
+  assert right(tmp_path, 'A') == pytest.approx(398, abs=5)
+  assert summary['distractors'] is summary['single_concept'] is None
+
+
+def test_what_a_system_cannot_do(
+  config: Any, checkpoints: dict[str, pathlib.Path], tmp_path: pathlib.Path
+) -> None:
+  def refused(message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+      suite.benchmark(config, tmp_path)
+
+  config.suite.update(search=(0.5,), i_know=True)
+  refused(r"weighs the two classifiers of an OVSeg, and the 'coseg' model .* has none")
+  config.suite.search = ()
+  config.eval.update(templates='clip', shortest=100)
+  config.init.prompts = 'prompts'
+  refused(r'nothing that config\.init\.prompts, .*templates, config\.eval\.shortest wo')
+  config.eval.update(templates='', shortest=0)
+  config.init.prompts = ''
+  config.eval.checkpoint = str(checkpoints['clipseg'])
+  config.systems.labels = 0
+  refused(r'a mask of each of 40 irrelevant names; .* config\.systems\.labels, such as')
+  config.eval.checkpoint = str(checkpoints['clip'])
+  refused("holds a 'clip' model; a 'ovseg' model was expected")
