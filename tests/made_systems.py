@@ -5,7 +5,7 @@ import hashlib
 
 import numpy as np
 
-from ovs_jax.inference.system import NO_LABEL, MaskChunk, Texts
+from ovs_jax.inference.system import NO_LABEL, MaskChunk, MaskSystem, Texts
 
 WIDTH, CELLS = 16, 16
 
@@ -21,7 +21,7 @@ def unit(rows):
 
 
 @dataclasses.dataclass
-class Made:
+class Made(MaskSystem):
   """Eight slots with tokens, or a mask for each of so many names that fit best."""
 
   kind: str = 'coseg'

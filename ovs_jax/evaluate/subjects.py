@@ -11,8 +11,8 @@ from ovs_jax.evaluate.judges import Judge, ModelJudge, Plan, SavedJudge
 from ovs_jax.evaluate.network import Changes, Network, Setting
 from ovs_jax.evaluate.sources import Source
 from ovs_jax.evaluate.system_judge import Merging, SystemJudge
-from ovs_jax.inference.load import KINDS, load_system
-from ovs_jax.inference.system import System
+from ovs_jax.inference.load import load_system
+from ovs_jax.inference.system import MaskSystem
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,7 +43,7 @@ def load_subject(config: Any, workers: Workers) -> Subject:
   if config.suite.predictions:
     return _saved(config)
   stored = load_config(config.eval.checkpoint)
-  if stored.get('model') in KINDS:
+  if stored.get('model') in ('clipseg', 'coseg'):
     return _system(config, stored, workers)
   return _network(config, workers)
 
@@ -141,7 +141,7 @@ def _refuse_search(config: Any, what: str) -> None:
 
 def system_of(
   settings: Any, directory: str, *, kind: str, every: bool = False
-) -> System:
+) -> MaskSystem:
   """Loads a system with the settings of `config.systems`.
 
   Args:
@@ -153,17 +153,13 @@ def system_of(
   Raises:
     FileNotFoundError, ValueError: see `inference.load.load_system`.
   """
-  if kind == 'coseg':
-    return load_system(directory, kind=kind)
-  labels = 0 if every else settings.labels
-  return load_system(
-    directory,
-    kind=kind,
-    labels=labels,
-    label_clip=settings.label_clip or None if labels else None,
-    templates=(settings.prompt,),
-    select=(settings.select,),
-  )
+  options: dict[str, Any] = {}
+  if kind == 'clipseg':
+    options = {'templates': (settings.prompt,), 'select': (settings.select,)}
+    if not every:
+      options['labels'] = settings.labels
+      options['label_clip'] = settings.label_clip or None
+  return load_system(directory, kinds=(kind,), **options)
 
 
 def merging_of(settings: Any, *, side: int = 0) -> Merging:

@@ -29,7 +29,7 @@ from ovs_jax.evaluate.labelled_masks import (
 )
 from ovs_jax.evaluate.sources import Sample
 from ovs_jax.evaluate.tally import Arrays, Tally
-from ovs_jax.inference.system import MaskChunk, System
+from ovs_jax.inference.system import MaskChunk, MaskSystem
 from ovs_jax.ops import canvas as canvases
 from ovs_jax.text.classes import Classes
 from ovs_jax.text.vocabulary import Vocabulary
@@ -66,7 +66,7 @@ class SystemJudge:
 
   def __init__(
     self,
-    system: System,
+    system: MaskSystem,
     names: Vocabulary,
     plan: Plan,
     merging: Merging,
@@ -217,7 +217,7 @@ class SystemJudge:
 
   def _bounds(
     self,
-    system: System,
+    system: MaskSystem,
     encoded: Any,
     masks: Sequence[MaskChunk],
     label: Int[np.ndarray, 'h w'],
@@ -235,7 +235,7 @@ class SystemJudge:
 
   def _among_others(
     self,
-    system: System,
+    system: MaskSystem,
     encoded: Any,
     sample: Sample,
     plain: Int[np.ndarray, 'h w'],
@@ -251,7 +251,7 @@ class SystemJudge:
 
   def _count_single(
     self,
-    system: System,
+    system: MaskSystem,
     encoded: Any,
     label: Int[np.ndarray, 'h w'],
     present: Int[np.ndarray, 'r'],

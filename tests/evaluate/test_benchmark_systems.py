@@ -26,8 +26,8 @@ def checkpoints(tmp_path_factory: pytest.TempPathFactory) -> dict[str, pathlib.P
 def config(data_dir: str, checkpoints: Any, monkeypatch: pytest.MonkeyPatch) -> Any:
   """An evaluation of made systems, whose checkpoints only say what they are."""
 
-  def load_system(directory: str, *, kind: str, labels: int = 0, **_: Any) -> Any:
-    return made_systems.Made(kind, labels)
+  def load_system(directory: str, *, kinds: Any, labels: int = 0, **_: Any) -> Any:
+    return made_systems.Made(*kinds, labels)
 
   monkeypatch.setattr(subjects, 'load_system', load_system)
   config = common.base('eval', 'benchmark')

@@ -19,7 +19,7 @@ from ovs_jax.evaluate.labelled_masks import centre_view
 from ovs_jax.evaluate.sources import Sample
 from ovs_jax.evaluate.system_judge import LABELS, Merging, SystemJudge
 from ovs_jax.evaluate.systems import build_systems, evaluate_systems
-from ovs_jax.inference.system import MaskChunk, Texts
+from ovs_jax.inference.system import MaskChunk, MaskSystem, Texts
 from ovs_jax.text import vocabulary
 
 TRUTH = np.zeros((8, 8), np.int32)
@@ -40,7 +40,7 @@ PLAN = Plan((), (2,), 0, near=None, single_concepts=True)
 
 
 @dataclasses.dataclass
-class Known:
+class Known(MaskSystem):
   """Masks of classes 0 and 3 as they are, of 1 called 2, and none for the rest."""
 
   kind: str = 'known'
