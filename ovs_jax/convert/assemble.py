@@ -7,13 +7,16 @@ image tower fits any proposer trained with it.
 import dataclasses
 from typing import Any
 
-from ovs_jax.convert.positions import resize_positions
+import jax.numpy as jnp
+import numpy as np
+
 from ovs_jax.core.checkpoint import save_model
 from ovs_jax.core.files import Place
 from ovs_jax.core.types import Params
 from ovs_jax.inference.load import load
 from ovs_jax.models.mask_prompts import add_prompts, without_prompts
 from ovs_jax.models.ovseg import OvSegConfig
+from ovs_jax.ops.resize import resize_positions
 
 
 def assemble(config: Any, workdir: Place) -> dict[str, Any]:
@@ -76,8 +79,9 @@ def _resized(
       'belong to one size'
     )
   visual = params['visual']
-  table = resize_positions(visual['positional_embedding'], side // config['patch'])
-  visual = {**visual, 'positional_embedding': table}
+  grid = 2 * (side // config['patch'],)
+  table = resize_positions(jnp.asarray(visual['positional_embedding']), grid)
+  visual = {**visual, 'positional_embedding': np.asarray(table)}
   return {**config, 'image_size': side}, {**params, 'visual': visual}
 
 

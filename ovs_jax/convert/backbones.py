@@ -45,6 +45,7 @@ LAYOUTS = {
     'encoder.stages.0.layers.0.layer.0.convolution.weight',
   ),
 }
+KINDS = {'swin': 'Swin', 'hf_swin': 'Swin', 'resnet': 'ResNet', 'hf_resnet': 'ResNet'}
 # What a config.json may say; shapes tell the sizes.
 _SETTINGS: dict[str, Table] = {
   'Swin': {
@@ -118,26 +119,32 @@ _RESNET = """
 """
 
 
-def swin_rules(source: str = '', target: str = '', *, norms: bool = True) -> list[Rule]:
-  """Returns Microsoft's table; `norms`: whether the features' norms are there."""
-  features = 'norm<stage> norm_<stage> norm' if norms else ''
-  return table(_SWIN + features, source, target)
-
-
-def hf_swin_rules(source: str = '', target: str = '') -> list[Rule]:
-  """Returns Hugging Face's table, without the features' norms."""
-  return table(_HF_SWIN, source, target)
-
-
-def resnet_rules(source: str = '', target: str = '') -> list[Rule]:
-  """Returns detectron2's table."""
-  return table(_RESNET, source, target)
-
-
-def hf_resnet_rules(
-  config: resnet.ResNetConfig, source: str = '', target: str = ''
+def rules(
+  name: str,
+  config: backbones.Config,
+  source: str = '',
+  target: str = '',
+  *,
+  norms: bool = False,
 ) -> list[Rule]:
-  """Returns Hugging Face's table for a ResNet of these sizes."""
+  """Returns the table of a backbone.
+
+  Args:
+    name: of its layout, in `LAYOUTS`.
+    config: its sizes.
+    source: what its tensors' names have in front.
+    target: what the paths of its parameters have in front.
+    norms: whether the file has norms of the features, as a Swin of `swin` may.
+  """
+  if name == 'hf_resnet':
+    return _hf_resnet_rules(config, source, target)
+  features = 'norm<stage> norm_<stage> norm' if norms and name == 'swin' else ''
+  return table(_TABLES[name] + features, source, target)
+
+
+def _hf_resnet_rules(
+  config: resnet.ResNetConfig, source: str, target: str
+) -> list[Rule]:
   parts = [('embedder.embedder', 'stem_conv1')]
   before = config.stem_width
   for stage, width in enumerate(config.stage_widths()):
@@ -155,22 +162,30 @@ def hf_resnet_rules(
   return rules
 
 
-def infer_swin(
-  source: Source, prefix: str = '', *, hugging_face: bool
-) -> swin.SwinConfig:
-  """Returns the sizes of a Swin from the shapes of its tensors.
+_TABLES = {'swin': _SWIN, 'hf_swin': _HF_SWIN, 'resnet': _RESNET}
+
+
+def infer_config(source: Source) -> backbones.Config:
+  """Returns the sizes of a backbone in any layout, from its shapes by plain names.
 
   Raises:
-    ValueError: tensors that tell the sizes are missing.
+    ValueError: it is no known backbone, or tensors that tell the sizes are missing.
   """
+  name = layout(source)
+  if 'swin' in name:
+    return _infer_swin(source, hugging_face=name == 'hf_swin')
+  return _infer_resnet(source) if name == 'resnet' else _infer_hf_resnet(source)
+
+
+def _infer_swin(source: Source, *, hugging_face: bool) -> swin.SwinConfig:
   patch, stages, bias, hidden = 'patch_embed.proj', 'layers', 'attn', 'mlp.fc1'
   if hugging_face:
     patch, stages = 'embeddings.patch_embeddings.projection', 'encoder.layers'
     bias, hidden = 'attention.self', 'intermediate.dense'
-  stages = f'{prefix}{stages}.'
+  stages += '.'
   number = range(count(source, stages))
   biases = [f'{stages}{i}.blocks.0.{bias}.relative_position_bias_table' for i in number]
-  needed = [f'{prefix}{patch}.weight', f'{stages}0.blocks.0.{hidden}.weight', *biases]
+  needed = [f'{patch}.weight', f'{stages}0.blocks.0.{hidden}.weight', *biases]
   (width, _, side, _), mlp, *tables = shapes_of(source, needed, what='a Swin')
   return swin.SwinConfig(
     embed_dim=width,
@@ -182,19 +197,18 @@ def infer_swin(
   )
 
 
-def infer_resnet(source: Source, prefix: str = '') -> resnet.ResNetConfig:
-  """Returns the sizes of detectron2's ResNet.
+def _infer_resnet(source: Source) -> resnet.ResNetConfig:
+  """Returns the sizes of detectron2's, whose shapes do not tell the dilations of res5.
 
-  Shapes do not tell the dilations of res5: they are taken to be those of R101c where
-  the stem is DeepLab's.
+  They are taken to be those of R101c where the stem is DeepLab's.
   """
-  names = [f'{prefix}{name}' for name in ('stem.conv1.weight', 'res2.0.conv1.weight')]
+  names = ('stem.conv1.weight', 'res2.0.conv1.weight')
   stem, inner = (shape[0] for shape in shapes_of(source, names, what='a ResNet'))
-  last = f'{prefix}res2.0.conv3.weight'
+  last = 'res2.0.conv3.weight'
   basic = last not in source
-  deep = f'{prefix}stem.conv2.weight' in source
+  deep = 'stem.conv2.weight' in source
   return resnet.ResNetConfig(
-    depths=tuple(count(source, f'{prefix}res{stage}.') for stage in range(2, 6)),
+    depths=tuple(count(source, f'res{stage}.') for stage in range(2, 6)),
     stem_width=stem,
     bottleneck=inner,
     out_width=inner if basic else shape_of(source, last)[0],
@@ -205,13 +219,10 @@ def infer_resnet(source: Source, prefix: str = '') -> resnet.ResNetConfig:
   )
 
 
-def infer_hf_resnet(source: Source, prefix: str = '') -> resnet.ResNetConfig:
-  """Returns the sizes of Hugging Face's ResNet.
-
-  Shapes do not tell strides: they are taken to be those of the published models.
-  """
-  stages = [f'{prefix}encoder.stages.{i}.layers.' for i in range(4)]
-  names = [f'{prefix}embedder.embedder', *(f'{stage}0.layer.0' for stage in stages)]
+def _infer_hf_resnet(source: Source) -> resnet.ResNetConfig:
+  """Returns the sizes of Hugging Face's; strides are those of the published models."""
+  stages = [f'encoder.stages.{i}.layers.' for i in range(4)]
+  names = ['embedder.embedder', *(f'{stage}0.layer.0' for stage in stages)]
   needed = [f'{name}.convolution.weight' for name in names]
   stem, inner, *_ = (shape[0] for shape in shapes_of(source, needed, what='a ResNet'))
   basic = f'{stages[0]}0.layer.2.convolution.weight' not in source
@@ -294,23 +305,6 @@ def layout(source: Source) -> str:
   )
 
 
-def infer_config(source: Source) -> backbones.Config:
-  """Returns the sizes of a backbone in any layout, by plain names."""
-  name = layout(source)
-  if 'swin' in name:
-    return infer_swin(source, hugging_face=name == 'hf_swin')
-  return infer_resnet(source) if name == 'resnet' else infer_hf_resnet(source)
-
-
-def rules(name: str, config: backbones.Config, *, norms: bool = False) -> list[Rule]:
-  """Returns the table of a layout; `norms`: of a Swin whose features have norms."""
-  if name == 'swin':
-    return swin_rules(norms=norms)
-  if name == 'hf_swin':
-    return hf_swin_rules()
-  return resnet_rules() if name == 'resnet' else hf_resnet_rules(config)
-
-
 def has_norms(source: Source) -> bool:
   """Whether these plain names have the norms of a Swin's features."""
   return 'norm0.weight' in source
@@ -345,9 +339,8 @@ def convert(
     ValueError: it is no such backbone; lists everything that does not fit.
   """
   source = strip_prefix(source)
-  name = layout(source)
   config = config or infer_config(source)
-  check_kind('Swin' if 'swin' in name else 'ResNet', config, what='checkpoint')
+  name = check_kind(source, config, what='checkpoint')
   norms = has_norms(source)
   params = apply(
     source,
@@ -365,10 +358,19 @@ def convert(
   return config, params
 
 
-def check_kind(kind: str, config: backbones.Config, *, what: str) -> None:
-  """Raises ValueError if `config` is not of the backbone that a checkpoint holds."""
-  if backbones.kind(config) != kind:
+def check_kind(source: Source, config: backbones.Config, *, what: str) -> str:
+  """Returns the layout of a backbone; raises ValueError if `config` is not of it."""
+  name = layout(source)
+  if backbones.kind(config) != KINDS[name]:
     raise ValueError(
-      f'the {what} has a {kind} backbone, the configuration asks for a '
+      f'the {what} has a {KINDS[name]} backbone, the configuration asks for a '
       f'{backbones.kind(config)}'
     )
+  return name
+
+
+def is_plain(config: backbones.Config) -> bool:
+  """Whether Hugging Face has such a backbone: no stem and no dilations of DeepLab."""
+  return isinstance(config, swin.SwinConfig) or (
+    config.stem == 'plain' and set(config.multi_grid) == {1}
+  )

@@ -1,17 +1,16 @@
 """CLIP checkpoints of OpenAI, open_clip and OVSeg, which name their tensors alike."""
 
 import dataclasses
-import functools
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from ovs_jax.convert import open_clip
-from ovs_jax.convert.family import Conversion, Family, Options
-from ovs_jax.convert.positions import resize_grid, resize_positions
+from ovs_jax.convert.family import Conversion, Family, Options, Settings
 from ovs_jax.convert.rules import Rule, apply, foreign_names, table
 from ovs_jax.convert.tensors import (
   Source,
@@ -23,6 +22,7 @@ from ovs_jax.convert.tensors import (
 )
 from ovs_jax.models.clip import ClipConfig, init_clip
 from ovs_jax.models.layers import NORM_EPSILON
+from ovs_jax.ops.resize import resize_grid, resize_positions
 
 HEAD_SIZE = 64  # of OpenAI's and OVSeg's CLIPs: heads = width / 64
 # The vision towers of open_clip's ViT-H-14, ViT-g-14 and ViT-bigG-14 have other heads.
@@ -87,6 +87,46 @@ def strip_prefix(source: Source) -> Tensors:
   return found.without([_PROMPTS]) if empty else found
 
 
+@dataclasses.dataclass(frozen=True)
+class Names:
+  """Names of the tensors that tell the sizes of a CLIP in some layout.
+
+  Attributes:
+    kernel: of the patches.
+    places: the table of positions of images.
+    projection: of images, with the size of the embedding at `axis`.
+    axis: see `projection`.
+    context: the table of positions of texts.
+    tokens: the embedding of tokens.
+    vision: in front of the index of a block of the vision tower.
+    text: the same of the text tower.
+    hidden: a tensor as long as the hidden layer of a block's MLP, in the block.
+  """
+
+  kernel: str
+  places: str
+  projection: str
+  axis: int
+  context: str
+  tokens: str
+  vision: str
+  text: str
+  hidden: str
+
+
+_NAMES = Names(
+  kernel='visual.conv1.weight',
+  places=_POSITIONS,
+  projection='visual.proj',
+  axis=1,
+  context='positional_embedding',
+  tokens='token_embedding.weight',
+  vision='visual.transformer.resblocks.',
+  text='transformer.resblocks.',
+  hidden='mlp.c_fc.bias',
+)
+
+
 def infer_config(source: Source) -> ClipConfig:
   """Returns the sizes of a CLIP from the shapes of its tensors.
 
@@ -96,70 +136,53 @@ def infer_config(source: Source) -> ClipConfig:
     ValueError: it is not a CLIP with a vision transformer.
   """
   source = strip_prefix(source)
-  needed = (
-    'visual.conv1.weight',
-    _POSITIONS,
-    'visual.proj',
-    'positional_embedding',
-    'token_embedding.weight',
-  )
-  kernel, positions, projection, texts, tokens = shapes_of(
-    source, needed, what='a CLIP checkpoint with a vision transformer'
-  )
-  if len(kernel) != 4:
-    raise ValueError(
-      'not a CLIP checkpoint with a vision transformer: its visual.conv1.weight has '
-      f'the shape {kernel}'
-    )
-  width, text_width = kernel[0], tokens[1]
-  return sized(
-    source,
-    (kernel, positions, texts, tokens),
-    towers={'vision': 'visual.transformer.resblocks', 'text': 'transformer.resblocks'},
-    hidden='mlp.c_fc.bias',
-    embed_dim=projection[1],
-    vision_heads=WIDE_HEADS.get(width, max(width // HEAD_SIZE, 1)),
-    text_heads=max(text_width // HEAD_SIZE, 1),
+  what = 'a CLIP checkpoint with a vision transformer'
+  config = sized(source, _NAMES, what=what)
+  return dataclasses.replace(
+    config,
+    vision_heads=WIDE_HEADS.get(config.vision_width, config.vision_heads),
     prompt_depth=shape_of(source, _PROMPTS)[0] if _PROMPTS in source else 0,
   )
 
 
-def sized(
-  source: Source,
-  told: Sequence[tuple[int, ...]],
-  *,
-  towers: Mapping[str, str],
-  hidden: str,
-  **more: Any,
-) -> ClipConfig:
-  """Returns the sizes of a CLIP, in whatever layout.
+def sized(source: Source, names: Names, *, what: str, **told: Any) -> ClipConfig:
+  """Returns the sizes of a CLIP of some layout, from the shapes of its tensors.
 
   Args:
     source: tensors by name.
-    told: the shapes of the patches' kernel, of the tables of positions of images and of
-      texts, and of the tokens' embedding.
-    towers: names in front of the index of a tower's blocks, by tower.
-    hidden: name of a tensor as long as the hidden layer of a block's MLP.
-    **more: fields of the configuration that shapes do not tell alike.
+    names: of those that tell the sizes.
+    what: it should be, for errors.
+    **told: fields of the configuration that are known. What shapes do not tell is
+      else that of OpenAI's models.
   """
-  (width, *_, patch), (places, _), (context, _), (vocabulary, text_width) = told
-  for tower, size in (('vision', width), ('text', text_width)):
-    blocks = towers[tower]
-    name = f'{blocks}.0.{hidden}'
-    mlp = shape_of(source, name)[0] if name in source else 4 * size
-    more[f'{tower}_width'] = size
-    more[f'{tower}_layers'] = count(source, f'{blocks}.')
-    more[f'{tower}_mlp'] = 0 if mlp == 4 * size else mlp
-  return ClipConfig(
-    image_size=math.isqrt(places - 1) * patch,
-    patch=patch,
-    context_length=context,
-    vocab_size=vocabulary,
-    dtype='float32',
-    remat=False,
-    unroll=1,
-    **more,
+  needed = (names.kernel, names.places, names.projection, names.context, names.tokens)
+  kernel, (places, *_), projection, (context, _), (vocabulary, text_width) = shapes_of(
+    source, needed, what=what
   )
+  if len(kernel) != 4:
+    raise ValueError(f'not {what}: its {names.kernel} has the shape {kernel}')
+  width, _, _, patch = kernel
+  towers = {}
+  for tower, size in (('vision', width), ('text', text_width)):
+    blocks = getattr(names, tower)
+    hidden = f'{blocks}0.{names.hidden}'
+    mlp = shape_of(source, hidden)[0] if hidden in source else 4 * size
+    towers[f'{tower}_width'] = size
+    towers[f'{tower}_layers'] = count(source, blocks)
+    towers[f'{tower}_heads'] = max(size // HEAD_SIZE, 1)
+    towers[f'{tower}_mlp'] = 0 if mlp == 4 * size else mlp
+  sizes = {
+    'image_size': math.isqrt(places - 1) * patch,
+    'patch': patch,
+    'embed_dim': projection[names.axis],
+    'context_length': context,
+    'vocab_size': vocabulary,
+    'prompt_depth': 0,
+    'dtype': 'float32',
+    'remat': False,
+    'unroll': 1,
+  }
+  return ClipConfig(**{**sizes, **towers, **told})
 
 
 def shapes(config: ClipConfig) -> dict[str, Any]:
@@ -187,20 +210,8 @@ def convert(
   return config, params
 
 
-def with_options(config: ClipConfig, options: Options) -> ClipConfig:
-  """Returns the sizes with what the user wants otherwise.
-
-  Raises:
-    ValueError: the wishes do not fit the sizes.
-  """
-  fields = {field.name for field in dataclasses.fields(config)}
-  wishes = {k: v for k, v in dataclasses.asdict(options).items() if v is not None}
-  wishes = {k: v for k, v in wishes.items() if k in fields}
-  return dataclasses.replace(config, **wishes)
-
-
 def resized(
-  source: Source, config: ClipConfig, positions: str, prompts: str | None = None
+  source: Tensors, config: ClipConfig, positions: str, prompts: str | None = None
 ) -> Tensors:
   """Returns the tensors with tables of positions that fit `config.image_size`.
 
@@ -211,146 +222,136 @@ def resized(
     prompts: name of the mask prompts. They belong to positions too; a single one for
       all positions is repeated, which is what it means.
   """
-  grid = config.image_size // config.patch
+  side = config.image_size // config.patch
   changed = {}
-  if positions in source and shape_of(source, positions)[0] != 1 + grid * grid:
-    changed[positions] = resize_positions(source[positions], grid)
-  if prompts in source and shape_of(source, prompts)[1] != grid * grid:
+  if positions in source and shape_of(source, positions)[0] != 1 + side * side:
+    table = jnp.asarray(source[positions])
+    changed[positions] = np.asarray(resize_positions(table, (side, side)))
+  if prompts in source and shape_of(source, prompts)[1] != side * side:
     table = source[prompts]
     if table.shape[1] == 1:
-      changed[prompts] = np.repeat(table, grid * grid, axis=1)
+      changed[prompts] = np.repeat(table, side * side, axis=1)
     else:
-      changed[prompts] = resize_grid(table, grid)
+      changed[prompts] = np.asarray(resize_grid(jnp.asarray(table), (side, side)))
   return Tensors(source, changed)
 
 
-def _convert(
-  source: Source,
-  settings: Mapping[str, Any] | None,
-  options: Options,
-  *,
-  activation: str,
-) -> Conversion:
-  plain = strip_prefix(source)
-  config = dataclasses.replace(infer_config(plain), activation=activation)
-  config = with_options(open_clip.with_settings(config, settings), options)
-  constants = matching(plain, CONSTANTS)
-  held = resized(plain.without(constants), config, _POSITIONS, _PROMPTS)
-  config, params = convert(held, config)
-  empty = [n for n in source if n.endswith(_PROMPTS) and 0 in shape_of(source, n)]
-  if empty:
-    constants.append(_PROMPTS)
-  bare = [n.removeprefix('module.') for n in source if _WHOLE_MODEL not in n]
-  whole = any(_WHOLE_MODEL in n for n in source)
-  model = {'model': 'clip', 'clip': dataclasses.asdict(config)}
-  left_out = tuple(sorted({n.split('.')[0] for n in bare})) if whole else ()
-  return Conversion(model, params, held, tuple(constants), left_out)
+class ClipFamily(Family):
+  """A layout of CLIPs."""
+
+  def shapes(self, model: Mapping[str, Any]) -> dict[str, Any]:
+    """Those of our CLIP."""
+    return shapes(ClipConfig(**model['clip']))
+
+  def holdable(self, model: Mapping[str, Any]) -> ClipConfig:
+    """Returns the sizes of a model; raises ValueError if it has mask prompts."""
+    config = ClipConfig(**model['clip'])
+    if config.prompt_depth and self.name != 'ovseg_clip':
+      raise ValueError(
+        f'this CLIP has mask prompts of depth {config.prompt_depth}, which the layout '
+        f'{self.name!r} cannot hold; use --export=ovseg_clip'
+      )
+    return config
 
 
-def layout_rules(
-  model: Mapping[str, Any], layout: str, source: str = '', target: str = ''
-) -> list[Rule]:
-  """Returns the table of a layout; raises ValueError if it cannot hold the model."""
-  config = ClipConfig(**model['clip'])
-  if config.prompt_depth and layout != 'ovseg_clip':
-    raise ValueError(
-      f'this CLIP has mask prompts of depth {config.prompt_depth}, which the layout '
-      f'{layout!r} cannot hold; use --export=ovseg_clip'
-    )
-  if config.activation != 'quick_gelu' and layout != 'open_clip':
-    raise ValueError(
-      f'this CLIP has the activation {config.activation!r}; whatever reads {layout!r} '
-      'files computes quick_gelu. Use --export=open_clip or --export=hf_clip'
-    )
-  return rules(config, source, target)
+class _Clip(ClipFamily):
+  """A layout with OpenAI's names."""
+
+  def recognise(self, source: Source, settings: Settings) -> bool:
+    """By names, types and what comes along.
+
+    What was trained from OpenAI's weights without mask prompts has the names of
+    open_clip, and is taken for it; the command says so.
+    """
+    plain = strip_prefix(source)
+    needed = {'visual.conv1.weight', 'visual.proj', 'token_embedding.weight'}
+    if any(_WHOLE_MODEL in name for name in source) or not needed <= set(plain):
+      return False
+    if any(name.endswith(_PROMPTS) for name in source):
+      return self.name == 'ovseg_clip'
+    # OpenAI's own rule: matrices are half precision, norms are not.
+    halves = [
+      plain.entry(name).dtype == np.float16
+      for name in ('visual.conv1.weight', 'visual.ln_pre.weight')
+      if name in plain
+    ]
+    archive = 'input_resolution' in plain or halves == [True, False]
+    archive = archive and not open_clip.describes(settings)
+    return self.name == ('openai' if archive else 'open_clip')
+
+  def convert(self, source: Source, settings: Settings, options: Options) -> Conversion:
+    """Takes the CLIP, also of a whole OVSeg model."""
+    plain = strip_prefix(source)
+    activation = 'gelu' if self.name == 'open_clip' else 'quick_gelu'
+    config = dataclasses.replace(infer_config(plain), activation=activation)
+    config = open_clip.with_settings(config, settings)
+    config = dataclasses.replace(config, **options.sizes)
+    constants = matching(plain, CONSTANTS)
+    held = resized(plain.without(constants), config, _POSITIONS, _PROMPTS)
+    config, params = convert(held, config)
+    if any(n.endswith(_PROMPTS) and 0 in shape_of(source, n) for n in source):
+      constants.append(_PROMPTS)
+    model = {'model': 'clip', 'clip': dataclasses.asdict(config)}
+    others = [n.removeprefix('module.') for n in source if _WHOLE_MODEL not in n]
+    whole = len(others) < len(source)
+    left_out = tuple(sorted({n.split('.')[0] for n in others})) if whole else ()
+    return Conversion(model, params, held, tuple(constants), left_out)
+
+  def rules(
+    self, model: Mapping[str, Any], source: str = '', target: str = ''
+  ) -> list[Rule]:
+    """The table of names, which may have `source` and paths `target` in front."""
+    config = self.holdable(model)
+    if config.activation != 'quick_gelu' and self.name != 'open_clip':
+      raise ValueError(
+        f'this CLIP has the activation {config.activation!r}; whatever reads '
+        f'{self.name!r} files computes quick_gelu. Use --export=open_clip or '
+        '--export=hf_clip'
+      )
+    return rules(config, source, target)
+
+  def constant(self, name: str, model: Mapping[str, Any]) -> np.ndarray:
+    """Sizes; of prompts, the empty tensor of a depth of 0."""
+    c = ClipConfig(**model['clip'])
+    if name == _PROMPTS:
+      patches = (c.image_size // c.patch) ** 2
+      return np.zeros((0, patches, c.vision_width), np.float32)
+    field = {'input_resolution': 'image_size'}.get(name, name)
+    return np.asarray(getattr(c, field), np.int64)
+
+  def notes(self, model: Mapping[str, Any]) -> list[str]:
+    """What is not the usual."""
+    c = ClipConfig(**model['clip'])
+    usual = {
+      'vision_heads': max(c.vision_width // HEAD_SIZE, 1),
+      'text_heads': max(c.text_width // HEAD_SIZE, 1),
+      'vision_mlp': 0,
+      'text_mlp': 0,
+      'vision_epsilon': NORM_EPSILON,
+      'text_epsilon': NORM_EPSILON,
+      'end_token': 0,
+    }
+    odd = [f'{k} {getattr(c, k)}' for k, v in usual.items() if getattr(c, k) != v]
+    if self.name == 'open_clip':
+      odd.insert(0, f'activation {c.activation}')
+    return [f'the file does not say: {", ".join(odd)}'] if odd else []
 
 
-def _constant(name: str, model: Mapping[str, Any]) -> np.ndarray:
-  c = ClipConfig(**model['clip'])
-  if name == _PROMPTS:
-    patches = (c.image_size // c.patch) ** 2
-    return np.zeros((0, patches, c.vision_width), np.float32)
-  values = {
-    'input_resolution': c.image_size,
-    'context_length': c.context_length,
-    'vocab_size': c.vocab_size,
-  }
-  return np.asarray(values[name], np.int64)
-
-
-def notes(model: Mapping[str, Any], *, layout: str) -> list[str]:
-  """Returns what this layout does not say of a model, where it is not the usual."""
-  c = ClipConfig(**model['clip'])
-  usual = {
-    'vision_heads': max(c.vision_width // HEAD_SIZE, 1),
-    'text_heads': max(c.text_width // HEAD_SIZE, 1),
-    'vision_mlp': 0,
-    'text_mlp': 0,
-    'vision_epsilon': NORM_EPSILON,
-    'text_epsilon': NORM_EPSILON,
-    'end_token': 0,
-  }
-  odd = [f'{k} {getattr(c, k)}' for k, v in usual.items() if getattr(c, k) != v]
-  if layout == 'open_clip':
-    odd.insert(0, f'activation {c.activation}')
-  return [f'the file does not say: {", ".join(odd)}'] if odd else []
-
-
-def _recognise(
-  source: Source, settings: Mapping[str, Any] | None, *, layout: str
-) -> bool:
-  """Whether the names are those of this layout.
-
-  What was trained from OpenAI's weights without mask prompts has the names of
-  open_clip, and is taken for it; the command says so.
-  """
-  if any(_WHOLE_MODEL in name for name in source):
-    return False
-  plain = strip_prefix(source)
-  if not {'visual.conv1.weight', 'visual.proj', 'token_embedding.weight'} <= set(plain):
-    return False
-  prompts = any(name.endswith(_PROMPTS) for name in source)
-  # OpenAI's own rule: matrices are half precision, norms are not.
-  halves = [
-    plain.entry(name).dtype == np.float16
-    for name in ('visual.conv1.weight', 'visual.ln_pre.weight')
-    if name in plain
-  ]
-  archive = 'input_resolution' in plain or halves == [True, False]
-  archive = archive and not open_clip.describes(settings)
-  if prompts:
-    return layout == 'ovseg_clip'
-  return layout == ('openai' if archive else 'open_clip')
-
-
-def _family(layout: str, activation: str, clue: str) -> Family:
-  return Family(
-    clue=clue,
-    model='clip',
-    recognise=functools.partial(_recognise, layout=layout),
-    convert=functools.partial(_convert, activation=activation),
-    rules=functools.partial(layout_rules, layout=layout),
-    shapes=lambda model: shapes(ClipConfig(**model['clip'])),
-    constant=_constant,
-    notes=functools.partial(notes, layout=layout),
-  )
-
-
-OPENAI = _family(
+OPENAI = _Clip(
   'openai',
-  'quick_gelu',
+  'clip',
   'visual.conv1.weight and transformer.resblocks.*, with input_resolution beside them '
   'or matrices in float16 and norms in float32; quick-GELU',
 )
-OPEN_CLIP = _family(
+OPEN_CLIP = _Clip(
   'open_clip',
-  'gelu',
+  'clip',
   "OpenAI's names without input_resolution; the activation of open_clip_config.json, "
   'else GELU unless --activation=quick_gelu',
 )
-OVSEG_CLIP = _family(
+OVSEG_CLIP = _Clip(
   'ovseg_clip',
-  'quick_gelu',
+  'clip',
   "OpenAI's names with visual.mask_embedding, or fine-tuned from OpenAI's weights, or "
   'the CLIP (clip_adapter.clip_model.*) of a whole OVSeg model; quick-GELU',
 )

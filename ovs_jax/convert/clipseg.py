@@ -16,7 +16,7 @@ from ovs_jax.convert.clipseg_decoder import (
   decoder_rules,
   infer_decoder,
 )
-from ovs_jax.convert.family import Conversion, Family, Options
+from ovs_jax.convert.family import Conversion, Family, Options, Settings
 from ovs_jax.convert.hf_clip_settings import check_settings, write_settings
 from ovs_jax.convert.rules import Rule, apply
 from ovs_jax.convert.settings import COUNT, FLAG, INDEX, Accepted, Table, free, only
@@ -24,15 +24,15 @@ from ovs_jax.convert.tensors import Source, Tensors, matching
 from ovs_jax.inference.load import load
 from ovs_jax.models.clip import ClipConfig
 from ovs_jax.models.clipseg import ClipSegConfig, check_decoder, init_clipseg
-from ovs_jax.models.clipseg_decoder import strides_for
+from ovs_jax.models.clipseg_decoder import DecoderConfig, strides_for
 from ovs_jax.models.layers import NORM_EPSILON
 
 IMAGE_SIZE = 352  # of everything that was released
 CHUNK = 32
 
-# The linear layer `reduce` of the original has values, but nothing reads it.
-_DEAD = {'reduce.weight': lambda c: (c.decoder.reduce_dim, c.clip.vision_width)}
-_DEAD |= {'reduce.bias': lambda c: (c.decoder.reduce_dim,)}
+# The linear layer `reduce` of the original has values, but nothing reads it: its
+# tensors and their axes.
+_DEAD = {'reduce.weight': 2, 'reduce.bias': 1}
 # What config.json may say besides CLIP's towers.
 _SETTINGS: Table = {
   **free('reduce_dim decoder_intermediate_size decoder_attention_dropout'),
@@ -49,6 +49,140 @@ _ORIGINAL_CLIP = 'clip_model.'
 _HF_CLIP = 'clip.'
 
 
+class _ClipSeg(Family):
+  """What both layouts have in common."""
+
+  def _table(self, config: ClipSegConfig) -> list[Rule]:
+    raise NotImplementedError
+
+  def rules(self, model: Mapping[str, Any]) -> list[Rule]:
+    """The table of CLIP and decoder, where files can say what the decoder does."""
+    config = _config(model)
+    d = config.decoder
+    wrong = {
+      'order': d.order != 'deep_first',
+      'film_position': d.film_position != 'before',
+      'film_steps': len(d.film_steps) != 1,
+      'keep_class': not d.keep_class,
+    }
+    found = [f'{name} {getattr(d, name)}' for name, odd in wrong.items() if odd]
+    if config.clip.prompt_depth:
+      found.append(f'mask prompts of depth {config.clip.prompt_depth}')
+    if found:
+      raise ValueError(f'CLIPSeg files cannot hold this decoder: {", ".join(found)}')
+    return self._table(config)
+
+
+class _HfClipSeg(_ClipSeg):
+  """Hugging Face's CLIPSegForImageSegmentation."""
+
+  def recognise(self, source: Source, settings: Settings) -> bool:
+    """By names of both parts."""
+    needed = {'decoder.film_mul.weight', 'clip.visual_projection.weight'}
+    return needed <= set(source)
+
+  def convert(self, source: Source, settings: Settings, options: Options) -> Conversion:
+    """Takes what the shapes do not tell from config.json."""
+    check_settings(settings, 'clipseg', _SETTINGS)
+    if settings is None and options.activation is None:
+      options = dataclasses.replace(options, activation='quick_gelu')  # all of them
+    source = Tensors(source)
+    sizes = hf_clip.infer_config(source.inside(_HF_CLIP), settings, options)
+    if sizes.vision_epsilon != NORM_EPSILON:
+      raise ValueError(
+        f'config.json has vision_config layer_norm_eps {sizes.vision_epsilon}, which '
+        f'its decoder shares; only {NORM_EPSILON} is supported'
+      )
+    config = _whole(sizes, infer_decoder(source, HF, settings))
+    constants = matching(source, [re.escape(_HF_CLIP) + p for p in hf_clip.CONSTANTS])
+    held = source.without(constants)
+    held = clip.resized(held, sizes, _HF_CLIP + hf_clip.POSITIONS)
+    table, what = self._table(config), 'CLIPSeg of Hugging Face'
+    params = apply(held, table, _shapes(config), what=what)
+    return Conversion(_model(config), params, held, tuple(constants))
+
+  def _table(self, config: ClipSegConfig) -> list[Rule]:
+    decoder = decoder_rules(HF, head=config.decoder.head)
+    return [*hf_clip.rules(_HF_CLIP, 'clip/'), *decoder]
+
+  def shapes(self, model: Mapping[str, Any]) -> dict[str, Any]:
+    """Those of CLIP and decoder."""
+    return _shapes(_config(model))
+
+  def constant(self, name: str, model: Mapping[str, Any]) -> np.ndarray:
+    """Those of CLIP."""
+    return hf_clip.HF_CLIP.constant(name.removeprefix(_HF_CLIP), model['clipseg'])
+
+  def settings(self, model: Mapping[str, Any]) -> dict[str, Any]:
+    """The config.json of a model."""
+    config = _config(model)
+    d = config.decoder
+    plain = write_settings({'clip': dataclasses.asdict(config.clip)}, 'clipseg')
+    more = {
+      'architectures': ['CLIPSegForImageSegmentation'],
+      'reduce_dim': d.reduce_dim,
+      'extract_layers': list(d.extract),
+      'decoder_num_attention_heads': d.heads,
+      'decoder_intermediate_size': d.mlp,
+      'conditional_layer': d.film_steps[0],
+      'use_complex_transposed_convolution': d.head == 'complex',
+    }
+    return {'config.json': {**plain, **more}}
+
+
+class _OriginalClipSeg(_ClipSeg):
+  """The decoder alone, or in a whole model."""
+
+  def recognise(self, source: Source, settings: Settings) -> bool:
+    """By names of the decoder."""
+    return {'film_mul.weight', 'reduces.0.weight'} <= set(source)
+
+  def convert(self, source: Source, settings: Settings, options: Options) -> Conversion:
+    """Takes the CLIP of the file, or else the one at `options.clip`."""
+    source = Tensors(source)
+    inner = source.inside(_ORIGINAL_CLIP)
+    # A whole model holds its vision tower a second time, as `model.*`.
+    doubles = [n for n in source if n.startswith('model.')] if inner else []
+    dead = [n for n in source if n in _DEAD]
+    held = source.without([*doubles, *dead])
+    decoder = infer_decoder(held, ORIGINAL)
+    table = decoder_rules(ORIGINAL, head=decoder.head)
+    if inner:
+      sizes = dataclasses.replace(clip.infer_config(inner), **options.sizes)
+      held = clip.resized(held, sizes, f'{_ORIGINAL_CLIP}visual.positional_embedding')
+      table += clip.rules(sizes, _ORIGINAL_CLIP, 'clip/')
+      config, given = _whole(sizes, decoder), {}
+    else:
+      sizes, given = _given_clip(options)
+      config = _whole(sizes, decoder)
+      _check_sizes(held, config)
+    shapes = {k: v for k, v in _shapes(config).items() if k not in given}
+    params = {**given, **apply(held, table, shapes, what='CLIPSeg')}
+    left_out = ('model',) if doubles else ()
+    return Conversion(_model(config), params, held, tuple(dead), left_out)
+
+  def _table(self, config: ClipSegConfig) -> list[Rule]:
+    decoder = decoder_rules(ORIGINAL, head=config.decoder.head)
+    return [*clip.rules(config.clip, _ORIGINAL_CLIP, 'clip/'), *decoder]
+
+  def shapes(self, model: Mapping[str, Any]) -> dict[str, Any]:
+    """Those of the decoder alone."""
+    return {'decoder': _shapes(_config(model))['decoder']}
+
+  def constant(self, name: str, model: Mapping[str, Any]) -> np.ndarray:
+    """Zeros for the layer that nothing reads."""
+    c = _config(model)
+    shape = (c.decoder.reduce_dim, c.clip.vision_width)
+    return np.zeros(shape[: _DEAD[name]], np.float32)
+
+  def notes(self, model: Mapping[str, Any]) -> list[str]:
+    """What is not in the file."""
+    return [
+      'the decoder alone; the layer `reduce`, which nothing reads, is written as zeros '
+      'where the file that it came from had it'
+    ]
+
+
 def _shapes(config: ClipSegConfig) -> Any:
   return jax.eval_shape(lambda key: init_clipseg(config, key), jax.random.key(0))
 
@@ -61,143 +195,20 @@ def _config(model: Mapping[str, Any]) -> ClipSegConfig:
   return ClipSegConfig.from_dict(model['clipseg'])
 
 
-def _convert_hf(
-  source: Source, settings: Mapping[str, Any] | None, options: Options
-) -> Conversion:
-  check_settings(settings, 'clipseg', _SETTINGS)
-  if settings is None and options.activation is None:
-    options = dataclasses.replace(options, activation='quick_gelu')  # all of them
-  source = Tensors(source)
-  plain = source.inside(_HF_CLIP)
-  sizes = hf_clip.infer_config(plain, settings, options)
-  if sizes.vision_epsilon != NORM_EPSILON:
-    raise ValueError(
-      f'config.json has vision_config layer_norm_eps {sizes.vision_epsilon}, which its '
-      f'decoder shares; only {NORM_EPSILON} is supported'
-    )
-  config = ClipSegConfig(
-    sizes, infer_decoder(source, HF, settings), _image_size(sizes), CHUNK
-  )
-  constants = matching(source, [re.escape(_HF_CLIP) + p for p in hf_clip.CONSTANTS])
-  held = source.without(constants)
-  held = clip.resized(held, sizes, _HF_CLIP + hf_clip.POSITIONS)
-  params = apply(
-    held, _hf_rules(config), _shapes(config), what='CLIPSeg of Hugging Face'
-  )
-  return Conversion(_model(config), params, held, tuple(constants))
+def _whole(sizes: ClipConfig, decoder: DecoderConfig) -> ClipSegConfig:
+  """Returns a CLIPSeg for pictures as in training, or a multiple of the patch near."""
+  image_size = max(IMAGE_SIZE // sizes.patch, 1) * sizes.patch
+  return ClipSegConfig(sizes, decoder, image_size, CHUNK)
 
 
-def _image_size(sizes: ClipConfig) -> int:
-  """Returns the size that was trained with, or a multiple of the patch near it."""
-  return max(IMAGE_SIZE // sizes.patch, 1) * sizes.patch
-
-
-def _hf_rules(config: ClipSegConfig) -> list[Rule]:
-  return [
-    *hf_clip.rules(_HF_CLIP, 'clip/'),
-    *decoder_rules(HF, head=config.decoder.head),
-  ]
-
-
-def _original_rules(config: ClipSegConfig) -> list[Rule]:
-  return [
-    *clip.rules(config.clip, _ORIGINAL_CLIP, 'clip/'),
-    *decoder_rules(ORIGINAL, head=config.decoder.head),
-  ]
-
-
-def _exportable(model: Mapping[str, Any]) -> ClipSegConfig:
-  """Returns the sizes of a model; raises ValueError for what neither layout can say."""
-  config = _config(model)
-  d = config.decoder
-  wrong = {
-    'order': d.order != 'deep_first',
-    'film_position': d.film_position != 'before',
-    'film_steps': len(d.film_steps) != 1,
-    'keep_class': not d.keep_class,
-  }
-  found = [f'{name} {getattr(d, name)}' for name, odd in wrong.items() if odd]
-  if config.clip.prompt_depth:
-    found.append(f'mask prompts of depth {config.clip.prompt_depth}')
-  if found:
-    raise ValueError(f'CLIPSeg files cannot hold this decoder: {", ".join(found)}')
-  return config
-
-
-def _settings(model: Mapping[str, Any]) -> dict[str, Any]:
-  """Returns the config.json of a model, and how pictures are prepared."""
-  config = _config(model)
-  d = config.decoder
-  (plain,) = write_settings({'clip': dataclasses.asdict(config.clip)}).values()
-  towers = {
-    f'{tower}_config': {
-      **plain[f'{tower}_config'],
-      'model_type': f'clipseg_{tower}_model',
-    }
-    for tower in ('text', 'vision')
-  }
-  return {
-    'config.json': {
-      **plain,
-      **towers,
-      'architectures': ['CLIPSegForImageSegmentation'],
-      'model_type': 'clipseg',
-      'reduce_dim': d.reduce_dim,
-      'extract_layers': list(d.extract),
-      'decoder_num_attention_heads': d.heads,
-      'decoder_intermediate_size': d.mlp,
-      'conditional_layer': d.film_steps[0],
-      'use_complex_transposed_convolution': d.head == 'complex',
-    },
-  }
-
-
-def _hf_constant(name: str, model: Mapping[str, Any]) -> np.ndarray:
-  inner = {'clip': model['clipseg']['clip']}
-  return hf_clip.HF_CLIP.constant(name.removeprefix(_HF_CLIP), inner)
-
-
-def _convert_original(
-  source: Source, settings: Mapping[str, Any] | None, options: Options
-) -> Conversion:
-  del settings
-  source = Tensors(source)
-  own_clip = source.inside(_ORIGINAL_CLIP)
-  whole = bool(len(own_clip))
-  # A whole model holds its vision tower a second time, as `model.*`.
-  doubles = [n for n in source if n.startswith('model.')] if whole else []
-  dead = [n for n in source if n in _DEAD]
-  held = source.without([*doubles, *dead])
-  if whole:
-    sizes = clip.with_options(clip.infer_config(own_clip), options)
-    held = clip.resized(held, sizes, f'{_ORIGINAL_CLIP}visual.positional_embedding')
-    table = clip.rules(sizes, _ORIGINAL_CLIP, 'clip/')
-    own = None
-  else:
-    own, sizes = _given_clip(options)
-    table = []
-  decoder = infer_decoder(held, ORIGINAL)
-  config = ClipSegConfig(sizes, decoder, _image_size(sizes), CHUNK)
-  shapes = _shapes(config)
-  if own is not None:
-    _check_sizes(held, config)
-    shapes = {'decoder': shapes['decoder']}
-  table = [*table, *decoder_rules(ORIGINAL, head=decoder.head)]
-  params = apply(held, table, shapes, what='CLIPSeg')
-  if own is not None:
-    params = {'clip': own, **params}
-  left_out = ('model',) if doubles else ()
-  return Conversion(_model(config), params, held, tuple(dead), left_out)
-
-
-def _given_clip(options: Options) -> tuple[Any, ClipConfig]:
+def _given_clip(options: Options) -> tuple[ClipConfig, dict[str, Any]]:
   if options.clip is None:
     raise ValueError(
       'this file holds the decoder of a CLIPSeg alone; add --clip=DIR with the CLIP '
       'ViT-B/16 that it was trained with, converted before from OpenAI'
     )
   found = load(options.clip, kinds=('clip',), what='CLIP checkpoint')
-  return found.params, found.config
+  return found.config, {'clip': found.params}
 
 
 def _check_sizes(held: Tensors, config: ClipSegConfig) -> None:
@@ -218,32 +229,14 @@ def _check_sizes(held: Tensors, config: ClipSegConfig) -> None:
     )
 
 
-HF_CLIPSEG = Family(
-  clue='clip.text_model.*, clip.vision_model.* and decoder.* in a folder with '
-  'config.json',
-  model='clipseg',
-  recognise=lambda source, settings: (
-    {'decoder.film_mul.weight', 'clip.visual_projection.weight'} <= set(source)
-  ),
-  convert=_convert_hf,
-  rules=lambda model: _hf_rules(_exportable(model)),
-  shapes=lambda model: _shapes(_config(model)),
-  constant=_hf_constant,
-  settings=_settings,
+HF_CLIPSEG = _HfClipSeg(
+  'hf_clipseg',
+  'clipseg',
+  'clip.text_model.*, clip.vision_model.* and decoder.* in a folder with config.json',
 )
-CLIPSEG = Family(
-  clue='film_mul.*, reduces.* and trans_conv.*: the decoder alone (needs --clip=DIR) '
-  'or with clip_model.*',
-  model='clipseg',
-  recognise=lambda source, settings: (
-    {'film_mul.weight', 'reduces.0.weight'} <= set(source)
-  ),
-  convert=_convert_original,
-  rules=lambda model: _original_rules(_exportable(model)),
-  shapes=lambda model: {'decoder': _shapes(_config(model))['decoder']},
-  constant=lambda name, model: np.zeros(_DEAD[name](_config(model)), np.float32),
-  notes=lambda model: [
-    'the decoder alone; the layer `reduce`, which nothing reads, is written as zeros '
-    'where the file that it came from had it'
-  ],
+CLIPSEG = _OriginalClipSeg(
+  'clipseg',
+  'clipseg',
+  'film_mul.*, reduces.* and trans_conv.*: the decoder alone (needs --clip=DIR) or '
+  'with clip_model.*',
 )

@@ -185,7 +185,7 @@ def export(
     ValueError, OSError: the layout cannot hold the model, or `output` is not free.
   """
   family = lookup(SOURCES, layout, 'layout')
-  folder = family.settings is not None
+  folder = family.folder
   if not folder and place(output).suffix != '.safetensors':
     raise ValueError(f'--output={output} must end in .safetensors')
   output = _claim(output, overwrite=overwrite)

@@ -1,13 +1,18 @@
 """What the command needs to know of one family of foreign checkpoints."""
 
 import dataclasses
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
 
 from ovs_jax.convert.rules import Rule, export, foreign_names
 from ovs_jax.convert.tensors import Source, Tensors
+from ovs_jax.models.backbones import Config
+from ovs_jax.models.swin import relative_index
+from ovs_jax.ops.losses import NO_OBJECT_WEIGHT
+
+Settings = Mapping[str, Any] | None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -28,14 +33,23 @@ class Options:
   text_heads: int | None = None
   clip: str | None = None
 
+  @property
+  def wishes(self) -> dict[str, Any]:
+    """Returns those that are not None."""
+    return {k: v for k, v in dataclasses.asdict(self).items() if v is not None}
 
-def refuse_options(options: Options, *, what: str) -> None:
-  """Raises ValueError if there are wishes, none of which `what` knows."""
-  wishes = [k for k, v in dataclasses.asdict(options).items() if v is not None]
-  if wishes:
-    raise ValueError(
-      f'--{", --".join(wishes)} belong to CLIP; this is {what}, which has no such thing'
-    )
+  @property
+  def sizes(self) -> dict[str, Any]:
+    """Returns those that are fields of a CLIP's configuration."""
+    return {k: v for k, v in self.wishes.items() if k != 'clip'}
+
+  def refuse(self, what: str) -> None:
+    """Raises ValueError if there are wishes, none of which `what` knows."""
+    if self.wishes:
+      raise ValueError(
+        f'--{", --".join(self.wishes)} belong to CLIP; this is {what}, which has no '
+        'such thing'
+      )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -60,32 +74,52 @@ class Conversion:
 
 @dataclasses.dataclass(frozen=True)
 class Family:
-  """One line of `SOURCES`.
+  """One line of `SOURCES`; subclasses fill in what is not here.
+
+  Models are told by their configuration, as `core.checkpoint.save_model` stores it.
 
   Attributes:
-    clue: what tells its files from those of other families, for people.
+    name: in `SOURCES`. Those on Hugging Face are folders, with settings.
     model: the kind of model that it becomes, `config['model']`.
-    recognise: whether tensors (and the settings that came with them) are of this
-      family; should look at names, shapes and types only.
-    convert: from tensors, settings and options to a `Conversion`; raises ValueError.
-    rules: from a model configuration to the table of the layout; raises ValueError if
-      that cannot hold the model.
-    shapes: from a model configuration to the tree of what a file of the layout holds.
-    constant: from the name of a constant and a model configuration to its value.
-    settings: from a model configuration to the files that belong to the tensors, as
-      JSON by file name; None if the tensors are a file of their own.
-    notes: from a model configuration to what the reader of an export has to be told.
+    clue: what tells its files from those of other families, for people.
   """
 
-  clue: str
+  name: str
   model: str
-  recognise: Callable[[Source, Mapping[str, Any] | None], bool]
-  convert: Callable[[Source, Mapping[str, Any] | None, Options], Conversion]
-  rules: Callable[[Mapping[str, Any]], list[Rule]]
-  shapes: Callable[[Mapping[str, Any]], Mapping[str, Any]]
-  constant: Callable[[str, Mapping[str, Any]], np.ndarray]
-  settings: Callable[[Mapping[str, Any]], dict[str, Any]] | None = None
-  notes: Callable[[Mapping[str, Any]], list[str]] = lambda model: []
+  clue: str
+
+  def recognise(self, source: Source, settings: Settings) -> bool:
+    """Whether tensors are of this family, by their names, shapes and types only."""
+    raise NotImplementedError
+
+  def convert(self, source: Source, settings: Settings, options: Options) -> Conversion:
+    """Converts tensors with the settings that came along; raises ValueError."""
+    raise NotImplementedError
+
+  def rules(self, model: Mapping[str, Any]) -> list[Rule]:
+    """Returns the table of a model; raises ValueError if the layout cannot hold it."""
+    raise NotImplementedError
+
+  def shapes(self, model: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Returns the tree of the parameters that a file of the layout holds."""
+    raise NotImplementedError
+
+  def constant(self, name: str, model: Mapping[str, Any]) -> np.ndarray:
+    """Returns the value of one of `Conversion.constants`."""
+    raise NotImplementedError
+
+  def settings(self, model: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns the files that belong to the tensors, as JSON by file name."""
+    return {}
+
+  def notes(self, model: Mapping[str, Any]) -> list[str]:
+    """Returns what the reader of an export has to be told."""
+    return []
+
+  @property
+  def folder(self) -> bool:
+    """Whether an export is a folder."""
+    return self.name.startswith('hf_')
 
   def names(self, model: Mapping[str, Any]) -> list[str]:
     """Returns the names of a model's tensors in this layout, or raises ValueError."""
@@ -96,3 +130,21 @@ class Family:
   ) -> dict[str, np.ndarray]:
     """Returns the foreign tensors of these names, or raises ValueError."""
     return export(params, self.rules(model), names)
+
+
+def buffer(name: str, backbone: Config, classes: int = 0) -> np.ndarray:
+  """Returns the value of a tensor that follows from the sizes of a model.
+
+  Args:
+    name: of the class weights of a loss, of an index of relative positions, or of a
+      counter of batches, which starts anew.
+    backbone: its sizes.
+    classes: how many the loss has.
+  """
+  if name.endswith('empty_weight'):
+    weights = np.ones(classes + 1, np.float32)
+    weights[-1] = NO_OBJECT_WEIGHT
+    return weights
+  if name.endswith('relative_position_index'):
+    return relative_index(backbone.window).astype(np.int64)
+  return np.zeros((), np.int64)

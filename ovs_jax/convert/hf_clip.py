@@ -6,15 +6,15 @@ from typing import Any
 
 import numpy as np
 
-from ovs_jax.convert.clip import resized, shapes, sized, with_options
-from ovs_jax.convert.family import Conversion, Family, Options
+from ovs_jax.convert.clip import ClipFamily, Names, resized, shapes, sized
+from ovs_jax.convert.family import Conversion, Options, Settings
 from ovs_jax.convert.hf_clip_settings import (
   check_settings,
   read_settings,
   write_settings,
 )
 from ovs_jax.convert.rules import Rule, apply, foreign_names, table
-from ovs_jax.convert.tensors import Source, Tensors, matching, shapes_of
+from ovs_jax.convert.tensors import Source, Tensors, matching
 from ovs_jax.convert.transforms import LINEAR
 from ovs_jax.models.clip import ClipConfig
 
@@ -22,6 +22,17 @@ from ovs_jax.models.clip import ClipConfig
 CONSTANTS = (r'(text|vision)_model\.embeddings\.position_ids',)
 POSITIONS = 'vision_model.embeddings.position_embedding.weight'
 
+_NAMES = Names(
+  kernel='vision_model.embeddings.patch_embedding.weight',
+  places=POSITIONS,
+  projection='visual_projection.weight',
+  axis=0,
+  context='text_model.embeddings.position_embedding.weight',
+  tokens='text_model.embeddings.token_embedding.weight',
+  vision='vision_model.encoder.layers.',
+  text='text_model.encoder.layers.',
+  hidden='mlp.fc1.bias',
+)
 _LEGACY_END = 2  # an end token of 2 stands for the largest id, in old configurations
 
 _RULES = """
@@ -63,18 +74,8 @@ def names(config: ClipConfig) -> list[str]:
   return foreign_names(rules(), shapes(config))
 
 
-def _layout_rules(model: Mapping[str, Any]) -> list[Rule]:
-  depth = model['clip']['prompt_depth']
-  if depth:
-    raise ValueError(
-      f'this CLIP has mask prompts of depth {depth}, which the layout '
-      "'hf_clip' cannot hold; use --export=ovseg_clip"
-    )
-  return rules()
-
-
 def infer_config(
-  source: Source, settings: Mapping[str, Any] | None, options: Options | None = None
+  source: Source, settings: Settings, options: Options | None = None
 ) -> ClipConfig:
   """Returns the sizes of a CLIP: shapes first, then config.json.
 
@@ -87,76 +88,54 @@ def infer_config(
   Raises:
     ValueError: it is not such a CLIP, or has something that we have not.
   """
-  options = options or Options()
-  needed = (
-    'vision_model.embeddings.patch_embedding.weight',
-    POSITIONS,
-    'visual_projection.weight',
-    'text_model.embeddings.position_embedding.weight',
-    'text_model.embeddings.token_embedding.weight',
-  )
-  patches, positions, projection, texts, tokens = shapes_of(
-    source, needed, what='a CLIP of Hugging Face'
-  )
-  config = sized(
-    source,
-    (patches, positions, texts, tokens),
-    towers={k: f'{k}_model.encoder.layers' for k in ('vision', 'text')},
-    hidden='mlp.fc1.bias',
-    embed_dim=projection[0],
-    prompt_depth=0,
-    **read_settings(settings, patches[0], tokens[1], options),
-  )
+  told = read_settings(settings, options or Options())
+  config = sized(source, _NAMES, what='a CLIP of Hugging Face', **told)
   # The end token of CLIP's vocabulary is the largest id, with and without its name.
   if config.end_token in (_LEGACY_END, config.vocab_size - 1):
     config = dataclasses.replace(config, end_token=0)
-  return with_options(config, options)
+  return config
 
 
-def convert(
-  source: Source, settings: Mapping[str, Any] | None, options: Options
-) -> Conversion:
-  """Converts the tensors of a folder.
+class _HfClip(ClipFamily):
+  """Hugging Face's CLIPModel."""
 
-  Raises:
-    ValueError: it is not such a CLIP; lists everything that does not fit.
-  """
-  check_settings(settings)
-  source = Tensors(source).rename(_plain)
-  config = infer_config(source, settings, options)
-  constants = matching(source, CONSTANTS)
-  held = resized(source.without(constants), config, POSITIONS)
-  params = apply(held, rules(), shapes(config), what='CLIP of Hugging Face')
-  model = {'model': 'clip', 'clip': dataclasses.asdict(config)}
-  return Conversion(model, params, held, tuple(constants))
+  def recognise(self, source: Source, settings: Settings) -> bool:
+    """By its projections."""
+    found = {name.removeprefix('module.') for name in source}
+    return {'text_projection.weight', 'visual_projection.weight', POSITIONS} <= found
+
+  def convert(self, source: Source, settings: Settings, options: Options) -> Conversion:
+    """Takes what the shapes do not tell from config.json."""
+    check_settings(settings)
+    source = Tensors(source).rename(lambda name: name.removeprefix('module.'))
+    config = infer_config(source, settings, options)
+    constants = matching(source, CONSTANTS)
+    held = resized(source.without(constants), config, POSITIONS)
+    params = apply(held, rules(), shapes(config), what='CLIP of Hugging Face')
+    model = {'model': 'clip', 'clip': dataclasses.asdict(config)}
+    return Conversion(model, params, held, tuple(constants))
+
+  def rules(self, model: Mapping[str, Any]) -> list[Rule]:
+    """The whole table."""
+    self.holdable(model)
+    return rules()
+
+  def constant(self, name: str, model: Mapping[str, Any]) -> np.ndarray:
+    """Indices."""
+    c = ClipConfig(**model['clip'])
+    vision = name.startswith('vision')
+    count = 1 + (c.image_size // c.patch) ** 2 if vision else c.context_length
+    return np.arange(count, dtype=np.int64)[None]
+
+  def settings(self, model: Mapping[str, Any]) -> dict[str, Any]:
+    """The config.json of a model."""
+    return {'config.json': write_settings(model)}
 
 
-def _plain(name: str) -> str:
-  return name.removeprefix('module.')
-
-
-def _constant(name: str, model: Mapping[str, Any]) -> np.ndarray:
-  c = ClipConfig(**model['clip'])
-  vision = name.startswith('vision')
-  count = 1 + (c.image_size // c.patch) ** 2 if vision else c.context_length
-  return np.arange(count, dtype=np.int64)[None]
-
-
-def recognise(source: Source, settings: Mapping[str, Any] | None) -> bool:
-  """Whether these are the names of Hugging Face's CLIPModel."""
-  del settings
-  found = {_plain(name) for name in source}
-  return {'text_projection.weight', 'visual_projection.weight', POSITIONS} <= found
-
-
-HF_CLIP = Family(
-  clue='text_model.* and vision_model.* in a folder with config.json, which says the '
+HF_CLIP = _HfClip(
+  'hf_clip',
+  'clip',
+  'text_model.* and vision_model.* in a folder with config.json, which says the '
   'activation',
-  model='clip',
-  recognise=recognise,
-  convert=convert,
-  rules=_layout_rules,
-  shapes=lambda model: shapes(ClipConfig(**model['clip'])),
-  constant=_constant,
-  settings=write_settings,
 )
+convert, recognise = HF_CLIP.convert, HF_CLIP.recognise

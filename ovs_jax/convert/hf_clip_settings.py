@@ -3,8 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from ovs_jax.convert.clip import HEAD_SIZE
-from ovs_jax.convert.family import Options
+from ovs_jax.convert.family import Options, Settings
 from ovs_jax.convert.settings import (
   COMMON,
   COUNT,
@@ -25,18 +24,10 @@ from ovs_jax.models.layers import ACTIVATIONS, NORM_EPSILON
 from ovs_jax.ops.regions import CLIP_MEAN, CLIP_STD
 
 # What `transformers` takes for the keys that a config.json leaves out.
+_BOTH = {'hidden_act': 'quick_gelu', 'layer_norm_eps': NORM_EPSILON}
 _DEFAULTS = {
-  'text': {
-    'num_attention_heads': 8,
-    'hidden_act': 'quick_gelu',
-    'layer_norm_eps': NORM_EPSILON,
-    'eos_token_id': 49407,
-  },
-  'vision': {
-    'num_attention_heads': 12,
-    'hidden_act': 'quick_gelu',
-    'layer_norm_eps': NORM_EPSILON,
-  },
+  'text': {**_BOTH, 'num_attention_heads': 8, 'eos_token_id': 49407},
+  'vision': {**_BOTH, 'num_attention_heads': 12},
 }
 # What config.json may say of either tower; shapes tell the sizes.
 _TOWER: Table = {
@@ -68,7 +59,7 @@ _PIXELS: Table = {
 
 
 def check_settings(
-  settings: Mapping[str, Any] | None, kind: str = 'clip', more: Table | None = None
+  settings: Settings, kind: str = 'clip', more: Table | None = None
 ) -> None:
   """Refuses a config.json that says what is not understood.
 
@@ -96,16 +87,11 @@ def check_settings(
   check('config.json', sections)
 
 
-def read_settings(
-  settings: Mapping[str, Any] | None, width: int, text_width: int, options: Options
-) -> dict[str, Any]:
+def read_settings(settings: Settings, options: Options) -> dict[str, Any]:
   """Returns the fields of `ClipConfig` that shapes do not tell.
 
   Args:
-    settings: the contents of config.json; None takes heads of 64, and the activation
-      of `options`.
-    width: of the vision tower.
-    text_width: of the text tower.
+    settings: the contents of config.json; None takes the activation of `options`.
     options: what the user wants otherwise.
 
   Raises:
@@ -117,13 +103,7 @@ def read_settings(
         'there is no config.json, which says the activation; give the folder as '
         '--input=, or --activation=quick_gelu or --activation=gelu'
       )
-    vision_heads = options.vision_heads or max(width // HEAD_SIZE, 1)
-    text_heads = options.text_heads or max(text_width // HEAD_SIZE, 1)
-    return {
-      'vision_heads': vision_heads,
-      'text_heads': text_heads,
-      'activation': options.activation,
-    }
+    return options.sizes
   text, vision = (_section(settings, tower) for tower in ('text', 'vision'))
   activation = options.activation or vision['hidden_act']
   if options.activation is None and text['hidden_act'] != vision['hidden_act']:
@@ -132,14 +112,19 @@ def read_settings(
       f'{vision["hidden_act"]!r} for images; our CLIP has one for both'
     )
   lookup(ACTIVATIONS, activation, 'activation (hidden_act)')
-  return {
-    'vision_heads': options.vision_heads or vision['num_attention_heads'],
-    'text_heads': options.text_heads or text['num_attention_heads'],
+  found = {
     'activation': activation,
+    'vision_heads': vision['num_attention_heads'],
+    'text_heads': text['num_attention_heads'],
     'vision_epsilon': float(vision['layer_norm_eps']),
     'text_epsilon': float(text['layer_norm_eps']),
-    'end_token': _single(text['eos_token_id']),
+    'end_token': text['eos_token_id'],
   }
+  if not isinstance(found['end_token'], int) or found['end_token'] <= 0:
+    raise ValueError(
+      f'eos_token_id of config.json is {found["end_token"]!r}; one positive id is read'
+    )
+  return {**found, **options.sizes}
 
 
 def _section(settings: Mapping[str, Any], tower: str) -> dict[str, Any]:
@@ -150,48 +135,40 @@ def _section(settings: Mapping[str, Any], tower: str) -> dict[str, Any]:
   return {**_DEFAULTS[tower], **given}
 
 
-def _single(end: Any) -> int:
-  if isinstance(end, int) and end > 0:
-    return end
-  raise ValueError(f'eos_token_id of config.json is {end!r}; one positive id is read')
-
-
-def write_settings(model: Mapping[str, Any]) -> dict[str, Any]:
-  """Returns the config.json of a model."""
+def write_settings(model: Mapping[str, Any], kind: str = 'clip') -> dict[str, Any]:
+  """Returns the contents of config.json for a model of this `model_type`."""
   c = ClipConfig(**model['clip'])
-  both = {'hidden_act': c.activation, 'projection_dim': c.embed_dim}
-  text = {
-    **both,
-    'model_type': 'clip_text_model',
-    'hidden_size': c.text_width,
-    'intermediate_size': c.text_mlp or 4 * c.text_width,
-    'num_hidden_layers': c.text_layers,
-    'num_attention_heads': c.text_heads,
-    'max_position_embeddings': c.context_length,
-    'vocab_size': c.vocab_size,
-    'layer_norm_eps': c.text_epsilon,
-    'bos_token_id': c.vocab_size - 2,
-    'eos_token_id': c.end_token or c.vocab_size - 1,
-    'pad_token_id': c.vocab_size - 1,
-  }
-  vision = {
-    **both,
-    'model_type': 'clip_vision_model',
-    'hidden_size': c.vision_width,
-    'intermediate_size': c.vision_mlp or 4 * c.vision_width,
-    'num_hidden_layers': c.vision_layers,
-    'num_attention_heads': c.vision_heads,
-    'image_size': c.image_size,
-    'patch_size': c.patch,
-    'num_channels': 3,
-    'layer_norm_eps': c.vision_epsilon,
-  }
-  return {
-    'config.json': {
-      'architectures': ['CLIPModel'],
-      'model_type': 'clip',
-      'projection_dim': c.embed_dim,
-      'text_config': text,
-      'vision_config': vision,
+
+  def tower(name: str, **more: Any) -> dict[str, Any]:
+    size = {
+      field: getattr(c, f'{name}_{field}')
+      for field in ('width', 'mlp', 'layers', 'heads', 'epsilon')
     }
+    return {
+      'model_type': f'{kind}_{name}_model',
+      'hidden_act': c.activation,
+      'projection_dim': c.embed_dim,
+      'hidden_size': size['width'],
+      'intermediate_size': size['mlp'] or 4 * size['width'],
+      'num_hidden_layers': size['layers'],
+      'num_attention_heads': size['heads'],
+      'layer_norm_eps': size['epsilon'],
+      **more,
+    }
+
+  return {
+    'architectures': ['CLIPModel'],
+    'model_type': kind,
+    'projection_dim': c.embed_dim,
+    'text_config': tower(
+      'text',
+      max_position_embeddings=c.context_length,
+      vocab_size=c.vocab_size,
+      bos_token_id=c.vocab_size - 2,
+      eos_token_id=c.end_token or c.vocab_size - 1,
+      pad_token_id=c.vocab_size - 1,
+    ),
+    'vision_config': tower(
+      'vision', image_size=c.image_size, patch_size=c.patch, num_channels=3
+    ),
   }

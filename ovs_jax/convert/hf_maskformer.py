@@ -12,7 +12,7 @@ import numpy as np
 
 from ovs_jax.convert import backbone_families
 from ovs_jax.convert import backbones as tables
-from ovs_jax.convert.family import Conversion, Family, Options, refuse_options
+from ovs_jax.convert.family import Conversion, Family, Options, Settings, buffer
 from ovs_jax.convert.maskformer import shapes
 from ovs_jax.convert.rules import Rule, apply, table
 from ovs_jax.convert.settings import COMMON, COUNT, FRACTION, Table, check, free, only
@@ -93,12 +93,21 @@ def rules(config: MaskFormerConfig) -> list[Rule]:
   """Returns the table of the whole model."""
   backbone, encoder = config.backbone_config(), f'{PIXELS}encoder.'
   if not isinstance(backbone, SwinConfig):
-    return [*tables.hf_resnet_rules(backbone, encoder, 'backbone/'), *table(_HEAD)]
+    return [
+      *tables.rules('hf_resnet', backbone, encoder, 'backbone/'),
+      *table(_HEAD),
+    ]
   return [
-    *tables.hf_swin_rules(f'{encoder}model.', 'backbone/'),
+    *tables.rules('hf_swin', backbone, f'{encoder}model.', 'backbone/'),
     *table('hidden_states_norms.<stage> backbone/norm_<stage> norm', encoder),
     *table(_HEAD),
   ]
+
+
+def _encoder(source: Source) -> Tensors:
+  """Returns the tensors of the backbone by plain names."""
+  found = Tensors(source).inside(f'{PIXELS}encoder.')
+  return found.inside('model.') or found
 
 
 def check_settings(
@@ -146,11 +155,7 @@ def infer_config(
   features, queries, _, feed, classes = shapes_of(
     source, needed, what="Hugging Face's MaskFormer"
   )
-  encoder = f'{PIXELS}encoder.'
-  if f'{encoder}model.embeddings.norm.weight' in source:
-    backbone = tables.infer_swin(source, f'{encoder}model.', hugging_face=True)
-  else:
-    backbone = tables.infer_hf_resnet(source, encoder)
+  backbone = tables.infer_config(_encoder(source))
   backbone = check_settings(settings or {}, backbone)
   decoder = (settings or {}).get('decoder_config') or {}
   return MaskFormerConfig(
@@ -183,11 +188,9 @@ def convert(
   Raises:
     ValueError: it is not such a model; lists everything that does not fit.
   """
-  if config is None:
-    config = infer_config(source)
-  swin = f'{PIXELS}encoder.model.embeddings.norm.weight' in source
-  kind = 'Swin' if swin else 'ResNet'
-  tables.check_kind(kind, config.backbone_config(), what='MaskFormer checkpoint')
+  config = config or infer_config(source)
+  backbone, what = config.backbone_config(), 'MaskFormer checkpoint'
+  tables.check_kind(_encoder(source), backbone, what=what)
   params = apply(
     source,
     rules(config),
@@ -198,119 +201,106 @@ def convert(
   return config, params
 
 
-def _recognise(source: Source, settings: Mapping[str, Any] | None) -> bool:
-  del settings
-  return {
-    f'{TRANSFORMER}queries_embedder.weight',
-    'class_predictor.weight',
-  } <= set(source)
+class _MaskFormer(Family):
+  """The one layout that there is."""
+
+  def recognise(self, source: Source, settings: Settings) -> bool:
+    """By its queries and its classifier."""
+    needed = {f'{TRANSFORMER}queries_embedder.weight', 'class_predictor.weight'}
+    return needed <= set(source)
+
+  def convert(self, source: Source, settings: Settings, options: Options) -> Conversion:
+    """Keeps the names of the classes, if config.json has them."""
+    options.refuse("Hugging Face's MaskFormer")
+    constants = matching(source, CONSTANTS)
+    held = Tensors(source).without(constants)
+    config, params = convert(held, infer_config(held, settings))
+    model = {'model': 'proposer', 'proposer': dataclasses.asdict(config)}
+    names = (settings or {}).get('id2label')
+    if names:
+      model['labels'] = [names[key] for key in sorted(names, key=int)]
+    return Conversion(model, params, held, tuple(constants))
+
+  def _config(self, model: Mapping[str, Any]) -> MaskFormerConfig:
+    """Returns the sizes of a model; raises ValueError if this cannot hold them."""
+    config = MaskFormerConfig(**model['proposer'])
+    backbone = config.backbone_config()
+    if not config.num_classes:
+      raise ValueError(
+        'this proposer gives embeddings for the names of a CLIP; Hugging Face has '
+        'MaskFormer with a fixed list of classes only'
+      )
+    frozen = isinstance(backbone, SwinConfig) or backbone.norm == 'frozen'
+    if not frozen or not tables.is_plain(backbone) or config.groups != 32:
+      raise ValueError(
+        "Hugging Face's MaskFormer has pixel decoders with 32 groups, and no ResNet "
+        'with the stem, the dilations or the group norms of this one'
+      )
+    return config
+
+  def rules(self, model: Mapping[str, Any]) -> list[Rule]:
+    """The whole table."""
+    return rules(self._config(model))
+
+  def shapes(self, model: Mapping[str, Any]) -> dict[str, Any]:
+    """Those of our proposer."""
+    return shapes(self._config(model))
+
+  def constant(self, name: str, model: Mapping[str, Any]) -> np.ndarray:
+    """Buffers; the norm that nothing uses is the identity."""
+    config = self._config(model)
+    backbone = config.backbone_config()
+    if '.layernorm.' in name:
+      width = backbone.embed_dim * 2 ** (len(backbone.depths) - 1)
+      return np.full(width, float(name.endswith('weight')), np.float32)
+    return buffer(name, backbone, config.num_classes)
+
+  def settings(self, model: Mapping[str, Any]) -> dict[str, Any]:
+    """The config.json of a model."""
+    c = self._config(model)
+    backbone = c.backbone_config()
+    stages = len(backbone.depths)
+    labels = model.get('labels') or [f'LABEL_{i}' for i in range(c.num_classes)]
+    content = {
+      'architectures': ['MaskFormerForInstanceSegmentation'],
+      'model_type': 'maskformer',
+      'backbone_config': {
+        **backbone_families.settings(backbone),
+        'out_features': [f'stage{i + 1}' for i in range(stages)],
+        'out_indices': [i + 1 for i in range(stages)],
+      },
+      'decoder_config': {
+        'model_type': 'detr',
+        'd_model': c.width,
+        'num_queries': c.num_queries,
+        'decoder_layers': c.layers,
+        'decoder_attention_heads': c.heads,
+        'decoder_ffn_dim': c.feed_forward,
+        'dropout': c.dropout,
+        'attention_dropout': 0.0,
+        'activation_dropout': 0.0,
+        'activation_function': 'relu',
+        # Of an encoder that MaskFormer does not have.
+        'encoder_layers': c.layers,
+        'encoder_attention_heads': c.heads,
+        'encoder_ffn_dim': c.feed_forward,
+      },
+      'fpn_feature_size': c.pixel_width,
+      'mask_feature_size': c.mask_dim,
+      'no_object_weight': NO_OBJECT_WEIGHT,
+      'cross_entropy_weight': SET_WEIGHTS['ce'],
+      'dice_weight': SET_WEIGHTS['dice'],
+      'mask_weight': SET_WEIGHTS['mask'],
+      'use_auxiliary_loss': False,
+      'id2label': {str(i): name for i, name in enumerate(labels)},
+      'label2id': {name: i for i, name in enumerate(labels)},
+    }
+    return {'config.json': content}
 
 
-def _convert(
-  source: Source, settings: Mapping[str, Any] | None, options: Options
-) -> Conversion:
-  refuse_options(options, what="Hugging Face's MaskFormer")
-  constants = matching(source, CONSTANTS)
-  held = Tensors(source).without(constants)
-  config, params = convert(held, infer_config(held, settings))
-  model = {'model': 'proposer', 'proposer': dataclasses.asdict(config)}
-  names = (settings or {}).get('id2label')
-  if names:
-    model['labels'] = [names[key] for key in sorted(names, key=int)]
-  return Conversion(model, params, held, tuple(constants))
-
-
-def _config(model: Mapping[str, Any]) -> MaskFormerConfig:
-  """Returns the sizes of a model that this layout can hold.
-
-  Raises:
-    ValueError: it cannot.
-  """
-  config = MaskFormerConfig(**model['proposer'])
-  backbone = config.backbone_config()
-  if not config.num_classes:
-    raise ValueError(
-      'this proposer gives embeddings for the names of a CLIP; Hugging Face has '
-      'MaskFormer with a fixed list of classes only'
-    )
-  plain = isinstance(backbone, SwinConfig) or (
-    backbone.stem == 'plain'
-    and set(backbone.multi_grid) == {1}
-    and backbone.norm == 'frozen'
-  )
-  if not plain or config.groups != 32:
-    raise ValueError(
-      "Hugging Face's MaskFormer has pixel decoders with 32 groups, and no ResNet with "
-      'the stem, the dilations or the group norms of this one'
-    )
-  return config
-
-
-def _constant(name: str, model: Mapping[str, Any]) -> np.ndarray:
-  """Returns the value of a buffer; of the norm that nothing uses, the identity."""
-  config = _config(model)
-  backbone = config.backbone_config()
-  if name == 'criterion.empty_weight':
-    weights = np.ones(config.num_classes + 1, np.float32)
-    weights[-1] = NO_OBJECT_WEIGHT
-    return weights
-  if '.layernorm.' in name:
-    width = backbone.embed_dim * 2 ** (len(backbone.depths) - 1)
-    return np.full(width, float(name.endswith('weight')), np.float32)
-  return backbone_families.buffer(name, backbone)
-
-
-def _settings(model: Mapping[str, Any]) -> dict[str, Any]:
-  """Returns the config.json of a model."""
-  c = _config(model)
-  backbone = c.backbone_config()
-  stages = [f'stage{i + 1}' for i in range(len(backbone.depths))]
-  labels = model.get('labels') or [f'LABEL_{i}' for i in range(c.num_classes)]
-  content = {
-    'architectures': ['MaskFormerForInstanceSegmentation'],
-    'model_type': 'maskformer',
-    'backbone_config': {
-      **backbone_families.settings(backbone),
-      'out_features': stages,
-      'out_indices': [i + 1 for i in range(len(stages))],
-    },
-    'decoder_config': {
-      'model_type': 'detr',
-      'd_model': c.width,
-      'num_queries': c.num_queries,
-      'decoder_layers': c.layers,
-      'decoder_attention_heads': c.heads,
-      'decoder_ffn_dim': c.feed_forward,
-      'dropout': c.dropout,
-      'attention_dropout': 0.0,
-      'activation_dropout': 0.0,
-      'activation_function': 'relu',
-      # Of an encoder that MaskFormer does not have.
-      'encoder_layers': c.layers,
-      'encoder_attention_heads': c.heads,
-      'encoder_ffn_dim': c.feed_forward,
-    },
-    'fpn_feature_size': c.pixel_width,
-    'mask_feature_size': c.mask_dim,
-    'no_object_weight': NO_OBJECT_WEIGHT,
-    'cross_entropy_weight': SET_WEIGHTS['ce'],
-    'dice_weight': SET_WEIGHTS['dice'],
-    'mask_weight': SET_WEIGHTS['mask'],
-    'use_auxiliary_loss': False,
-    'id2label': {str(i): name for i, name in enumerate(labels)},
-    'label2id': {name: i for i, name in enumerate(labels)},
-  }
-  return {'config.json': content}
-
-
-HF_MASKFORMER = Family(
-  clue='model.pixel_level_module.* and class_predictor.*: MaskFormer with a Swin or a '
+HF_MASKFORMER = _MaskFormer(
+  'hf_maskformer',
+  'proposer',
+  'model.pixel_level_module.* and class_predictor.*: MaskFormer with a Swin or a '
   'ResNet and a fixed list of classes',
-  model='proposer',
-  recognise=_recognise,
-  convert=_convert,
-  rules=lambda model: rules(_config(model)),
-  shapes=lambda model: shapes(_config(model)),
-  constant=_constant,
-  settings=_settings,
 )

@@ -51,10 +51,10 @@ def head_rules(source: str = 'sem_seg_head.', target: str = '') -> list[Rule]:
 
 def rules(config: MaskFormerConfig, target: str = '') -> list[Rule]:
   """Returns the table of the whole proposer."""
-  swin = backbones.kind(config.backbone_config()) == 'Swin'
-  backbone_rules = tables.swin_rules if swin else tables.resnet_rules
+  backbone = config.backbone_config()
+  layout = backbones.kind(backbone).lower()
   return [
-    *backbone_rules('backbone.', f'{target}backbone/'),
+    *tables.rules(layout, backbone, 'backbone.', f'{target}backbone/', norms=True),
     *head_rules(target=target),
     *layer_rules('clip_adapter.non_object_embedding', f'{target}no_object', 'same'),
   ]
@@ -76,10 +76,7 @@ def infer_config(source: Source) -> MaskFormerConfig:
     f'{predictor}.class_embed.layers.1.weight',
   )
   features, queries, feed, embed = shapes_of(source, needed, what='an OVSeg proposer')
-  if 'backbone.patch_embed.proj.weight' in source:
-    backbone = tables.infer_swin(source, 'backbone.', hugging_face=False)
-  else:
-    backbone = tables.infer_resnet(source, 'backbone.')
+  backbone = tables.infer_config(Tensors(source).inside('backbone.'))
   return dataclasses.replace(
     PRESETS['r101c_b16'],
     backbone=backbones.named(backbone),
@@ -118,11 +115,7 @@ def convert(
   own = Tensors(source).without(k for k in source if k.startswith(CLIP_PREFIX))
   if config is None:
     config = infer_config(own)
-  swin = 'backbone.patch_embed.proj.weight' in own
-  if swin or 'backbone.stem.conv1.weight' in own:
-    kind = 'Swin' if swin else 'ResNet'
-    tables.check_kind(kind, config.backbone_config(), what='OVSeg checkpoint')
-  params = apply(
-    own, rules(config), shapes(config), what='OVSeg checkpoint', ignore=CONSTANTS
-  )
+  what, backbone = 'OVSeg checkpoint', config.backbone_config()
+  tables.check_kind(own.inside('backbone.'), backbone, what=what)
+  params = apply(own, rules(config), shapes(config), what=what, ignore=CONSTANTS)
   return config, params

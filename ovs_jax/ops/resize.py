@@ -107,21 +107,39 @@ def resize_nearest(
   return x[..., rows, :][..., columns]
 
 
+def resize_grid(
+  table: Float[Array, '*b n d'], grid: tuple[int, int]
+) -> Float[Array, '*b m d']:
+  """Resizes a square grid of vectors, row-major, to another one.
+
+  Bicubic as in PyTorch, without antialiasing: what Hugging Face does, and the CLIPSeg
+  that was trained with it. The resizing of open_clip antialiases, which differs when
+  the grid shrinks.
+
+  Raises:
+    ValueError: it is not a square.
+  """
+  count, width = table.shape[-2:]
+  side = math.isqrt(count)
+  if side * side != count:
+    raise ValueError(f'{count} positions are not a square grid; cannot resize them')
+  if (side, side) == tuple(grid):
+    return table
+  start, stop = jnp.asarray(0), jnp.asarray(side)
+  rows, columns = (cubic_matrix(start, stop, side, size) for size in grid)
+  square = table.astype(jnp.float32).reshape(*table.shape[:-2], side, side, width)
+  square = jnp.einsum('Yy,...yxd->...Yxd', rows, square, precision=EXACT)
+  square = jnp.einsum('Xx,...yxd->...yXd', columns, square, precision=EXACT)
+  return square.reshape(*table.shape[:-2], -1, width).astype(table.dtype)
+
+
 def resize_positions(
   table: Float[Array, 'n d'], grid: tuple[int, int]
 ) -> Float[Array, 'm d']:
   """Resizes a vision transformer's table of positions to another grid of patches.
 
-  Bicubic, as `convert.positions` does it for a fixed size. The first row belongs to
-  the class token and stays; the others are a square grid, row-major.
+  As `resize_grid`; the first row belongs to the class token and stays.
   """
-  side = math.isqrt(table.shape[0] - 1)
-  if (side, side) == tuple(grid):
-    return table
-  start, stop = jnp.asarray(0), jnp.asarray(side)
-  rows, columns = (cubic_matrix(start, stop, side, count) for count in grid)
-  square = table[1:].astype(jnp.float32).reshape(side, side, -1)
-  square = jnp.einsum('Yy,yxd->Yxd', rows, square, precision=EXACT)
-  square = jnp.einsum('Xx,yxd->yXd', columns, square, precision=EXACT)
-  patches = square.reshape(grid[0] * grid[1], -1).astype(table.dtype)
-  return jnp.concatenate([table[:1], patches])
+  patches = table[1:]
+  resized = resize_grid(patches, grid)
+  return table if resized is patches else jnp.concatenate([table[:1], resized])

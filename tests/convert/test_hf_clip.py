@@ -81,7 +81,7 @@ def test_what_config_json_says():
   settings['text_config']['eos_token_id'] = 5
   conversion = convert(source, settings)
   assert config_of(conversion) == config
-  (written,) = hf_clip_settings.write_settings(conversion.model).values()
+  written = hf_clip_settings.write_settings(conversion.model)
   assert config_of(convert(source, written)) == config
   old = {'text_config_dict': settings['text_config'], 'text_config': None}
   assert config_of(convert(source, {**settings, **old})) == config
