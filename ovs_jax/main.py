@@ -82,7 +82,7 @@ def _mine(config: Any, workdir: Place) -> dict[str, Any]:
 
 
 def _assemble(config: Any, workdir: Place) -> dict[str, Any]:
-  from ovs_jax.convert.assemble import assemble
+  from ovs_jax.inference.assemble import assemble
 
   return assemble(config, workdir)
 

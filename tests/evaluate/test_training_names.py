@@ -9,10 +9,10 @@ import tiny_configs
 import tiny_ovseg
 
 from configs import scenes
-from ovs_jax.convert.assemble import assemble
 from ovs_jax.core.checkpoint import load_config, save_model
 from ovs_jax.evaluate.suite_report import markdown
 from ovs_jax.evaluate.training_names import check_training
+from ovs_jax.inference.assemble import assemble
 from ovs_jax.text import vocabulary
 from ovs_jax.train.recipes.proposer import Proposer
 

@@ -11,9 +11,9 @@ import tiny_ovseg
 
 from configs import scenes
 from ovs_jax import Segmenter
-from ovs_jax.convert.assemble import assemble
 from ovs_jax.core.checkpoint import load_model, save_model
 from ovs_jax.core.tree import flatten
+from ovs_jax.inference.assemble import assemble
 from ovs_jax.models import mask_prompts
 from ovs_jax.models.clip import PRESETS, ClipConfig, init_clip
 
