@@ -15,9 +15,18 @@ import jax.numpy as jnp
 import numpy as np
 
 from ovs_jax.convert.rules import Rule, apply, layer_rules, table
-from ovs_jax.convert.settings import COMMON, FLAG, Table, check, free, only
+from ovs_jax.convert.settings import (
+  COMMON,
+  FLAG,
+  Table,
+  check,
+  free,
+  only,
+  pixels,
+)
 from ovs_jax.convert.tensors import Source, Tensors, count, shape_of, shapes_of
 from ovs_jax.models import backbones, resnet, swin
+from ovs_jax.models.maskformer import IMAGENET_MEAN, IMAGENET_STD
 
 # What may stand before the names of a backbone alone.
 PREFIXES = ('module.', 'backbone.bottom_up.', 'backbone.', 'swin.', 'resnet.')
@@ -74,6 +83,10 @@ _SETTINGS: dict[str, Table] = {
     'num_channels': only(3),
   },
 }
+
+# What a preprocessor_config.json may say beside one: pictures are of any size.
+IMAGENET = [[x / 255 for x in values] for values in (IMAGENET_MEAN, IMAGENET_STD)]
+_PIXELS = pixels(*IMAGENET, **free('do_center_crop crop_size crop_pct resample'))
 
 # Microsoft's names (detectron2's files have the same), without the features' norms.
 _SWIN = """
@@ -257,7 +270,7 @@ def with_settings(
   """
   if settings is None:
     return config
-  check('config.json', [(label, settings, _SETTINGS[backbones.kind(config)])])
+  check('config.json', [(label, settings, _SETTINGS[backbones.kind(config)])], _PIXELS)
   if isinstance(config, swin.SwinConfig):
     return config
   first = 2 if settings.get('downsample_in_first_stage') else 1

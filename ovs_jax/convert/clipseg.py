@@ -19,11 +19,26 @@ from ovs_jax.convert.clipseg_decoder import (
 from ovs_jax.convert.family import Conversion, Family, Options, Settings
 from ovs_jax.convert.hf_clip_settings import check_settings, write_settings
 from ovs_jax.convert.rules import Rule, apply
-from ovs_jax.convert.settings import COUNT, FLAG, INDEX, Accepted, Table, free, only
+from ovs_jax.convert.settings import (
+  COUNT,
+  FLAG,
+  INDEX,
+  Accepted,
+  Table,
+  free,
+  only,
+  pixels,
+)
 from ovs_jax.convert.tensors import Source, Tensors, matching
 from ovs_jax.inference.load import load
 from ovs_jax.models.clip import ClipConfig
-from ovs_jax.models.clipseg import ClipSegConfig, check_decoder, init_clipseg
+from ovs_jax.models.clipseg import (
+  IMAGENET_MEAN,
+  IMAGENET_STD,
+  ClipSegConfig,
+  check_decoder,
+  init_clipseg,
+)
 from ovs_jax.models.clipseg_decoder import DecoderConfig, strides_for
 from ovs_jax.models.layers import NORM_EPSILON
 
@@ -45,6 +60,18 @@ _SETTINGS: Table = {
   'decoder_hidden_act': only('quick_gelu', 'relu'),
   'use_complex_transposed_convolution': FLAG,
 }
+# Pictures are squashed to a square.
+_PIXELS = pixels(
+  IMAGENET_MEAN,
+  IMAGENET_STD,
+  do_center_crop=only(None, False),
+  default_to_square=only(None, True),
+  resample=only(2),
+  size=Accepted(
+    'a height and a width',
+    lambda x: isinstance(x, int) or sorted(x or ()) == ['height', 'width'],
+  ),
+)
 _ORIGINAL_CLIP = 'clip_model.'
 _HF_CLIP = 'clip.'
 
@@ -83,7 +110,7 @@ class _HfClipSeg(_ClipSeg):
 
   def convert(self, source: Source, settings: Settings, options: Options) -> Conversion:
     """Takes what the shapes do not tell from config.json."""
-    check_settings(settings, 'clipseg', _SETTINGS)
+    check_settings(settings, 'clipseg', _SETTINGS, _PIXELS)
     if settings is None and options.activation is None:
       options = dataclasses.replace(options, activation='quick_gelu')  # all of them
     source = Tensors(source)

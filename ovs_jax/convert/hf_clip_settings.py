@@ -10,13 +10,12 @@ from ovs_jax.convert.settings import (
   FREE,
   NAME,
   POSITIVE,
-  PROCESSOR,
   Accepted,
   Table,
   check,
   free,
-  near,
   only,
+  pixels,
 )
 from ovs_jax.core.lookup import lookup
 from ovs_jax.models.clip import ClipConfig
@@ -41,25 +40,26 @@ _TOWERS: dict[str, Table] = {
   'text': {**_TOWER, **free('max_position_embeddings vocab_size')},
   'vision': {**_TOWER, **free('image_size patch_size'), 'num_channels': only(3)},
 }
-# How pictures may be prepared: the shortest side, the centre, CLIP's mean.
-_PIXELS: Table = {
-  **free('feature_extractor_type image_processor_type processor_class crop_size'),
-  **free('use_square_size _valid_processor_keys do_convert_rgb data_format'),
-  **dict.fromkeys(('do_resize', 'do_center_crop', 'do_normalize'), only(True)),
-  'do_rescale': only(True),
-  'rescale_factor': Accepted('1/255', lambda x: x in (1 / 255, 0.00392156862745098)),
-  'resample': only(3),
-  'image_mean': near(CLIP_MEAN),
-  'image_std': near(CLIP_STD),
-  'size': Accepted(
+# How pictures are prepared: the shortest side, and the centre.
+_PIXELS = pixels(
+  CLIP_MEAN,
+  CLIP_STD,
+  crop_size=FREE,
+  do_center_crop=only(True),
+  default_to_square=only(False),
+  resample=only(3),
+  size=Accepted(
     'the shortest edge',
     lambda x: isinstance(x, int) or list(x or ()) == ['shortest_edge'],
   ),
-}
+)
 
 
 def check_settings(
-  settings: Settings, kind: str = 'clip', more: Table | None = None
+  settings: Settings,
+  kind: str = 'clip',
+  more: Table | None = None,
+  pictures: Table = _PIXELS,
 ) -> None:
   """Refuses a config.json that says what is not understood.
 
@@ -67,6 +67,7 @@ def check_settings(
     settings: its contents; None says nothing.
     kind: the `model_type` of the whole.
     more: what it may say besides the two towers.
+    pictures: what the preprocessor_config.json beside it may say.
 
   Raises:
     ValueError: which keys, and what they may be.
@@ -82,9 +83,7 @@ def check_settings(
       top[key] = FREE
       if settings.get(key) is not None:
         sections.append((key, settings[key], table))
-  if kind == 'clip' and PROCESSOR in settings:
-    sections.append((PROCESSOR, settings[PROCESSOR], _PIXELS))
-  check('config.json', sections)
+  check('config.json', sections, pictures)
 
 
 def read_settings(settings: Settings, options: Options) -> dict[str, Any]:

@@ -15,7 +15,17 @@ from ovs_jax.convert import backbones as tables
 from ovs_jax.convert.family import Conversion, Family, Options, Settings, buffer
 from ovs_jax.convert.maskformer import shapes
 from ovs_jax.convert.rules import Rule, apply, table
-from ovs_jax.convert.settings import COMMON, COUNT, FRACTION, Table, check, free, only
+from ovs_jax.convert.settings import (
+  COMMON,
+  COUNT,
+  FRACTION,
+  Accepted,
+  Table,
+  check,
+  free,
+  only,
+  pixels,
+)
 from ovs_jax.convert.tensors import Source, Tensors, count, matching, shapes_of
 from ovs_jax.models import backbones
 from ovs_jax.models.maskformer import MaskFormerConfig
@@ -62,6 +72,22 @@ _DECODER: Table = {
   'scale_embedding': only(False),
 }
 
+# What a preprocessor_config.json may say: pictures keep their aspect.
+_PIXELS = pixels(
+  *tables.IMAGENET,
+  **free('max_size size_divisor size_divisibility pad_size do_pad num_labels'),
+  **free('ignore_index reduce_labels do_reduce_labels crop_size'),
+  do_center_crop=only(None, False),
+  default_to_square=only(None, False),
+  resample=only(2),
+  size=Accepted(
+    'the shortest edge, with or without the longest',
+    lambda x: (
+      isinstance(x, int)
+      or set(x or ()) in ({'shortest_edge'}, {'shortest_edge', 'longest_edge'})
+    ),
+  ),
+)
 
 _FPN = 'model.pixel_level_module.decoder.fpn'
 _LAYER = 'model.transformer_module.decoder.layers.<index>'
@@ -123,9 +149,8 @@ def check_settings(
     The backbone with what only config.json says of it.
   """
   decoder = settings.get('decoder_config') or {}
-  check(
-    'config.json', [('', settings, _SETTINGS), ('decoder_config', decoder, _DECODER)]
-  )
+  sections = [('', settings, _SETTINGS), ('decoder_config', decoder, _DECODER)]
+  check('config.json', sections, _PIXELS)
   section = settings.get('backbone_config')
   return tables.with_settings(backbone, section, 'backbone_config')
 

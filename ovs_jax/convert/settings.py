@@ -103,17 +103,46 @@ COMMON: Table = {
 }
 
 
-def check(file: str, sections: Iterable[tuple[str, Any, Table]]) -> None:
+def pixels(
+  mean: Sequence[float], std: Sequence[float], **more: Accepted
+) -> dict[str, Accepted]:
+  """Returns what a preprocessor_config.json may say of how pictures are prepared.
+
+  Args:
+    mean: of the channels, of values from 0 to 1.
+    std: of the same.
+    **more: what a kind of model has besides, above all how pictures are resized.
+  """
+  return {
+    **free('feature_extractor_type image_processor_type processor_class size'),
+    **free('use_square_size _valid_processor_keys do_convert_rgb data_format'),
+    **free('input_data_format return_tensors device disable_grouping'),
+    **dict.fromkeys(('do_resize', 'do_rescale', 'do_normalize'), only(True)),
+    'rescale_factor': Accepted('1/255', lambda x: x in (1 / 255, 0.00392156862745098)),
+    'image_mean': near(mean),
+    'image_std': near(std),
+    **more,
+  }
+
+
+def check(
+  file: str, sections: Iterable[tuple[str, Any, Table]], pixels: Table | None = None
+) -> None:
   """Refuses settings that are not understood, all of them in one message.
 
   Args:
     file: where they stand.
     sections: of each, the words that name it in front of a key, its contents and what
       those may be.
+    pixels: what the preprocessor_config.json in the first of them may be.
 
   Raises:
     ValueError: a key is on no list, or has a value that is not.
   """
+  sections = list(sections)
+  _, first, _ = sections[0]
+  if pixels is not None and isinstance(first, Mapping) and PROCESSOR in first:
+    sections.append((PROCESSOR, first[PROCESSOR], pixels))
   odd = []
   for label, section, table in sections:
     if not isinstance(section, Mapping):

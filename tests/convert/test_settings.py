@@ -144,6 +144,8 @@ def test_open_clip_accepts_its_defaults():
     (('preprocessor_config.json',), 'image_mean', [0.5, 0.5, 0.5]),
     (('preprocessor_config.json',), 'resample', 2),
     (('preprocessor_config.json',), 'size', {'height': 8, 'width': 8}),
+    (('preprocessor_config.json',), 'do_center_crop', False),
+    (('preprocessor_config.json',), 'resize_mode', 'squash'),
   ],
 )
 def test_hugging_faces_clip_refuses(path, key, value):
@@ -218,6 +220,11 @@ SEG_SETTINGS = {
     ((), 'decoder_layer_norm_eps', 1e-6),
     (('text_config',), 'model_type', 'clip_text_model'),
     (('vision_config',), 'num_channels', 4),
+    (('preprocessor_config.json',), 'image_mean', [0.481, 0.457, 0.408]),
+    (('preprocessor_config.json',), 'size', {'shortest_edge': 352}),
+    (('preprocessor_config.json',), 'resample', 3),
+    (('preprocessor_config.json',), 'do_center_crop', True),
+    (('preprocessor_config.json',), 'do_pad', True),
   ],
 )
 def test_clipseg_refuses(path, key, value):
@@ -253,12 +260,17 @@ RESNET = ResNetConfig((1, 1, 1, 1), 8, 4, 16, (1,), 'frozen', stem='plain')
     (RESNET, 'downsample_in_bottleneck', 'no'),
     (RESNET, 'embedding_dynamic_padding', True),
     (RESNET, 'hidden_act', 'silu'),
+    (SWIN, 'preprocessor_config.json', {'image_mean': [0.5, 0.5, 0.5]}),
+    (RESNET, 'preprocessor_config.json', {'do_flip_channel_order': True}),
   ],
 )
 def test_backbones_refuse(config, key, value):
   settings = {**backbone_families.settings(config), key: value}
   with pytest.raises(ValueError) as error:
     backbones.with_settings(config, settings)
+  if isinstance(value, dict):
+    ((inner, value),) = value.items()
+    key = f'{key} {inner}'
   assert f'{key} {value!r}' in str(error.value)
 
 
@@ -277,6 +289,10 @@ def test_backbones_refuse(config, key, value):
     (('decoder_config',), 'normalize_before', True),
     (('backbone_config',), 'model_type', 'swinv2'),
     ((), 'decoder_config', [1]),
+    (('preprocessor_config.json',), 'image_std', [1, 1, 1]),
+    (('preprocessor_config.json',), 'size', {'height': 8, 'width': 8}),
+    (('preprocessor_config.json',), 'do_center_crop', True),
+    (('preprocessor_config.json',), 'resize_mode', 'squash'),
   ],
 )
 def test_maskformer_refuses(path, key, value):
@@ -284,6 +300,30 @@ def test_maskformer_refuses(path, key, value):
   with pytest.raises(ValueError) as error:
     hf_maskformer.check_settings(settings, SWIN)
   assert f'{key} {value!r}' in str(error.value)
+
+
+def test_how_pictures_are_prepared_is_accepted_as_published():
+  usual = {
+    'do_normalize': True,
+    'do_resize': True,
+    'image_mean': [0.485, 0.456, 0.406],
+    'image_std': [0.229, 0.224, 0.225],
+    'resample': 2,
+  }
+  name = 'preprocessor_config.json'
+  pixels = {**usual, 'size': 352, 'feature_extractor_type': 'ViTFeatureExtractor'}
+  convert('hf_clipseg', SEG, {**SEG_SETTINGS, name: pixels})
+  pixels = {**usual, 'size': {'height': 352, 'width': 352}, 'rescale_factor': 1 / 255}
+  convert('hf_clipseg', SEG, {**SEG_SETTINGS, name: pixels})
+  pixels = {**usual, 'size': 224, 'crop_pct': 0.875, 'resample': 3}
+  for config in (SWIN, RESNET):
+    settings = {**backbone_families.settings(config), name: pixels}
+    backbones.with_settings(config, settings)
+  pixels = {**usual, 'size': 640, 'max_size': 2560, 'size_divisibility': 32}
+  pixels |= {'ignore_index': 255, 'reduce_labels': True}
+  hf_maskformer.check_settings({name: pixels}, SWIN)
+  pixels['size'] = {'shortest_edge': 640, 'longest_edge': 2560}
+  hf_maskformer.check_settings({name: pixels}, SWIN)
 
 
 def test_metaclip_2_is_refused_before_anything_is_written(tmp_path, capsys):
