@@ -87,46 +87,6 @@ def strip_prefix(source: Source) -> Tensors:
   return found.without([_PROMPTS]) if empty else found
 
 
-@dataclasses.dataclass(frozen=True)
-class Names:
-  """Names of the tensors that tell the sizes of a CLIP in some layout.
-
-  Attributes:
-    kernel: of the patches.
-    places: the table of positions of images.
-    projection: of images, with the size of the embedding at `axis`.
-    axis: see `projection`.
-    context: the table of positions of texts.
-    tokens: the embedding of tokens.
-    vision: in front of the index of a block of the vision tower.
-    text: the same of the text tower.
-    hidden: a tensor as long as the hidden layer of a block's MLP, in the block.
-  """
-
-  kernel: str
-  places: str
-  projection: str
-  axis: int
-  context: str
-  tokens: str
-  vision: str
-  text: str
-  hidden: str
-
-
-_NAMES = Names(
-  kernel='visual.conv1.weight',
-  places=_POSITIONS,
-  projection='visual.proj',
-  axis=1,
-  context='positional_embedding',
-  tokens='token_embedding.weight',
-  vision='visual.transformer.resblocks.',
-  text='transformer.resblocks.',
-  hidden='mlp.c_fc.bias',
-)
-
-
 def infer_config(source: Source) -> ClipConfig:
   """Returns the sizes of a CLIP from the shapes of its tensors.
 
@@ -136,8 +96,15 @@ def infer_config(source: Source) -> ClipConfig:
     ValueError: it is not a CLIP with a vision transformer.
   """
   source = strip_prefix(source)
-  what = 'a CLIP checkpoint with a vision transformer'
-  config = sized(source, _NAMES, what=what)
+  config = sized(
+    source,
+    kernel='visual.conv1.weight',
+    tables=(_POSITIONS, 'positional_embedding', 'token_embedding.weight'),
+    embed=('visual.proj', 1),
+    blocks={'vision': 'visual.transformer.resblocks', 'text': 'transformer.resblocks'},
+    hidden='mlp.c_fc.bias',
+    what='a CLIP checkpoint with a vision transformer',
+  )
   return dataclasses.replace(
     config,
     vision_heads=WIDE_HEADS.get(config.vision_width, config.vision_heads),
@@ -145,36 +112,40 @@ def infer_config(source: Source) -> ClipConfig:
   )
 
 
-def sized(source: Source, names: Names, *, what: str, **told: Any) -> ClipConfig:
+def sized(
+  source: Source,
+  *,
+  kernel: str,
+  tables: tuple[str, str, str],
+  embed: tuple[str, int],
+  blocks: Mapping[str, str],
+  hidden: str,
+  what: str,
+  **told: Any,
+) -> ClipConfig:
   """Returns the sizes of a CLIP of some layout, from the shapes of its tensors.
 
   Args:
     source: tensors by name.
-    names: of those that tell the sizes.
+    kernel: name of the patches' kernel.
+    tables: of the tables of positions of images and of texts, and of tokens.
+    embed: of the projection of images, and its axis of the joint space.
+    blocks: of a tower's blocks, by tower.
+    hidden: of a tensor in a block, as long as the hidden layer of its MLP.
     what: it should be, for errors.
     **told: fields of the configuration that are known. What shapes do not tell is
       else that of OpenAI's models.
   """
-  needed = (names.kernel, names.places, names.projection, names.context, names.tokens)
-  kernel, (places, *_), projection, (context, _), (vocabulary, text_width) = shapes_of(
-    source, needed, what=what
-  )
-  if len(kernel) != 4:
-    raise ValueError(f'not {what}: its {names.kernel} has the shape {kernel}')
-  width, _, _, patch = kernel
-  towers = {}
-  for tower, size in (('vision', width), ('text', text_width)):
-    blocks = getattr(names, tower)
-    hidden = f'{blocks}0.{names.hidden}'
-    mlp = shape_of(source, hidden)[0] if hidden in source else 4 * size
-    towers[f'{tower}_width'] = size
-    towers[f'{tower}_layers'] = count(source, blocks)
-    towers[f'{tower}_heads'] = max(size // HEAD_SIZE, 1)
-    towers[f'{tower}_mlp'] = 0 if mlp == 4 * size else mlp
+  projection, axis = embed
+  found = shapes_of(source, [kernel, projection, *tables], what=what)
+  patches, joint, (places, *_), (context, _), (vocabulary, text_width) = found
+  if len(patches) != 4:
+    raise ValueError(f'not {what}: its {kernel} has the shape {patches}')
+  width, _, _, patch = patches
   sizes = {
     'image_size': math.isqrt(places - 1) * patch,
     'patch': patch,
-    'embed_dim': projection[names.axis],
+    'embed_dim': joint[axis],
     'context_length': context,
     'vocab_size': vocabulary,
     'prompt_depth': 0,
@@ -182,7 +153,14 @@ def sized(source: Source, names: Names, *, what: str, **told: Any) -> ClipConfig
     'remat': False,
     'unroll': 1,
   }
-  return ClipConfig(**{**sizes, **towers, **told})
+  for tower, size in (('vision', width), ('text', text_width)):
+    first = f'{blocks[tower]}.0.{hidden}'
+    mlp = shape_of(source, first)[0] if first in source else 4 * size
+    sizes[f'{tower}_width'] = size
+    sizes[f'{tower}_layers'] = count(source, f'{blocks[tower]}.')
+    sizes[f'{tower}_heads'] = max(size // HEAD_SIZE, 1)
+    sizes[f'{tower}_mlp'] = 0 if mlp == 4 * size else mlp
+  return ClipConfig(**{**sizes, **told})
 
 
 def shapes(config: ClipConfig) -> dict[str, Any]:

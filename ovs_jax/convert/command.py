@@ -14,6 +14,7 @@ from typing import Any
 from ovs_jax.convert import SOURCES, catalogue, exchange, open_clip
 from ovs_jax.convert.download import cache_directory, fetch
 from ovs_jax.convert.family import Options
+from ovs_jax.core.tree import shorten
 from ovs_jax.models.layers import ACTIVATIONS
 
 # Fields of configurations that are ways to compute and no facts of a checkpoint.
@@ -170,7 +171,5 @@ def _summary(report: exchange.Report) -> str:
   if record['left_out']:
     lines.append(f'  parts of other models, left out: {", ".join(record["left_out"])}')
   if record['skipped']:
-    skipped = record['skipped']
-    more = f', and {len(skipped) - 8} more' if len(skipped) > 8 else ''
-    lines.append(f'  entries that are no tensors: {", ".join(skipped[:8])}{more}')
+    lines.append(f'  entries that are no tensors: {shorten(record["skipped"], 8)}')
   return '\n'.join(lines)

@@ -4,7 +4,6 @@ import dataclasses
 import json
 import pathlib
 import re
-from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -12,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 import ovs_jax
-from ovs_jax.convert import SOURCES, open_clip
+from ovs_jax.convert import SOURCES
 from ovs_jax.convert.family import Conversion, Options
 from ovs_jax.convert.reader import Checkpoint, read
 from ovs_jax.convert.tensors import Tensors
@@ -27,6 +26,7 @@ from ovs_jax.core.files import (
   write_json,
 )
 from ovs_jax.core.lookup import lookup
+from ovs_jax.core.tree import shorten
 
 # Types that are smaller than ours; what came in one of them leaves in it.
 _HALVES = ('float16', 'bfloat16')
@@ -114,11 +114,10 @@ def convert(
     **conversion.model,
     'source': _record(checkpoint, name, conversion, options),
   }
-  size = sum(x.nbytes for x in jax.tree.leaves(conversion.params))
-  _check_space(output, size)
+  leaves = jax.tree.leaves(conversion.params)
+  _check_space(output, sum(x.nbytes for x in leaves))
   save_model(output, conversion.params, model)
-  values = sum(x.size for x in jax.tree.leaves(conversion.params))
-  return Report(name, model, len(conversion.tensors), values)
+  return Report(name, model, len(conversion.tensors), sum(x.size for x in leaves))
 
 
 def check(path: Path, output: Path) -> Report:
@@ -128,7 +127,9 @@ def check(path: Path, output: Path) -> Report:
     ValueError: they differ, or the directory was converted from something else.
   """
   model = load_config(output)
-  record = _record_of(model, output)
+  if 'source' not in model:
+    raise ValueError(f'{output} was trained here, not converted; nothing to compare')
+  record = model['source']
   checkpoint = read(path)
   origin = checkpoint.metadata
   if record['sha256'] != origin.sha256:
@@ -160,10 +161,9 @@ def check(path: Path, output: Path) -> Report:
   missing = sorted(set(family.names(model)) - set(tensors))
   differences += [f'{name} is not in {path}' for name in missing]
   if differences:
-    more = f', and {len(differences) - 12} more' if len(differences) > 12 else ''
     raise ValueError(
       f'{len(differences)} of {len(tensors)} tensors differ between {path} and '
-      f'{output}: {", ".join(differences[:12])}{more}'
+      f'{output}: {shorten(differences)}'
     )
   return Report(record['family'], model, len(tensors), values)
 
@@ -190,13 +190,12 @@ def export(
     raise ValueError(f'--output={output} must end in .safetensors')
   output = _claim(output, overwrite=overwrite)
   params, model = load_model(directory, kind=family.model)
-  tensors = family.export(params, model, family.names(model))
-  record = model.get('source', {})
-  del params
+  record = {'dtypes': {}, **model.get('source', {})}
   tensors = {
-    name: _smaller(x, record.get('dtypes', {}).get(_pattern(name)))
-    for name, x in tensors.items()
+    name: _smaller(x, record['dtypes'].get(_pattern(name)))
+    for name, x in family.export(params, model, family.names(model)).items()
   }
+  del params
   if record.get('family') == layout:
     for name in record['constants']:
       tensors[name] = family.constant(name, model)
@@ -223,7 +222,6 @@ def _record(
 ) -> dict[str, Any]:
   """Returns what is stored about where a model came from."""
   origin = checkpoint.metadata
-  wishes = {k: v for k, v in dataclasses.asdict(options).items() if v is not None}
   return {
     'file': origin.file,
     'sha256': origin.sha256,
@@ -231,26 +229,13 @@ def _record(
     'container': checkpoint.container,
     'family': family,
     'converter_version': ovs_jax.__version__,
-    'options': wishes,
-    'settings': _settings_file(checkpoint),
+    'options': options.wishes,
+    'settings': checkpoint.settings,
     'constants': list(conversion.constants),
     'left_out': list(conversion.left_out),
     'skipped': sorted(origin.skipped),
     'dtypes': _dtypes(conversion.tensors),
   }
-
-
-def _settings_file(checkpoint: Checkpoint) -> str | None:
-  """Returns the name of the file with settings that was read, if any."""
-  if checkpoint.config is None:
-    return None
-  return open_clip.FILE if open_clip.describes(checkpoint.config) else 'config.json'
-
-
-def _record_of(model: Mapping[str, Any], directory: Path) -> dict[str, Any]:
-  if 'source' not in model:
-    raise ValueError(f'{directory} was trained here, not converted; nothing to compare')
-  return dict(model['source'])
 
 
 def _pattern(name: str) -> str:

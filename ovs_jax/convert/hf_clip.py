@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from ovs_jax.convert.clip import ClipFamily, Names, resized, shapes, sized
+from ovs_jax.convert.clip import ClipFamily, resized, shapes, sized
 from ovs_jax.convert.family import Conversion, Options, Settings
 from ovs_jax.convert.hf_clip_settings import (
   check_settings,
@@ -22,17 +22,6 @@ from ovs_jax.models.clip import ClipConfig
 CONSTANTS = (r'(text|vision)_model\.embeddings\.position_ids',)
 POSITIONS = 'vision_model.embeddings.position_embedding.weight'
 
-_NAMES = Names(
-  kernel='vision_model.embeddings.patch_embedding.weight',
-  places=POSITIONS,
-  projection='visual_projection.weight',
-  axis=0,
-  context='text_model.embeddings.position_embedding.weight',
-  tokens='text_model.embeddings.token_embedding.weight',
-  vision='vision_model.encoder.layers.',
-  text='text_model.encoder.layers.',
-  hidden='mlp.fc1.bias',
-)
 _LEGACY_END = 2  # an end token of 2 stands for the largest id, in old configurations
 
 _RULES = """
@@ -88,8 +77,21 @@ def infer_config(
   Raises:
     ValueError: it is not such a CLIP, or has something that we have not.
   """
-  told = read_settings(settings, options or Options())
-  config = sized(source, _NAMES, what='a CLIP of Hugging Face', **told)
+  text = 'text_model.embeddings'
+  config = sized(
+    source,
+    kernel='vision_model.embeddings.patch_embedding.weight',
+    tables=(
+      POSITIONS,
+      f'{text}.position_embedding.weight',
+      f'{text}.token_embedding.weight',
+    ),
+    embed=('visual_projection.weight', 0),
+    blocks={tower: f'{tower}_model.encoder.layers' for tower in ('vision', 'text')},
+    hidden='mlp.fc1.bias',
+    what='a CLIP of Hugging Face',
+    **read_settings(settings, options or Options()),
+  )
   # The end token of CLIP's vocabulary is the largest id, with and without its name.
   if config.end_token in (_LEGACY_END, config.vocab_size - 1):
     config = dataclasses.replace(config, end_token=0)

@@ -27,6 +27,7 @@ from ovs_jax.convert.torch_archive import Loaded, read_stream, read_zip
 from ovs_jax.convert.unpickle import Unpickler
 from ovs_jax.core.buckets import Copy
 from ovs_jax.core.files import place, read_json
+from ovs_jax.core.tree import shorten
 
 # What a Hugging Face folder may hold, in the order of preference.
 FOLDER_FILES = (
@@ -81,6 +82,13 @@ class Checkpoint:
   notes: Mapping[str, str] = dataclasses.field(default_factory=dict)
   config: Mapping[str, Any] | None = None
   copy: Copy | None = None
+
+  @property
+  def settings(self) -> str | None:
+    """Returns the name of the file that `config` is of, if any."""
+    if self.config is None:
+      return None
+    return open_clip.FILE if open_clip.describes(self.config) else 'config.json'
 
   @functools.cached_property
   def metadata(self) -> 'Metadata':
@@ -168,11 +176,10 @@ def _in_folder(folder: pathlib.Path) -> pathlib.Path:
   for name in FOLDER_FILES:
     if (folder / name).is_file():
       return folder / name
-  present = sorted(entry.name for entry in folder.iterdir())
+  present = sorted(entry.name for entry in folder.iterdir()) or ['nothing']
   raise FileNotFoundError(
-    f'{folder} has none of {", ".join(FOLDER_FILES)}; there is '
-    f'{", ".join(present[:12]) or "nothing"}. Give the path of a file, or of a folder '
-    'as it was downloaded from Hugging Face'
+    f'{folder} has none of {", ".join(FOLDER_FILES)}; there is {shorten(present)}. '
+    'Give the path of a file, or of a folder as it was downloaded from Hugging Face'
   )
 
 
@@ -235,14 +242,14 @@ def _read_shards(index: pathlib.Path, key: str | None) -> Checkpoint:
   if missing:
     raise FileNotFoundError(
       f'{index.parent}: {len(missing)} of {len(files)} parts that {index.name} lists '
-      f'are missing: {", ".join(missing[:12])}. Download them into the same folder'
+      f'are missing: {shorten(missing)}. Download them into the same folder'
     )
   parts = {path.name: _read_file(path, key) for path in files}
   absent = [name for name, part in names.items() if name not in parts[part].tensors]
   if absent:
     raise ValueError(
       f'{index} lists {len(names)} tensors, {len(absent)} of which are not in their '
-      f'parts: {", ".join(absent[:12])}. Download the folder again'
+      f'parts: {shorten(absent)}. Download the folder again'
     )
   skipped: dict[str, str] = {}
   for file, part in parts.items():

@@ -28,7 +28,7 @@ from ovs_jax.convert.transforms import (
   UPCONV,
   Transform,
 )
-from ovs_jax.core.tree import flatten, unflatten
+from ovs_jax.core.tree import flatten, shorten, unflatten
 
 # A field of a name: of digits, or one of the words after the colon.
 _FIELD = re.compile(r'<(\w+)(?::([^>]*))?>')
@@ -288,13 +288,10 @@ def _missing(filled: set[tuple[str, int | None]], want: Mapping[str, Any]) -> li
 
 def _message(what: str, count: int, problems: Mapping[str, list[str]]) -> str:
   counts = ', '.join(f'{len(items)} {kind}' for kind, items in problems.items())
-  lines = []
-  for kind, items in problems.items():
-    more = f', and {len(items) - 12} more' if len(items) > 12 else ''
-    lines.append(f'  {kind}: {", ".join(items[:12])}{more}')
+  lines = '\n'.join(f'  {kind}: {shorten(items)}' for kind, items in problems.items())
   return (
     f'{what}: cannot convert its {count} tensors: {counts}. Is it the kind of model '
-    'that was asked for?\n' + '\n'.join(lines)
+    f'that was asked for?\n{lines}'
   )
 
 
@@ -319,9 +316,7 @@ def export(
       parts = [part[match.layer] for part in parts]
     tensors[name] = np.array(match.rule.transform.join(parts), order='C')
   if unknown:
-    raise ValueError(
-      f'{len(unknown)} tensors cannot be exported: {", ".join(unknown[:12])}'
-    )
+    raise ValueError(f'{len(unknown)} tensors cannot be exported: {shorten(unknown)}')
   return tensors
 
 
@@ -349,7 +344,7 @@ def foreign_names(rules: Sequence[Rule], params: Mapping[str, Any]) -> list[str]
   missing = [path for path in leaves if path not in reached]
   if missing:
     raise ValueError(
-      f'{len(missing)} parameters have no foreign name: {", ".join(missing[:12])}'
+      f'{len(missing)} parameters have no foreign name: {shorten(missing)}'
     )
   return names
 

@@ -9,6 +9,8 @@ import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
+from ovs_jax.core.tree import shorten
+
 
 @dataclasses.dataclass(frozen=True)
 class Accepted:
@@ -155,11 +157,10 @@ def check(
       elif not table[key].fits(value):
         odd.append(f'{name} {_short(value)} instead of {table[key].what}')
   if odd:
-    more = f'; and {len(odd) - 12} more' if len(odd) > 12 else ''
     raise ValueError(
-      f'{file} describes a model that is not supported: {"; ".join(odd[:12])}{more}. '
-      'Convert another checkpoint, or take out of the file what changes neither the '
-      'network nor its pictures'
+      f'{file} describes a model that is not supported: '
+      f'{shorten(odd, separator="; ")}. Convert another checkpoint, or take out of the '
+      'file what changes neither the network nor its pictures'
     )
 
 

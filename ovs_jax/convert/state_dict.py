@@ -6,6 +6,7 @@ from typing import Any
 from ovs_jax.convert.pickle_names import Holder, Name, PickledArray
 from ovs_jax.convert.storage import Tensor
 from ovs_jax.convert.torch_archive import Loaded
+from ovs_jax.core.tree import shorten
 
 # Where training programs put the model; the rest beside it is skipped.
 CONTAINERS = ('state_dict', 'model', 'model_state_dict', 'module')
@@ -110,8 +111,8 @@ def _entry(node: Any, key: str, where: str) -> Any:
       return _entry(node[name], key[len(name) + 1 :], where)
   raise ValueError(
     f'{where} has no entry {key!r}; there {"are" if names else "is"} '
-    f'{", ".join(names[:12]) or _describe(node)}. Choose one of them, or none to look '
-    'for the model'
+    f'{shorten(names or [_describe(node)])}. Choose one of them, or none to look for '
+    'the model'
   )
 
 
@@ -173,11 +174,10 @@ def check_tensors(tensors: dict[str, Tensor], where: str) -> None:
   found = {name: tensor.problem() for name, tensor in tensors.items()}
   problems = [f'{name} {problem}' for name, problem in found.items() if problem]
   if problems:
-    more = f'\n  and {len(problems) - 12} more' if len(problems) > 12 else ''
-    listed = '\n  '.join(problems[:12])
+    listed = shorten(problems, separator='\n  ')
     raise ValueError(
       f'{where}: {len(problems)} of its {len(tensors)} tensors cannot be read. '
-      f'Download or copy the file again, or save it anew:\n  {listed}{more}'
+      f'Download or copy the file again, or save it anew:\n  {listed}'
     )
 
 
@@ -186,7 +186,7 @@ def _no_model(root: Any, where: str, key: str | None) -> str:
   if isinstance(root, dict):
     inside = [str(name) for name, value in root.items() if _holds_model(value)]
     hint = f'; with tensors inside: {", ".join(inside)}' if inside else ''
-    has = f'its {len(root)} entries are {", ".join(map(str, list(root)[:12]))}{hint}'
+    has = f'its {len(root)} entries are {shorten([*map(str, root)])}{hint}'
   else:
     has = f'it holds {_describe(root)}'
   what = f'entry {key!r}' if key else 'tensors'

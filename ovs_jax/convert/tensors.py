@@ -7,6 +7,7 @@ import numpy as np
 from jaxtyping import Shaped
 
 from ovs_jax.convert.storage import Tensor, widen
+from ovs_jax.core.tree import shorten
 
 # What is converted: arrays by name, which may still lie in their file.
 Source = Mapping[str, np.ndarray]
@@ -101,7 +102,7 @@ def shapes_of(
   missing = [name for name in names if name not in source]
   if missing:
     raise ValueError(
-      f'not {what}: {", ".join(missing[:12])} missing from its {len(source)} tensors'
+      f'not {what}: {shorten(missing)} missing from its {len(source)} tensors'
     )
   return [shape_of(source, name) for name in names]
 

@@ -74,9 +74,9 @@ def match_rules(
     raise ValueError(
       f'{what}: {len(unmatched)} parameters match no pattern, {len(dead)} patterns '
       f'match no parameter (or come after one that takes theirs).\n'
-      f'  without a pattern: {_shorten(unmatched)}\n'
-      f'  patterns without a parameter: {_shorten(dead)}\n'
-      f'  parameters: {_shorten(paths)}'
+      f'  without a pattern: {shorten(unmatched)}\n'
+      f'  patterns without a parameter: {shorten(dead)}\n'
+      f'  parameters: {shorten(paths)}'
     )
   return values
 
@@ -107,8 +107,8 @@ def difference(
     return None
   return (
     f'{what}: {len(missing)} parameters missing, {len(unknown)} unknown, '
-    f'{len(shapes)} of another shape.\n  missing: {_shorten(missing)}\n'
-    f'  unknown: {_shorten(unknown)}\n  shapes: {_shorten(shapes)}'
+    f'{len(shapes)} of another shape.\n  missing: {shorten(missing)}\n'
+    f'  unknown: {shorten(unknown)}\n  shapes: {shorten(shapes)}'
   )
 
 
@@ -117,6 +117,7 @@ def count_parameters(tree: Mapping[str, Any]) -> int:
   return sum(int(x.size) for x in jax.tree.leaves(tree))
 
 
-def _shorten(names: Sequence[str], most: int = 12) -> str:
-  more = f', and {len(names) - most} more' if len(names) > most else ''
-  return (', '.join(names[:most]) + more) or 'none'
+def shorten(names: Sequence[str], most: int = 12, separator: str = ', ') -> str:
+  """Returns the first names as text, and how many there are more."""
+  more = f'{separator}and {len(names) - most} more' if len(names) > most else ''
+  return (separator.join(names[:most]) + more) or 'none'
