@@ -6,11 +6,12 @@ backwards writes the foreign layout (`export`). Nothing is skipped quietly: ever
 tensor is used once or ignored by name, and every parameter is filled.
 """
 
+import collections
 import dataclasses
 import functools
 import math
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import jax.numpy as jnp
@@ -33,6 +34,7 @@ from ovs_jax.core.tree import flatten, shorten, unflatten
 # A field of a name: of digits, or one of the words after the colon.
 _FIELD = re.compile(r'<(\w+)(?::([^>]*))?>')
 _DIGITS = r'\d+'
+_HOMELESS = 'source tensors without a parameter'
 
 
 @dataclasses.dataclass(frozen=True)
@@ -197,80 +199,63 @@ def apply(
       rule that matched nothing; all of it in one message, counts first.
   """
   want = flatten(expected)
-  leaves: dict[str, np.ndarray] = {}
+  leaves = {path: np.empty(leaf.shape, leaf.dtype) for path, leaf in want.items()}
   filled: set[tuple[str, int | None]] = set()
-  problems: dict[str, list[str]] = {}
-
-  def report(kind: str, text: str) -> None:
-    problems.setdefault(kind, []).append(text)
-
+  problems: dict[str, list[str]] = collections.defaultdict(list)
   idle = {rule.source for rule in rules}
-  for name in _largest_first(source):
+  # Reading a tensor takes room for it twice; large ones first, while most parameters
+  # are still empty. One by one: a source may be larger than memory.
+  for name in sorted(source, key=lambda name: -math.prod(shape_of(source, name))):
     if any(re.fullmatch(pattern, name) for pattern in ignore):
       continue
     matches = _match(name, rules)
     idle -= {match.rule.source for match in matches}
     if not matches:
-      report('unused source tensors', name)
+      problems['unused source tensors'].append(name)
     if len(matches) > 1:
-      report('source tensors with several rules', name)
+      problems['source tensors with several rules'].append(name)
     for match in matches[:1]:
-      # Read, copied and forgotten one by one: a source may be larger than memory.
-      for target, part in _parts(name, np.asarray(source[name]), match, want, report):
+      misfit = _fill_leaves(leaves, match, np.asarray(source[name]))
+      if misfit is not None:
+        kind, text = misfit
+        problems[kind].append(f'{name} {text}')
+        if kind == _HOMELESS:
+          continue
+      for target in match.targets:
         if (target, match.layer) in filled:
-          report('parameters filled twice', f'{target} (again by {name})')
+          problems['parameters filled twice'].append(f'{target} (again by {name})')
         filled.add((target, match.layer))
-        if target not in leaves:
-          leaves[target] = np.empty(want[target].shape, want[target].dtype)
-        if part is not None:
-          leaves[target][... if match.layer is None else match.layer] = part
-  for pattern in sorted(idle):
-    report('rules that matched nothing', pattern)
-  for path in _missing(filled, want):
-    report('missing parameters', path)
+  problems['rules that matched nothing'] = sorted(idle)
+  problems['missing parameters'] = _missing(filled, want)
+  problems = {kind: items for kind, items in problems.items() if items}
   if problems:
     raise ValueError(_message(what, len(source), problems))
-  return unflatten({path: leaves[path] for path in want})
+  return unflatten(leaves)
 
 
-def _largest_first(source: Mapping[str, np.ndarray]) -> list[str]:
-  """Returns the names in an order that needs least memory.
-
-  Reading a tensor takes room for it twice; large ones do so while most parameters are
-  still empty.
-  """
-  return sorted(source, key=lambda name: -math.prod(shape_of(source, name)))
-
-
-def _parts(
-  name: str,
-  value: np.ndarray,
-  match: _Match,
-  want: Mapping[str, Any],
-  report: Callable[[str, str], None],
-) -> list[tuple[str, np.ndarray | None]]:
-  """Returns the parameters that a tensor becomes, without values if it cannot."""
-  unknown = [target for target in match.targets if target not in want]
+def _fill_leaves(
+  leaves: Mapping[str, np.ndarray], match: _Match, value: np.ndarray
+) -> tuple[str, str] | None:
+  """Writes a tensor into its parameters; returns the kind of a problem, and it."""
+  unknown = [target for target in match.targets if target not in leaves]
   if unknown:
-    report('source tensors without a parameter', f'{name} (for {", ".join(unknown)})')
-    return []
-  shapes = [tuple(want[target].shape) for target in match.targets]
+    return _HOMELESS, f'(for {", ".join(unknown)})'
+  parts = [leaves[target] for target in match.targets]
   if match.layer is not None:
-    too_deep = any(match.layer >= shape[0] for shape in shapes)
-    if too_deep:
-      report('source tensors without a parameter', f'{name} (of {shapes[0][0]} layers)')
-      return []
-    shapes = [shape[1:] for shape in shapes]
-  nothing: list[tuple[str, np.ndarray | None]] = [(t, None) for t in match.targets]
+    if any(match.layer >= len(part) for part in parts):
+      return _HOMELESS, f'(of {len(parts[0])} layers)'
+    parts = [part[match.layer, ...] for part in parts]
   if not jnp.issubdtype(value.dtype, jnp.floating):
-    report('not floating-point numbers', f'{name} ({value.dtype})')
-    return nothing
+    return 'not floating-point numbers', f'({value.dtype})'
   try:
-    values = match.rule.transform.split(value, shapes)
+    values = match.rule.transform.split(value, [part.shape for part in parts])
+    for part, new in zip(parts, values, strict=True):
+      if new.shape != part.shape:
+        raise ValueError(f'gives {new.shape} instead of {part.shape}')
+      part[...] = new
   except ValueError as error:
-    report('other shapes', f'{name} {value.shape} {error}')
-    return nothing
-  return list(zip(match.targets, values, strict=True))
+    return 'other shapes', f'{value.shape} {error}'
+  return None
 
 
 def _missing(filled: set[tuple[str, int | None]], want: Mapping[str, Any]) -> list[str]:
@@ -306,14 +291,12 @@ def export(
   leaves = flatten(params)
   tensors, unknown = {}, []
   for name in names:
-    matches = _match(name, rules)
-    if not matches or any(t not in leaves for t in matches[0].targets):
+    match = next(iter(_match(name, rules)), None)
+    if match is None or not leaves.keys() >= set(match.targets):
       unknown.append(name)
       continue
-    (match, *_) = matches
-    parts = [np.asarray(leaves[target]) for target in match.targets]
-    if match.layer is not None:
-      parts = [part[match.layer] for part in parts]
+    layer = ... if match.layer is None else match.layer
+    parts = [np.asarray(leaves[target])[layer] for target in match.targets]
     tensors[name] = np.array(match.rule.transform.join(parts), order='C')
   if unknown:
     raise ValueError(f'{len(unknown)} tensors cannot be exported: {shorten(unknown)}')
