@@ -10,15 +10,8 @@ import jax
 import numpy as np
 
 from ovs_jax.convert import clip, hf_clip
-from ovs_jax.convert.clipseg_decoder import (
-  HF,
-  ORIGINAL,
-  decoder_rules,
-  infer_decoder,
-)
 from ovs_jax.convert.family import Conversion, Family, Options, Settings
-from ovs_jax.convert.hf_clip_settings import check_settings, write_settings
-from ovs_jax.convert.rules import Rule, apply
+from ovs_jax.convert.rules import Rule, apply, table
 from ovs_jax.convert.settings import (
   COUNT,
   FLAG,
@@ -29,7 +22,7 @@ from ovs_jax.convert.settings import (
   only,
   pixels,
 )
-from ovs_jax.convert.tensors import Source, Tensors, matching
+from ovs_jax.convert.tensors import Source, Tensors, count, matching, shapes_of
 from ovs_jax.inference.load import load
 from ovs_jax.models.clip import ClipConfig
 from ovs_jax.models.clipseg import (
@@ -75,6 +68,94 @@ _PIXELS = pixels(
 _ORIGINAL_CLIP = 'clip_model.'
 _HF_CLIP = 'clip.'
 
+HEADS = 4  # of everything that was released; shapes do not tell
+DROPOUT = 0.1  # PyTorch's default, which trained them
+
+
+@dataclasses.dataclass(frozen=True)
+class Layout:
+  """How one of the two calls the tensors of a decoder.
+
+  Attributes:
+    prefix: of all of them.
+    blocks: of the transformer blocks.
+    head: of the transposed convolutions.
+  """
+
+  prefix: str
+  blocks: str
+  head: str
+
+
+HF = Layout('decoder.', 'layers', 'transposed_convolution')
+ORIGINAL = Layout('', 'blocks', 'trans_conv')
+
+
+_RULES = """
+  <map:film_mul|film_add>   <map>           linear
+  reduces.<step>            reduce_<step>   linear
+"""
+_ORIGINAL_BLOCK = """
+  self_attn     attn     attention
+  norm<i:1|2>   ln_<i>   norm
+  linear1       c_fc     linear
+  linear2       c_proj   linear
+"""
+
+
+def decoder_rules(layout: Layout, *, head: str) -> list[Rule]:
+  """Returns the table of a decoder with this head; targets are below `decoder`."""
+  parts = {'.0': 'conv conv', '.2': 'up upconv', '.4': 'out upconv'}
+  parts = parts if head == 'complex' else {'': 'out upconv'}
+  heads = ' '.join(f'{layout.head}{part} head/{to}' for part, to in parts.items())
+  return [
+    *table(_RULES + heads, layout.prefix, 'decoder/'),
+    *table(
+      hf_clip.BLOCK if layout is HF else _ORIGINAL_BLOCK,
+      f'{layout.prefix}{layout.blocks}.<step>.',
+      'decoder/block_<step>/',
+    ),
+  ]
+
+
+def infer_decoder(
+  source: Source, layout: Layout, settings: Mapping[str, Any] | None = None
+) -> DecoderConfig:
+  """Returns the sizes of a decoder: shapes first, then config.json.
+
+  Raises:
+    ValueError: tensors that tell them are missing.
+  """
+  settings = settings or {}
+  hidden = 'mlp.fc1.bias' if layout is HF else 'linear1.bias'
+  complex_head = f'{layout.prefix}{layout.head}.0.weight' in source
+  kernels = ['.2.weight', '.4.weight'] if complex_head else ['.weight']
+  kernels = [f'{layout.prefix}{layout.head}{kernel}' for kernel in kernels]
+  needed = [
+    f'{layout.prefix}reduces.0.weight',
+    f'{layout.prefix}{layout.blocks}.0.{hidden}',
+    *kernels,
+  ]
+  reduce, mlp, *heads = shapes_of(source, needed, what='a CLIPSeg')
+  steps = count(source, f'{layout.prefix}reduces.')
+  extract = tuple(settings.get('extract_layers', (3, 6, 9)))
+  if len(extract) != steps:
+    raise ValueError(f'{steps} reductions for the activations of blocks {extract}')
+  return DecoderConfig(
+    reduce_dim=reduce[0],
+    heads=settings.get('decoder_num_attention_heads', HEADS),
+    mlp=mlp[0],
+    extract=extract,
+    order='deep_first',
+    film_steps=(settings.get('conditional_layer', 0),),
+    film_position='before',
+    film_shared=True,
+    keep_class=True,
+    head='complex' if complex_head else 'simple',
+    strides=tuple(shape[-1] for shape in heads),
+    dropout=DROPOUT,
+  )
+
 
 class _ClipSeg(Family):
   """What both layouts have in common."""
@@ -110,7 +191,7 @@ class _HfClipSeg(_ClipSeg):
 
   def convert(self, source: Source, settings: Settings, options: Options) -> Conversion:
     """Takes what the shapes do not tell from config.json."""
-    check_settings(settings, 'clipseg', _SETTINGS, _PIXELS)
+    hf_clip.check_settings(settings, 'clipseg', _SETTINGS, _PIXELS)
     if settings is None and options.activation is None:
       options = dataclasses.replace(options, activation='quick_gelu')  # all of them
     source = Tensors(source)
@@ -124,8 +205,8 @@ class _HfClipSeg(_ClipSeg):
     constants = matching(source, [re.escape(_HF_CLIP) + p for p in hf_clip.CONSTANTS])
     held = source.without(constants)
     held = clip.resized(held, sizes, _HF_CLIP + hf_clip.POSITIONS)
-    table, what = self._table(config), 'CLIPSeg of Hugging Face'
-    params = apply(held, table, _shapes(config), what=what)
+    what = 'CLIPSeg of Hugging Face'
+    params = apply(held, self._table(config), _shapes(config), what=what)
     return Conversion(_model(config), params, held, tuple(constants))
 
   def _table(self, config: ClipSegConfig) -> list[Rule]:
@@ -144,7 +225,7 @@ class _HfClipSeg(_ClipSeg):
     """The config.json of a model."""
     config = _config(model)
     d = config.decoder
-    plain = write_settings({'clip': dataclasses.asdict(config.clip)}, 'clipseg')
+    plain = hf_clip.write_settings({'clip': dataclasses.asdict(config.clip)}, 'clipseg')
     more = {
       'architectures': ['CLIPSegForImageSegmentation'],
       'reduce_dim': d.reduce_dim,
@@ -173,18 +254,18 @@ class _OriginalClipSeg(_ClipSeg):
     dead = [n for n in source if n in _DEAD]
     held = source.without([*doubles, *dead])
     decoder = infer_decoder(held, ORIGINAL)
-    table = decoder_rules(ORIGINAL, head=decoder.head)
+    lines = decoder_rules(ORIGINAL, head=decoder.head)
     if inner:
       sizes = dataclasses.replace(clip.infer_config(inner), **options.sizes)
       held = clip.resized(held, sizes, f'{_ORIGINAL_CLIP}visual.positional_embedding')
-      table += clip.rules(sizes, _ORIGINAL_CLIP, 'clip/')
+      lines += clip.rules(sizes, _ORIGINAL_CLIP, 'clip/')
       config, given = _whole(sizes, decoder), {}
     else:
       sizes, given = _given_clip(options)
       config = _whole(sizes, decoder)
       _check_sizes(held, config)
     shapes = {k: v for k, v in _shapes(config).items() if k not in given}
-    params = {**given, **apply(held, table, shapes, what='CLIPSeg')}
+    params = {**given, **apply(held, lines, shapes, what='CLIPSeg')}
     left_out = ('model',) if doubles else ()
     return Conversion(_model(config), params, held, tuple(dead), left_out)
 

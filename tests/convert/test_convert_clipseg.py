@@ -21,7 +21,7 @@ from tiny_clipseg import (
   with_decoder,
 )
 
-from ovs_jax.convert import SOURCES, clip, clipseg, clipseg_decoder
+from ovs_jax.convert import SOURCES, clip, clipseg
 from ovs_jax.convert.command import main
 from ovs_jax.convert.family import Options
 from ovs_jax.core.checkpoint import load_config, load_model, save_model
@@ -191,7 +191,7 @@ def test_published_key_lists(name, monkeypatch):
   model = {'clipseg': PRESETS[name].to_dict()}
   assert sorted(SOURCES['hf_clipseg'].names(model)) == sorted(listed)
   source = placeholders(listed)
-  decoder = clipseg_decoder.infer_decoder(source, clipseg_decoder.HF)
+  decoder = clipseg.infer_decoder(source, clipseg.HF)
   assert decoder == PRESETS[name].decoder
   lines = (keys / f'orig_clipseg_keys_{name}.txt').read_text().splitlines()
   released = {line[2:].split('\t')[0] for line in lines if line[0] == 'T'}

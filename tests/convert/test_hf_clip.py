@@ -16,7 +16,7 @@ from tiny_clip import (
   to_hf,
 )
 
-from ovs_jax.convert import clip, hf_clip, hf_clip_settings
+from ovs_jax.convert import clip, hf_clip
 from ovs_jax.convert.family import Options
 from ovs_jax.core.tree import count_parameters
 from ovs_jax.models.clip import PRESETS, ClipConfig
@@ -81,7 +81,7 @@ def test_what_config_json_says():
   settings['text_config']['eos_token_id'] = 5
   conversion = convert(source, settings)
   assert config_of(conversion) == config
-  written = hf_clip_settings.write_settings(conversion.model)
+  written = hf_clip.write_settings(conversion.model)
   assert config_of(convert(source, written)) == config
   old = {'text_config_dict': settings['text_config'], 'text_config': None}
   assert config_of(convert(source, {**settings, **old})) == config
