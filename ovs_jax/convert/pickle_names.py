@@ -238,23 +238,15 @@ for _module in ('numpy.core', 'numpy._core'):
   CALLS[f'{_module}.numeric._frombuffer'] = _frombuffer
 
 # Classes of storages and their elements; None where the tensor says it.
+_ELEMENTS = """
+  Bool bool  Byte uint8  Char int8  Short int16  Int int32  Long int64  Half float16
+  BFloat16 bfloat16  Float float32  Double float64
+  ComplexFloat complex64  ComplexDouble complex128
+""".split()
 STORAGES: dict[str, np.dtype | None] = {
   f'{module}.{name}Storage': DTYPES[dtype]
   for module in ('torch', 'torch.cuda')
-  for name, dtype in {
-    'Bool': 'bool',
-    'Byte': 'uint8',
-    'Char': 'int8',
-    'Short': 'int16',
-    'Int': 'int32',
-    'Long': 'int64',
-    'Half': 'float16',
-    'BFloat16': 'bfloat16',
-    'Float': 'float32',
-    'Double': 'float64',
-    'ComplexFloat': 'complex64',
-    'ComplexDouble': 'complex128',
-  }.items()
+  for name, dtype in zip(_ELEMENTS[::2], _ELEMENTS[1::2], strict=True)
 }
 for _module in ('torch.', 'torch.storage.', 'torch.cuda.', 'torch.storage._'):
   STORAGES[f'{_module}UntypedStorage'] = None
@@ -277,21 +269,15 @@ REFERENCES = (
 
 # Classes of plain values and of settings, which nothing here reads: calls and instances
 # of them become a `Holder`.
-INERT = (
-  *(f'builtins.{name}' for name in 'int float bool complex str bytes'.split()),
-  *(f'builtins.{name}' for name in 'set frozenset list tuple dict slice'.split()),
-  'torch.device',
-  'argparse.Namespace',
-  'types.SimpleNamespace',
-  'datetime.datetime',
-  'datetime.timedelta',
-  *(f'pathlib.{kind}Path' for kind in ('', 'Posix', 'PurePosix', 'Windows')),
-  'pathlib._local.PosixPath',
-  'pathlib._local.WindowsPath',
-  'yacs.config.CfgNode',
-  'fvcore.common.config.CfgNode',
-  'detectron2.config.config.CfgNode',
-)
+INERT = """
+  builtins.int builtins.float builtins.bool builtins.complex builtins.str builtins.bytes
+  builtins.set builtins.frozenset builtins.list builtins.tuple builtins.dict
+  builtins.slice torch.device argparse.Namespace types.SimpleNamespace
+  datetime.datetime datetime.timedelta
+  pathlib.Path pathlib.PosixPath pathlib.PurePosixPath pathlib.WindowsPath
+  pathlib._local.PosixPath pathlib._local.WindowsPath
+  yacs.config.CfgNode fvcore.common.config.CfgNode detectron2.config.config.CfgNode
+""".split()
 
 
 def look_up(full: str, *, script: bool) -> Name | None:
