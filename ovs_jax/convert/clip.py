@@ -11,7 +11,7 @@ import numpy as np
 
 from ovs_jax.convert import open_clip
 from ovs_jax.convert.family import Conversion, Family, Options, Settings
-from ovs_jax.convert.rules import Rule, apply, foreign_names, table
+from ovs_jax.convert.rules import Rule, apply, table
 from ovs_jax.convert.tensors import (
   Source,
   Tensors,
@@ -62,11 +62,6 @@ def rules(config: ClipConfig, source: str = '', target: str = '') -> list[Rule]:
     *table(_BLOCK, f'{source}{blocks}', f'{target}text/blocks/'),
     *table(_BLOCK, f'{source}visual.{blocks}', f'{target}visual/blocks/'),
   ]
-
-
-def names(config: ClipConfig) -> list[str]:
-  """Returns the names of the tensors that a CLIP of these sizes has."""
-  return foreign_names(rules(config), shapes(config))
 
 
 def strip_prefix(source: Source) -> Tensors:

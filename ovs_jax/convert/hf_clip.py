@@ -8,7 +8,7 @@ import numpy as np
 
 from ovs_jax.convert.clip import ClipFamily, resized, shapes, sized
 from ovs_jax.convert.family import Conversion, Options, Settings
-from ovs_jax.convert.rules import Rule, apply, foreign_names, table
+from ovs_jax.convert.rules import Rule, apply, table
 from ovs_jax.convert.settings import (
   COMMON,
   COUNT,
@@ -99,11 +99,6 @@ def rules(source: str = '', target: str = '') -> list[Rule]:
     *table(BLOCK, text, f'{target}text/blocks/'),
     *table(BLOCK, vision, f'{target}visual/blocks/'),
   ]
-
-
-def names(config: ClipConfig) -> list[str]:
-  """Returns the names of the tensors that a CLIP of these sizes has."""
-  return foreign_names(rules(), shapes(config))
 
 
 def infer_config(
@@ -301,4 +296,3 @@ HF_CLIP = _HfClip(
   'text_model.* and vision_model.* in a folder with config.json, which says the '
   'activation',
 )
-convert, recognise = HF_CLIP.convert, HF_CLIP.recognise

@@ -159,7 +159,8 @@ def test_what_a_layout_cannot_hold_is_refused():
 def test_names_are_those_of_the_files():
   for depth in (0, 2):
     config = dataclasses.replace(TINY, prompt_depth=depth)
-    assert sorted(clip.names(config)) == sorted(openai_shapes(config))
+    model = {'clip': dataclasses.asdict(config)}
+    assert sorted(clip.OVSEG_CLIP.names(model)) == sorted(openai_shapes(config))
 
 
 @pytest.mark.parametrize(

@@ -28,7 +28,7 @@ PLAIN = dataclasses.replace(TINY, prompt_depth=0)
 
 
 def convert(source, settings, **wishes):
-  return hf_clip.convert(source, settings, Options(**wishes))
+  return hf_clip.HF_CLIP.convert(source, settings, Options(**wishes))
 
 
 def config_of(conversion):
@@ -161,9 +161,9 @@ def test_everything_wrong_is_in_one_message():
 
 def test_recognition():
   source = to_hf(draw(openai_shapes(PLAIN)))
-  assert hf_clip.recognise(source, None)
-  assert hf_clip.recognise({f'module.{k}': v for k, v in source.items()}, None)
-  assert not hf_clip.recognise(draw(openai_shapes(PLAIN)), None)
+  assert hf_clip.HF_CLIP.recognise(source, None)
+  assert hf_clip.HF_CLIP.recognise({f'module.{k}': v for k, v in source.items()}, None)
+  assert not hf_clip.HF_CLIP.recognise(draw(openai_shapes(PLAIN)), None)
   conversion = convert(
     {f'module.{k}': v for k, v in source.items()}, hf_settings(PLAIN)
   )
@@ -187,4 +187,5 @@ def test_published_key_lists(name, preset):
       key, shape, _ = line[2:].split('\t')
       listed[key] = tuple(int(n) for n in shape.strip('()').split(',') if n.strip())
   assert listed == hf_shapes(PRESETS[preset])
-  assert sorted(hf_clip.names(PRESETS[preset])) == sorted(listed)
+  model = {'clip': dataclasses.asdict(PRESETS[preset])}
+  assert sorted(hf_clip.HF_CLIP.names(model)) == sorted(listed)
