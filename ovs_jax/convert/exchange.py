@@ -185,23 +185,23 @@ def export(
     ValueError, OSError: the layout cannot hold the model, or `output` is not free.
   """
   family = lookup(SOURCES, layout, 'layout')
-  folder = family.folder
-  if not folder and place(output).suffix != '.safetensors':
+  if not family.folder and place(output).suffix != '.safetensors':
     raise ValueError(f'--output={output} must end in .safetensors')
   output = _claim(output, overwrite=overwrite)
   params, model = load_model(directory, kind=family.model)
+  tensors = family.export(params, model, family.names(model))
+  del params
   record = {'dtypes': {}, **model.get('source', {})}
   tensors = {
     name: _smaller(x, record['dtypes'].get(_pattern(name)))
-    for name, x in family.export(params, model, family.names(model)).items()
+    for name, x in tensors.items()
   }
-  del params
   if record.get('family') == layout:
     for name in record['constants']:
       tensors[name] = family.constant(name, model)
   _check_space(output, sum(x.nbytes for x in tensors.values()))
   with atomic_path(output) as temporary:
-    if folder:
+    if family.folder:
       temporary.mkdir()
       _write_tensors(temporary / 'model.safetensors', tensors)
       for name, value in family.settings(model).items():
