@@ -14,16 +14,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from ovs_jax.convert import allowed
 from ovs_jax.convert.rules import Rule, apply, layer_rules, table
-from ovs_jax.convert.settings import (
-  COMMON,
-  FLAG,
-  Table,
-  check,
-  free,
-  only,
-  pixels,
-)
 from ovs_jax.convert.tensors import Source, Tensors, count, shape_of, shapes_of
 from ovs_jax.models import backbones, resnet, swin
 from ovs_jax.models.maskformer import IMAGENET_MEAN, IMAGENET_STD
@@ -56,37 +48,40 @@ LAYOUTS = {
 }
 KINDS = {'swin': 'Swin', 'hf_swin': 'Swin', 'resnet': 'ResNet', 'hf_resnet': 'ResNet'}
 # What a config.json may say; shapes tell the sizes.
-_SETTINGS: dict[str, Table] = {
+_SETTINGS: dict[str, allowed.Table] = {
   'Swin': {
-    **COMMON,
-    **free('image_size patch_size embed_dim depths num_heads window_size mlp_ratio'),
-    **free('hidden_size num_layers num_hidden_layers num_attention_heads'),
-    **free('drop_path_rate encoder_stride out_features out_indices stage_names'),
-    'model_type': only('swin', 'maskformer-swin'),
-    'hidden_act': only('gelu'),
-    'qkv_bias': only(True),
-    'use_absolute_embeddings': only(False),
-    'path_norm': only(True),
-    'patch_norm': only(True),
-    'layer_norm_eps': only(1e-5),
-    'num_channels': only(3),
+    **allowed.COMMON,
+    **allowed.free("""
+      image_size patch_size embed_dim depths num_heads window_size mlp_ratio hidden_size
+      num_layers num_hidden_layers num_attention_heads drop_path_rate encoder_stride
+      out_features out_indices stage_names
+    """),
+    'model_type': allowed.only('swin', 'maskformer-swin'),
+    'hidden_act': allowed.only('gelu'),
+    **allowed.fixed('qkv_bias path_norm patch_norm', True),
+    'use_absolute_embeddings': allowed.only(False),
+    'layer_norm_eps': allowed.only(1e-5),
+    'num_channels': allowed.only(3),
   },
   'ResNet': {
-    **COMMON,
-    **free('image_size embedding_size hidden_sizes depths'),
-    **free('out_features out_indices stage_names'),
-    'model_type': only('resnet'),
-    'hidden_act': only('relu'),
-    'layer_type': only('basic', 'bottleneck'),
-    'downsample_in_first_stage': FLAG,
-    'downsample_in_bottleneck': FLAG,
-    'num_channels': only(3),
+    **allowed.COMMON,
+    **allowed.free("""
+      image_size embedding_size hidden_sizes depths out_features out_indices stage_names
+    """),
+    'model_type': allowed.only('resnet'),
+    'hidden_act': allowed.only('relu'),
+    'layer_type': allowed.only('basic', 'bottleneck'),
+    'downsample_in_first_stage': allowed.FLAG,
+    'downsample_in_bottleneck': allowed.FLAG,
+    'num_channels': allowed.only(3),
   },
 }
 
 # What a preprocessor_config.json may say beside one: pictures are of any size.
 IMAGENET = [[x / 255 for x in values] for values in (IMAGENET_MEAN, IMAGENET_STD)]
-_PIXELS = pixels(*IMAGENET, **free('do_center_crop crop_size crop_pct resample'))
+_PIXELS = allowed.pixels(
+  *IMAGENET, **allowed.free('do_center_crop crop_size crop_pct resample')
+)
 
 # Microsoft's names (detectron2's files have the same), without the features' norms.
 _SWIN = """
@@ -270,7 +265,9 @@ def with_settings(
   """
   if settings is None:
     return config
-  check('config.json', [(label, settings, _SETTINGS[backbones.kind(config)])], _PIXELS)
+  allowed.check(
+    'config.json', [(label, settings, _SETTINGS[backbones.kind(config)])], _PIXELS
+  )
   if isinstance(config, swin.SwinConfig):
     return config
   first = 2 if settings.get('downsample_in_first_stage') else 1

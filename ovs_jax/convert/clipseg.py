@@ -9,19 +9,9 @@ from typing import Any
 import jax
 import numpy as np
 
-from ovs_jax.convert import clip, hf_clip
+from ovs_jax.convert import allowed, clip, hf_clip
 from ovs_jax.convert.family import Conversion, Family, Options, Settings
 from ovs_jax.convert.rules import Rule, apply, table
-from ovs_jax.convert.settings import (
-  COUNT,
-  FLAG,
-  INDEX,
-  Accepted,
-  Table,
-  free,
-  only,
-  pixels,
-)
 from ovs_jax.convert.tensors import Source, Tensors, count, matching, shapes_of
 from ovs_jax.inference.load import load
 from ovs_jax.models.clip import ClipConfig
@@ -42,25 +32,26 @@ CHUNK = 32
 # tensors and their axes.
 _DEAD = {'reduce.weight': 2, 'reduce.bias': 1}
 # What config.json may say besides CLIP's towers.
-_SETTINGS: Table = {
-  **free('reduce_dim decoder_intermediate_size decoder_attention_dropout'),
-  'extract_layers': Accepted(
-    'a list of whole numbers', lambda x: isinstance(x, list) and all(map(INDEX.fits, x))
+_SETTINGS: allowed.Table = {
+  **allowed.free('reduce_dim decoder_intermediate_size decoder_attention_dropout'),
+  'extract_layers': allowed.Accepted(
+    'a list of whole numbers',
+    lambda x: isinstance(x, list) and all(map(allowed.INDEX.fits, x)),
   ),
-  'conditional_layer': INDEX,
-  'decoder_num_attention_heads': COUNT,
+  'conditional_layer': allowed.INDEX,
+  'decoder_num_attention_heads': allowed.COUNT,
   # `transformers` writes its default and computes relu, as the original does.
-  'decoder_hidden_act': only('quick_gelu', 'relu'),
-  'use_complex_transposed_convolution': FLAG,
+  'decoder_hidden_act': allowed.only('quick_gelu', 'relu'),
+  'use_complex_transposed_convolution': allowed.FLAG,
 }
 # Pictures are squashed to a square.
-_PIXELS = pixels(
+_PIXELS = allowed.pixels(
   IMAGENET_MEAN,
   IMAGENET_STD,
-  do_center_crop=only(None, False),
-  default_to_square=only(None, True),
-  resample=only(2),
-  size=Accepted(
+  do_center_crop=allowed.only(None, False),
+  default_to_square=allowed.only(None, True),
+  resample=allowed.only(2),
+  size=allowed.Accepted(
     'a height and a width',
     lambda x: isinstance(x, int) or sorted(x or ()) == ['height', 'width'],
   ),

@@ -6,22 +6,10 @@ from typing import Any
 
 import numpy as np
 
+from ovs_jax.convert import allowed
 from ovs_jax.convert.clip import ClipFamily, resized, shapes, sized
 from ovs_jax.convert.family import Conversion, Options, Settings
 from ovs_jax.convert.rules import Rule, apply, table
-from ovs_jax.convert.settings import (
-  COMMON,
-  COUNT,
-  FREE,
-  NAME,
-  POSITIVE,
-  Accepted,
-  Table,
-  check,
-  free,
-  only,
-  pixels,
-)
 from ovs_jax.convert.tensors import Source, Tensors, matching
 from ovs_jax.convert.transforms import LINEAR
 from ovs_jax.core.lookup import lookup
@@ -61,26 +49,30 @@ _DEFAULTS = {
   'vision': {**_BOTH, 'num_attention_heads': 12},
 }
 # What config.json may say of either tower; shapes tell the sizes.
-_TOWER: Table = {
-  **COMMON,
-  **free('hidden_size intermediate_size projection_dim num_hidden_layers'),
-  'num_attention_heads': COUNT,
-  'hidden_act': NAME,  # looked up where it is read, as is eos_token_id
-  'layer_norm_eps': POSITIVE,
+_TOWER: allowed.Table = {
+  **allowed.COMMON,
+  **allowed.free('hidden_size intermediate_size projection_dim num_hidden_layers'),
+  'num_attention_heads': allowed.COUNT,
+  'hidden_act': allowed.NAME,  # looked up where it is read, as is eos_token_id
+  'layer_norm_eps': allowed.POSITIVE,
 }
-_TOWERS: dict[str, Table] = {
-  'text': {**_TOWER, **free('max_position_embeddings vocab_size')},
-  'vision': {**_TOWER, **free('image_size patch_size'), 'num_channels': only(3)},
+_TOWERS: dict[str, allowed.Table] = {
+  'text': {**_TOWER, **allowed.free('max_position_embeddings vocab_size')},
+  'vision': {
+    **_TOWER,
+    **allowed.free('image_size patch_size'),
+    'num_channels': allowed.only(3),
+  },
 }
 # How pictures are prepared: the shortest side, and the centre.
-_PIXELS = pixels(
+_PIXELS = allowed.pixels(
   CLIP_MEAN,
   CLIP_STD,
-  crop_size=FREE,
-  do_center_crop=only(True),
-  default_to_square=only(False),
-  resample=only(3),
-  size=Accepted(
+  crop_size=allowed.FREE,
+  do_center_crop=allowed.only(True),
+  default_to_square=allowed.only(False),
+  resample=allowed.only(3),
+  size=allowed.Accepted(
     'the shortest edge',
     lambda x: isinstance(x, int) or list(x or ()) == ['shortest_edge'],
   ),
@@ -139,8 +131,8 @@ def infer_config(
 def check_settings(
   settings: Settings,
   kind: str = 'clip',
-  more: Table | None = None,
-  pictures: Table = _PIXELS,
+  more: allowed.Table | None = None,
+  pictures: allowed.Table = _PIXELS,
 ) -> None:
   """Refuses a config.json that says what is not understood.
 
@@ -155,16 +147,20 @@ def check_settings(
   """
   if settings is None:
     return
-  top = {**COMMON, **free('projection_dim logit_scale_init_value'), **(more or {})}
-  top['model_type'] = only(kind)
-  sections: list[tuple[str, Any, Table]] = [('', settings, top)]
+  top = {
+    **allowed.COMMON,
+    **allowed.free('projection_dim logit_scale_init_value'),
+    **(more or {}),
+  }
+  top['model_type'] = allowed.only(kind)
+  sections: list[tuple[str, Any, allowed.Table]] = [('', settings, top)]
   for tower, known in _TOWERS.items():
-    known = {**known, 'model_type': only(f'{kind}_{tower}_model')}
+    known = {**known, 'model_type': allowed.only(f'{kind}_{tower}_model')}
     for key in (f'{tower}_config', f'{tower}_config_dict'):
-      top[key] = FREE
+      top[key] = allowed.FREE
       if settings.get(key) is not None:
         sections.append((key, settings[key], known))
-  check('config.json', sections, pictures)
+  allowed.check('config.json', sections, pictures)
 
 
 def read_settings(settings: Settings, options: Options) -> dict[str, Any]:

@@ -10,22 +10,11 @@ from typing import Any
 
 import numpy as np
 
-from ovs_jax.convert import backbone_families
+from ovs_jax.convert import allowed, backbone_families
 from ovs_jax.convert import backbones as tables
 from ovs_jax.convert.family import Conversion, Family, Options, Settings, buffer
 from ovs_jax.convert.maskformer import shapes
 from ovs_jax.convert.rules import Rule, apply, table
-from ovs_jax.convert.settings import (
-  COMMON,
-  COUNT,
-  FRACTION,
-  Accepted,
-  Table,
-  check,
-  free,
-  only,
-  pixels,
-)
 from ovs_jax.convert.tensors import Source, Tensors, count, matching, shapes_of
 from ovs_jax.models import backbones
 from ovs_jax.models.maskformer import MaskFormerConfig
@@ -43,44 +32,49 @@ CONSTANTS = (
 )
 # What config.json may say of the model and of its decoder, a DETR without its encoder
 # and its backbone; shapes tell the sizes.
-_SETTINGS: Table = {
-  **COMMON,
-  **free('backbone_config decoder_config fpn_feature_size mask_feature_size'),
-  **free('hidden_size num_queries num_attention_heads num_hidden_layers'),
-  **free('no_object_weight cross_entropy_weight dice_weight mask_weight'),
-  **free('use_auxiliary_loss output_auxiliary_logits'),
-  'model_type': only('maskformer'),
-  'backbone': only(None),
-  'backbone_kwargs': only(None, {}),
-  'use_pretrained_backbone': only(None, False),
-  'use_timm_backbone': only(None, False),
+_SETTINGS: allowed.Table = {
+  **allowed.COMMON,
+  **allowed.free("""
+    backbone_config decoder_config fpn_feature_size mask_feature_size hidden_size
+    num_queries num_attention_heads num_hidden_layers no_object_weight
+    cross_entropy_weight dice_weight mask_weight use_auxiliary_loss
+    output_auxiliary_logits
+  """),
+  'model_type': allowed.only('maskformer'),
+  'backbone': allowed.only(None),
+  'backbone_kwargs': allowed.only(None, {}),
+  **allowed.fixed('use_pretrained_backbone use_timm_backbone', None, False),
 }
-_DECODER: Table = {
-  **COMMON,
-  **free('d_model hidden_size num_queries num_hidden_layers num_attention_heads'),
-  **free('encoder_layers encoder_attention_heads encoder_ffn_dim encoder_layerdrop'),
-  **free('decoder_layers decoder_ffn_dim decoder_layerdrop max_position_embeddings'),
-  **free('backbone backbone_config backbone_kwargs use_pretrained_backbone'),
-  **free('use_timm_backbone dilation num_channels auxiliary_loss classifier_dropout'),
-  **free('class_cost bbox_cost giou_cost mask_loss_coefficient dice_loss_coefficient'),
-  **free('bbox_loss_coefficient giou_loss_coefficient eos_coefficient'),
-  'model_type': only('detr'),
-  'decoder_attention_heads': COUNT,
-  'dropout': FRACTION,
-  'activation_function': only('relu'),
-  'position_embedding_type': only('sine'),
-  'scale_embedding': only(False),
+_DECODER: allowed.Table = {
+  **allowed.COMMON,
+  **allowed.free("""
+    d_model hidden_size num_queries num_hidden_layers num_attention_heads encoder_layers
+    encoder_attention_heads encoder_ffn_dim encoder_layerdrop decoder_layers
+    decoder_ffn_dim decoder_layerdrop max_position_embeddings backbone backbone_config
+    backbone_kwargs use_pretrained_backbone use_timm_backbone dilation num_channels
+    auxiliary_loss classifier_dropout class_cost bbox_cost giou_cost
+    mask_loss_coefficient dice_loss_coefficient bbox_loss_coefficient
+    giou_loss_coefficient eos_coefficient
+  """),
+  'model_type': allowed.only('detr'),
+  'decoder_attention_heads': allowed.COUNT,
+  'dropout': allowed.FRACTION,
+  'activation_function': allowed.only('relu'),
+  'position_embedding_type': allowed.only('sine'),
+  'scale_embedding': allowed.only(False),
 }
 
 # What a preprocessor_config.json may say: pictures keep their aspect.
-_PIXELS = pixels(
+_PIXELS = allowed.pixels(
   *tables.IMAGENET,
-  **free('max_size size_divisor size_divisibility pad_size do_pad num_labels'),
-  **free('ignore_index reduce_labels do_reduce_labels crop_size'),
-  do_center_crop=only(None, False),
-  default_to_square=only(None, False),
-  resample=only(2),
-  size=Accepted(
+  **allowed.free("""
+    max_size size_divisor size_divisibility pad_size do_pad num_labels ignore_index
+    reduce_labels do_reduce_labels crop_size
+  """),
+  do_center_crop=allowed.only(None, False),
+  default_to_square=allowed.only(None, False),
+  resample=allowed.only(2),
+  size=allowed.Accepted(
     'the shortest edge, with or without the longest',
     lambda x: (
       isinstance(x, int)
@@ -150,7 +144,7 @@ def check_settings(
   """
   decoder = settings.get('decoder_config') or {}
   sections = [('', settings, _SETTINGS), ('decoder_config', decoder, _DECODER)]
-  check('config.json', sections, _PIXELS)
+  allowed.check('config.json', sections, _PIXELS)
   section = settings.get('backbone_config')
   return tables.with_settings(backbone, section, 'backbone_config')
 

@@ -17,9 +17,8 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from ovs_jax.convert import open_clip
+from ovs_jax.convert import allowed, open_clip
 from ovs_jax.convert.safetensors_file import is_safetensors, read_safetensors
-from ovs_jax.convert.settings import PROCESSOR
 from ovs_jax.convert.state_dict import check_tensors, find
 from ovs_jax.convert.storage import open_file
 from ovs_jax.convert.tensors import Tensors
@@ -166,9 +165,9 @@ def read(path: str | os.PathLike[str], *, key: str | None = None) -> Checkpoint:
     settings = read_json(config)
     if not isinstance(settings, dict):
       raise ValueError(f'{config} holds no settings by name; download it again')
-    pixels = file.parent / PROCESSOR
+    pixels = file.parent / allowed.PROCESSOR
     if config.name == 'config.json' and pixels.is_file():
-      settings[PROCESSOR] = read_json(pixels)
+      settings[allowed.PROCESSOR] = read_json(pixels)
   return dataclasses.replace(checkpoint, path=path, config=settings, copy=copy)
 
 

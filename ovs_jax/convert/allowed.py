@@ -73,6 +73,11 @@ def free(names: str) -> dict[str, Accepted]:
   return dict.fromkeys(names.split(), FREE)
 
 
+def fixed(names: str, *values: Any) -> dict[str, Accepted]:
+  """Returns the table of names, separated by blanks, with these values alone."""
+  return dict.fromkeys(names.split(), only(*values))
+
+
 # Where a folder's settings hold how its pictures are prepared.
 PROCESSOR = 'preprocessor_config.json'
 
@@ -99,8 +104,7 @@ COMMON: Table = {
   ),
   PROCESSOR: FREE,
   'pruned_heads': only({}),
-  'is_decoder': only(False),
-  'add_cross_attention': only(False),
+  **fixed('is_decoder add_cross_attention', False),
   'cross_attention_hidden_size': only(None),
 }
 
@@ -119,7 +123,7 @@ def pixels(
     **free('feature_extractor_type image_processor_type processor_class size'),
     **free('use_square_size _valid_processor_keys do_convert_rgb data_format'),
     **free('input_data_format return_tensors device disable_grouping'),
-    **dict.fromkeys(('do_resize', 'do_rescale', 'do_normalize'), only(True)),
+    **fixed('do_resize do_rescale do_normalize', True),
     'rescale_factor': Accepted('1/255', lambda x: x in (1 / 255, 0.00392156862745098)),
     'image_mean': near(mean),
     'image_std': near(std),
