@@ -21,6 +21,8 @@ _WHOLE = re.compile(r'(^|\.)(sem_seg_head|roi_heads|proposal_generator)\.')
 class _Backbone(Family):
   """A layout of `backbones.LAYOUTS`."""
 
+  model = 'backbone'
+
   def recognise(self, source: Source, settings: Settings) -> bool:
     """By names, unless a whole model is around it."""
     if any(_WHOLE.search(name) for name in source):
@@ -138,22 +140,18 @@ def settings(config: backbones.Config) -> dict[str, Any]:
 
 SWIN = _Backbone(
   'swin',
-  'backbone',
   "patch_embed.* and layers.*.blocks.*: Microsoft's Swin (.pth) or detectron2's pickle "
   'of it; asked for, also the backbone of a whole model in detectron2',
 )
 HF_SWIN = _Backbone(
   'hf_swin',
-  'backbone',
   'embeddings.patch_embeddings.* and encoder.layers.*.blocks.*: a Swin',
 )
 RESNET = _Backbone(
   'resnet',
-  'backbone',
   "stem.conv1.* and res2.*: detectron2's ResNet, such as R-103.pkl",
 )
 HF_RESNET = _Backbone(
   'hf_resnet',
-  'backbone',
   'embedder.embedder.* and encoder.stages.*: a ResNet of Hugging Face',
 )

@@ -212,6 +212,8 @@ def resized(
 class ClipFamily(Family):
   """A layout of CLIPs."""
 
+  model = 'clip'
+
   def shapes(self, model: Mapping[str, Any]) -> dict[str, Any]:
     """Those of our CLIP."""
     return shapes(ClipConfig(**model['clip']))
@@ -312,19 +314,16 @@ class _Clip(ClipFamily):
 
 OPENAI = _Clip(
   'openai',
-  'clip',
   'visual.conv1.weight and transformer.resblocks.*, with input_resolution beside them '
   'or matrices in float16 and norms in float32; quick-GELU',
 )
 OPEN_CLIP = _Clip(
   'open_clip',
-  'clip',
   "OpenAI's names without input_resolution; the activation of open_clip_config.json, "
   'else GELU unless --activation=quick_gelu',
 )
 OVSEG_CLIP = _Clip(
   'ovseg_clip',
-  'clip',
   "OpenAI's names with visual.mask_embedding, or fine-tuned from OpenAI's weights, or "
   'the CLIP (clip_adapter.clip_model.*) of a whole OVSeg model; quick-GELU',
 )

@@ -151,6 +151,8 @@ def infer_decoder(
 class _ClipSeg(Family):
   """What both layouts have in common."""
 
+  model = 'clipseg'
+
   def _table(self, config: ClipSegConfig) -> list[Rule]:
     raise NotImplementedError
 
@@ -330,11 +332,9 @@ def _check_sizes(held: Tensors, config: ClipSegConfig) -> None:
 
 HF_CLIPSEG = _HfClipSeg(
   'hf_clipseg',
-  'clipseg',
   'clip.text_model.*, clip.vision_model.* and decoder.* in a folder with config.json',
 )
 CLIPSEG = _OriginalClipSeg(
-  'clipseg',
   'clipseg',
   'film_mul.*, reduces.* and trans_conv.*: the decoder alone (needs --clip=DIR) or '
   'with clip_model.*',

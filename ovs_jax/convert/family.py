@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -79,13 +79,13 @@ class Family:
   Models are told by their configuration, as `core.checkpoint.save_model` stores it.
 
   Attributes:
-    name: in `SOURCES`. Those on Hugging Face are folders, with settings.
     model: the kind of model that it becomes, `config['model']`.
+    name: in `SOURCES`. Those on Hugging Face are folders, with settings.
     clue: what tells its files from those of other families, for people.
   """
 
+  model: ClassVar[str]
   name: str
-  model: str
   clue: str
 
   def recognise(self, source: Source, settings: Settings) -> bool:

@@ -288,7 +288,6 @@ class _HfClip(ClipFamily):
 
 HF_CLIP = _HfClip(
   'hf_clip',
-  'clip',
   'text_model.* and vision_model.* in a folder with config.json, which says the '
   'activation',
 )

@@ -223,6 +223,8 @@ def convert(
 class _MaskFormer(Family):
   """The one layout that there is."""
 
+  model = 'proposer'
+
   def recognise(self, source: Source, settings: Settings) -> bool:
     """By its queries and its classifier."""
     needed = {f'{TRANSFORMER}queries_embedder.weight', 'class_predictor.weight'}
@@ -319,7 +321,6 @@ class _MaskFormer(Family):
 
 HF_MASKFORMER = _MaskFormer(
   'hf_maskformer',
-  'proposer',
   'model.pixel_level_module.* and class_predictor.*: MaskFormer with a Swin or a '
   'ResNet and a fixed list of classes',
 )

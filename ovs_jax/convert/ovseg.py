@@ -41,6 +41,8 @@ def _configs(model: Mapping[str, Any]) -> tuple[MaskFormerConfig, ClipConfig]:
 class _OvSeg(Family):
   """The one layout that there is."""
 
+  model = 'ovseg'
+
   def recognise(self, source: Source, settings: Settings) -> bool:
     """By names of both parts."""
     needed = {f'{_PREFIX}visual.proj', 'sem_seg_head.predictor.query_embed.weight'}
@@ -105,7 +107,6 @@ class _OvSeg(Family):
 
 
 OVSEG = _OvSeg(
-  'ovseg',
   'ovseg',
   'clip_adapter.clip_model.* and sem_seg_head.*: proposer and CLIP in one file',
 )
