@@ -193,11 +193,8 @@ def _read_file(path: pathlib.Path, key: str | None) -> Checkpoint:
       raise ValueError(f'{path} is a safetensors file, which has no entries; omit key')
     return Checkpoint(path, Tensors(tensors), (path,), 'safetensors', notes=notes)
   loaded = _load(path, head)
-  found = find(loaded, where=str(path), key=key)
-  tensors = Tensors(found.tensors)
-  return Checkpoint(
-    path, tensors, (path,), loaded.container, found.entry, found.skipped
-  )
+  tensors, skipped, entry = find(loaded, where=str(path), key=key)
+  return Checkpoint(path, Tensors(tensors), (path,), loaded.container, entry, skipped)
 
 
 def _load(path: pathlib.Path, head: bytes) -> Loaded:

@@ -1,6 +1,5 @@
 """Finds the tensors of the model in what a checkpoint holds besides them."""
 
-import dataclasses
 from typing import Any
 
 from ovs_jax.convert.pickle_names import Holder, Name, PickledArray
@@ -15,28 +14,19 @@ MAX_DEPTH = 64
 MAX_NAMES = 200_000
 
 
-@dataclasses.dataclass(frozen=True)
-class Found:
-  """The tensors of a model, and what was left aside.
-
-  Attributes:
-    tensors: by name.
-    skipped: from the names of other entries to what they are.
-    entry: where in the file the model is, as dotted names; empty if it is all of it.
-  """
-
-  tensors: dict[str, Tensor]
-  skipped: dict[str, str]
-  entry: str = ''
-
-
-def find(loaded: Loaded, *, where: str, key: str | None = None) -> Found:
-  """Returns the tensors of the model.
+def find(
+  loaded: Loaded, *, where: str, key: str | None = None
+) -> tuple[dict[str, Tensor], dict[str, str], str]:
+  """Finds the tensors of the model.
 
   Args:
     loaded: what the file holds.
     where: its name, for errors.
     key: dotted names of the entry with the model; None looks for the usual ones.
+
+  Returns:
+    The tensors by name; what was left aside, from the names of other entries to what
+    they are; and where in the file the model is, as dotted names, empty if it is all.
 
   Raises:
     ValueError: there is no model, or more than one, or tensors are damaged.
@@ -62,7 +52,7 @@ def find(loaded: Loaded, *, where: str, key: str | None = None) -> Found:
   if not tensors:
     raise ValueError(_no_model(loaded.root, where, key))
   check_tensors(tensors, where)
-  return Found(tensors, skipped, prefix.removesuffix('.'))
+  return tensors, skipped, prefix.removesuffix('.')
 
 
 def _as_tensor(value: Any) -> Tensor | None:
