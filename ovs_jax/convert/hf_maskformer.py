@@ -68,8 +68,8 @@ _DECODER: allowed.Table = {
 _PIXELS = allowed.pixels(
   *tables.IMAGENET,
   **allowed.free("""
-    max_size size_divisor size_divisibility pad_size do_pad num_labels ignore_index
-    reduce_labels do_reduce_labels crop_size
+    max_size _max_size size_divisor size_divisibility pad_size do_pad num_labels
+    ignore_index reduce_labels do_reduce_labels crop_size
   """),
   do_center_crop=allowed.only(None, False),
   default_to_square=allowed.only(None, False),
