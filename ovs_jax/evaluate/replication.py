@@ -146,7 +146,8 @@ def markdown(
     f'{summary["vocabulary_sha256"][:12]}. Percent, with the 95 % interval over '
     'resampled pictures' + (' and seeds' if seeds > 1 else '') + '. A claim holds, or '
     'does not, where these intervals do not overlap; otherwise it is undecided, and '
-    'the difference of the same pictures, with its interval, says more.',
+    'the difference of the same pictures, with its interval, says more. mIoU is the '
+    'mean over the classes in the truth.',
     '',
     overview(summary['claims']),
   ]

@@ -15,7 +15,7 @@ from ovs_jax.core import preemption
 from ovs_jax.core.checkpoint import save_model
 from ovs_jax.core.types import VOID
 from ovs_jax.data import load_dataset, load_names, pipeline
-from ovs_jax.evaluate import counted, network, oracle, runner, sources
+from ovs_jax.evaluate import counted, network, oracle, predictions, runner, sources
 from ovs_jax.models import ovseg
 from ovs_jax.text import vocabulary
 
@@ -137,6 +137,7 @@ def test_the_truth_scores_100(config: Any, tmp_path: pathlib.Path) -> None:
 
 def test_files_hold_what_was_returned(config: Any, tmp_path: pathlib.Path) -> None:
   config.eval.pictures = 3
+  config.suite.save_predictions = True
   scores = runner.evaluate(config, tmp_path)
   stored = json.loads((tmp_path / 'scores.json').read_text())
   assert stored['images'] == 16
@@ -149,7 +150,13 @@ def test_files_hold_what_was_returned(config: Any, tmp_path: pathlib.Path) -> No
   for k, row in enumerate(rows):
     value = scores['methods']['clip']['iou_per_class'][k]
     assert float(row['clip'] or 'nan') == pytest.approx(value, abs=0.01, nan_ok=True)
+  maps = predictions.SavedMaps(tmp_path / 'predictions', CLASSES)
+  assert len(list(maps.directory.glob('*.png'))) == 16
+  source = sources.load_source(config, sources.Target.parse('scenes/smoke'))
+  first = next(sources.samples(source))
+  saved = maps.read(first.image_id, (SIDE, SIDE))
   with np.load(tmp_path / 'pictures.npz') as kept:
+    np.testing.assert_array_equal(kept['ensemble_0.20'][0], saved)
     assert set(kept) == PAINTED | {'image', 'label'}
     np.testing.assert_array_equal(kept['label'], labels(config)[:3])
     np.testing.assert_array_equal(
