@@ -97,7 +97,7 @@ def label_scores(counts: Int[np.ndarray, '4']) -> dict[str, float]:
 def image_scores(tally: Tally) -> dict[str, float]:
   """Returns for each image the mean IoU, in percent, of the classes it shows."""
   scores = {}
-  for image_id, rows in tally.images.items():
+  for image_id, rows in sorted(tally.images.items()):  # the same sum on any host
     _, right, predicted, true = rows[rows[:, 3] > 0].T.astype(np.float64)
     iou = right / (predicted + true - right)
     scores[image_id] = float(100 * iou.mean()) if len(iou) else float('nan')

@@ -87,7 +87,7 @@ class TestIntervals:
     turned = Tally(3)
     turned.matrix, turned.bands = tally.matrix, tally.bands
     turned.images = dict(reversed(tally.images.items()))
-    one, two = (scores.intervals(x.table(), replicates=50) for x in (tally, turned))
+    one, two = (scores.scores_of(x, {}, replicates=50) for x in (tally, turned))
     assert one == two
 
 
