@@ -5,6 +5,7 @@ from collections.abc import Callable
 from typing import Any
 
 from ovs_jax.core.checkpoint import load_config
+from ovs_jax.core.lookup import lookup
 from ovs_jax.core.workers import Workers
 from ovs_jax.evaluate import predictions
 from ovs_jax.evaluate.judges import Judge, ModelJudge, Plan, SavedJudge
@@ -13,6 +14,7 @@ from ovs_jax.evaluate.sources import Source
 from ovs_jax.evaluate.system_judge import Merging, SystemJudge
 from ovs_jax.inference.load import load_system
 from ovs_jax.inference.system import MaskSystem
+from ovs_jax.ops.merging import RULES
 
 
 @dataclasses.dataclass(frozen=True)
@@ -118,7 +120,8 @@ def _system(config: Any, stored: Any, workers: Workers) -> Subject:
   if prompted:
     told |= {'prompt': settings.prompt, 'labels_per_image': settings.labels or 'all'}
     if settings.labels:
-      told |= {'choice': settings.select}
+      chooser = settings.label_clip or 'its own CLIP'
+      told |= {'choice': settings.select, 'chosen_by': chooser}
       models += [settings.label_clip]
   return Subject(
     str(checkpoint),
@@ -163,7 +166,13 @@ def system_of(
 
 
 def merging_of(settings: Any, *, side: int = 0) -> Merging:
-  """Returns the rules of `config.systems`; see `Merging` for `side`."""
+  """Returns the rules of `config.systems`; see `Merging` for `side`.
+
+  Raises:
+    ValueError: an unknown rule.
+  """
+  for name in settings.rules:
+    lookup(RULES, name, 'merging rule')
   return Merging(
     tuple(settings.rules), settings.threshold, settings.tau, settings.bounds, side
   )

@@ -49,7 +49,6 @@ from ovs_jax.evaluate.subjects import merging_of, system_of
 from ovs_jax.evaluate.system_judge import HEADLINE, LABELS, SystemJudge
 from ovs_jax.evaluate.tally import Arrays, Tally
 from ovs_jax.inference.system import MaskSystem
-from ovs_jax.ops.merging import RULES
 from ovs_jax.text import vocabulary
 
 ALL_NAMES = 'clipseg'  # the system that takes every name as a prompt
@@ -115,8 +114,7 @@ def _check_settings(config: Any) -> None:
   check_counts(config, {'eval.save_every': 1})
   for name in config.systems.protocols:
     lookup(PROTOCOLS, name, 'protocol')
-  for name in config.systems.rules:
-    lookup(RULES, name, 'merging rule')
+  merging_of(config.systems)  # knows its rules
 
 
 def _source(config: Any) -> Source:

@@ -121,6 +121,9 @@ def test_what_a_system_cannot_do(
     with pytest.raises(ValueError, match=message):
       suite.benchmark(config, tmp_path)
 
+  config.systems.rules = ('A', 'E')
+  refused("unknown merging rule 'E'")
+  config.systems.rules = ('A', 'B')
   config.suite.update(search=(0.5,), i_know=True)
   refused(r"weighs the two classifiers of an OVSeg, and the 'coseg' model .* has none")
   config.suite.search = ()
