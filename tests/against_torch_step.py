@@ -101,6 +101,7 @@ def jax_step(
   arguments: argparse.Namespace,
   config: Any,
   params: dict[str, Any],
+  constants: dict[str, np.ndarray],
   batch: dict[str, np.ndarray],
 ) -> Callable[[], float]:
   """Returns what takes one step of the recipe and gives its loss."""
@@ -116,11 +117,11 @@ def jax_step(
   state = optimizer.init(split_params(params, trained)[0])
   state = TrainState(jnp.int32(0), params, state)
   take = jax.jit(take, donate_argnums=0)  # as the training loop does
-  batch = jax.device_put(batch)
+  constants, batch = jax.device_put((constants, batch))
   held = [jax.device_put(state)]
 
   def by_jax() -> float:
-    held[0], metrics = jax.block_until_ready(take(held[0], batch))
+    held[0], metrics = jax.block_until_ready(take(held[0], constants, batch))
     return float(metrics['loss'])
 
   return by_jax
@@ -144,8 +145,8 @@ def main(arguments: argparse.Namespace) -> None:
     config = dataclasses.replace(config, prompt_depth=DEPTH)
     visual = {**params['visual'], 'mask_prompt': jnp.asarray(prompts)}
     params = {**params, 'visual': visual}
-  batch = {'image': image, 'mask': mask, 'text': text}
-  by_jax = jax_step(arguments, config, params, batch)
+  batch = {'image': image, 'mask': mask, 'noun': np.arange(b, dtype=np.int32)}
+  by_jax = jax_step(arguments, config, params, {'nouns': text}, batch)
   from ovs_jax.ops.regions import normalise
 
   pixels = np.asarray(normalise(jnp.asarray(image))).transpose(0, 3, 1, 2)

@@ -10,6 +10,7 @@ from jax.sharding import NamedSharding, PartitionSpec
 
 from ovs_jax.bench import drawn, placed_step
 from ovs_jax.train import loop
+from ovs_jax.train.recipes import make_recipe
 from ovs_jax.train.state import TrainState, split_params
 
 # What a program is compiled for: an NVIDIA GPU of this capability, or a TPU.
@@ -27,22 +28,24 @@ def export(
   return pretended_gpu.export(program, *args)
 
 
-def step(config: Any) -> tuple[Any, TrainState, Any]:
+def step(config: Any) -> tuple[Any, TrainState, Any, Any]:
   """Returns the program of the training loop's step, and shapes to trace it with.
 
   To be used under `jax.set_mesh(mesh())`.
   """
-  recipe = drawn.make_recipe(config)
+  recipe = make_recipe(config)
   key, size = jax.random.key(0), config.train.batch_size
   params = jax.eval_shape(drawn.initializer(recipe), key)
   batch = jax.eval_shape(lambda key: drawn.draw_batch(recipe, size, key), key)
+  constants = jax.eval_shape(lambda: drawn.draw_constants(recipe, size))
   take, optimizer, trainable = loop.make_step(recipe, config, params)
   moments = jax.eval_shape(
     lambda params: optimizer.init(split_params(params, trainable)[0]), params
   )
   state = TrainState(jax.ShapeDtypeStruct((), jnp.int32), params, moments)
-  state = on(state, PartitionSpec())
-  return loop.jit_step(take, state), state, on(batch, PartitionSpec('data'))
+  state, constants = on((state, constants), PartitionSpec())
+  batch = on(batch, PartitionSpec('data'))
+  return loop.jit_step(take, state), state, constants, batch
 
 
 def on(tree: Any, spec: PartitionSpec) -> Any:

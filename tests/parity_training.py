@@ -41,7 +41,7 @@ def clip_adapt_step(case: Case) -> None:
   step = jax.jit(step)
   losses, scales = [], []
   for i, data in enumerate(batches):
-    state, metrics = step(state, data)
+    state, metrics = step(state, {}, data)
     losses.append(metrics['loss'])
     scales.append(state.params['logit_scale'])
     if f'param_after_{i + 1}/logit_scale' in case.names('out/'):
@@ -114,7 +114,7 @@ def first_step(
   logits = jnp.exp(params['logit_scale']) * image @ text.T
   case.close('logits_per_image_step0', logits, 1e-3)
   key = jax.random.key(0)
-  grads = jax.jit(jax.grad(lambda p: recipe.loss(p, data, key)[0]))(params)
+  grads = jax.jit(jax.grad(lambda p: recipe.loss(p, {}, data, key)[0]))(params)
   names = case.json('out/grad_l2_norm_step0_names_json')
   foreign = export(grads, rules, names)
   norms = [np.linalg.norm(foreign[name]) for name in names]

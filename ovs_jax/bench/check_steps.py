@@ -17,7 +17,8 @@ from ovs_jax.bench.measure import program_facts
 from ovs_jax.bench.placed_step import place_step
 from ovs_jax.core.devices import least_seconds
 from ovs_jax.core.tree import flatten
-from ovs_jax.core.types import Batch, Params
+from ovs_jax.core.types import Batch, Constants, Params
+from ovs_jax.train.recipes import Recipe, make_recipe
 
 # Configuration, examples (an eighth of the configuration's batch: eight GPUs share
 # one), and whether in bfloat16 with recomputation where it says float32.
@@ -59,8 +60,10 @@ def _step(name: str, size: int, narrow: bool, repeats: int) -> Found:
   config = drawn.configuration(name)
   if narrow:
     _narrow(config)
-  recipe = drawn.make_recipe(config)
-  placed = place_step(recipe, config, drawn.fill(drawn.initializer(recipe)), (1, 1))
+  recipe = make_recipe(config)
+  params = drawn.fill(drawn.initializer(recipe))
+  constants = drawn.draw_constants(recipe, size)
+  placed = place_step(recipe, config, params, constants, (1, 1))
   batch = placed.put(drawn.draw_batch(recipe, size, jax.random.key(2)))
   began = time.perf_counter()
   program = placed.compile(batch, donate=True)
@@ -68,7 +71,7 @@ def _step(name: str, size: int, narrow: bool, repeats: int) -> Found:
   state, times, found = placed.state, [], []
   for _ in range(1 + repeats):
     began = time.perf_counter()
-    state, metrics = jax.block_until_ready(program(state, batch))
+    state, metrics = jax.block_until_ready(program(state, placed.constants, batch))
     times.append(time.perf_counter() - began)
     found += [float(metrics['loss']), float(metrics['gradient_norm'])]
   seconds = statistics.median(times[1:])
@@ -109,20 +112,24 @@ def _as_wide(name: str) -> Found:
   return Found(error, 0.02, facts=facts)
 
 
-def _tiny(config: ml_collections.ConfigDict) -> tuple[Any, Params, Batch]:
-  recipe = drawn.make_recipe(config)
+def _tiny(
+  config: ml_collections.ConfigDict,
+) -> tuple[Recipe, Params, Constants, Batch]:
+  recipe = make_recipe(config)
   batch = drawn.draw_batch(recipe, 4, jax.random.key(2))
   params = drawn.fill(drawn.initializer(recipe))
-  return recipe, params, jax.device_get(batch)
+  return recipe, params, *jax.device_get((drawn.draw_constants(recipe, 4), batch))
 
 
-def _gradient(recipe: Any, params: Params, batch: Batch) -> dict[str, float]:
+def _gradient(
+  recipe: Recipe, params: Params, constants: Constants, batch: Batch
+) -> dict[str, float]:
   """The loss, and the length of the gradient of each part of the model."""
 
   @jax.jit
-  def both(params: Params, batch: Batch) -> tuple[Any, Any]:
+  def both(params: Params, constants: Constants, batch: Batch) -> tuple[Any, Any]:
     key = jax.random.key(0)
-    gradient = jax.value_and_grad(lambda p: recipe.loss(p, batch, key)[0])
+    gradient = jax.value_and_grad(lambda p: recipe.loss(p, constants, batch, key)[0])
     loss, grads = gradient(params)
     parts: dict[str, Any] = {}
     for path, x in flatten(grads).items():
@@ -130,7 +137,7 @@ def _gradient(recipe: Any, params: Params, batch: Batch) -> dict[str, float]:
       parts[part] = parts.get(part, 0.0) + jnp.sum(jnp.square(x))
     return loss, parts
 
-  loss, parts = jax.device_get(both(params, batch))
+  loss, parts = jax.device_get(both(params, constants, batch))
   lengths = {part: float(x) ** 0.5 for part, x in parts.items()}
   return {'loss': float(loss), **lengths}
 

@@ -11,6 +11,7 @@ from ovs_jax.bench.placed_step import place_step
 from ovs_jax.core.lookup import lookup
 from ovs_jax.core.tree import flatten
 from ovs_jax.models.clip import PRESETS, ClipConfig
+from ovs_jax.train.recipes import make_recipe
 
 # Configurations of which all is taken but the tower's size.
 METHODS = {'mpt': 'mpt_vitl14', 'ft': 'ft_vitl14'}
@@ -47,16 +48,17 @@ def build(options: Options) -> Workload:
     remat=options.remat,
   )
   config = settings(clip, options)
-  recipe = drawn.make_recipe(config)
+  recipe = make_recipe(config)
   params = drawn.fill(drawn.initializer(recipe))
-  placed = place_step(recipe, config, params, options.mesh)
+  constants = drawn.draw_constants(recipe, options.batch)
+  placed = place_step(recipe, config, params, constants, options.mesh)
   variants = []
   for name, cached in (('package', True), ('with text tower', False)):
     config.adapt.cache_text = cached
     batch = placed.put(drawn.draw_batch(recipe, options.batch, jax.random.key(1)))
     program = placed.compile(batch)
     # The state stays, so that every run does the same work.
-    run = jax.tree_util.Partial(program, placed.state, batch)
+    run = jax.tree_util.Partial(program, placed.state, placed.constants, batch)
     variants.append(Variant(name, lambda run=run: run()[1], program=program))
   leaves = flatten(params)
   facts = {

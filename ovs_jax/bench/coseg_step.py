@@ -11,6 +11,7 @@ from ovs_jax.bench.placed_step import place_step
 from ovs_jax.core.lookup import lookup
 from ovs_jax.core.types import Batch
 from ovs_jax.models.coseg import PRESETS, tiny
+from ovs_jax.train.recipes import make_recipe
 from ovs_jax.train.recipes.coseg import encode_images
 
 
@@ -50,9 +51,10 @@ def configuration(options: Options) -> ml_collections.ConfigDict:
 def build(options: Options) -> Workload:
   """The step that the training loop runs."""
   config = configuration(options)
-  recipe = drawn.make_recipe(config)
+  recipe = make_recipe(config)
   params = drawn.fill(drawn.initializer(recipe))
-  placed = place_step(recipe, config, params, options.mesh)
+  constants = drawn.draw_constants(recipe, options.batch)
+  placed = place_step(recipe, config, params, constants, options.mesh)
   keys = jax.random.split(jax.random.key(1))
   image = drawn.draw_pictures(keys[0], options.batch, recipe.model.image_size)
   label = drawn.draw_batch(recipe, options.batch, keys[1])['label']
@@ -62,10 +64,12 @@ def build(options: Options) -> Workload:
   def variant(name: str, given: Batch) -> Variant:
     given = placed.put(given)
     program = placed.compile(given)
-    losses[name] = float(program(placed.state, given)[1]['loss'])
-    return Variant(
-      name, lambda: program(placed.state, given)[1]['loss'], program=program
-    )
+
+    def run() -> jax.Array:
+      return program(placed.state, placed.constants, given)[1]['loss']
+
+    losses[name] = float(run())
+    return Variant(name, run, program=program)
 
   variants = [
     variant('package', {'image': image, 'label': label}),

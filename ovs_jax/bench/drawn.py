@@ -16,15 +16,14 @@ import jax.numpy as jnp
 import ml_collections
 import numpy as np
 
-from ovs_jax.core.lookup import lookup
 from ovs_jax.core.tree import flatten, unflatten
-from ovs_jax.core.types import Array, Batch, Params, UInt8
+from ovs_jax.core.types import Array, Batch, Constants, Params, UInt8
 from ovs_jax.data.scenes_draw import SIZE
 from ovs_jax.models.clip import init_clip
 from ovs_jax.models.clipseg import init_clipseg
 from ovs_jax.models.coseg import init_coseg
 from ovs_jax.models.maskformer import init_maskformer
-from ovs_jax.train.recipes import RECIPES, Recipe
+from ovs_jax.train.recipes import Recipe
 
 
 def configuration(name: str, argument: str = '') -> ml_collections.ConfigDict:
@@ -43,16 +42,20 @@ def configuration(name: str, argument: str = '') -> ml_collections.ConfigDict:
   return module.get_config(argument)
 
 
-def make_recipe(config: ml_collections.ConfigDict) -> Recipe:
-  """Returns the recipe of a configuration; its names have drawn embeddings."""
-  recipe = lookup(RECIPES, config.recipe, 'recipe')(config)
-  if config.recipe == 'coseg':
-    recipe.set_anchors(_directions(len(recipe.seen) + 1, recipe.model.clip.embed_dim))
-  elif config.recipe == 'proposer':
-    recipe.set_text(_directions(len(recipe.seen), recipe.model.embed_dim))
-  elif config.recipe == 'clipseg':
-    recipe.set_text(_directions(_phrase_count(recipe), recipe.model.clip.embed_dim))
-  return recipe
+def draw_constants(recipe: Recipe, size: int) -> Constants:
+  """Returns what `Recipe.prepare` embeds, for batches of `size`: directions."""
+  kind = recipe.config.recipe
+  if kind == 'coseg':
+    anchors = _directions(len(recipe.seen) + 1, recipe.model.clip.embed_dim)
+    return {'anchors': anchors}
+  if kind == 'proposer':
+    return {'text': _directions(len(recipe.seen), recipe.model.embed_dim)}
+  if kind == 'clipseg':
+    width = recipe.model.clip.embed_dim
+    return {'phrases': _directions(_phrase_count(recipe), width)}
+  if kind == 'clip_regions' and recipe.config.adapt.cache_text:
+    return {'nouns': _directions(size, recipe.clip.embed_dim)}
+  return {}
 
 
 def initializer(recipe: Recipe) -> Callable[[Array], Params]:
@@ -90,8 +93,8 @@ def draw_batch(recipe: Recipe, size: int, key: Array) -> Batch:
   return _BATCHES[recipe.config.recipe](recipe, size, key)
 
 
-def _directions(count: int, width: int, key: Array | None = None) -> Array:
-  x = jax.random.normal(jax.random.key(1) if key is None else key, (count, width))
+def _directions(count: int, width: int) -> Array:
+  x = jax.random.normal(jax.random.key(1), (count, width))
   return x / jnp.linalg.norm(x, axis=1, keepdims=True)
 
 
@@ -131,11 +134,10 @@ def _crops(recipe: Any, size: int, key: Array) -> Batch:
     'image': draw_pictures(keys[0], size, side).astype(kind),
     'mask': half.astype(kind),
   }
-  if c.adapt.duplicates != 'negatives' or c.adapt.loss_chunk:
+  plain = c.adapt.duplicates == 'negatives' and not c.adapt.loss_chunk
+  if c.adapt.cache_text or not plain:
     batch['noun'] = jnp.arange(size, dtype=jnp.int32)
-  if c.adapt.cache_text:
-    batch['text'] = _directions(size, recipe.clip.embed_dim, keys[1])
-  else:
+  if not c.adapt.cache_text:
     shape = (size, c.train.text_length)
     batch['tokens'] = _tokens(keys[1], shape, recipe.clip.vocab_size)
   return batch

@@ -1,9 +1,9 @@
 """The step of the training loop on a mesh of devices, for the workloads that train."""
 
+import copy
 import dataclasses
 import math
 from collections.abc import Callable
-from types import SimpleNamespace
 from typing import Any
 
 import jax
@@ -13,8 +13,9 @@ from jax.sharding import AxisType, Mesh
 
 from ovs_jax.bench.measure import Program, compile_program
 from ovs_jax.core import sharding
-from ovs_jax.core.types import Batch, Params
+from ovs_jax.core.types import Batch, Constants, Params
 from ovs_jax.train import loop
+from ovs_jax.train.recipes import Recipe
 from ovs_jax.train.state import TrainState
 
 
@@ -24,18 +25,20 @@ class PlacedStep:
 
   Attributes:
     state: parameters and optimizer, on their devices.
+    constants: of the recipe, likewise.
     trainable: paths of the parameters that it trains.
     mesh: of the devices.
-    step: from a state and a batch to the next state and metrics.
+    step: from a state, the constants and a batch to the next state and metrics.
   """
 
   state: TrainState
+  constants: Constants
   trainable: set[str]
   mesh: Mesh
   step: Callable[..., Any]
 
   def compile(self, batch: Batch, *, donate: bool = False) -> Program:
-    """Returns the program of the step for a batch from `put`.
+    """Returns the program of the step, for the constants and a batch from `put`.
 
     Args:
       batch: arrays on the devices.
@@ -47,7 +50,8 @@ class PlacedStep:
       self.step, out_shardings=(placed, None), donate_argnums=0 if donate else ()
     )
     with jax.set_mesh(self.mesh):
-      return compile_program(program, self.state, batch, devices=self.mesh.size)
+      given = self.state, self.constants, batch
+      return compile_program(program, *given, devices=self.mesh.size)
 
   def put(self, batch: Batch) -> dict[str, jax.Array]:
     """Splits a batch over the mesh.
@@ -66,29 +70,29 @@ class PlacedStep:
 
 
 def place_step(
-  recipe: Any, config: ml_collections.ConfigDict, params: Params, shape: tuple[int, ...]
+  recipe: Recipe,
+  config: ml_collections.ConfigDict,
+  params: Params,
+  constants: Constants,
+  shape: tuple[int, ...],
 ) -> PlacedStep:
   """Places parameters and optimizer as the training loop does.
 
   Args:
-    recipe: with `loss` and `project`; it need not know how to make parameters.
+    recipe: what is trained, but not from what it prepares.
     config: the whole configuration.
-    params: of the model.
+    params: that it starts from instead.
+    constants: of its loss.
     shape: devices along batch and heads, see `make_mesh`.
 
   Raises:
     ValueError: the mesh fits neither the devices nor the parameters.
   """
-  given = SimpleNamespace(
-    model_config={},
-    init=lambda key: params,
-    batches=lambda start: iter(()),
-    loss=recipe.loss,
-    project=recipe.project,
-  )
+  recipe = copy.copy(recipe)
+  recipe.prepare = lambda key: (params, constants)
   mesh = make_mesh(shape)
-  state, step, trainable = loop.init_state(given, config, mesh)
-  return PlacedStep(state, trainable, mesh, step)
+  state, constants, step, trainable = loop.init_state(recipe, config, mesh)
+  return PlacedStep(state, constants, trainable, mesh, step)
 
 
 def make_mesh(shape: tuple[int, ...]) -> Mesh:

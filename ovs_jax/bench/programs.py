@@ -4,7 +4,6 @@ Neither weights nor data are needed, nor memory for them; only the compiler's ow
 """
 
 import dataclasses
-import functools
 from typing import Any
 
 import jax
@@ -17,6 +16,7 @@ from ovs_jax.core import sharding
 from ovs_jax.core.flops import count_work
 from ovs_jax.core.tree import count_parameters, unflatten
 from ovs_jax.train import loop
+from ovs_jax.train.recipes import make_recipe
 from ovs_jax.train.state import TrainState, split_params
 
 # The compiler's last stage, which makes machine code, changes nothing that is told.
@@ -55,6 +55,7 @@ class AbstractStep:
   Attributes:
     program: see `train.loop.jit_step`.
     state: shapes and shardings.
+    constants: likewise.
     batch: likewise.
     mesh: that they lie on.
     gradients: bytes of the gradients.
@@ -62,6 +63,7 @@ class AbstractStep:
 
   program: Any
   state: TrainState
+  constants: dict[str, Any]
   batch: dict[str, Any]
   mesh: Mesh
   gradients: int
@@ -70,7 +72,7 @@ class AbstractStep:
 def abstract_step(config: Any) -> AbstractStep:
   """Returns the training step of a configuration, whose mesh must fit the devices."""
   mesh = sharding.make_mesh(config.mesh.data, config.mesh.model)
-  recipe = drawn.make_recipe(config)
+  recipe = make_recipe(config)
   key = jax.random.key(0)
   shapes = jax.eval_shape(drawn.initializer(recipe), key)
   whole = sharding.parameter_shardings(mesh, shapes, rules=config.mesh.rules)
@@ -87,10 +89,13 @@ def abstract_step(config: Any) -> AbstractStep:
   )
   start = jax.ShapeDtypeStruct((), jnp.int32, sharding=everywhere)
   state = TrainState(start, params, loop.moment_shapes(optimizer, part, mesh))
-  draw = functools.partial(drawn.draw_batch, recipe, config.train.batch_size)
-  batch = jax.tree.map(lambda x: _placed(x, rows), jax.eval_shape(draw, key))
+  count = config.train.batch_size
+  constants = jax.eval_shape(lambda: drawn.draw_constants(recipe, count))
+  constants = jax.tree.map(lambda x: _placed(x, everywhere), constants)
+  batch = jax.eval_shape(lambda: drawn.draw_batch(recipe, count, key))
+  batch = jax.tree.map(lambda x: _placed(x, rows), batch)
   size = 4 * count_parameters(unflatten(part))
-  return AbstractStep(loop.jit_step(step, state), state, batch, mesh, size)
+  return AbstractStep(loop.jit_step(step, state), state, constants, batch, mesh, size)
 
 
 def _placed(x: Any, where: NamedSharding) -> jax.ShapeDtypeStruct:
@@ -100,7 +105,7 @@ def _placed(x: Any, where: NamedSharding) -> jax.ShapeDtypeStruct:
 def compile_step(config: Any) -> StepProgram:
   """Compiles the training step of a configuration for the devices that are here."""
   step = abstract_step(config)
-  given = step.state, step.batch
+  given = step.state, step.constants, step.batch
   with jax.set_mesh(step.mesh):
     work = count_work(step.program, *given)
     compiled = step.program.lower(*given).compile(compiler_options=_NO_CODE)

@@ -13,6 +13,7 @@ from ovs_jax.bench.placed_step import place_step
 from ovs_jax.bench.proposer_forward import proposer_config
 from ovs_jax.core.tree import count_parameters
 from ovs_jax.models.maskformer import MaskFormerConfig
+from ovs_jax.train.recipes import make_recipe
 
 # Configurations of which all is taken but what the options say.
 _TRAININGS = {
@@ -69,9 +70,10 @@ def _step(
   settings = drawn.configuration(_TRAININGS[options.preset])
   settings.proposer.update(dataclasses.asdict(config))
   settings.train.update(crop=options.side, max_targets=options.targets)
-  recipe = drawn.make_recipe(settings)
+  recipe = make_recipe(settings)
   params = drawn.fill(drawn.initializer(recipe))
-  placed = place_step(recipe, settings, params, options.mesh)
+  constants = drawn.draw_constants(recipe, options.batch)
+  placed = place_step(recipe, settings, params, constants, options.mesh)
   batch = placed.put(drawn.draw_batch(recipe, options.batch, jax.random.key(2)))
   began = time.perf_counter()
   program = placed.compile(batch, donate=True)
@@ -79,7 +81,7 @@ def _step(
   held = [placed.state]  # each step takes the place of the one before
 
   def run() -> Any:
-    held[0], metrics = program(held[0], batch)
+    held[0], metrics = program(held[0], placed.constants, batch)
     return metrics
 
   return run, program, seconds, count_parameters(params)

@@ -191,6 +191,17 @@ def shard_batch(
   }
 
 
+def replicate(mesh: Mesh, tree: Any) -> Any:
+  """Puts arrays on every device of the mesh, whole; each process has them."""
+  everywhere = NamedSharding(mesh, PartitionSpec())
+  return jax.tree.map(
+    lambda x: jax.make_array_from_process_local_data(
+      everywhere, np.asarray(x), x.shape
+    ),
+    tree,
+  )
+
+
 def _by_rows(mesh: Mesh) -> NamedSharding:
   return NamedSharding(mesh, PartitionSpec('data'))
 

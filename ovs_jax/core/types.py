@@ -14,6 +14,7 @@ import jax
 from jaxtyping import Array, Bool, Float, Int, Key, Num, Shaped, UInt, UInt8
 
 Params = Mapping[str, Any]
+Constants = Mapping[str, Any]  # what a loss reads beside them: frozen, in no checkpoint
 Batch = Mapping[str, Any]
 Metrics = dict[str, jax.Array]
 
@@ -25,6 +26,7 @@ __all__ = [
   'Array',
   'Batch',
   'Bool',
+  'Constants',
   'Float',
   'Int',
   'Key',

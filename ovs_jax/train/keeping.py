@@ -1,9 +1,9 @@
 """What a run keeps: all parameters or the mask prompts alone, and its best step.
 
-A recipe may have `stored`, the paths of the parameters that its checkpoints hold, and
-`evaluate(params) -> scores`. Scores go to `evaluations.jsonl`; the parameters of the
-step with the highest first score are in `best`, beside the latest `config.train.keep`
-in `checkpoints`. Both are replaced as a whole: a killed save leaves the one before.
+What checkpoints hold, and what a step scores, the recipe says (`stored`, `evaluate`).
+Scores go to `evaluations.jsonl`; the parameters of the step with the highest first
+score are in `best`, beside the latest `config.train.keep` in `checkpoints`. Both are
+replaced as a whole: a killed save leaves the one before.
 """
 
 import json
@@ -16,7 +16,8 @@ from ovs_jax.core import hosts
 from ovs_jax.core.checkpoint import RunCheckpoints, save_model
 from ovs_jax.core.files import Place, write_text
 from ovs_jax.core.tree import difference, flatten, unflatten
-from ovs_jax.core.types import Params
+from ovs_jax.core.types import Constants, Params
+from ovs_jax.train.recipes.recipe import Recipe
 from ovs_jax.train.state import TrainState, split_params
 
 _LOG = 'evaluations.jsonl'
@@ -25,28 +26,14 @@ _LOG = 'evaluations.jsonl'
 class Keeping:
   """The part of a run's parameters that is stored, and when they were best."""
 
-  def __init__(self, recipe: Any, config: Any, workdir: Place) -> None:
-    """Evaluates every `config.adapt.evaluate_every` steps, and at the end; 0: never.
-
-    Raises:
-      ValueError: evaluations are asked for and the recipe has none.
-    """
-    self._recipe = recipe
-    self._paths: frozenset[str] | None = getattr(recipe, 'stored', None)
-    self._every, self._steps = config.adapt.evaluate_every, config.train.steps
-    if self._every and not hasattr(recipe, 'evaluate'):
-      raise ValueError(
-        f'the recipe {config.recipe!r} has no evaluation during training; set '
-        'config.adapt.evaluate_every=0'
-      )
+  def __init__(
+    self, recipe: Recipe, constants: Constants, workdir: Place, *, steps: int
+  ) -> None:
+    """Evaluates every `recipe.evaluate_every` steps, and after the last of `steps`."""
+    self._recipe, self._constants = recipe, constants
+    self._every, self._steps = recipe.evaluate_every, steps
     self._workdir = workdir
     self._lines: list[dict[str, Any]] = []
-
-  def part(self, params: Params) -> Params:
-    """Returns what checkpoints hold."""
-    if self._paths is None:
-      return params
-    return unflatten({k: v for k, v in flatten(params).items() if k in self._paths})
 
   def whole(self, part: Params, params: Params) -> Params:
     """Returns `params` with the stored part in place."""
@@ -59,7 +46,7 @@ class Keeping:
       raw = split_params(state.params, set(state.ema))[0]
     if state.skipped is not None:
       notes['skipped'] = [int(count) for count in state.skipped]
-    model = self.part(state.model())
+    model = self._recipe.stored(state.model())
     saved.save(step, model, state.optimizer, raw=raw, notes=notes)
 
   def restore(
@@ -75,7 +62,7 @@ class Keeping:
     latest = saved.latest()
     if latest is None:
       return state
-    expected = self.part(state.params)
+    expected = self._recipe.stored(state.params)
     now, _ = split_params(state.params, trainable)
     part, optimizer, raw = saved.restore(latest, expected, state.optimizer, now)
     problem = difference(expected, part, what=f'checkpoint of step {latest}')
@@ -117,12 +104,12 @@ class Keeping:
     """Evaluates, if it is time to, and keeps the parameters that are the best yet."""
     if not self.due(step):
       return
-    scores = self._recipe.evaluate(params)
+    scores = self._recipe.evaluate(params, self._constants)
     first = next(iter(scores))
     before = [line[first] for line in self._lines]
     self._lines.append({'step': step, **scores})
     best = not before or scores[first] > max(before)
-    values = hosts.whole(self.part(params)) if best else None
+    values = hosts.whole(self._recipe.stored(params)) if best else None
     if not hosts.primary():
       return
     if best:

@@ -16,16 +16,15 @@ from ovs_jax.core.counts import check_counts
 from ovs_jax.core.devices import least_seconds
 from ovs_jax.core.files import Place, check_writable
 from ovs_jax.core.flops import count_work
-from ovs_jax.core.lookup import lookup
 from ovs_jax.core.preemption import Preemption, Stopped
 from ovs_jax.core.runlog import RunLog, Trace
 from ovs_jax.core.tree import count_parameters, flatten
-from ovs_jax.core.types import Array, Batch, Metrics
+from ovs_jax.core.types import Array, Batch, Constants, Metrics
 from ovs_jax.core.writers import check_writers
 from ovs_jax.train.guard import Guard
 from ovs_jax.train.keeping import Keeping
 from ovs_jax.train.optimizer import build_optimizer, learning_rate_scales
-from ovs_jax.train.recipes import RECIPES, Recipe
+from ovs_jax.train.recipes import Recipe, make_recipe
 from ovs_jax.train.state import (
   TrainState,
   merge_params,
@@ -33,7 +32,7 @@ from ovs_jax.train.state import (
   unless_finite,
 )
 
-Step = Callable[[TrainState, Batch], tuple[TrainState, Metrics]]
+Step = Callable[[TrainState, Constants, Batch], tuple[TrainState, Metrics]]
 
 # Batches that wait on the devices while a step runs. Enough to hide how they get there;
 # without a limit the host runs ahead of the devices and fills their memory.
@@ -44,7 +43,6 @@ _LEAST = {
   'train.save_every': 1,
   'train.keep': 1,
   'train.profile': 0,
-  'adapt.evaluate_every': 0,
 }
 
 
@@ -63,7 +61,9 @@ def make_step(
   optimizer, schedule = build_optimizer(config.optimizer, scales, config.train.steps)
   root = jax.random.key(config.seed)
 
-  def step(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
+  def step(
+    state: TrainState, constants: Constants, batch: Batch
+  ) -> tuple[TrainState, Metrics]:
     trainable, frozen = split_params(state.params, set(scales))
 
     def loss(
@@ -72,7 +72,7 @@ def make_step(
       params = merge_params(trainable, frozen)
       if whole is not None:
         params = jax.lax.with_sharding_constraint(params, whole)
-      return recipe.loss(params, batch, key)
+      return recipe.loss(params, constants, batch, key)
 
     key = jax.random.fold_in(root, state.step)
     gradient = jax.value_and_grad(loss, has_aux=True)
@@ -145,14 +145,19 @@ def accumulate(
 
 def init_state(
   recipe: Recipe, config: Any, mesh: Mesh
-) -> tuple[TrainState, Step, set[str]]:
-  """Draws or loads the parameters and places everything on the mesh."""
+) -> tuple[TrainState, Constants, Step, set[str]]:
+  """Draws or loads the parameters and places everything on the mesh.
+
+  Returns:
+    What the first step starts from, the constants, the step, and the paths of the
+    parameters that it trains.
+  """
   if not 0 <= config.train.ema < 1:
     raise ValueError(
       f'config.train.ema is {config.train.ema}, expected 0 (no averages) or more, and '
       'less than 1'
     )
-  params = recipe.init(jax.random.key(config.seed))
+  params, constants = recipe.prepare(jax.random.key(config.seed))
   placement = sharding.parameter_shardings(
     mesh, params, rules=config.mesh.rules, fsdp=config.mesh.fsdp
   )
@@ -175,7 +180,7 @@ def init_state(
   if config.train.skip_not_finite:
     skipped = jax.device_put(jnp.zeros(2, jnp.int32), everywhere)
     state = state.replace(skipped=skipped)
-  return state, step, trainable
+  return state, sharding.replicate(mesh, constants), step, trainable
 
 
 def moment_shapes(optimizer: Any, part: dict[str, Any], mesh: Mesh) -> Any:
@@ -229,14 +234,14 @@ def train(config: Any, workdir: Place) -> dict[str, Any]:
   """
   began = time.time()
   check_counts(config, _LEAST)
+  recipe = make_recipe(config)
   workdir = check_writable(workdir, megabytes=config.train.disk_megabytes)
   check_writers(config.train.writers)
   mesh = sharding.make_mesh(config.mesh.data, config.mesh.model)
   sharding.check_batch(
     mesh, config.train.batch_size, accumulate=config.train.accumulate
   )
-  recipe = lookup(RECIPES, config.recipe, 'recipe')(config)
-  state, step_function, trainable = init_state(recipe, config, mesh)
+  state, constants, step, trainable = init_state(recipe, config, mesh)
   numbers = {
     'parameters': count_parameters(state.params),
     'trainable': count_parameters(split_params(state.params, trainable)[0]),
@@ -244,7 +249,7 @@ def train(config: Any, workdir: Place) -> dict[str, Any]:
   saved = RunCheckpoints(
     workdir / 'checkpoints', keep=config.train.keep, config=recipe.model_config
   )
-  keeping = Keeping(recipe, config, workdir)
+  keeping = Keeping(recipe, constants, workdir, steps=config.train.steps)
   guard = Guard(config, saved, state.step.sharding)
   try:
     state = keeping.restore(saved, state, trainable)
@@ -255,7 +260,8 @@ def train(config: Any, workdir: Place) -> dict[str, Any]:
       mesh,
       recipe,
       state,
-      step_function,
+      constants,
+      jit_step(step, state),
       numbers,
       saved,
       keeping,
@@ -272,7 +278,8 @@ def _run(
   mesh: Mesh,
   recipe: Recipe,
   state: TrainState,
-  step_function: Step,
+  constants: Constants,
+  step_program: Any,
   numbers: dict[str, int],
   saved: RunCheckpoints,
   keeping: Keeping,
@@ -286,10 +293,9 @@ def _run(
   keeping.start(start, state.model())
   batches = global_batches(recipe, mesh, c.batch_size, start)
   batch = next(batches)
-  step_program = jit_step(step_function, state)
   with jax.set_mesh(mesh):
-    traced = step_program.trace(state, batch)
-    flops = count_work(step_program, state, batch)
+    traced = step_program.trace(state, constants, batch)
+    flops = count_work(step_program, state, constants, batch)
   _summarize(config, mesh, numbers, sum(flops.values()))
   run = traced.lower().compile()
   log = _open_log(config, workdir, start, flops)
@@ -303,7 +309,7 @@ def _run(
         if step > start + 1:
           with log.timing('data'):
             batch = next(batches)
-        state, values = run(state, batch)
+        state, values = run(state, constants, batch)
         started.append(values['loss'])
         if len(started) > _WAITING:
           jax.block_until_ready(started.popleft())

@@ -16,69 +16,80 @@ from ovs_jax.core import hosts
 from ovs_jax.core.types import Array, Float, Int, Params
 from ovs_jax.data import pairs, transforms
 from ovs_jax.data.pipeline import eval_batches
-from ovs_jax.inference.names import NameEmbedder
 from ovs_jax.models.clip import ClipConfig
 from ovs_jax.models.clip_fast import encode_images
 from ovs_jax.ops.regions import normalise, patch_mask
 
 
-class LabelledCrops:
-  """The crops of `config.init.labelled` and the embeddings of their class names."""
+def label_names(directory: str) -> list[str]:
+  """Returns the names of the classes of labelled pairs, each once, sorted.
 
-  def __init__(self, config: Any, clip: ClipConfig, embedder: NameEmbedder) -> None:
-    """Embeds the names with `config.text.templates`.
-
-    Raises:
-      FileNotFoundError: there are no such pairs.
-      ValueError: none were named, or they have only one class.
-    """
-    if not config.init.labelled:
-      raise ValueError(
-        'config.adapt.evaluate_every asks for evaluations, but config.init.labelled '
-        'names no pairs; mine them with config.mining.masks=truth and '
-        'config.mining.nouns=classes, or set evaluate_every=0'
-      )
-    self._config, self._clip = config, clip
-    self._builder = pairs.load(config.init.labelled)
-    names = sorted(set(pairs.nouns(config.init.labelled)))
-    if len(names) < 2:
-      raise ValueError(
-        f'{config.init.labelled} has {len(names)} classes; at least 2 are needed to '
-        'tell right from wrong'
-      )
-    self._index = {name: i for i, name in enumerate(names)}
-    self._text = embedder.names(names, config.text.templates)
-
-  def scores(self, params: Params) -> dict[str, float]:
-    """Returns `top1`, `top5` and `macro` (the mean over classes of top 1), in percent.
-
-    Every process classifies all crops, on its devices together.
-    """
-    size = self._config.adapt.evaluate_batch
-    batches = eval_batches(
-      self._builder,
-      'train',
-      [
-        transforms.region_crop(self._clip.image_size, self._config.region.fill),
-        transforms.keep('image', 'mask', 'noun'),
-      ],
-      batch_size=size,
+  Raises:
+    FileNotFoundError: there are no such pairs.
+    ValueError: none were named, or they have only one class.
+  """
+  if not directory:
+    raise ValueError(
+      'config.adapt.evaluate_every asks for evaluations, but config.init.labelled '
+      'names no pairs; mine them with config.mining.masks=truth and '
+      'config.mining.nouns=classes, or set evaluate_every=0'
     )
-    ranks, classes = [], []
-    for batch in batches:
-      truth = [self._index[noun.decode('utf-8')] for noun in batch['noun']]
-      truth = np.array(truth, np.int32)
-      image, mask, own = _spread(params, batch['image'], batch['mask'], truth)
-      rank = _ranks(self._clip, params, image, mask, self._text, own)
-      ranks.append(hosts.whole(rank)[batch['example_valid']])
-      classes.append(truth[batch['example_valid']])
-    rank, truth = np.concatenate(ranks), np.concatenate(classes)
-    each = [np.mean(rank[truth == k] == 0) for k in np.unique(truth)]
-    return {
-      'top1': round(100 * float(np.mean(rank == 0)), 4),
-      'top5': round(100 * float(np.mean(rank < 5)), 4),
-      'macro': round(100 * float(np.mean(each)), 4),
-    }
+  pairs.load(directory)  # or says that there are none
+  names = sorted(set(pairs.nouns(directory)))
+  if len(names) < 2:
+    raise ValueError(
+      f'{directory} has {len(names)} classes; at least 2 are needed to tell right from '
+      'wrong'
+    )
+  return names
+
+
+def score_crops(
+  clip: ClipConfig,
+  params: Params,
+  text: Float[Array, 'k d'],
+  *,
+  directory: str,
+  fill: str,
+  batch_size: int,
+) -> dict[str, float]:
+  """Returns `top1`, `top5` and `macro` (the mean over classes of top 1), in percent.
+
+  Every process classifies all crops, on its devices together.
+
+  Args:
+    clip: sizes of the CLIP.
+    params: its parameters.
+    text: the embeddings of `label_names(directory)`.
+    directory: of the labelled pairs.
+    fill: see `transforms.region_crop`.
+    batch_size: crops at once.
+  """
+  index = {name: i for i, name in enumerate(label_names(directory))}
+  batches = eval_batches(
+    pairs.load(directory),
+    'train',
+    [
+      transforms.region_crop(clip.image_size, fill),
+      transforms.keep('image', 'mask', 'noun'),
+    ],
+    batch_size=batch_size,
+  )
+  ranks, classes = [], []
+  for batch in batches:
+    truth = [index[noun.decode('utf-8')] for noun in batch['noun']]
+    truth = np.array(truth, np.int32)
+    image, mask, own = _spread(params, batch['image'], batch['mask'], truth)
+    rank = _ranks(clip, params, image, mask, text, own)
+    ranks.append(hosts.whole(rank)[batch['example_valid']])
+    classes.append(truth[batch['example_valid']])
+  rank, truth = np.concatenate(ranks), np.concatenate(classes)
+  each = [np.mean(rank[truth == k] == 0) for k in np.unique(truth)]
+  return {
+    'top1': round(100 * float(np.mean(rank == 0)), 4),
+    'top5': round(100 * float(np.mean(rank < 5)), 4),
+    'macro': round(100 * float(np.mean(each)), 4),
+  }
 
 
 def _spread(params: Params, *arrays: np.ndarray) -> tuple[Any, ...]:

@@ -312,7 +312,7 @@ def test_a_mesh_gives_the_losses_and_gradients_of_one_device() -> None:
   @jax.jit
   def run(params: Params, batch: Batch) -> tuple[Array, Params]:
     (value, _), grads = jax.value_and_grad(recipe.loss, has_aux=True)(
-      params, batch, jax.random.key(0)
+      params, {}, batch, jax.random.key(0)
     )
     return value, grads
 

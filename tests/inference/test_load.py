@@ -54,7 +54,7 @@ def test_another_network_is_not_trained_in_silence(
     'is 1e-06'
   )
   with pytest.raises(ValueError, match=said):
-    RECIPES[name](config).init(jax.random.key(0))
+    RECIPES[name](config).prepare(jax.random.key(0))
 
 
 @pytest.mark.parametrize('name', ADAPTING)
@@ -64,7 +64,7 @@ def test_the_network_that_is_asked_for_is_stored(
   config = recipe(name, clips['gelu'], data_dir)
   config.clip.update(activation='gelu', vision_epsilon=1e-6)
   trained = RECIPES[name](config)
-  trained.init(jax.random.key(0))
+  trained.prepare(jax.random.key(0))
   stored = trained.model_config
   assert (stored.get(name) or stored)['clip']['activation'] == 'gelu'
 
@@ -72,7 +72,7 @@ def test_the_network_that_is_asked_for_is_stored(
 def test_how_to_compute_is_free(clips: dict[str, str], data_dir: str) -> None:
   config = recipe('clip_regions', clips['spelt'], data_dir)
   config.clip.update(dtype='bfloat16', remat=True, prompt_depth=2)
-  RECIPES['clip_regions'](config).init(jax.random.key(0))
+  RECIPES['clip_regions'](config).prepare(jax.random.key(0))
 
 
 def test_fields_are_compared_as_deep_as_they_are() -> None:

@@ -4,7 +4,6 @@ import functools
 import math
 import pathlib
 import shutil
-from collections.abc import Iterator
 from typing import Any
 
 import jax
@@ -28,6 +27,7 @@ from ovs_jax.integrations.scenic.model import (
 )
 from ovs_jax.integrations.scenic.optimizer import RecipeSchedule, recipe_optimizer
 from ovs_jax.train import loop
+from ovs_jax.train.recipes import Recipe, make_recipe
 from ovs_jax.train.recipes.clip_pretrain import clamp_scale
 
 # A tower stands still, another has a rate of its own, gradients are clipped.
@@ -68,7 +68,7 @@ def test_training_equals_our_loop_and_goes_on(
   assert lines[4]['loss'] == pytest.approx(expected['loss'], rel=1e-4)
   assert lines[4]['learning_rate'] == pytest.approx(expected['learning_rate'])
   params, _ = load_model(tmp_path / 'scenic', kind='clip')
-  start = flatten(loop.RECIPES[config.recipe](config).init(jax.random.key(0)))
+  start = flatten(make_recipe(config).prepare(jax.random.key(0))[0])
   for path, x in flatten(params).items():
     np.testing.assert_allclose(x, flatten(whole)[path], atol=1e-4, err_msg=path)
     if path.startswith('text/'):
@@ -112,18 +112,15 @@ def test_another_schedule_is_refused() -> None:
     recipe_optimizer(lambda step: 0.1)
 
 
-class Scale:
+class Scale(Recipe):
   """A recipe that raises a temperature, and looks at no rows."""
 
   model_config: dict[str, Any] = {}
 
-  def init(self, key: Any) -> Any:
-    return {'logit_scale': jnp.zeros(())}
+  def prepare(self, key: Any) -> Any:
+    return {'logit_scale': jnp.zeros(())}, {}
 
-  def batches(self, start: int) -> Iterator[Any]:
-    return iter(())
-
-  def loss(self, params: Any, batch: Any, key: Any) -> Any:
+  def loss(self, params: Any, constants: Any, batch: Any, key: Any) -> Any:
     return params['logit_scale'], {}
 
   def project(self, params: Any) -> Any:
@@ -131,7 +128,8 @@ class Scale:
 
 
 def apply(scale: Any, batch: Any) -> Any:
-  module = RecipeModule(Held(Scale(), ml_collections.ConfigDict({'recipe': 'it'}), {}))
+  config = ml_collections.ConfigDict({'recipe': 'it'})
+  module = RecipeModule(Held(Scale(), {}, config, {}))
   return module.apply({'params': {'recipe': {'logit_scale': scale}}}, batch)[0]
 
 

@@ -11,24 +11,26 @@ import pytest
 import tiny_configs
 
 from ovs_jax import main
-from ovs_jax.core.types import Array, Batch, Metrics, Params
+from ovs_jax.core.types import Array, Batch, Constants, Metrics, Params
 from ovs_jax.train import loop
-from ovs_jax.train.recipes import RECIPES
+from ovs_jax.train.recipes import RECIPES, Recipe
 
 SLOPES = np.arange(1.0, 9.0, dtype=np.float32)
 
 
-class Line:
+class Line(Recipe):
   """Batches are the points of `y = 3 x`; those of some steps are `spoiled`."""
 
   model_config = {'model': 'clip'}
 
   def __init__(self, config: Any, spoiled: frozenset[int] = frozenset()) -> None:
     self._spoiled = spoiled
+    self.evaluate_every = config.adapt.evaluate_every
 
-  def init(self, key: Array) -> Params:
+  def prepare(self, key: Array) -> tuple[Params, Constants]:
     del key
-    return {'line': {'scale': jnp.asarray(SLOPES)}, 'still': {'scale': jnp.ones(2)}}
+    still = {'scale': jnp.ones(2)}
+    return {'line': {'scale': jnp.asarray(SLOPES)}, 'still': still}, {}
 
   def batches(self, start: int, rows: Any = None) -> Iterator[Batch]:
     step = start
@@ -38,15 +40,14 @@ class Line:
       x[:, 0] = np.nan if step in self._spoiled else 1.0
       yield {'x': x if rows is None else x[rows]}
 
-  def loss(self, params: Params, batch: Batch, key: Array) -> tuple[Array, Metrics]:
-    del key
+  def loss(
+    self, params: Params, constants: Constants, batch: Batch, key: Array
+  ) -> tuple[Array, Metrics]:
+    del constants, key
     difference = batch['x'] * (params['line']['scale'] - 3.0)[None]
     return jnp.mean(jnp.square(difference)), {}
 
-  def project(self, params: Params) -> Params:
-    return params
-
-  def evaluate(self, params: Params) -> dict[str, float]:
+  def evaluate(self, params: Params, constants: Constants) -> dict[str, float]:
     # As ranks do, it mistakes what is no number for the best.
     return {'score': -float(jnp.sum(params['line']['scale'] < 99))}
 

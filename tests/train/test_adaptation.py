@@ -22,6 +22,7 @@ from ovs_jax.models import mask_prompts
 from ovs_jax.models.clip import PRESETS, ClipConfig, init_clip
 from ovs_jax.train import loop
 from ovs_jax.train.optimizer import build_optimizer, learning_rate_scales
+from ovs_jax.train.recipes import make_recipe
 from ovs_jax.train.recipes.clip_regions import ClipRegions
 
 
@@ -74,8 +75,8 @@ def test_only_the_prompts_are_stored_and_the_rest_is_bit_identical(
   before, after = flatten(params), flatten(whole)
   for path, value in before.items():
     assert value.tobytes() == after[path].tobytes(), path
-  drawn = ClipRegions(config).init(jax.random.key(config.seed))
-  assert np.any(drawn['visual']['mask_prompt'] != after['visual/mask_prompt'])
+  start, _ = ClipRegions(config).prepare(jax.random.key(config.seed))
+  assert np.any(start['visual']['mask_prompt'] != after['visual/mask_prompt'])
   size = sum(p.stat().st_size for p in (directory / 'best').rglob('*') if p.is_file())
   assert size < 100_000 < sum(x.nbytes for x in before.values())
 
@@ -119,12 +120,14 @@ def test_cached_texts_are_those_of_the_tower(
   for cached in (True, False):
     config = tuning(data_dir, clip_run, pairs_dir, cache_text=cached)
     recipe = ClipRegions(config)
-    params = recipe.init(jax.random.key(0))
+    params, constants = recipe.prepare(jax.random.key(0))
     batch = next(recipe.batches(0))
     assert batch['image'].dtype == batch['mask'].dtype == np.uint8
-    assert ('text' in batch) == cached and ('tokens' in batch) != cached
+    assert ('noun' in batch) == cached and ('tokens' in batch) != cached
+    assert constants.keys() == ({'nouns'} if cached else set())
     pictures.append(batch['image'])
-    losses.append(float(jax.jit(recipe.loss)(params, batch, jax.random.key(0))[0]))
+    given = params, constants, batch, jax.random.key(0)
+    losses.append(float(jax.jit(recipe.loss)(*given)[0]))
   np.testing.assert_array_equal(*pictures)
   assert losses[0] == pytest.approx(losses[1], rel=1e-5)
 
@@ -205,15 +208,15 @@ def test_choices_that_exclude_each_other(
   config = tuning(data_dir, clip_run, pairs_dir)
   config.optimizer.groups = ((r'^visual/', 1.0), (r'.*', None))
   with pytest.raises(ValueError, match=r'would lose \d+ trained parameters, such as'):
-    ClipRegions(config).init(jax.random.key(0))
+    ClipRegions(config).prepare(jax.random.key(0))
   config.adapt.store = 'all'
   config.optimizer.groups = ((r'^(text|visual)/', 1.0), (r'.*', None))
   with pytest.raises(ValueError, match='parameters of the text tower are trained'):
-    ClipRegions(config).init(jax.random.key(0))
+    ClipRegions(config).prepare(jax.random.key(0))
   config = tuning(data_dir, clip_run, pairs_dir, evaluate_every=1)
   config.init.labelled = ''
   with pytest.raises(ValueError, match='config.init.labelled names no pairs'):
-    ClipRegions(config).init(jax.random.key(0))
+    ClipRegions(config).prepare(jax.random.key(0))
 
 
 class TestFullSize:
@@ -285,7 +288,7 @@ def test_drawn_batches_are_like_those_of_pairs(
 ) -> None:
   config = tiny_configs.prompt_tuning(data_dir, '', str(pairs_dir))
   config.adapt.update(uint8=as_bytes, duplicates=duplicates)
-  recipe = drawn.make_recipe(config)
+  recipe = make_recipe(config)
   shapes = [
     {name: (x.shape, np.dtype(x.dtype)) for name, x in batch.items()}
     for batch in (
@@ -295,5 +298,7 @@ def test_drawn_batches_are_like_those_of_pairs(
   ]
   assert shapes[0] == shapes[1]
   config.adapt.cache_text = True
-  text = drawn.draw_batch(recipe, 8, jax.random.key(0))['text']
-  np.testing.assert_allclose(np.linalg.norm(text, axis=1), 1, rtol=1e-5)
+  drawn_batch = drawn.draw_batch(recipe, 8, jax.random.key(0))
+  assert 'tokens' not in drawn_batch and drawn_batch['noun'].shape == (8,)
+  nouns = drawn.draw_constants(recipe, 8)['nouns']
+  np.testing.assert_allclose(np.linalg.norm(nouns, axis=1), [1] * 8, rtol=1e-5)

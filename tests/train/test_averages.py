@@ -39,7 +39,7 @@ def test_evaluations_are_of_it(tmp_path: pathlib.Path) -> None:
   config.adapt.evaluate_every = 4
   seen = []
 
-  def note(self: Any, params: Any) -> dict[str, float]:
+  def note(self: Any, params: Any, constants: Any) -> dict[str, float]:
     seen.append(np.asarray(params['line']['scale']))
     return {'score': float(len(seen))}
 

@@ -11,7 +11,6 @@ from ovs_jax.core.checkpoint import load_model
 
 PROGRAM = """
 import pathlib, sys
-from types import SimpleNamespace
 import jax
 import numpy as np
 jax.config.update('jax_cpu_collectives_implementation', 'gloo')
@@ -20,6 +19,7 @@ jax.distributed.initialize(address, num_processes=2, process_id=int(index))
 from jax.sharding import NamedSharding, PartitionSpec
 from ovs_jax.core.sharding import make_mesh
 from ovs_jax.train.keeping import Keeping
+from ovs_jax.train.recipes import Recipe
 mesh = make_mesh(2, 1)
 
 def spread(scale):
@@ -27,17 +27,13 @@ def spread(scale):
   place = NamedSharding(mesh, PartitionSpec('data'))
   return {'w': jax.make_array_from_callback(x.shape, place, lambda i: x[i])}
 
-class Recipe:
+class Own(Recipe):
   model_config = {'model': 'clip'}
-  def evaluate(self, params):
+  evaluate_every = 1
+  def evaluate(self, params, constants):
     return {'sum': float(jax.jit(lambda p: p['w'].sum())(params))}
 
-config = SimpleNamespace(
-  recipe='own',
-  adapt=SimpleNamespace(evaluate_every=1),
-  train=SimpleNamespace(steps=3),
-)
-keeping = Keeping(Recipe(), config, pathlib.Path(directory))
+keeping = Keeping(Own(), {}, pathlib.Path(directory), steps=3)
 assert not spread(1)['w'].is_fully_addressable
 keeping.start(0, spread(0))
 for step, scale in enumerate((1, 3, 2), 1):

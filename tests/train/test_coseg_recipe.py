@@ -15,7 +15,6 @@ from configs import scenes
 from ovs_jax.core.checkpoint import load_model
 from ovs_jax.core.tree import flatten
 from ovs_jax.core.types import VOID, Batch
-from ovs_jax.data.phrase_table import read_table
 from ovs_jax.models.coseg import CoSegConfig
 from ovs_jax.train import loop
 from ovs_jax.train.recipes.clipseg import ClipSegTraining
@@ -69,11 +68,12 @@ def test_clip_stays_and_everything_else_moves(
   run: tuple[Any, pathlib.Path, dict[str, Any]], clip_run: pathlib.Path
 ) -> None:
   config, directory, result = run
-  params, stored = load_model(directory, kind='coseg')
+  trained, stored = load_model(directory, kind='coseg')
   assert CoSegConfig.from_dict(stored['coseg']).language.num_slots == 6
   recipe = CoSegTraining(config)
-  before = flatten(recipe.init(jax.random.key(config.seed)))
-  after = flatten(params)
+  params, constants = recipe.prepare(jax.random.key(config.seed))
+  before = flatten(params)
+  after = flatten(trained)
   moved = {path for path in before if np.any(before[path] != after[path])}
   wanted = {path for path in before if not path.startswith('clip/')}
   assert moved <= wanted
@@ -84,7 +84,7 @@ def test_clip_stays_and_everything_else_moves(
     np.testing.assert_array_equal(after[path], value, err_msg=path)
   assert set(result) >= {'bce', 'dice', 'focal', 'language', 'area', 'right_labels'}
   assert all(np.isfinite(result[name]) for name in ('bce', 'dice', 'language', 'area'))
-  assert recipe._anchors.shape == (len(recipe.seen) + 1, 16)
+  assert constants['anchors'].shape == (len(recipe.seen) + 1, 16)
 
 
 def test_targets_know_the_seen_classes_only(data_dir: str) -> None:
@@ -118,11 +118,9 @@ def test_phrases_are_of_classes_that_are_there_or_not(data_dir: str) -> None:
   assert not mask.any()
 
 
-def batch_of(config: Any, table: Any, rows: Any = None) -> Batch:
+def batch_of(config: Any, rows: Any = None) -> Batch:
   """Some rows of the second batch."""
-  recipe = ClipSegTraining(config)
-  recipe.table = table
-  return next(recipe.batches(1, rows))
+  return next(ClipSegTraining(config).batches(1, rows))
 
 
 @pytest.mark.parametrize('own', [False, True], ids=['classes', 'table'])
@@ -130,15 +128,13 @@ def test_processes_draw_for_their_rows_of_the_batch(
   own: bool, data_dir: str, tmp_path: pathlib.Path
 ) -> None:
   config = clipseg(data_dir, '')
-  table = None
   if own:
     write_table(tmp_path, 20)
     config.phrases.table = str(tmp_path / 'phrases.csv')
     config.phrases.negative = 0.5
-    table = read_table(config.phrases.table)
-  whole = batch_of(config, table)
+  whole = batch_of(config)
   size = config.train.batch_size
-  parts = [batch_of(config, table, rows) for rows in np.split(np.arange(size), 4)]
+  parts = [batch_of(config, rows) for rows in np.split(np.arange(size), 4)]
   assert len(set(whole['phrase'].tolist())) > 2
   for name, value in whole.items():
     together = np.concatenate([part[name] for part in parts])
@@ -161,7 +157,7 @@ def test_a_decoder_goes_on_only_with_its_own_clip(
   config = clipseg(data_dir, str(clip_run))
   config.init.clipseg = str(clip_run)
   with pytest.raises(ValueError, match="a 'clipseg' model was expected"):
-    ClipSegTraining(config).init(jax.random.key(0))
+    ClipSegTraining(config).prepare(jax.random.key(0))
 
 
 def test_cached_activations_train_to_the_same_numbers(
@@ -175,7 +171,7 @@ def test_cached_activations_train_to_the_same_numbers(
   for name in names:
     loop.train(again, tmp_path / name)
   filled, read = (flatten(load_model(tmp_path / name)[0]) for name in names)
-  before = flatten(CoSegTraining(config).init(jax.random.key(config.seed)))
+  before = flatten(CoSegTraining(config).prepare(jax.random.key(config.seed))[0])
   for path, value in flatten(load_model(directory)[0]).items():
     np.testing.assert_array_equal(read[path], filled[path], err_msg=path)
     if not path.endswith('k/bias'):  # whose gradient is rounding alone
@@ -207,11 +203,11 @@ def test_a_users_own_table_trains_the_decoder(
   result = loop.train(config, tmp_path / 'run')
   assert np.isfinite(result['bce'])
   recipe = ClipSegTraining(config)
-  recipe.init(jax.random.key(0))
-  assert recipe.table is not None and len(recipe.table.phrases) == 3
+  _, constants = recipe.prepare(jax.random.key(0))
+  assert len(constants['phrases']) == 3 * len(config.phrases.templates)
   batch = next(recipe.batches(0))
   assert batch['phrase'].max() < 3 * len(config.phrases.templates)
   config.phrases.table = 'nowhere.csv'
   config.init.clip = 'nowhere'
   with pytest.raises(FileNotFoundError, match='2 missing inputs'):
-    ClipSegTraining(config).init(jax.random.key(0))
+    ClipSegTraining(config).prepare(jax.random.key(0))

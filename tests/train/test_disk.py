@@ -9,8 +9,8 @@ import jax
 import pytest
 
 from ovs_jax.bench import drawn
-from ovs_jax.train.keeping import Keeping
 from ovs_jax.train.optimizer import build_optimizer, learning_rate_scales
+from ovs_jax.train.recipes import make_recipe
 from ovs_jax.train.state import split_params
 
 # Of shared settings, not of a run.
@@ -33,12 +33,12 @@ def trainings(name: str) -> Iterator[Any]:
 
 def megabytes(config: Any) -> float:
   """What one checkpoint takes, from the shapes of the parameters and moments."""
-  recipe = drawn.make_recipe(config)
+  recipe = make_recipe(config)
   params = jax.eval_shape(drawn.initializer(recipe), jax.random.key(0))
   scales = learning_rate_scales(config.optimizer, params)
   optimizer, _ = build_optimizer(config.optimizer, scales, config.train.steps)
   moments = jax.eval_shape(optimizer.init, split_params(params, set(scales))[0])
-  kept = Keeping(recipe, config, pathlib.Path('.')).part(params)
+  kept = recipe.stored(params)
   leaves = jax.tree.leaves((kept, moments))
   return sum(math.prod(x.shape) * x.dtype.itemsize for x in leaves) / 1e6
 

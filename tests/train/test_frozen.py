@@ -1,7 +1,6 @@
 """Frozen parameters do not move, and batch statistics never do."""
 
 import dataclasses
-import types
 from typing import Any
 
 import jax
@@ -17,6 +16,7 @@ from ovs_jax.models.maskformer import PRESETS, MaskFormer, init_maskformer
 from ovs_jax.ops.losses import SET_WEIGHTS
 from ovs_jax.train.loop import make_step
 from ovs_jax.train.optimizer import build_optimizer, learning_rate_scales
+from ovs_jax.train.recipes import Recipe
 from ovs_jax.train.recipes.proposer import (
   Proposer,
   deep_loss,
@@ -61,23 +61,17 @@ def test_frozen_norms_and_stages_stay_where_they_are() -> None:
   config.optimizer.warmup = 0  # else the first steps are too small to be seen
   image = jax.random.uniform(jax.random.key(0), (1, 32, 32, 3), maxval=255)
 
-  def loss(params: Any, batch: Any, key: Any) -> Any:
-    out = MaskFormer(SMALL).apply({'params': params}, batch['image'])
-    losses = (out.embeddings, out.mask_logits, out.no_object)
-    return sum(jnp.mean(jnp.sin(x)) for x in losses), {}
+  class Sines(Recipe):
+    def loss(self, params: Any, constants: Any, batch: Any, key: Any) -> Any:
+      out = MaskFormer(SMALL).apply({'params': params}, batch['image'])
+      losses = (out.embeddings, out.mask_logits, out.no_object)
+      return sum(jnp.mean(jnp.sin(x)) for x in losses), {}
 
   before = random_params(SMALL)
-  recipe = types.SimpleNamespace(
-    model_config={},
-    init=lambda key: before,
-    batches=lambda start: iter(()),
-    loss=loss,
-    project=lambda params: params,
-  )
-  step, optimizer, trainable = make_step(recipe, config, before)
+  step, optimizer, trainable = make_step(Sines(), config, before)
   start = optimizer.init(split_params(before, trainable)[0])
   state = TrainState(jnp.int32(0), before, start)
-  state, _ = jax.jit(step)(state, {'image': image})
+  state, _ = jax.jit(step)(state, {}, {'image': image})
   after = flatten(state.params)
   for path, value in flatten(before).items():
     stem = path.startswith(('backbone/stem_conv', 'backbone/res2_'))
@@ -190,10 +184,8 @@ def test_unfit_proposers_are_explained(tmp_path: Any) -> None:
       load_proposer(str(tmp_path / name), model, shapes(model))
   config = proposer_r101c.get_config()
   config.init.proposer, config.init.backbone = 'a', 'b'
-  recipe = Proposer.__new__(Proposer)
-  recipe.config, recipe.model = config, SMALL
   with pytest.raises(ValueError, match='config.init.proposer=a brings a backbone of'):
-    recipe._start({})
+    Proposer(config)
 
 
 def gradients(config: Any, *counts: int) -> list[dict[str, Any]]:

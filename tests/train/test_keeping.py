@@ -2,36 +2,34 @@
 
 import json
 import pathlib
-from types import SimpleNamespace
 from typing import Any
 
 import jax.numpy as jnp
-import ml_collections
 import pytest
+import tiny_configs
 
 from ovs_jax.core.checkpoint import load_model
-from ovs_jax.core.types import Params
+from ovs_jax.core.types import Constants, Params
 from ovs_jax.train.keeping import Keeping
+from ovs_jax.train.recipes import RECIPES, Recipe, make_recipe
 
 
-class Recipe:
-  """Scores are the parameter, and its negative."""
+class Own(Recipe):
+  """Scores are the parameter in what the constants count in, and its negative."""
 
   model_config = {'model': 'clip'}
 
-  def evaluate(self, params: Params) -> dict[str, float]:
-    value = float(params['a']['x'])
+  def __init__(self, every: int) -> None:
+    self.evaluate_every = every
+
+  def evaluate(self, params: Params, constants: Constants) -> dict[str, float]:
+    value = float(params['a']['x'] * constants['unit'])
     return {'score': value, 'other': -value}
 
 
-def configured(every: int) -> ml_collections.ConfigDict:
-  return ml_collections.ConfigDict(
-    {'recipe': 'own', 'adapt': {'evaluate_every': every}, 'train': {'steps': 5}}
-  )
-
-
-def run(keeping: Keeping, start: int, values: list[float]) -> None:
+def run(every: int, directory: pathlib.Path, start: int, values: list[float]) -> None:
   """Steps after which the parameter has these values."""
+  keeping = Keeping(Own(every), {'unit': jnp.ones(())}, directory, steps=5)
   keeping.start(start, {'a': {'x': jnp.zeros(())}})
   for step, value in enumerate(values, start + 1):
     keeping.evaluate(step, {'a': {'x': jnp.full((), value)}})
@@ -48,20 +46,23 @@ def best(directory: pathlib.Path) -> tuple[float, Any]:
 
 
 def test_the_highest_first_score_is_kept(tmp_path: pathlib.Path) -> None:
-  run(Keeping(Recipe(), configured(2), tmp_path), 0, [9.0, 2.0, 9.0, 3.0, 1.0])
+  run(2, tmp_path, 0, [9.0, 2.0, 9.0, 3.0, 1.0])
   # Before the first step, every second one, and the last.
   assert steps(tmp_path) == [0, 2, 4, 5]
   assert best(tmp_path) == (3.0, {'step': 4, 'score': 3.0, 'other': -3.0})
 
 
 def test_a_resumed_run_forgets_what_it_does_again(tmp_path: pathlib.Path) -> None:
-  run(Keeping(Recipe(), configured(1), tmp_path), 0, [1.0, 4.0, 2.0])
-  run(Keeping(Recipe(), configured(1), tmp_path), 2, [5.0, 3.0, 0.0])
+  run(1, tmp_path, 0, [1.0, 4.0, 2.0])
+  run(1, tmp_path, 2, [5.0, 3.0, 0.0])
   assert steps(tmp_path) == [0, 1, 2, 3, 4, 5]
   assert best(tmp_path)[0] == 5.0
 
 
-def test_a_recipe_without_scores_is_refused(tmp_path: pathlib.Path) -> None:
-  with pytest.raises(ValueError, match="recipe 'own' has no evaluation"):
-    Keeping(SimpleNamespace(), configured(1), tmp_path)
-  Keeping(SimpleNamespace(), configured(0), tmp_path)
+@pytest.mark.parametrize('name', sorted(RECIPES.keys() - {'clip_regions'}))
+def test_a_recipe_without_scores_is_refused(name: str) -> None:
+  config = tiny_configs.of_recipe(name, '-', '-', '-', heads=2)
+  assert make_recipe(config).evaluate_every == 0
+  config.adapt.evaluate_every = 1
+  with pytest.raises(ValueError, match=f"recipe '{name}' has no evaluation"):
+    make_recipe(config)

@@ -12,7 +12,7 @@ import tiny_configs
 
 from ovs_jax.core.checkpoint import load_model
 from ovs_jax.core.tree import flatten
-from ovs_jax.core.types import Batch
+from ovs_jax.core.types import Array, Batch, Constants, Params
 from ovs_jax.train import loop
 from ovs_jax.train.recipes import RECIPES
 
@@ -117,7 +117,7 @@ def test_only_what_is_chosen_moves(
 ) -> None:
   directory, result = unbroken[name]
   recipe = RECIPES[configs[name].recipe](configs[name])
-  before = flatten(recipe.init(jax.random.key(configs[name].seed)))
+  before = flatten(recipe.prepare(jax.random.key(configs[name].seed))[0])
   after = flatten(load_model(directory)[0])
   moved = {path for path in before if np.any(before[path] != after[path])}
   chosen = {path for path in before if path.startswith(trained)}
@@ -163,9 +163,13 @@ def test_a_loss_that_is_not_finite_ends_the_run(
 
   def build(config: Any) -> Any:
     built = original(config)
-    init = built.init
-    nan = jax.numpy.float32(np.nan)
-    built.init = lambda key: {**init(key), 'logit_scale': nan}
+    prepare = built.prepare
+
+    def spoil(key: Array) -> tuple[Params, Constants]:
+      params, constants = prepare(key)
+      return {**params, 'logit_scale': jax.numpy.float32(np.nan)}, constants
+
+    built.prepare = spoil
     return built
 
   monkeypatch.setitem(RECIPES, 'clip_pretrain', build)

@@ -191,8 +191,10 @@ def test_the_host_does_not_run_ahead_of_the_devices(
         asked.append(len(done))
         yield batch
 
-    def slow(params: Any, batch: Batch, key: Array) -> tuple[Array, Any]:
-      value, metrics = loss(params, batch, key)
+    def slow(
+      params: Any, constants: Any, batch: Batch, key: Array
+    ) -> tuple[Array, Any]:
+      value, metrics = loss(params, constants, batch, key)
       jax.debug.callback(end, value)
       return value, metrics
 

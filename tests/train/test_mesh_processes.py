@@ -61,7 +61,7 @@ def draw_params(recipe: Any) -> Params:
   draw = np.random.default_rng(0)
   return jax.tree.map(
     lambda x: draw.normal(0, 0.2, x.shape).astype(np.float32),
-    jax.eval_shape(recipe.init, jax.random.key(0)),
+    jax.eval_shape(recipe.prepare, jax.random.key(0))[0],
   )
 
 
@@ -83,7 +83,7 @@ recipe = loop.RECIPES[config.recipe](config)
 params = draw_params(recipe)
 params = jax.device_put(params, sharding.parameter_shardings(mesh, params))
 batch = next(loop.global_batches(recipe, mesh, config.train.batch_size, 0))
-print('loss', float(jax.jit(recipe.loss)(params, batch, jax.random.key(0))[0]))
+print('loss', float(jax.jit(recipe.loss)(params, {}, batch, jax.random.key(0))[0]))
 """
 
 
@@ -91,7 +91,8 @@ def test_processes_of_a_model_axis_have_the_same_rows(data_dir: str) -> None:
   config = tiny_configs.pretraining(data_dir)
   recipe = RECIPES[config.recipe](config)
   batch = next(recipe.batches(0))
-  expected, _ = jax.jit(recipe.loss)(draw_params(recipe), batch, jax.random.key(0))
+  given = draw_params(recipe), {}, batch, jax.random.key(0)
+  expected, _ = jax.jit(recipe.loss)(*given)
   for said in run_together(LOSS, data_dir, count=2):
     loss = float(said.split('loss ')[1].split()[0])
     assert loss == pytest.approx(float(expected), rel=1e-5)

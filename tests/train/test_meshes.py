@@ -10,7 +10,7 @@ import tiny_configs
 
 from ovs_jax.core import sharding
 from ovs_jax.core.tree import flatten
-from ovs_jax.core.types import Array, Batch, Params
+from ovs_jax.core.types import Array, Batch, Constants, Params
 from ovs_jax.train.recipes import RECIPES
 
 HEADS = 8
@@ -49,23 +49,25 @@ def test_losses_and_gradients_are_those_of_one_device(
     name, data_dir, clip_of_eight_heads, str(pairs_dir), heads=HEADS
   )
   recipe = RECIPES[name](config)
-  params = jax.tree.map(np.asarray, recipe.init(jax.random.key(0)))
+  prepared = jax.tree.map(np.asarray, recipe.prepare(jax.random.key(0)))
+  params, constants = prepared
   batch = next(recipe.batches(0))
 
   @jax.jit
-  def run(params: Params, batch: Batch) -> tuple[Array, Params]:
+  def run(params: Params, constants: Constants, batch: Batch) -> tuple[Array, Params]:
     # Integers, such as the numbers of templates, are nobody's to train.
     (value, _), grads = jax.value_and_grad(recipe.loss, has_aux=True)(
-      params, batch, jax.random.key(0)
+      params, constants, batch, jax.random.key(0)
     )
     return value, grads
 
-  expected_loss, expected = run(params, batch)
+  expected_loss, expected = run(params, constants, batch)
   for data, model, fsdp in MESHES:
     mesh = sharding.make_mesh(data, model)
     placement = sharding.parameter_shardings(mesh, params, fsdp=fsdp)
     placed = jax.device_put(params, placement)
     with jax.set_mesh(mesh):  # as the training loop
-      loss, got = run(placed, sharding.shard_batch(mesh, batch, size=8))
+      given = sharding.replicate(mesh, constants)
+      loss, got = run(placed, given, sharding.shard_batch(mesh, batch, size=8))
     np.testing.assert_allclose(loss, expected_loss, rtol=1e-5)
     assert_close(got, expected)

@@ -61,13 +61,14 @@ class TestProposer:
     """Returns `deep_loss` with `settings` on a batch, and drawn parameters."""
     config = tiny_configs.proposer(data_dir, str(clip_run))
     recipe = Proposer(config)
-    params = recipe.init(jax.random.key(1))
+    params, constants = recipe.prepare(jax.random.key(1))
+    text = jnp.asarray(constants['text'])
     batch = jax.tree.map(jnp.asarray, next(recipe.batches(0)))
 
     def loss(params: Params) -> Any:
       given = {'weights': dict(config.train.set_weights), **settings}
       key = jax.random.key(0)
-      return deep_loss(recipe.model, params, batch, key, text=recipe._text, **given)
+      return deep_loss(recipe.model, params, batch, key, text=text, **given)
 
     return loss, params
 
@@ -145,9 +146,9 @@ class TestProposer:
     assert batch['valid'].any(axis=1).all()
     rows = batch['classes'][batch['valid']]
     assert rows.min() >= 0 and rows.max() < len(recipe.seen)
-    # An unseen class has no row; its pixels are void in the training masks.
-    unseen = [k for k, split in enumerate(names.splits) if split == 'unseen']
-    assert all(recipe._row[k] == -1 for k in unseen if k < len(recipe._row))
+    # Each class has its place among the seen; unseen ones are void in the labels.
+    own = batch['ids'][batch['valid']]
+    np.testing.assert_array_equal(np.array(recipe.seen)[rows], own)
 
   def test_another_embedding_size_is_refused(
     self, data_dir: str, clip_run: pathlib.Path
@@ -155,12 +156,12 @@ class TestProposer:
     config = tiny_configs.proposer(data_dir, str(clip_run))
     config.proposer.embed_dim = 8
     with pytest.raises(ValueError, match='embeds in 16 dimensions'):
-      Proposer(config).init(jax.random.key(0))
+      Proposer(config).prepare(jax.random.key(0))
 
   def test_a_missing_clip_is_named(self, data_dir: str, tmp_path: pathlib.Path) -> None:
     config = tiny_configs.proposer(data_dir, str(tmp_path / 'no'))
     with pytest.raises(FileNotFoundError, match='CLIP checkpoint .*/no not found'):
-      Proposer(config).init(jax.random.key(0))
+      Proposer(config).prepare(jax.random.key(0))
 
 
 @pytest.fixture(scope='module')
@@ -189,18 +190,18 @@ class TestClipRegions:
     self, inputs: tuple[str, str, str], tmp_path: pathlib.Path
   ) -> None:
     recipe = ClipRegions(tiny_configs.prompt_tuning(*inputs))
-    drawn = recipe.init(jax.random.key(0))
+    drawn, _ = recipe.prepare(jax.random.key(0))
     assert drawn['visual']['mask_prompt'].shape == (2, 4, 16)
     # A CLIP with prompts keeps them, and fine-tuning drops them.
     save_model(tmp_path / 'prompted', drawn, recipe.model_config)
-    again = ClipRegions(
+    again, _ = ClipRegions(
       tiny_configs.prompt_tuning(inputs[0], str(tmp_path / 'prompted'), inputs[2])
-    ).init(jax.random.key(1))
+    ).prepare(jax.random.key(1))
     for path, x in flatten(drawn).items():
       np.testing.assert_array_equal(flatten(again)[path], x, err_msg=path)
-    tuned = ClipRegions(
+    tuned, _ = ClipRegions(
       tiny_configs.fine_tuning(inputs[0], str(tmp_path / 'prompted'), inputs[2])
-    ).init(jax.random.key(1))
+    ).prepare(jax.random.key(1))
     assert 'mask_prompt' not in tuned['visual']
 
   def test_a_clip_of_another_size_is_refused(
@@ -210,13 +211,14 @@ class TestClipRegions:
     config.clip.vision_width = 32
     said = 'config.clip.vision_width is 32, there it is 16'
     with pytest.raises(ValueError, match=said):
-      ClipRegions(config).init(jax.random.key(0))
+      ClipRegions(config).prepare(jax.random.key(0))
 
   def test_equal_sentences_are_each_others_negatives(
     self, inputs: tuple[str, str, str]
   ) -> None:
     config = tiny_configs.fine_tuning(*inputs)
-    params = ClipRegions(config).init(jax.random.key(0))
+    recipe = ClipRegions(config)
+    params, constants = recipe.prepare(jax.random.key(0))
     rng = np.random.default_rng(0)
     one = tokenize(['a red ball'])[:, :16].astype(np.int32)
     batch = {
@@ -225,6 +227,7 @@ class TestClipRegions:
       'tokens': np.repeat(one, 3, axis=0),
     }
     batch = jax.tree.map(jnp.asarray, batch)
-    _, metrics = jax.jit(ClipRegions(config).loss)(params, batch, jax.random.key(0))
+    given = params, constants, batch, jax.random.key(0)
+    _, metrics = jax.jit(recipe.loss)(*given)
     # Whatever the image, one of three equal texts is the best guess.
     assert float(metrics['accuracy']) == pytest.approx(1 / 3)

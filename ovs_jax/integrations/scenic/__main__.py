@@ -11,7 +11,6 @@ from flax.training import checkpoints
 
 from ovs_jax.core.checkpoint import save_model
 from ovs_jax.core.files import Place, place
-from ovs_jax.core.tree import flatten, unflatten
 from ovs_jax.integrations.scenic import model_class, register
 from ovs_jax.integrations.scenic.checkout import load
 from ovs_jax.integrations.scenic.model import Held, model_params
@@ -50,10 +49,9 @@ def export(held: Held, state: Any, directory: Place) -> None:
   """Writes what the recipe's checkpoints hold, for our other commands."""
   if jax.process_index():
     return
-  params = flatten(model_params(held.recipe, jax_utils.unreplicate(state)))
-  stored = getattr(held.recipe, 'stored', None)
-  kept = {k: x for k, x in params.items() if stored is None or k in stored}
-  save_model(directory, unflatten(jax.device_get(kept)), held.recipe.model_config)
+  params = model_params(held.recipe, jax_utils.unreplicate(state))
+  kept = jax.device_get(held.recipe.stored(params))
+  save_model(directory, kept, held.recipe.model_config)
 
 
 if __name__ == '__main__':

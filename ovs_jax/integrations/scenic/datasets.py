@@ -179,7 +179,7 @@ def recipe_dataset(
     if shuffle_seed is not None:
       config.seed = shuffle_seed
   recipe = build_recipe(config)
-  recipe.init(jax.random.key(config.seed))  # batches may need what it loads
+  _, constants = recipe.prepare(jax.random.key(config.seed))
   batches = recipe.batches(start, _own_rows(config.train.batch_size))
   first = next(batches)
   inputs = {name: ((-1, *x.shape[1:]), x.dtype) for name, x in first.items()}
@@ -197,6 +197,6 @@ def recipe_dataset(
       'input_shape': shape,
       'input_dtype': dtype,
       'num_eval_examples': 0,
-      'recipe': Held(recipe, dataset_configs, inputs),
+      'recipe': Held(recipe, constants, dataset_configs, inputs),
     },
   )

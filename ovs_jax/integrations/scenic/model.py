@@ -14,13 +14,12 @@ import jax
 import jax.numpy as jnp
 from flax import core
 
-from ovs_jax.core.lookup import lookup
 from ovs_jax.core.tree import flatten, unflatten
-from ovs_jax.core.types import Array, Batch, Metrics, Params
+from ovs_jax.core.types import Array, Batch, Constants, Metrics, Params
 from ovs_jax.integrations.scenic.checkout import load
 from ovs_jax.integrations.scenic.optimizer import PARAMS
 from ovs_jax.train.optimizer import learning_rate_scales
-from ovs_jax.train.recipes import RECIPES, Recipe
+from ovs_jax.train.recipes import Recipe, make_recipe
 from ovs_jax.train.state import merge_params, split_params
 
 # The axis over which Scenic's trainers map a step.
@@ -50,11 +49,13 @@ class Held:
 
   Attributes:
     recipe: what is trained.
+    constants: of its loss.
     config: its configuration.
     inputs: shape (-1, ...) and type of each array of a batch.
   """
 
   recipe: Recipe
+  constants: Constants
   config: Any
   inputs: Mapping[str, tuple[tuple[int, ...], Any]]
 
@@ -67,10 +68,10 @@ def build_recipe(config: Any) -> Recipe:
   """Returns the recipe of a configuration, which sees the rows of all devices.
 
   Raises:
-    ValueError: the recipe is unknown.
+    ValueError: see `make_recipe`.
   """
-  recipe = lookup(RECIPES, config.recipe, 'recipe')(config)
-  if hasattr(recipe, 'all_rows'):
+  recipe = make_recipe(config)
+  if recipe.all_rows is not None:
     recipe.all_rows = all_rows
   return recipe
 
@@ -119,7 +120,7 @@ class RecipeModule(nn.Module):
     del debug
     recipe, config = self.held.recipe, self.held.config
     if self.is_initializing():
-      params = recipe.init(jax.random.key(config.seed))
+      params, _ = recipe.prepare(jax.random.key(config.seed))
       trained = set(learning_rate_scales(config.optimizer, params))
       trainable, frozen = split_params(params, trained)
       self.put_variable('params', PARAMS, unflatten(trainable))
@@ -129,7 +130,7 @@ class RecipeModule(nn.Module):
     if not isinstance(inputs, Mapping):
       inputs = self._zeros(inputs.shape[0])
     devices = _devices()
-    if devices > 1 and not hasattr(recipe, 'all_rows'):
+    if devices > 1 and recipe.all_rows is None:
       raise ValueError(
         f'the loss of the recipe {config.recipe!r} is over the whole batch, of which '
         f"each of the {devices} devices has a part in Scenic's trainers; train it with "
@@ -137,7 +138,7 @@ class RecipeModule(nn.Module):
       )
     params = _bounded(recipe, _merged(self.variables))
     key = self.make_rng('dropout') if train else jax.random.key(0)
-    return recipe.loss(params, dict(inputs), key)
+    return recipe.loss(params, self.held.constants, dict(inputs), key)
 
   def _zeros(self, rows: int) -> Batch:
     return {

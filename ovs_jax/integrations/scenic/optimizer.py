@@ -12,12 +12,11 @@ import jax
 import optax
 from flax import core
 
-from ovs_jax.core.lookup import lookup
 from ovs_jax.core.tree import flatten, match_rules, unflatten
 from ovs_jax.core.types import Array
 from ovs_jax.integrations.scenic.checkout import load
 from ovs_jax.train.optimizer import build_optimizer
-from ovs_jax.train.recipes import RECIPES
+from ovs_jax.train.recipes import make_recipe
 
 NAME = 'ovs_jax'
 PARAMS = 'recipe'  # the one entry of Scenic's parameters
@@ -54,7 +53,7 @@ def recipe_optimizer(learning_rate: Any) -> optax.GradientTransformation:
       f'rate; set config.lr_configs.learning_rate_schedule={NAME!r}'
     )
   config = learning_rate.config
-  recipe = lookup(RECIPES, config.recipe, 'recipe')(config)
+  recipe = make_recipe(config)
 
   def optimizer(leaves: dict[str, Array]) -> optax.GradientTransformation:
     scales = match_rules(

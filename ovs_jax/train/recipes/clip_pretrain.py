@@ -7,7 +7,7 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
-from ovs_jax.core.types import Array, Batch, Int, Metrics, Params
+from ovs_jax.core.types import Array, Batch, Constants, Int, Metrics, Params
 from ovs_jax.data import load_dataset, transforms
 from ovs_jax.data.pipeline import train_batches
 from ovs_jax.models.clip import Clip, ClipConfig, init_clip, unit
@@ -15,12 +15,13 @@ from ovs_jax.models.clip_fast import encode_images
 from ovs_jax.ops.losses import contrastive_loss
 from ovs_jax.ops.regions import normalise
 from ovs_jax.text.tokenizer import tokenize
+from ovs_jax.train.recipes.recipe import Recipe
 from ovs_jax.train.state import draw_params
 
 MAX_LOGIT_SCALE = math.log(100.0)
 
 
-class ClipPretrain:
+class ClipPretrain(Recipe):
   """Both towers from scratch; one caption per image and step."""
 
   def __init__(self, config: Any) -> None:
@@ -30,9 +31,9 @@ class ClipPretrain:
     self.model_config = {'model': 'clip', 'clip': dict(config.clip)}
     self.all_rows = own_rows
 
-  def init(self, key: Array) -> Params:
-    """Draws both towers."""
-    return draw_params(init_clip, self.clip, key)
+  def prepare(self, key: Array) -> tuple[Params, Constants]:
+    """Draws both towers; there are no constants."""
+    return draw_params(init_clip, self.clip, key), {}
 
   def batches(
     self, start: int, rows: Int[np.ndarray, 'r'] | None = None
@@ -59,9 +60,11 @@ class ClipPretrain:
         'tokens': tokenize_batch(batch['text'], c.train.text_length),
       }
 
-  def loss(self, params: Params, batch: Batch, key: Array) -> tuple[Array, Metrics]:
+  def loss(
+    self, params: Params, constants: Constants, batch: Batch, key: Array
+  ) -> tuple[Array, Metrics]:
     """Symmetric InfoNCE over the batch."""
-    del key
+    del constants, key
     image = unit(encode_images(self.clip, params, normalise(batch['image'])))
     tokens, scale = batch['tokens'], jnp.exp(params['logit_scale'])
     text = Clip(self.clip).apply({'params': params}, tokens, method='encode_text')

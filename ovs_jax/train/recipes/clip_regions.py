@@ -12,8 +12,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from ovs_jax.core.lookup import lookup
-from ovs_jax.core.tree import difference, flatten, match_rules
-from ovs_jax.core.types import Array, Batch, Int, Metrics, Params
+from ovs_jax.core.tree import difference, flatten, unflatten
+from ovs_jax.core.types import Array, Batch, Constants, Int, Metrics, Params
 from ovs_jax.data import pair_transforms, pairs, transforms
 from ovs_jax.data.pair_batches import Source, weighted_batches
 from ovs_jax.data.pipeline import train_batches
@@ -26,14 +26,16 @@ from ovs_jax.ops.contrastive import DUPLICATES, grouped_contrastive_loss
 from ovs_jax.ops.losses import contrastive_loss
 from ovs_jax.ops.regions import normalise, patch_mask
 from ovs_jax.text.templates import fill
+from ovs_jax.train.optimizer import learning_rate_scales
 from ovs_jax.train.recipes.clip_pretrain import clamp_scale, own_rows, tokenize_batch
-from ovs_jax.train.region_scores import LabelledCrops
+from ovs_jax.train.recipes.recipe import Recipe
+from ovs_jax.train.region_scores import label_names, score_crops
 from ovs_jax.train.state import draw_params
 
 STORES = ('all', 'prompts')
 
 
-class ClipRegions:
+class ClipRegions(Recipe):
   """CLIP on mined (masked crop, noun) pairs."""
 
   def __init__(self, config: Any) -> None:
@@ -46,8 +48,6 @@ class ClipRegions:
     self.clip = ClipConfig(**config.clip)
     self.model_config: dict[str, Any] = {'model': 'clip', 'clip': dict(config.clip)}
     self.all_rows = own_rows
-    # What checkpoints hold; None: everything.
-    self.stored: frozenset[str] | None = None
     adapt = config.adapt
     for key, known in (
       ('store', STORES),
@@ -56,15 +56,31 @@ class ClipRegions:
     ):
       lookup(dict.fromkeys(known), adapt[key], f'config.adapt.{key}')
     if adapt.store == 'prompts':
-      self.stored = frozenset(mask_prompts.PATHS)
       self.model_config = mask_prompts.describe(self.clip)
+    self.evaluate_every = adapt.evaluate_every
     # A plain loss over all logits at once, unless something else is asked for.
     self._plain = adapt.duplicates == 'negatives' and not adapt.loss_chunk
-    self._embedder: NameEmbedder | None = None
-    self._crops: LabelledCrops | None = None
 
-  def init(self, key: Array) -> Params:
-    """Loads the CLIP to adapt; mask prompts that it lacks are drawn."""
+  def prepare(self, key: Array) -> tuple[Params, Constants]:
+    """Loads the CLIP to adapt; mask prompts that it lacks are drawn.
+
+    Of its text tower the constants have what is embedded once: `labels` (k, d), the
+    classes of the labelled crops, and `nouns` (n, d), those of the pairs.
+    """
+    params = self._load(key)
+    self._check_trained(params)
+    tower = {name: params[name] for name in ('text', 'logit_scale')}
+    embedder = NameEmbedder(self.clip, jax.tree.map(jnp.asarray, tower))
+    c, constants = self.config, {}
+    if self.evaluate_every:
+      labels = label_names(c.init.labelled)
+      constants['labels'] = embedder.names(labels, c.text.templates)
+    if c.adapt.cache_text:
+      constants['nouns'] = embedder.names(self._nouns(), c.text.train_template)
+    return jax.tree.map(jnp.asarray, params), constants
+
+  def _load(self, key: Array) -> Params:
+    """Returns the CLIP with the prompts that are asked for, as NumPy arrays."""
     found = load(self.config.init.clip, kinds=('clip',), what='CLIP checkpoint')
     check_agreement(
       self.clip, found.config, key='config.clip', directory=found.directory
@@ -85,31 +101,17 @@ class ClipRegions:
     problem = difference(params, loaded, what=f'the CLIP checkpoint {found.directory}')
     if problem:
       raise ValueError(problem)
-    self._check_trained(loaded)
-    tower = {name: loaded[name] for name in ('text', 'logit_scale')}
-    self._embedder = NameEmbedder(self.clip, jax.tree.map(jnp.asarray, tower))
-    if self.config.adapt.evaluate_every:
-      self._crops = LabelledCrops(self.config, self.clip, self._embedder)
-    return jax.tree.map(jnp.asarray, loaded)
+    return loaded
 
   def _check_trained(self, params: Params) -> None:
-    """Refuses to store less than is trained, and to keep the text of what moves.
-
-    Of the prompts and the temperature only what is trained is stored.
-    """
-    leaves = flatten(params)
-    groups = match_rules(
-      leaves, self.config.optimizer.groups, what='config.optimizer.groups'
-    )
-    trained = {path for path, scale in groups.items() if scale is not None}
-    lost = [] if self.stored is None else sorted(trained - self.stored)
-    if lost:
+    """Refuses to store less than is trained, and to keep the text of what moves."""
+    trained = set(learning_rate_scales(self.config.optimizer, params))
+    lost = sorted(trained - set(mask_prompts.PATHS))
+    if lost and self.config.adapt.store == 'prompts':
       raise ValueError(
         f"config.adapt.store='prompts' would lose {len(lost)} trained parameters, such "
         f"as {lost[0]}; set it to 'all' or change config.optimizer.groups"
       )
-    if self.stored is not None:
-      self.stored &= trained
     text = sorted(path for path in trained if path.startswith('text/'))
     if text and self.config.adapt.cache_text:
       raise ValueError(
@@ -117,26 +119,42 @@ class ClipRegions:
         f'the text tower are trained, such as {text[0]}; set it to False'
       )
 
+  def stored(self, params: Params) -> Params:
+    """All, or of the prompts and the temperature what is trained."""
+    if self.config.adapt.store == 'all':
+      return params
+    trained = set(learning_rate_scales(self.config.optimizer, params))
+    kept = trained & set(mask_prompts.PATHS)
+    return unflatten({path: x for path, x in flatten(params).items() if path in kept})
+
+  def _sources(self) -> dict[str, float]:
+    """The directories of pairs and their weights."""
+    init = self.config.init
+    return {init.pairs: 1.0, **dict(init.more_pairs)}
+
+  def _nouns(self) -> list[str]:
+    """The nouns of all pairs, each once; batches have their places in this list."""
+    known: set[str] = set()
+    for directory in self._sources():
+      pairs.load(directory)  # or says that there are none
+      known.update(pairs.nouns(directory))
+    return sorted(known)
+
   def batches(
     self, start: int, rows: Int[np.ndarray, 'r'] | None = None
   ) -> Iterator[Batch]:
     """Yields crops, their masks and what their nouns are.
 
     `image` (b, s, s, 3) is float32 or uint8 in 0..255 and `mask` (b, s, s) 0 or 1.
-    `tokens` are their sentences', or `text` (b, d) what the frozen tower makes of them.
-    `noun` (b,) int32 numbers the nouns, if the loss asks for it.
+    `tokens` are their sentences', unless the nouns are embedded once. `noun` (b,) int32
+    numbers the nouns, if they are or the loss compares them.
     """
     c = self.config
-    weights = {c.init.pairs: 1.0, **dict(c.init.more_pairs)}
+    weights = self._sources()
     builders = {directory: pairs.load(directory) for directory in weights}
-    names = {}
-    if len(weights) > 1 or c.adapt.balance or c.adapt.cache_text or not self._plain:
-      names = {directory: pairs.nouns(directory) for directory in weights}
-    known = sorted({noun for nouns in names.values() for noun in nouns})
-    ids = {noun: i for i, noun in enumerate(known)}
-    texts = None
-    if c.adapt.cache_text:
-      texts = self._embedder.names(known, c.text.train_template)
+    ids = {}
+    if c.adapt.cache_text or not self._plain:
+      ids = {noun: i for i, noun in enumerate(self._nouns())}
     shared: dict[str, Any] = {
       'batch_size': c.train.batch_size,
       'seed': c.seed,
@@ -144,7 +162,9 @@ class ClipRegions:
       'rows': rows,
     }
     if len(weights) > 1 or c.adapt.balance:
-      sources: list[Source] = [(builders[d], names[d], w) for d, w in weights.items()]
+      sources: list[Source] = [
+        (builders[d], pairs.nouns(d), w) for d, w in weights.items()
+      ]
       stream = weighted_batches(
         sources, self._steps(), balance=c.adapt.balance, **shared
       )
@@ -152,11 +172,9 @@ class ClipRegions:
       stream = train_batches(builders[c.init.pairs], 'train', self._steps(), **shared)
     for batch in stream:
       nouns = [noun.decode('utf-8') for noun in batch.pop('noun')]
-      if not self._plain:
+      if ids:
         batch['noun'] = np.array([ids[noun] for noun in nouns], np.int32)
-      if texts is not None:
-        batch['text'] = texts[[ids[noun] for noun in nouns]]
-      else:
+      if not c.adapt.cache_text:
         sentences = [s[0].encode() for s in fill(c.text.train_template, nouns)]
         batch['tokens'] = tokenize_batch(sentences, c.train.text_length)
       yield batch
@@ -175,19 +193,21 @@ class ClipRegions:
       transforms.keep('image', 'mask', 'noun'),
     ]
 
-  def loss(self, params: Params, batch: Batch, key: Array) -> tuple[Array, Metrics]:
+  def loss(
+    self, params: Params, constants: Constants, batch: Batch, key: Array
+  ) -> tuple[Array, Metrics]:
     """Symmetric InfoNCE between crops and the sentences of their nouns."""
     del key
     keep = None
     if self.clip.prompt_depth:
       keep = patch_mask(batch['mask'].astype(jnp.float32), self.clip.patch)
     image = encode_images(self.clip, params, normalise(batch['image']), keep)
-    if 'text' in batch:
-      text = batch['text']
-    else:
+    if 'tokens' in batch:
       tokens = batch['tokens']
       text = Clip(self.clip).apply({'params': params}, tokens, method='encode_text')
       text = unit(text)
+    else:
+      text = constants['nouns'][batch['noun']]
     scale = jnp.exp(params['logit_scale'])
     image, text = self.all_rows(unit(image)), self.all_rows(text)
     if self._plain:
@@ -203,9 +223,17 @@ class ClipRegions:
       )
     return loss, {'accuracy': accuracy, 'scale': scale}
 
-  def evaluate(self, params: Params) -> dict[str, float]:
-    """Classifies the labelled crops; see `region_scores.LabelledCrops`."""
-    return self._crops.scores(params)
+  def evaluate(self, params: Params, constants: Constants) -> dict[str, float]:
+    """Classifies the labelled crops; see `region_scores.score_crops`."""
+    c = self.config
+    return score_crops(
+      self.clip,
+      params,
+      constants['labels'],
+      directory=c.init.labelled,
+      fill=c.region.fill,
+      batch_size=c.adapt.evaluate_batch,
+    )
 
   def project(self, params: Params) -> Params:
     """Keeps the temperature's logarithm in [0, ln 100]."""

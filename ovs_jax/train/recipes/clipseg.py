@@ -1,5 +1,6 @@
 """Training or fine-tuning CLIPSeg's decoder on images, phrases and masks."""
 
+import functools
 from collections.abc import Iterator
 from typing import Any
 
@@ -8,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from ovs_jax.core.lookup import lookup
-from ovs_jax.core.types import Array, Batch, Bool, Float, Int, Metrics, Num, Params
+from ovs_jax.core.types import Array, Batch, Bool, Constants, Int, Metrics, Num, Params
 from ovs_jax.data import load_dataset, load_names, transforms
 from ovs_jax.data.inputs import check_inputs
 from ovs_jax.data.phrase_table import PhraseTable, read_table, table_batches
@@ -26,6 +27,7 @@ from ovs_jax.ops.coseg import mask_losses
 from ovs_jax.ops.resize import resize_nearest
 from ovs_jax.text.templates import fill
 from ovs_jax.text.tokenizer import tokenize
+from ovs_jax.train.recipes.recipe import Recipe
 from ovs_jax.train.state import draw_params
 
 CROPS = dict.fromkeys(('none', 'square'))
@@ -38,7 +40,7 @@ def row_draws(
   return [np.random.default_rng([seed, step, int(row)]) for row in rows]
 
 
-class ClipSegTraining:
+class ClipSegTraining(Recipe):
   """CLIP is frozen; its embeddings of phrases are computed once."""
 
   def __init__(self, config: Any) -> None:
@@ -53,19 +55,26 @@ class ClipSegTraining:
     )
     self.model_config = {'model': 'clipseg', 'clipseg': self.model.to_dict()}
     lookup(CROPS, config.phrases.crop, 'config.phrases.crop')
-    self.table: PhraseTable | None = None
     self.seen: list[int] = []
     self._names: list[str] = []
     if not config.phrases.table:
       names = load_names(config.dataset)
       self.seen = [k for k, split in enumerate(names.splits) if split != 'unseen']
       self._names = [names.names[k] for k in self.seen]
-    self._phrases: Float[Array, 'p d'] | None = None
 
-  def init(self, key: Array) -> Params:
-    """Loads CLIP, and a decoder if there is one to go on with; embeds the phrases."""
+  @functools.cached_property
+  def table(self) -> PhraseTable | None:
+    """The user's own phrases, read when they are first asked for."""
+    path = self.config.phrases.table
+    return read_table(path) if path else None
+
+  def prepare(self, key: Array) -> tuple[Params, Constants]:
+    """Loads CLIP, and a decoder if there is one to go on with; embeds the phrases.
+
+    These are `phrases` (p, d), each name with every template.
+    """
     c = self.config
-    self.table = self._inputs()
+    self._check_inputs()
     params = dict(draw_params(init_clipseg, self.model, key))
     if c.init.clipseg:
       found = load(c.init.clipseg, kinds=('clipseg',), what='CLIPSeg checkpoint')
@@ -77,14 +86,11 @@ class ClipSegTraining:
     check_agreement(
       asked, found.config, key=key, directory=found.directory, free=('image_size',)
     )
-    sentences = fill(tuple(c.phrases.templates), self._names)
+    names = self.table.phrases if self.table is not None else self._names
+    sentences = fill(tuple(c.phrases.templates), names)
     flat = [sentence for group in sentences for sentence in group]
-    self.set_text(embed_texts(self.model.clip, loaded['clip'], flat, tokenize))
-    return jax.tree.map(jnp.asarray, loaded)
-
-  def set_text(self, rows: Float[Any, 'p d']) -> None:
-    """Gives the embeddings of the phrases: of each name with every template."""
-    self._phrases = jnp.asarray(rows)
+    phrases = embed_texts(self.model.clip, loaded['clip'], flat, tokenize)
+    return jax.tree.map(jnp.asarray, loaded), {'phrases': phrases}
 
   def batches(
     self, start: int, rows: Int[np.ndarray, 'r'] | None = None
@@ -120,7 +126,7 @@ class ClipSegTraining:
         'phrase': np.array([phrase for _, phrase in chosen], np.int32),
       }
 
-  def _inputs(self) -> PhraseTable | None:
+  def _check_inputs(self) -> None:
     """Reads the user's table, or looks for the data set, and for the checkpoints."""
     c = self.config
     wanted = [
@@ -129,17 +135,10 @@ class ClipSegTraining:
     ]
     own = bool(c.phrases.table)
 
-    def load() -> PhraseTable | None:
-      if own:
-        return read_table(c.phrases.table)
-      load_dataset(c.dataset)
-      return None
+    def load_data() -> Any:
+      return self.table if own else load_dataset(c.dataset)
 
-    embedded = not own and c.dataset.name == 'scenes'
-    table = check_inputs(wanted, load, embedded=embedded)
-    if table is not None:
-      self._names = list(table.phrases)
-    return table
+    check_inputs(wanted, load_data, embedded=not own and c.dataset.name == 'scenes')
 
   def _own_batches(
     self, table: PhraseTable, start: int, rows: Int[np.ndarray, 'r']
@@ -178,9 +177,11 @@ class ClipSegTraining:
     phrase = row * len(p.templates) + int(rng.integers(len(p.templates)))
     return label == self.seen[row], phrase
 
-  def loss(self, params: Params, batch: Batch, key: Array) -> tuple[Array, Metrics]:
+  def loss(
+    self, params: Params, constants: Constants, batch: Batch, key: Array
+  ) -> tuple[Array, Metrics]:
     """Binary cross entropy over all pixels; dice and focal losses if weighted."""
-    condition = self._phrases[batch['phrase']][:, None]
+    condition = constants['phrases'][batch['phrase']][:, None]
     logits = ClipSeg(self.model).apply(
       {'params': params},
       normalise(batch['image']),
@@ -193,7 +194,3 @@ class ClipSegTraining:
     wanted = tuple(name for name, weight in weights.items() if weight)
     losses = mask_losses(logits, mask > 0, wanted=wanted)
     return sum(weights[name] * value for name, value in losses.items()), losses
-
-  def project(self, params: Params) -> Params:
-    """No bounds."""
-    return params

@@ -15,6 +15,7 @@ from ovs_jax.core.types import (
   Array,
   Batch,
   Bool,
+  Constants,
   Float,
   Int,
   Metrics,
@@ -34,13 +35,14 @@ from ovs_jax.ops.resize import resize_nearest
 from ovs_jax.text.templates import fill
 from ovs_jax.text.tokenizer import tokenize
 from ovs_jax.train.activations import ActivationCache, network_digest
+from ovs_jax.train.recipes.recipe import Recipe
 from ovs_jax.train.state import draw_params
 
 MATCHING = dict.fromkeys(('area', 'hungarian'))
 LANGUAGE_LOSSES = dict.fromkeys(('sequence', 'vocabulary'))
 
 
-class CoSegTraining:
+class CoSegTraining(Recipe):
   """CLIP is frozen; the rest learns end to end from label maps."""
 
   def __init__(self, config: Any) -> None:
@@ -69,32 +71,32 @@ class CoSegTraining:
     # Unseen classes have no text here: nothing of them may be learned.
     self.seen = [k for k, split in enumerate(names.splits) if split != 'unseen']
     self._names = [names.names[k] for k in self.seen]
-    self._anchors: Float[Array, 'c d'] | None = None
-    self._frozen: Params = {}
 
-  def init(self, key: Array) -> Params:
-    """Loads CLIP, embeds the names of the classes and draws the rest."""
-    directory = self.config.init.clip
+  def prepare(self, key: Array) -> tuple[Params, Constants]:
+    """Loads CLIP, embeds the names of the classes and draws the rest.
+
+    The names are `anchors` (c, d), L2-normalised; that of "unlabeled" is last.
+    """
     check_inputs(
-      [('config.init.clip', 'clip', directory)],
+      [('config.init.clip', 'clip', self.config.init.clip)],
       lambda: load_dataset(self.config.dataset),
       embedded=self.config.dataset.name == 'scenes',
     )
+    config, loaded = self._load_clip()
+    params = dict(draw_params(init_coseg, self.model, key))
+    params['clip'] = jax.tree.map(jnp.asarray, loaded)
+    prompts = fill((self.config.slots.template,), [*self._names, UNLABELED])
+    anchors = clip.encode_prompts(config, loaded, prompts, tokenize)
+    return params, {'anchors': anchors}
+
+  def _load_clip(self) -> tuple[clip.ClipConfig, Params]:
+    """Returns the frozen CLIP, as its checkpoint has it."""
+    directory = self.config.init.clip
     found = load(directory, kinds=('clip',), what='CLIP checkpoint')
     check_agreement(
       self.model.clip, found.config, key='config.clip', directory=directory
     )
-    params = dict(draw_params(init_coseg, self.model, key))
-    loaded = without_prompts(found.params)
-    params['clip'] = jax.tree.map(jnp.asarray, loaded)
-    self._frozen = {'clip': loaded}
-    prompts = fill((self.config.slots.template,), [*self._names, UNLABELED])
-    self.set_anchors(clip.encode_prompts(found.config, loaded, prompts, tokenize))
-    return params
-
-  def set_anchors(self, rows: Float[Any, 'c d']) -> None:
-    """Gives the L2-normalised texts of the classes; that of "unlabeled" is last."""
-    self._anchors = jnp.asarray(rows)
+    return found.config, without_prompts(found.params)
 
   def batches(
     self, start: int, rows: Int[np.ndarray, 'r'] | None = None
@@ -141,7 +143,8 @@ class CoSegTraining:
     mesh = Mesh(np.array(jax.local_devices()), ('data',))
     split = shape[0] % mesh.size == 0
     rows = NamedSharding(mesh, PartitionSpec('data' if split else None))
-    frozen = jax.device_put(self._frozen, NamedSharding(mesh, PartitionSpec()))
+    loaded = {'clip': self._load_clip()[1]}
+    frozen = jax.device_put(loaded, NamedSharding(mesh, PartitionSpec()))
 
     def encode(images: UInt8[Any, 'b h w 3']) -> dict[str, Array]:
       if isinstance(images, np.ndarray):
@@ -150,7 +153,7 @@ class CoSegTraining:
 
     return ActivationCache(
       c.slots.cache,
-      identity=network_digest(self._frozen, settings),
+      identity=network_digest(loaded, settings),
       encode=encode,
       examples=examples * (2 if c.slots.flip else 1),
       shape=shape,
@@ -189,14 +192,16 @@ class CoSegTraining:
     ids, masks = ops.area_targets(label, self.model.language.num_slots, none)
     return ids, masks, label == none
 
-  def loss(self, params: Params, batch: Batch, key: Array) -> tuple[Array, Metrics]:
+  def loss(
+    self, params: Params, constants: Constants, batch: Batch, key: Array
+  ) -> tuple[Array, Metrics]:
     """The mask losses plus lambda times the language loss, each with its weight."""
-    s = self.config.slots
+    s, anchors = self.config.slots, constants['anchors']
     ids, masks, ignore = self.targets(batch['label'])
     drop, draw = jax.random.split(key)
     texts = forced = None
     if s.forced:
-      texts = self._anchors[ids]
+      texts = anchors[ids]
       forced = jax.random.bernoulli(draw, s.forced, ids.shape)
     out = self._predict(
       params, batch, texts=texts, forced=forced, rngs={'dropout': drop}
@@ -204,7 +209,7 @@ class CoSegTraining:
     weights = None
     if s.matching == 'hungarian':
       ids, masks = ops.match_slots(
-        out.tokens, out.logits, ids, masks, self._anchors, weights=tuple(s.match_costs)
+        out.tokens, out.logits, ids, masks, anchors, weights=tuple(s.match_costs)
       )
       weights = jnp.where(ids == len(self.seen), s.unmatched, 1.0)
     losses = ops.mask_losses(
@@ -214,41 +219,41 @@ class CoSegTraining:
       empty_weight=s.unmatched if s.matching == 'hungarian' else 1.0,
       wanted=tuple(name for name, weight in s.weights.items() if weight),
     )
-    losses['language'] = self._language_loss(out, ids, weights)
+    losses['language'] = self._language_loss(out, ids, anchors, weights)
     if out.log_areas is not None:
       filled = jnp.any(masks, axis=(2, 3))
       error = jnp.abs(out.log_areas - ops.log_areas(masks))
       losses['area'] = jnp.sum(error * filled) / jnp.maximum(jnp.sum(filled), 1)
     total = sum(s.weights[name] * value for name, value in losses.items())
-    return total, {**losses, 'right_labels': self._accuracy(out, ids)}
+    return total, {**losses, 'right_labels': self._accuracy(out, ids, anchors)}
 
   def _language_loss(
-    self, out: Prediction, ids: Int[Array, 'b n'], weights: Float[Array, 'b n'] | None
+    self,
+    out: Prediction,
+    ids: Int[Array, 'b n'],
+    anchors: Float[Array, 'c d'],
+    weights: Float[Array, 'b n'] | None,
   ) -> Float[Array, '']:
     s = self.config.slots
     if s.language_loss == 'vocabulary':
-      return ops.vocabulary_loss(
-        out.tokens, ids, self._anchors, tau=s.tau, weights=weights
-      )
+      return ops.vocabulary_loss(out.tokens, ids, anchors, tau=s.tau, weights=weights)
     return ops.language_loss(
       out.tokens,
       ids,
-      self._anchors,
+      anchors,
       tau=s.tau,
       duplicates=s.duplicates,
       direction=s.direction,
       weights=weights,
     )
 
-  def _accuracy(self, out: Prediction, ids: Int[Array, 'b n']) -> Float[Array, '']:
+  def _accuracy(
+    self, out: Prediction, ids: Int[Array, 'b n'], anchors: Float[Array, 'c d']
+  ) -> Float[Array, '']:
     """The share of slots with a class whose nearest text is that class's."""
     real = ids != len(self.seen)
-    right = jnp.argmax(clip.unit(out.tokens) @ self._anchors.T, axis=2) == ids
+    right = jnp.argmax(clip.unit(out.tokens) @ anchors.T, axis=2) == ids
     return jnp.sum(right & real) / jnp.maximum(jnp.sum(real), 1)
-
-  def project(self, params: Params) -> Params:
-    """No bounds."""
-    return params
 
 
 @functools.partial(jax.jit, static_argnums=0)

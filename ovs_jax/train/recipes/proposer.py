@@ -8,7 +8,16 @@ import jax.numpy as jnp
 import numpy as np
 
 from ovs_jax.core.tree import difference
-from ovs_jax.core.types import Array, Batch, Bool, Float, Int, Metrics, Params
+from ovs_jax.core.types import (
+  Array,
+  Batch,
+  Bool,
+  Constants,
+  Float,
+  Int,
+  Metrics,
+  Params,
+)
 from ovs_jax.data import augment, load_dataset, load_names, transforms
 from ovs_jax.data.pipeline import train_batches
 from ovs_jax.inference.load import load
@@ -20,16 +29,27 @@ from ovs_jax.ops.ensemble import class_logits
 from ovs_jax.ops.losses import attention_loss, naming_loss, set_losses
 from ovs_jax.ops.matching import match
 from ovs_jax.ops.targets import target_masks
+from ovs_jax.train.recipes.recipe import Recipe
 from ovs_jax.train.state import draw_params
 
 
-class Proposer:
+class Proposer(Recipe):
   """The proposer learns; the text tower that names its classes is frozen."""
 
   def __init__(self, config: Any) -> None:
-    """Takes the whole configuration; loads the class list alone."""
+    """Takes the whole configuration; loads the class list alone.
+
+    Raises:
+      ValueError: two checkpoints are named for one backbone.
+    """
     self.config = config
     self.model = MaskFormerConfig(**config.proposer)
+    whole, backbone = config.init.proposer, config.init.backbone
+    if whole and backbone:
+      raise ValueError(
+        f'config.init.proposer={whole} brings a backbone of its own; leave out '
+        f'config.init.backbone={backbone}, or the former'
+      )
     names = load_names(config.dataset)
     self.model_config = {
       'model': 'proposer',
@@ -39,13 +59,12 @@ class Proposer:
     held_out = {'seen': 'unseen', 'all': None}[config.train.classes]
     self.seen = [k for k, split in enumerate(names.splits) if split != held_out]
     self._names = [names.names[k] for k in self.seen]
-    # From train ids to rows of the text matrix; unseen classes are never targets.
-    self._row = np.full(max(self.seen) + 1, -1, np.int32)
-    self._row[self.seen] = np.arange(len(self.seen))
-    self._text: Float[Array, 'k d'] | None = None
 
-  def init(self, key: Array) -> Params:
-    """Draws the proposer and embeds the names of the seen classes."""
+  def prepare(self, key: Array) -> tuple[Params, Constants]:
+    """Draws the proposer and embeds the names of the seen classes.
+
+    These are `text` (k, d), L2-normalised.
+    """
     directory = self.config.init.clip
     clip = load(directory, kinds=('clip',), what='CLIP checkpoint')
     config, params = clip.config, clip.params
@@ -54,21 +73,13 @@ class Proposer:
         f'the CLIP in {directory} embeds in {config.embed_dim} dimensions, '
         f'config.proposer.embed_dim is {self.model.embed_dim}'
       )
-    self.set_text(embed_names(config, params, self._names, self.config.text.templates))
-    return self._start(draw_params(init_maskformer, self.model, key))
-
-  def set_text(self, rows: Float[Any, 'k d']) -> None:
-    """Gives the L2-normalised embeddings of the seen classes' names."""
-    self._text = jnp.asarray(rows)
+    text = embed_names(config, params, self._names, self.config.text.templates)
+    drawn = draw_params(init_maskformer, self.model, key)
+    return self._start(drawn), {'text': text}
 
   def _start(self, drawn: Params) -> Params:
     """Puts what `config.init` names in place of drawn parameters."""
     whole, backbone = self.config.init.proposer, self.config.init.backbone
-    if whole and backbone:
-      raise ValueError(
-        f'config.init.proposer={whole} brings a backbone of its own; leave out '
-        f'config.init.backbone={backbone}, or the former'
-      )
     if whole:
       return load_proposer(whole, self.model, drawn)
     if backbone:
@@ -88,6 +99,9 @@ class Proposer:
     """
     c = self.config
     _, builder = load_dataset(c.dataset)
+    # From train ids to rows of the text matrix; unseen classes are never targets.
+    row = np.full(max(self.seen) + 1, -1, np.int32)
+    row[self.seen] = np.arange(len(self.seen))
     for batch in train_batches(
       builder,
       c.train.split,
@@ -103,7 +117,7 @@ class Proposer:
       companions=c.train.paste_scenes,
       rows=rows,
     ):
-      yield {**batch, 'classes': self._row[batch['ids']]}
+      yield {**batch, 'classes': row[batch['ids']]}
 
   def _augmentation(self) -> list[transforms.Transform]:
     c = self.config.train
@@ -117,7 +131,9 @@ class Proposer:
     steps.append(transforms.random_flip)
     return [*steps, augment.pad_square(c.crop)] if c.crop else steps
 
-  def loss(self, params: Params, batch: Batch, key: Array) -> tuple[Array, Metrics]:
+  def loss(
+    self, params: Params, constants: Constants, batch: Batch, key: Array
+  ) -> tuple[Array, Metrics]:
     """The set loss, summed over all decoder layers, each with its own matching."""
     c = self.config.train
     settings = {
@@ -126,11 +142,8 @@ class Proposer:
       'attention_weight': c.attention_weight,
       'mask_stride': c.mask_stride,
     }
-    return deep_loss(self.model, params, batch, key, text=self._text, **settings)
-
-  def project(self, params: Params) -> Params:
-    """No bounds."""
-    return params
+    text = constants['text']
+    return deep_loss(self.model, params, batch, key, text=text, **settings)
 
 
 def deep_loss(

@@ -1,0 +1,62 @@
+"""What the loop asks of a recipe, and what one does that does not say otherwise."""
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+
+from ovs_jax.core.types import Array, Batch, Constants, Int, Metrics, Params
+
+
+class Recipe:
+  """A model, its data and its loss.
+
+  A recipe holds settings alone, and no arrays: what is loaded, drawn or computed comes
+  out of `prepare`, and those who need it get it as an argument.
+
+  Attributes:
+    model_config: stored beside the parameters; from it `inference.load` makes the model
+      again.
+    evaluate_every: steps between evaluations, of which the best step is kept; 0: never.
+    all_rows: from rows of a batch to those of all devices, where a framework splits it;
+      None: the loss does not ask, and needs the whole batch.
+  """
+
+  model_config: dict[str, Any]
+  evaluate_every: int = 0
+  all_rows: Callable[[Array], Array] | None = None
+
+  def prepare(self, key: Array) -> tuple[Params, Constants]:
+    """Returns all parameters, drawn or loaded, and what `loss` reads beside them.
+
+    The constants are arrays that no parameter shares. They lie whole on every device.
+    """
+    raise NotImplementedError
+
+  def batches(
+    self, start: int, rows: Int[np.ndarray, 'r'] | None = None
+  ) -> Iterator[Batch]:
+    """Yields the batches from step `start` on.
+
+    With `rows`, which are in order, only these rows of each; see
+    `core.sharding.own_rows`.
+    """
+    raise NotImplementedError
+
+  def loss(
+    self, params: Params, constants: Constants, batch: Batch, key: Array
+  ) -> tuple[Array, Metrics]:
+    """Returns the loss and what to log beside it."""
+    raise NotImplementedError
+
+  def project(self, params: Params) -> Params:
+    """Brings parameters back into their bounds after a step; here they have none."""
+    return params
+
+  def stored(self, params: Params) -> Params:
+    """Returns the part of the parameters that checkpoints hold; here all of them."""
+    return params
+
+  def evaluate(self, params: Params, constants: Constants) -> dict[str, float]:
+    """Returns scores; the step is the best whose first one is the highest."""
+    raise NotImplementedError
