@@ -148,12 +148,13 @@ def resnet_config(c: dict[str, Any]) -> ResNetConfig:
 
 def r101c(case: Case) -> None:
   """The backbone at several sizes."""
-  model = ResNet(resnet_config(case.config['RESNETS']))
+  config = resnet_config(case.config['RESNETS'])
+  model = ResNet(config)
   sizes = case.names('in/pixel_values_')
   shapes = jax.eval_shape(
     model.init, jax.random.key(0), jax.ShapeDtypeStruct((1, 64, 64, 3), jnp.float32)
   )
-  rules = convert_backbones.resnet_rules()
+  rules = convert_backbones.rules('resnet', config)
   params = apply(case.weights(), rules, shapes['params'], what=case.name)
   params = on_device(params)
   for size in sizes:
