@@ -7,6 +7,7 @@ python -m ovs_jax.convert --download=ViT-B/16 --output=checkpoints/b16
 """
 
 import argparse
+import dataclasses
 import sys
 from collections.abc import Sequence
 from typing import Any
@@ -113,13 +114,8 @@ def _download(arguments: argparse.Namespace) -> int:
 
 
 def _convert(arguments: argparse.Namespace, path: str, source: str) -> int:
-  options = Options(
-    activation=arguments.activation,
-    image_size=arguments.image_size,
-    vision_heads=arguments.vision_heads,
-    text_heads=arguments.text_heads,
-    clip=arguments.clip,
-  )
+  wishes = {f.name: getattr(arguments, f.name) for f in dataclasses.fields(Options)}
+  options = Options(**wishes)
   report = exchange.convert(
     path,
     arguments.output,
