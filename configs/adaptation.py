@@ -141,24 +141,23 @@ def finish(
   config.clip.update(dataclasses.asdict(clip.PRESETS['tiny']))
   config.clip.prompt_depth = depth
   config.needs = ()
-  config.train.disk_megabytes = 500
   config.init.clip = '{run}/ft' if stage == 'mpt_ft' else '{run}/clip'
   pairs = 'classes' if stage == 'ft_classes' else 'mine'
   config.init.pairs = f'{{run}}/{pairs}/pairs'
-  return scenes.pipeline(config.name, stage, arg, stage=config)
+  return scenes.pipeline(config.name, stage, arg, own={stage: config})
 
 
 def baseline(name: str, size: str, arg: str) -> ml_collections.ConfigDict:
   """The two-stage baseline: a proposer beside a CLIP that nobody adapted."""
-  if arg == 'smoke':
-    return scenes.pipeline(name, 'evaluate_frozen', arg)
-  config = common.base(name, 'pipeline')
-  evaluation = common.base('evaluate', 'evaluate')
+  ovseg, evaluation = frozen(size), common.base('evaluate', 'evaluate')
   evaluation.dataset.name = 'ade20k_150'
+  if arg == 'smoke':
+    evaluation.eval.checkpoint = scenes.in_pipeline('ovseg_frozen/model')
+    own = {'ovseg_frozen': of_scenes(ovseg), 'evaluate_frozen': evaluation}
+    return scenes.pipeline(name, 'evaluate_frozen', arg, own=own)
   evaluation.eval.checkpoint = '{run}/ovseg/model'
-  config.stages = ml_collections.ConfigDict(
-    {'ovseg': frozen(size), 'evaluate': evaluation}
-  )
+  config = common.base(name, 'pipeline')
+  config.stages = ml_collections.ConfigDict({'ovseg': ovseg, 'evaluate': evaluation})
   config.order = ('ovseg', 'evaluate')
   share(config, config.stages.evaluate, 'dataset')
   share(config, config.stages.ovseg, 'init')
@@ -173,6 +172,13 @@ def share(
   for key, value in stage[section].items():
     config[section][key] = value
     stage[section][key] = config[section].get_ref(key)
+
+
+def of_scenes(ovseg: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
+  """Lets an OVSeg be of the parts that the embedded world trains."""
+  ovseg.init.clip = scenes.in_pipeline('clip')
+  ovseg.init.proposer = scenes.in_pipeline('proposer')
+  return ovseg
 
 
 def frozen(size: str) -> ml_collections.ConfigDict:

@@ -25,8 +25,6 @@ from ovs_jax.models import clipseg
 
 def get_config(arg: str = '') -> ml_collections.ConfigDict:
   """See above."""
-  if arg == 'smoke':
-    return scenes.pipeline('clipseg_finetune', 'clipseg_finetune', arg)
   config = scenes.clipseg_finetuning('checkpoints/clipseg_rd64_refined')
   sizes = clipseg.PRESETS['rd64_refined']
   config.clip = ml_collections.ConfigDict(dataclasses.asdict(sizes.clip))
@@ -36,4 +34,11 @@ def get_config(arg: str = '') -> ml_collections.ConfigDict:
   config.train.batch_size = 16
   config.train.steps = 1000
   config.train.disk_megabytes = 2500
-  return common.finish(config, arg)
+  if arg != 'smoke':
+    return common.finish(config, arg)
+  tiny = scenes.stages()['clipseg_finetune']  # its sizes, checkpoint and phrases
+  for section in ('clip', 'clipseg'):
+    config[section] = tiny[section]
+  config.init.clipseg = tiny.init.clipseg
+  config.phrases.table = ''
+  return scenes.pipeline(config.name, config.name, arg, own={config.name: config})

@@ -50,5 +50,5 @@ def finish(config: ml_collections.ConfigDict, arg: str) -> ml_collections.Config
     return common.finish(config, arg)
   config.init.clip = '{run}/clip'
   config.init.backbone = ''
-  config.train.disk_megabytes = 500
-  return scenes.pipeline(config.name, 'proposer', arg, stage=config, needs=('clip',))
+  own = {'proposer': config}
+  return scenes.pipeline(config.name, 'proposer', arg, own=own, needs=('clip',))

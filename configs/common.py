@@ -367,10 +367,16 @@ def _smoke(config: ml_collections.ConfigDict) -> None:
   config.train.log_every = 1
   config.train.save_every = 2
   config.optimizer.warmup = 1
+  config.train.disk_megabytes = min(500, config.train.disk_megabytes)
+  config.test.shortest = min(128, config.test.shortest)
+  config.test.longest = min(512, config.test.longest)
+  config.mining.shortest = min(128, config.mining.shortest)
+  config.mining.disk_megabytes = min(500, config.mining.disk_megabytes)
   config.mining.chunk = 8
   config.mining.min_score = -1.0
   # After a few steps the proposer is sure of nothing.
   config.region.threshold = 0.1
   config.mining.min_area = 1
   config.systems.images = 2
+  config.systems.side = min(128, config.systems.side)
   config.systems.resamples = 10

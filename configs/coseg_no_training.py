@@ -19,10 +19,11 @@ from configs import common, scenes
 
 def get_config(arg: str = '') -> ml_collections.ConfigDict:
   """See above."""
-  if arg == 'smoke':
-    return scenes.pipeline('coseg_no_training', 'no_training', arg)
   config = common.base('coseg_no_training', 'evaluate_systems')
   config.dataset.name = 'pascal_context_59'
   config.systems.clipseg = 'checkpoints/clipseg_rd64_refined'
   config.systems.protocols = ('standard', 'paper')
-  return common.finish(config, arg)
+  if arg != 'smoke':
+    return common.finish(config, arg)
+  config.systems.clipseg = scenes.in_pipeline('clipseg')
+  return scenes.pipeline(config.name, 'no_training', arg, own={'no_training': config})

@@ -46,7 +46,8 @@ def training(name: str, language: str, arg: str) -> ml_collections.ConfigDict:
   config.train.batch_size = 32
   if small:
     config.init.clip = '{run}/clip'
-    return scenes.pipeline(name, f'coseg_{language}', arg, stage=config)
+    stage = f'coseg_{language}'
+    return scenes.pipeline(name, stage, arg, own={stage: config})
   config.dataset.name = 'coco_stuff_171'
   config.clip = ml_collections.ConfigDict(dataclasses.asdict(clip.PRESETS['b16']))
   config.init.clip = 'checkpoints/clip_vit_b16'

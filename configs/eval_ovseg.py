@@ -44,4 +44,4 @@ def get_config(arg: str = '') -> ml_collections.ConfigDict:
     bootstrap=50,
     sheet=1,
   )
-  return scenes.pipeline(config.name, 'eval_ovseg', arg, stage=config)
+  return scenes.pipeline(config.name, 'eval_ovseg', arg, own={'eval_ovseg': config})

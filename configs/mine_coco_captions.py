@@ -29,8 +29,6 @@ CASES = {
 def get_config(arg: str = '') -> ml_collections.ConfigDict:
   """See above."""
   name, size = 'mine_coco_captions', 'vitl14'
-  if arg == 'smoke':
-    return scenes.pipeline(name, 'mine', arg)
   mining = common.base('mine', 'mine')
   mining.mining.update(CASES.get(arg, {}))
   mining.mining.update(shortest=640, disk_megabytes=100_000)
@@ -51,9 +49,13 @@ def get_config(arg: str = '') -> ml_collections.ConfigDict:
       needs.append(('mining.caption_file', 'its captions', f'from {what}'))
     mining.needs = tuple(needs)
     return common.finish(mining, '')
+  frozen = adaptation.frozen(size)
+  if arg == 'smoke':
+    mining.mining.checkpoint = scenes.in_pipeline('ovseg_frozen/model')
+    own = {'ovseg_frozen': adaptation.of_scenes(frozen), 'mine': mining}
+    return scenes.pipeline(name, 'mine', arg, own=own)
   mining.mining.checkpoint = '{run}/ovseg/model'
   config = common.base(name, 'pipeline')
-  frozen = adaptation.frozen(size)
   config.stages = ml_collections.ConfigDict({'ovseg': frozen, 'mine': mining})
   config.order = ('ovseg', 'mine')
   adaptation.share(config, config.stages.mine, 'dataset')

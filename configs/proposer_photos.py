@@ -26,7 +26,7 @@ def get_config(arg: str = '') -> ml_collections.ConfigDict:
       'proposer_photos',
       'proposer',
       arg,
-      stage=_training('{run}/clip'),
+      own={'proposer': _training(scenes.in_pipeline('clip'))},
       needs=('clip',),
     )
   config = common.base('proposer_photos', 'pipeline')

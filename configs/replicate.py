@@ -165,7 +165,7 @@ def _coseg() -> dict[str, ml_collections.ConfigDict]:
 
 
 def _systems(names: tuple[str, ...]) -> ml_collections.ConfigDict:
-  config = scenes.evaluate_coseg('{run}')
+  config = scenes.evaluate_coseg()
   config.systems.all_names = False
   config.systems.bounds = False
   config.systems.rules = ('A',)

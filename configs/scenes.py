@@ -1,13 +1,24 @@
-"""Recipes of the embedded world, shared by the configurations that use it.
+"""Recipes of the embedded world: `--config=configs/scenes.py:STAGE` runs one of them.
 
+Stages: clip (from scratch), backbone and proposer, mine, mpt (mask prompt tuning), ft
+(fine-tuning), mpt_ft, evaluate; clipseg, coseg_prefix, coseg_cross, evaluate_coseg. A
+stage reads what the quickstart left in runs/quickstart, or, of mpt_ft and of the last
+one, runs/STAGE_scenes; `:STAGE:smoke` makes all of its inputs at the smallest size.
 The numbers were chosen on `clip`, `train` and scenes of another seed; docs/results.md
 says what was read on `val` before they were final.
+Expected: see "Results" in README.md. Hardware: 2 CPU cores; about 1 to 4 minutes.
+Command: launch/run.sh --config=configs/scenes.py:mpt
 """
+
+from collections.abc import Callable, Mapping
 
 import ml_collections
 
 from configs import common
+from ovs_jax.core.lookup import lookup
 from ovs_jax.models import coseg
+
+At = Callable[[str], str]  # from a stage to the directory of its results
 
 PROMPT_DEPTH = 3
 # The masks of a proposer that trained for minutes are blurred: where it is unsure
@@ -46,36 +57,71 @@ _NEEDS = {
   'eval_ovseg': ('ovseg_frozen',),
 }
 
-# Stages that are no part of the quickstart: their own runs hold them.
+# What can be run alone, and the stage of a pipeline that it is.
+ALONE = {
+  name: name
+  for name in ('clip', 'backbone', 'proposer', 'mine', 'mpt', 'ft', 'mpt_ft')
+  + ('clipseg', 'coseg_prefix', 'coseg_cross', 'evaluate_coseg')
+} | {'evaluate': 'evaluate_mpt'}
+# No part of the quickstart: their own runs hold them.
 _ELSEWHERE = ('ft', 'clipseg', 'coseg_prefix', 'coseg_cross')
 
 
-def stages() -> dict[str, ml_collections.ConfigDict]:
-  """Returns every stage by name; `{run}` stands for the directory of the run."""
-  clip, proposer, pairs = '{run}/clip', '{run}/proposer', '{run}/mine/pairs'
+def get_config(arg: str = '') -> ml_collections.ConfigDict:
+  """Returns a stage of `ALONE`; as `STAGE:smoke` the tiny pipeline that ends with it.
+
+  Raises:
+    ValueError: there is no such stage.
+  """
+  name, _, rest = arg.partition(':')
+  stage = lookup(ALONE, name, 'stage')
+  if rest == 'smoke':
+    config = stages()[stage]
+    if stage == 'evaluate_coseg':
+      config.systems.coseg.cross = ''  # one trained model is enough
+    return pipeline(f'{name}_scenes', stage, rest, own={stage: config})
+  config = stages(_alone)[stage]
+  config.name = f'{name}_scenes'
+  return common.finish(config, rest)
+
+
+def in_pipeline(stage: str) -> str:
+  """Returns where a stage's results are; `{run}` is the directory of the run."""
+  return f'{{run}}/{stage}'
+
+
+def _alone(stage: str) -> str:
+  if stage.split('/')[0] in _ELSEWHERE:
+    return f'runs/{stage}_scenes'
+  return f'runs/quickstart/{stage}'
+
+
+def stages(at: At = in_pipeline) -> dict[str, ml_collections.ConfigDict]:
+  """Returns every stage by name; `at` says where those before it left their results."""
+  clip, proposer, pairs = at('clip'), at('proposer'), at('mine/pairs')
   return {
     'data': common.base('scenes', 'prepare'),
     'clip': clip_pretrain(),
     'backbone': backbone_training(clip),
-    'proposer': proposer_training(clip, '{run}/backbone'),
+    'proposer': proposer_training(clip, at('backbone')),
     'clipseg': clipseg_training(clip),
-    'clipseg_finetune': clipseg_finetuning('{run}/clipseg'),
+    'clipseg_finetune': clipseg_finetuning(at('clipseg')),
     'coseg_prefix': coseg_training(clip, 'prefix'),
     'coseg_cross': coseg_training(clip, 'cross'),
-    'no_training': evaluate_coseg('{run}', only_clipseg=True),
-    'evaluate_coseg': evaluate_coseg('{run}'),
+    'no_training': evaluate_coseg(at, only_clipseg=True),
+    'evaluate_coseg': evaluate_coseg(at),
     'ovseg_frozen': assemble(proposer, clip, prompt_depth=0),
-    'mine': mine('{run}/ovseg_frozen/model'),
+    'mine': mine(at('ovseg_frozen/model')),
     'mpt': mask_prompt_tuning(clip, pairs),
     'ft': fine_tuning(clip, pairs),
-    'mpt_ft': mask_prompt_tuning('{run}/ft', pairs),
+    'mpt_ft': mask_prompt_tuning(at('ft'), pairs),
     'classes': true_classes(),
-    'ft_classes': fine_tuning(clip, '{run}/classes/pairs'),
-    'ovseg_mpt': assemble(proposer, '{run}/mpt', prompt_depth=PROMPT_DEPTH),
-    'evaluate_frozen': evaluate('{run}/ovseg_frozen/model'),
-    'evaluate_mpt': evaluate('{run}/ovseg_mpt/model'),
+    'ft_classes': fine_tuning(clip, at('classes/pairs')),
+    'ovseg_mpt': assemble(proposer, at('mpt'), prompt_depth=PROMPT_DEPTH),
+    'evaluate_frozen': evaluate(at('ovseg_frozen/model')),
+    'evaluate_mpt': evaluate(at('ovseg_mpt/model')),
     'report': report('{run}'),
-    'eval_ovseg': benchmark('{run}/ovseg_mpt/model'),
+    'eval_ovseg': benchmark(at('ovseg_mpt/model')),
   }
 
 
@@ -84,7 +130,7 @@ def pipeline(
   last: str,
   arg: str,
   *,
-  stage: ml_collections.ConfigDict | None = None,
+  own: Mapping[str, ml_collections.ConfigDict] | None = None,
   needs: tuple[str, ...] | None = None,
 ) -> ml_collections.ConfigDict:
   """Returns the pipeline that ends with the stage `last`, and what that needs.
@@ -93,8 +139,8 @@ def pipeline(
     name: of the pipeline.
     last: its last stage.
     arg: see `common.finish`.
-    stage: settings of the last stage, in place of those of this file.
-    needs: what must have run before it, likewise.
+    own: settings of stages, in place of those of this file.
+    needs: what must have run before the last one, likewise.
   """
   config = common.base(name, 'pipeline')
   wanted: set[str] = set()
@@ -103,34 +149,14 @@ def pipeline(
     need = queue.pop()
     wanted.add(need)
     queue += _NEEDS[need] if needs is None or need != last else needs
-  chosen = {key: c for key, c in stages().items() if key in wanted}
-  if stage is not None:
-    chosen[last] = stage
+  known = {**stages(), **(own or {})}
+  chosen = {key: c for key, c in known.items() if key in wanted}
   for key, settings in chosen.items():
     settings.name = key
     settings.seed = config.get_ref('seed')
     common.follow(settings, config)
   config.order = tuple(chosen)
   config.stages = ml_collections.ConfigDict(chosen)
-  return common.finish(config, arg)
-
-
-def single(name: str, stage: str, arg: str) -> ml_collections.ConfigDict:
-  """Returns one stage that takes its inputs from runs/quickstart.
-
-  As `smoke` it is the tiny pipeline that ends with it, which needs no inputs.
-  """
-  if arg == 'smoke':
-    return pipeline(name, stage, arg)
-  config = stages()[stage]
-  coseg_runs = config.systems.coseg
-  for section in (config.init, config.mining, config.eval, config.systems, coseg_runs):
-    for key, value in section.items():
-      if isinstance(value, str):
-        for stage in _ELSEWHERE:
-          value = value.replace(f'{{run}}/{stage}', f'runs/{stage}_scenes')
-        section[key] = value.replace('{run}', 'runs/quickstart')
-  config.name = name
   return common.finish(config, arg)
 
 
@@ -257,19 +283,19 @@ def coseg_training(clip: str, language: str) -> ml_collections.ConfigDict:
 
 
 def evaluate_coseg(
-  run: str, *, only_clipseg: bool = False
+  at: At = in_pipeline, *, only_clipseg: bool = False
 ) -> ml_collections.ConfigDict:
   """CoSeg without training, prefix and cross on the scenes of `val`."""
   config = common.base('evaluate_coseg_scenes', 'evaluate_systems')
-  config.systems.clipseg = f'{run}/clipseg'
-  config.systems.label_clip = f'{run}/clip'
+  config.systems.clipseg = at('clipseg')
+  config.systems.label_clip = at('clip')
   config.systems.side = 128
   if only_clipseg:
     config.systems.protocols = ('standard', 'paper')
     return config
   config.systems.all_names = True
-  config.systems.coseg.prefix = f'{run}/coseg_prefix'
-  config.systems.coseg.cross = f'{run}/coseg_cross'
+  config.systems.coseg.prefix = at('coseg_prefix')
+  config.systems.coseg.cross = at('coseg_cross')
   return config
 
 

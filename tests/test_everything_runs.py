@@ -10,26 +10,26 @@ import pytest
 from PIL import Image
 from reuse import Reuse
 
+from configs import scenes
 from ovs_jax import Segmenter, main
-from ovs_jax.bench import modes
+from ovs_jax.bench import drawn, modes
 from ovs_jax.bench.measure import measure
 from ovs_jax.inference import encode as encoding
 from ovs_jax.train.pipeline import run_pipeline
 
 ROOT = pathlib.Path(__file__).parents[1]
 SHARED = ('__init__', 'common', 'scenes', 'coco_stuff', 'adaptation')
-NAMES = sorted(p.stem for p in (ROOT / 'configs').glob('*.py') if p.stem not in SHARED)
+FILES = sorted(p.stem for p in (ROOT / 'configs').glob('*.py') if p.stem not in SHARED)
+NAMES = [*FILES, *(f'scenes:{stage}' for stage in scenes.ALONE)]
 # At the size `smoke` these run what another configuration or test runs, too.
 ALIKE = {
   'baseline_vitb16',
   'baseline_vitl14',
   'clipseg_finetune',
-  'coseg_cross_scenes',
   'coseg_cross_vitb16',
   'coseg_no_training',
   'coseg_prefix_vitb16',
   'eval_ovseg',
-  'evaluate_coseg_scenes',
   'ft_vitb16',
   'ft_vitl14',
   'gt_classes_vitl14',
@@ -38,12 +38,14 @@ ALIKE = {
   'proposer_photos',
   'proposer_r101c',
   'proposer_swin_b',
+  'scenes:coseg_cross',
+  'scenes:evaluate_coseg',
 }
 IGNORED = {'.venv', 'build', '.git', 'runs'}
 
 
 def load(name: str, arg: str = '') -> Any:
-  return importlib.import_module(f'configs.{name}').get_config(arg)
+  return drawn.configuration(name, arg)
 
 
 def smoke(name: str, data_dir: str) -> Any:
@@ -64,11 +66,13 @@ def quickstart(
 
 @pytest.mark.parametrize('name', NAMES)
 def test_a_config_loads_and_says_what_it_is(name: str) -> None:
-  module = importlib.import_module(f'configs.{name}')
+  module = importlib.import_module(f'configs.{name.split(":")[0]}')
   for part in ('Expected:', 'Hardware:', 'Command:'):
     assert part in (module.__doc__ or ''), part
   config = load(name)
-  assert config.name == name and config.is_locked
+  alone = name.removeprefix('scenes:')
+  assert config.name == (name if alone == name else f'{alone}_scenes')
+  assert config.is_locked
   assert config.mode in main.MODES
   with pytest.raises(ValueError, match='unknown argument'):
     load(name, 'large')

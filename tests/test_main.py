@@ -61,7 +61,7 @@ def test_a_missing_config_is_an_error_of_use() -> None:
 
 def test_an_unknown_key_gets_a_suggestion(tmp_path: pathlib.Path) -> None:
   done = call(
-    '--config=configs/clip_scenes.py', '--config.train.step=3', f'--workdir={tmp_path}'
+    '--config=configs/scenes.py:clip', '--config.train.step=3', f'--workdir={tmp_path}'
   )
   assert done.returncode != 0
   assert 'Did you mean "steps"' in done.stderr + done.stdout
@@ -75,7 +75,7 @@ def test_what_no_stage_would_notice_is_refused(
   tmp_path: pathlib.Path, argument: str, path: str
 ) -> None:
   done = call(
-    '--config=configs/clip_scenes.py:smoke', argument, f'--workdir={tmp_path}/run'
+    '--config=configs/scenes.py:clip:smoke', argument, f'--workdir={tmp_path}/run'
   )
   assert done.returncode == 2
   assert done.stderr.splitlines()[-1] == (
@@ -91,7 +91,7 @@ def test_compiled_programs_are_kept(tmp_path: pathlib.Path) -> None:
     'main.run = lambda *_: print(jax.config.jax_compilation_cache_dir); main.start()'
   )
   done = subprocess.run(
-    [sys.executable, '-c', program, '--config=configs/clip_scenes.py'],
+    [sys.executable, '-c', program, '--config=configs/scenes.py:clip'],
     cwd=ROOT,
     env={
       **{k: v for k, v in os.environ.items() if k != 'JAX_COMPILATION_CACHE_DIR'},
@@ -106,7 +106,7 @@ def test_compiled_programs_are_kept(tmp_path: pathlib.Path) -> None:
 
 def test_a_mistake_is_one_message(tmp_path: pathlib.Path) -> None:
   done = call(
-    '--config=configs/clip_scenes.py',
+    '--config=configs/scenes.py:clip',
     '--config.recipe=clip_pretrian',
     f'--workdir={tmp_path}',
   )

@@ -14,7 +14,7 @@ import pytest
 import tiny_ovseg
 import tiny_prompted
 
-from configs import mine_scenes
+from configs import scenes
 from ovs_jax.core.checkpoint import save_model
 from ovs_jax.data import pairs, pipeline
 from ovs_jax.mining import run
@@ -88,7 +88,7 @@ def broken_and_whole(
 
 def mining(data_dir: str) -> list[str]:
   return [
-    '--config=configs/mine_scenes.py',
+    '--config=configs/scenes.py:mine',
     f'--config.dataset.data_dir={data_dir}',
     '--config.dataset.variant=smoke',
     '--config.mining.masks=truth',
@@ -113,7 +113,7 @@ def test_a_stopped_mining_job_goes_on(data_dir: str, tmp_path: pathlib.Path) -> 
   assert start([*mining(data_dir), f'--workdir={broken}'], 1, 10) == [75]
   kept = [path.name for path in sorted((broken / 'chunks').iterdir())]
   assert kept == [f'{i:06d}.npz' for i in range(len(kept))] and 1 <= len(kept) < 8
-  config = mine_scenes.get_config()
+  config = scenes.get_config('mine')
   config.dataset.update(data_dir=data_dir, variant='smoke')
   config.mining.update(masks='truth', nouns='classes', chunk=4)
   for path in (broken, whole):
@@ -131,7 +131,7 @@ def test_two_mining_processes_stop_together(
 def evaluation(directory: pathlib.Path) -> list[str]:
   save_model(directory / 'ovseg', tiny_ovseg.draw_params(), tiny_ovseg.STORED)
   return [
-    '--config=configs/evaluate_scenes.py',
+    '--config=configs/scenes.py:evaluate',
     f'--config.eval.checkpoint={directory}/ovseg',
   ]
 
@@ -155,7 +155,7 @@ def benchmark(directory: pathlib.Path) -> list[str]:
 def systems(directory: pathlib.Path) -> list[str]:
   made = tiny_prompted.save(directory)
   return [
-    '--config=configs/evaluate_coseg_scenes.py',
+    '--config=configs/scenes.py:evaluate_coseg',
     f'--config.systems.clipseg={made["clipseg"]}',
     f'--config.systems.coseg.prefix={made["coseg"]}',
     '--config.systems.coseg.cross=',

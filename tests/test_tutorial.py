@@ -1,7 +1,6 @@
 """docs/tutorial.md: its blocks run in order, and what it says of them is true."""
 
 import contextlib
-import importlib
 import io
 import itertools
 import os
@@ -17,6 +16,7 @@ from PIL import Image
 from reuse import Reuse, stage_key
 
 from ovs_jax import main
+from ovs_jax.bench import drawn
 from ovs_jax.train.pipeline import run_pipeline
 
 PAGE = pathlib.Path(__file__).parents[1] / 'docs' / 'tutorial.md'
@@ -277,8 +277,8 @@ def test_stages_are_those_of_the_configurations(
     found[stage_key(stage, workdir)] = workdir.name
     return {}
 
-  for name in ('quickstart', 'clipseg_scenes', 'coseg_prefix_scenes'):
-    config = importlib.import_module(f'configs.{name}').get_config('smoke')
+  for name in ('quickstart', 'scenes:clipseg', 'scenes:coseg_prefix'):
+    config = drawn.configuration(name, 'smoke')
     run_pipeline(config, tmp_path / name, note)
   others = set(found.values()) - {found.get(key) for key in asked}
   assert others == {'data', 'report'}

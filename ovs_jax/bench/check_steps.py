@@ -34,7 +34,7 @@ FULL = (
   ('mpt_vitb16', 32, False),
   ('ft_vitb16', 32, False),
 )
-TINY = ('mpt_scenes', 'proposer_scenes', 'coseg_prefix_scenes', 'clipseg_scenes')
+TINY = ('scenes:mpt', 'scenes:proposer', 'scenes:coseg_prefix', 'scenes:clipseg')
 
 
 def checks(*, smoke: bool, repeats: int) -> Iterator[Check]:

@@ -29,9 +29,14 @@ from ovs_jax.train.recipes import Recipe
 def configuration(name: str, argument: str = '') -> ml_collections.ConfigDict:
   """Returns what the file `configs/<name>.py` makes of the argument.
 
+  Args:
+    name: of the file; a colon and an argument may follow.
+    argument: likewise.
+
   Raises:
     ValueError: there is no such file below this directory.
   """
+  name, _, own = name.partition(':')
   try:
     module = importlib.import_module(f'configs.{name}')
   except ModuleNotFoundError as error:
@@ -39,7 +44,7 @@ def configuration(name: str, argument: str = '') -> ml_collections.ConfigDict:
       f'configs/{name}.py was not found; run this command in the root of the '
       'repository, whose configurations it takes'
     ) from error
-  return module.get_config(argument)
+  return module.get_config(':'.join(filter(None, (own, argument))))
 
 
 def draw_constants(recipe: Recipe, size: int) -> Constants:

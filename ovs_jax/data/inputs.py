@@ -16,7 +16,7 @@ _PUBLISHED = {
     'coseg_cross_vitb16.py)'
   ),
 }
-_SCENES = 'launch/run.sh --config=configs/{stage}_scenes.py --workdir={path}'
+_SCENES = 'launch/run.sh --config=configs/scenes.py:{stage} --workdir={path}'
 _STAGES = {'clip': 'clip', 'clipseg': 'clipseg', 'coseg': 'coseg_prefix'}
 
 

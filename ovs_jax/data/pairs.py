@@ -100,7 +100,7 @@ def load(directory: Path) -> Any:
   if not path.is_dir():
     raise FileNotFoundError(
       f'{directory} holds no mined pairs; make them with a config whose mode is '
-      '"mine", such as configs/mine_scenes.py'
+      '"mine", such as configs/scenes.py:mine'
     )
   builder = tfds.builder_from_directory(str(path))
   missing = [name for name in _NEEDED if name not in builder.info.features]

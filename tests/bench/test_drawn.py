@@ -15,7 +15,7 @@ def shapes(tree: Any) -> Any:
 
 
 @pytest.mark.parametrize(
-  'name', ['clip_scenes', 'proposer_scenes', 'clipseg_scenes', 'coseg_prefix_scenes']
+  'name', ['scenes:clip', 'scenes:proposer', 'scenes:clipseg', 'scenes:coseg_prefix']
 )
 def test_batches_are_those_of_the_recipes(name: str, data_dir: str) -> None:
   config = drawn.configuration(name)
@@ -28,7 +28,7 @@ def test_batches_are_those_of_the_recipes(name: str, data_dir: str) -> None:
 
 
 def test_parameters_keep_what_passes_through_in_range() -> None:
-  recipe = make_recipe(drawn.configuration('proposer_scenes'))
+  recipe = make_recipe(drawn.configuration('scenes:proposer'))
   params = drawn.fill(drawn.initializer(recipe))
   assert shapes(params) == shapes(
     jax.eval_shape(drawn.initializer(recipe), jax.random.key(0))

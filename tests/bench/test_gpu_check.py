@@ -18,7 +18,7 @@ from ovs_jax.bench import (
 from ovs_jax.bench.checks import Check, Checklist, Found
 
 COMMAND = ['--workload=gpu_check', '--set=smoke=true', '--set=repeats=1']
-FEW = 'attention xla masked*,step mpt_scenes*,matching'
+FEW = 'attention xla masked*,step scenes:mpt*,matching'
 
 
 def test_the_command_keeps_a_report(
@@ -30,12 +30,12 @@ def test_the_command_keeps_a_report(
   report = json.loads(output.read_text())
   rows = {row['check']: row for row in report['checks']}
   assert len(rows) == 4 and all(row['held'] for row in rows.values())
-  step = rows['step mpt_scenes 2 examples']
+  step = rows['step scenes:mpt 2 examples']
   assert step['value'] == 0 and step['facts']['s a step'] > 0
   assert 0 < step['facts']['MFU'] < 1 and step['facts']['MB'] > 1
   assert rows['matching']['limit'] == 1e-5
   text = (tmp_path / 'report.md').read_text()
-  assert '| step mpt_scenes 2 examples | yes | losses and gradients not' in text
+  assert '| step scenes:mpt 2 examples | yes | losses and gradients not' in text
   assert '4 of 4 checks hold' in text and text in capsys.readouterr().out
 
 
@@ -92,7 +92,7 @@ def test_all_of_full_size_is_asked(monkeypatch: pytest.MonkeyPatch) -> None:
     'attention einsum masked 399 keys float32',
     'step ft_vitl14 32 examples',
     'step proposer_swin_b bfloat16 4 examples',
-    'loss mpt_scenes bfloat16 as in float32',
+    'loss scenes:mpt bfloat16 as in float32',
     'OVSeg l14 30 proposals bfloat16',
     'OVSeg l14 100 proposals float32',
   ):

@@ -1,23 +1,24 @@
 """Every data set that a configuration names exists."""
 
-import importlib
 import pathlib
 
 import pytest
 
-from configs import coco_stuff, common, eval_ovseg
+from configs import coco_stuff, common, eval_ovseg, scenes
+from ovs_jax.bench import drawn
 from ovs_jax.data import DATASETS
 from ovs_jax.evaluate.sources import Target
 from ovs_jax.text import vocabulary
 
 ROOT = pathlib.Path(__file__).parents[2]
 SHARED = ('__init__', 'adaptation', 'common', 'scenes', 'coco_stuff')
-NAMES = sorted(p.stem for p in (ROOT / 'configs').glob('*.py') if p.stem not in SHARED)
+FILES = sorted(p.stem for p in (ROOT / 'configs').glob('*.py') if p.stem not in SHARED)
+NAMES = [*FILES, *(f'scenes:{stage}' for stage in scenes.ALONE)]
 
 
 @pytest.mark.parametrize('name', NAMES)
 def test_data_sets_are_known(name: str) -> None:
-  config = importlib.import_module(f'configs.{name}').get_config()
+  config = drawn.configuration(name)
   stages = config.stages.values() if 'stages' in config else [config]
   for stage in stages:
     assert stage.dataset.name in DATASETS

@@ -25,6 +25,6 @@ def test_everything_that_is_missing_is_listed(tmp_path):
 
 def test_the_embedded_world_is_drawn_last(tmp_path):
   wanted = [('config.init.clipseg', 'clipseg', str(tmp_path / 'no'))]
-  with pytest.raises(FileNotFoundError, match='configs/clipseg_scenes.py --workdir='):
+  with pytest.raises(FileNotFoundError, match='configs/scenes.py:clipseg --workdir='):
     check_inputs(wanted, lambda: pytest.fail('drawn'), embedded=True)
   assert check_inputs([], lambda: 7, embedded=True) == 7

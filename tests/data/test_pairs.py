@@ -68,5 +68,5 @@ def test_a_failure_leaves_nothing(tmp_path: pathlib.Path) -> None:
 
 
 def test_missing_pairs_say_how_to_make_them(tmp_path: pathlib.Path) -> None:
-  with pytest.raises(FileNotFoundError, match=r'holds no mined pairs; .*mine_scenes'):
+  with pytest.raises(FileNotFoundError, match='no mined pairs; .*scenes.py:mine'):
     pairs.load(tmp_path)

@@ -193,7 +193,7 @@ def test_a_recipe_beside_scenics_keys_is_refused(stand_in: None, data_dir: str) 
 
 
 def test_keys_of_both_are_one() -> None:
-  config = get_config('clip_scenes')
+  config = get_config('scenes:clip')
   assert (config.num_training_steps, config.experiment_name) == (1000, 'clip_scenes')
   config.dataset_configs.train.steps = 8
   config.dataset_configs.optimizer.learning_rate = 0.5
@@ -201,4 +201,4 @@ def test_keys_of_both_are_one() -> None:
   assert config.lr_configs.base_learning_rate == 0.5
   check_config(config)
   with pytest.raises(ValueError, match="'clip_scenes_smoke' is not the training of a"):
-    get_config('clip_scenes:smoke')
+    get_config('scenes:clip:smoke')

@@ -67,7 +67,7 @@ def assert_equal_models(one: pathlib.Path, other: pathlib.Path) -> None:
 def test_two_processes_train_what_one_with_two_devices_does(
   model: int, checkout: Checkout, tmp_path: pathlib.Path
 ) -> None:
-  config = ('--config=configs/clip_scenes.py:smoke', f'--config.mesh.model={model}')
+  config = ('--config=configs/scenes.py:clip:smoke', f'--config.mesh.model={model}')
   config += (f'--config.dataset.data_dir={tmp_path}/data',)
   together, alone = tmp_path / 'together', tmp_path / 'alone'
   finish(start(checkout, 'local_processes.sh', '2', *config, f'--workdir={together}'))
@@ -99,7 +99,7 @@ def test_two_processes_benchmark_in_a_pipeline(
 
 
 LONG = (
-  '--config=configs/clip_scenes.py',
+  '--config=configs/scenes.py:clip',
   '--config.dataset.variant=smoke',
   '--config.train.batch_size=8',
   '--config.train.log_every=1',

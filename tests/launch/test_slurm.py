@@ -141,7 +141,7 @@ def test_gpus_of_a_node_are_used_or_missed(
     wanted = (checkout.path / '.venv/installed-run').read_text()
     wanted += (checkout.path / f'requirements/{name}.txt').read_text()
     (checkout.path / f'.venv/installed-{name}').write_text(wanted)
-  config = ('--config=configs/clip_scenes.py:smoke',)
+  config = ('--config=configs/scenes.py:clip:smoke',)
   flags = (f'--gpus-per-node={GPUS}', '--', *config)
   any_device = {'OVS_CUDA': '12', 'JAX_PLATFORMS': ''}
   lost = Job(slurm_of_gpus, checkout, *flags, **any_device)

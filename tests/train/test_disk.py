@@ -8,6 +8,7 @@ from typing import Any
 import jax
 import pytest
 
+from configs import scenes
 from ovs_jax.bench import drawn
 from ovs_jax.train.optimizer import build_optimizer, learning_rate_scales
 from ovs_jax.train.recipes import make_recipe
@@ -16,10 +17,11 @@ from ovs_jax.train.state import split_params
 # Of shared settings, not of a run.
 SHARED = ('__init__', 'adaptation', 'coco_stuff', 'common', 'scenes')
 FILES = sorted(p.stem for p in pathlib.Path('configs').glob('*.py'))
+FILES += [f'scenes:{stage}' for stage in scenes.ALONE]
 # Small models, with the default space; many stages.
-SMALL = ('_scenes', 'quickstart', 'replicate')
+SMALL = ('scenes:', 'quickstart', 'replicate')
 CASES = [
-  pytest.param(name, marks=pytest.mark.slow if name.endswith(SMALL) else ())
+  pytest.param(name, marks=pytest.mark.slow if name.startswith(SMALL) else ())
   for name in FILES
   if name not in SHARED
 ]

@@ -11,7 +11,7 @@ project.
 `classification_trainer` of Scenic trains `Model` on the batches of `ovs_jax`:
 
     python -m ovs_jax.integrations.scenic \\
-      --config=ovs_jax/integrations/scenic/config.py:clip_scenes --workdir=runs/scenic
+      --config=ovs_jax/integrations/scenic/config.py:scenes:clip --workdir=runs/scenic
 
 Losses are those of `ovs_jax.main` with the same configuration, up to rounding, on any
 number of devices: frozen parameters stay, the optimizer, its groups and the bounds are

@@ -12,7 +12,7 @@ import ml_collections
 from ovs_jax.integrations.scenic.optimizer import NAME
 
 
-def get_config(arg: str = 'clip_scenes') -> ml_collections.ConfigDict:
+def get_config(arg: str = 'scenes:clip') -> ml_collections.ConfigDict:
   """Returns Scenic's keys around those of a file of `configs/`.
 
   Raises:
