@@ -21,6 +21,8 @@ os.environ['OVS_JAX_TEXT_CACHE'] = 'off'  # tests must not depend on each other
 if 'JAX_COMPILATION_CACHE_DIR' not in os.environ:
   _programs = tempfile.TemporaryDirectory(prefix='ovs_jax_programs_')
   os.environ['JAX_COMPILATION_CACHE_DIR'] = _programs.name
+# As the commands do (`core.programs`): what took a tenth of a second is kept.
+os.environ.setdefault('JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS', '0.1')
 
 import jaxtyping  # noqa: E402
 
