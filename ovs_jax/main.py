@@ -5,6 +5,7 @@ the embedded data, `--config.key=value` to change a key, `--workdir=` to choose 
 results go (default: runs/<name of the config>).
 """
 
+import importlib
 import json
 import os
 import pathlib
@@ -36,7 +37,7 @@ from ovs_jax.core.lookup import lookup  # noqa: E402
 from ovs_jax.core.preemption import STOPPED_STATUS, Stopped, apart  # noqa: E402
 from ovs_jax.core.programs import compile_sooner, keep_programs  # noqa: E402
 from ovs_jax.data.needs import check_needs  # noqa: E402
-from ovs_jax.train.pipeline import check_changes, check_owner, run_pipeline  # noqa: E402
+from ovs_jax.train.pipeline import check_changes, check_owner  # noqa: E402
 
 _CONFIG = config_flags.DEFINE_config_file('config', None, 'Configuration file.')
 _WORKDIR = flags.DEFINE_string('workdir', None, 'Where results go.')
@@ -51,77 +52,18 @@ _MULTIHOST = flags.DEFINE_bool('multihost', False, 'Join the other hosts of a jo
 _VERSIONS = f'jax {jax.__version__}, ovs_jax {ovs_jax.__version__}'
 
 
-def _train(config: Any, workdir: Place) -> dict[str, Any]:
-  from ovs_jax.train.loop import train
-
-  return train(config, workdir)
-
-
-def _evaluate(config: Any, workdir: Place) -> dict[str, Any]:
-  from ovs_jax.evaluate.runner import evaluate
-
-  return evaluate(config, workdir)
-
-
-def _benchmark(config: Any, workdir: Place) -> dict[str, Any]:
-  from ovs_jax.evaluate.suite import benchmark
-
-  return benchmark(config, workdir)
-
-
-def _evaluate_systems(config: Any, workdir: Place) -> dict[str, Any]:
-  from ovs_jax.evaluate.systems import evaluate_systems
-
-  return evaluate_systems(config, workdir)
-
-
-def _mine(config: Any, workdir: Place) -> dict[str, Any]:
-  from ovs_jax.mining.run import mine
-
-  return mine(config, workdir)
-
-
-def _assemble(config: Any, workdir: Place) -> dict[str, Any]:
-  from ovs_jax.inference.assemble import assemble
-
-  return assemble(config, workdir)
-
-
-def _prepare(config: Any, workdir: Place) -> dict[str, Any]:
-  from ovs_jax.data import load_dataset
-
-  check_writable(workdir, megabytes=10)
-  _, builder = load_dataset(config.dataset)
-  return {k: int(split.num_examples) for k, split in builder.info.splits.items()}
-
-
-def _report(config: Any, workdir: Place) -> dict[str, Any]:
-  from ovs_jax.evaluate.report import report
-
-  return report(config, workdir)
-
-
-def _replicate(config: Any, workdir: Place) -> dict[str, Any]:
-  from ovs_jax.evaluate.replication import replicate
-
-  return replicate(config, workdir)
-
-
-def _pipeline(config: Any, workdir: Place) -> dict[str, Any]:
-  return run_pipeline(config, workdir, run)
-
-
+# By `config.mode`: module and function, imported when asked for.
 MODES = {
-  'train': _train,
-  'evaluate': _evaluate,
-  'benchmark': _benchmark,
-  'evaluate_systems': _evaluate_systems,
-  'mine': _mine,
-  'assemble': _assemble,
-  'prepare': _prepare,
-  'report': _report,
-  'replicate': _replicate,
-  'pipeline': _pipeline,
+  'train': 'ovs_jax.train.loop:train',
+  'evaluate': 'ovs_jax.evaluate.runner:evaluate',
+  'benchmark': 'ovs_jax.evaluate.suite:benchmark',
+  'evaluate_systems': 'ovs_jax.evaluate.systems:evaluate_systems',
+  'mine': 'ovs_jax.mining.run:mine',
+  'assemble': 'ovs_jax.inference.assemble:assemble',
+  'prepare': 'ovs_jax.data.inputs:prepare',
+  'report': 'ovs_jax.evaluate.report:report',
+  'replicate': 'ovs_jax.evaluate.replication:replicate',
+  'pipeline': 'ovs_jax.train.pipeline:run_pipeline',
 }
 # Modes in which all processes work: they share it, or each has data of its own to
 # prepare. In others one does, and the others wait.
@@ -146,7 +88,7 @@ def run(mode: str, config: Any, workdir: Place) -> dict[str, Any]:
     ValueError, OSError: what the user can mend; the message says how.
     Stopped: SIGTERM came, to whichever process.
   """
-  job = lookup(MODES, mode, 'mode')
+  module, _, function = lookup(MODES, mode, 'mode').partition(':')
   with apart(config.name):
     if not hosts.primary() and mode not in TOGETHER:
       return {}
@@ -154,7 +96,8 @@ def run(mode: str, config: Any, workdir: Place) -> dict[str, Any]:
     workdir = check_writable(workdir, megabytes=10)
     check_owner(_plain(config), workdir)
     jax.config.update('jax_disable_most_optimizations', not config.optimize_programs)
-    return job(config, workdir)
+    job = getattr(importlib.import_module(module), function)
+    return job(config, workdir, run) if mode == 'pipeline' else job(config, workdir)
 
 
 def _plain(config: Any) -> dict[str, Any]:

@@ -87,10 +87,7 @@ def _predict(arguments: argparse.Namespace) -> int:
     heat=arguments.heat_maps,
   )
   settings = _settings(arguments, classes, background)
-  try:
-    check_writable(output, megabytes=10)
-  except OSError as error:
-    raise OSError(str(error).replace('--workdir=', '--output=')) from error
+  check_writable(output, megabytes=10, option='--output=')
   keys = {path: photo_key(path, settings) for path in jobs}
   done = [path for path in jobs if is_done(jobs[path], keys[path])]
   for path in [] if arguments.overwrite else done:

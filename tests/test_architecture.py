@@ -1,6 +1,7 @@
 """The layers of the package, and the size of its files and functions."""
 
 import ast
+import importlib
 import pathlib
 import subprocess
 import sys
@@ -146,6 +147,9 @@ def test_every_table_names_what_exists() -> None:
     'proposer',
   }
   assert {'train', 'evaluate', 'mine', 'pipeline'} <= set(MODES)
+  for target in MODES.values():
+    module, _, function = target.partition(':')
+    assert callable(getattr(importlib.import_module(module), function)), target
   for name, dataset in DATASETS.items():
     if name != 'folder':  # brings its own class list
       assert len(vocabulary.load(dataset.vocabulary)) > 0

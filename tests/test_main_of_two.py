@@ -39,9 +39,11 @@ def alone(config, workdir):
     time.sleep(0.05)
   return {}
 
-main.MODES.update({mode: alone for mode in main.MODES if mode != 'pipeline'})
+main.MODES.update(
+  {mode: '__main__:alone' for mode in main.MODES if mode != 'pipeline'}
+)
 for mode in GATHER:
-  main.MODES[mode] = together
+  main.MODES[mode] = '__main__:together'
 config = common.base('all', 'pipeline')
 config.order = tuple(mode for mode in main.MODES if mode != 'pipeline')
 config.stages = {mode: common.base(mode, mode) for mode in config.order}

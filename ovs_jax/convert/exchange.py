@@ -271,7 +271,4 @@ def _claim(output: Path, *, overwrite: bool) -> Place:
 
 
 def _check_space(output: Place, size: int) -> None:
-  try:
-    check_writable(output.parent, megabytes=size // 2**20 + 1)
-  except OSError as error:
-    raise OSError(str(error).replace('--workdir=', '--output=')) from error
+  check_writable(output.parent, megabytes=size // 2**20 + 1, option='--output=')

@@ -169,8 +169,15 @@ def fingerprint(value: Any) -> str:
   return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
-def check_writable(directory: Path, *, megabytes: int) -> Place:
+def check_writable(
+  directory: Path, *, megabytes: int, option: str = '--workdir='
+) -> Place:
   """Makes `directory` and checks that it can take what is to come.
+
+  Args:
+    directory: a path or an address.
+    megabytes: that are to come.
+    option: of the command, that chooses another directory.
 
   Raises:
     OSError: it cannot be created or written, or the disk has less than `megabytes`
@@ -190,12 +197,12 @@ def check_writable(directory: Path, *, megabytes: int) -> Place:
   except OSError as error:
     raise OSError(
       f'cannot write to {directory} ({error.strerror}); choose another directory, '
-      'for example with --workdir='
+      f'for example with {option}'
     ) from error
   free = shutil.disk_usage(directory).free / 2**20
   if free < megabytes:
     raise OSError(
       f'{directory} has {free:.0f} MB free, this needs about {megabytes} MB; free '
-      'some space or choose another directory, for example with --workdir='
+      f'some space or choose another directory, for example with {option}'
     )
   return directory

@@ -129,6 +129,26 @@ def resize_shortest(
   return np.asarray(resized)
 
 
+def central_square(
+  image: UInt8[np.ndarray, 'h w 3'], side: int
+) -> UInt8[np.ndarray, 's s 3']:
+  """Shows the centre of a picture as OpenAI's CLIP sees it.
+
+  Args:
+    image: RGB, 0..255.
+    side: of the square in pixels.
+
+  Returns:
+    The central square of the picture, whose shorter side was resized to `side` by
+    Pillow's antialiased bicubic filter, and the longer one in proportion, rounded down.
+  """
+  short = min(image.shape[:2])
+  h, w = (side if n == short else int(side * n / short) for n in image.shape[:2])
+  resized = Image.fromarray(image).resize((w, h), Image.Resampling.BICUBIC)
+  top, left = round((h - side) / 2), round((w - side) / 2)
+  return np.asarray(resized)[top : top + side, left : left + side]
+
+
 def shortest_size(h: int, w: int, shortest: int, longest: int) -> tuple[int, int]:
   """Returns the height and width that `resize_shortest` gives an image."""
   scale = shortest / min(h, w)

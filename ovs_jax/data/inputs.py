@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from ovs_jax.core.files import place
+from ovs_jax.core.files import Place, check_writable, place
 
 _PUBLISHED = {
   'clip': 'python -m ovs_jax.convert --download=ViT-B/16 --output={path}',
@@ -57,3 +57,16 @@ def check_inputs(
   if problems:
     raise FileNotFoundError(f'{len(problems)} missing inputs. ' + '. '.join(problems))
   return found
+
+
+def prepare(config: Any, workdir: Place) -> dict[str, int]:
+  """Mode `prepare`: draws the configured data set, or looks for its files.
+
+  Returns:
+    How many examples each split has.
+  """
+  from ovs_jax.data import load_dataset
+
+  check_writable(workdir, megabytes=10)
+  _, builder = load_dataset(config.dataset)
+  return {k: int(split.num_examples) for k, split in builder.info.splits.items()}

@@ -11,6 +11,7 @@ from collections.abc import Callable
 
 import numpy as np
 
+from ovs_jax.core.masks import box_of
 from ovs_jax.data import scenes_textures
 from ovs_jax.data.scenes_textures import STUFF
 
@@ -278,11 +279,6 @@ def _light(rng: np.random.Generator, canvas: np.ndarray) -> np.ndarray:
   return np.ascontiguousarray(canvas.astype(np.uint8).transpose(1, 2, 0))
 
 
-def _box(mask: np.ndarray) -> tuple[int, int, int, int]:
-  rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
-  return int(rows[0]), int(columns[0]), int(rows[-1]) + 1, int(columns[-1]) + 1
-
-
 def draw_scene(rng: np.random.Generator) -> Scene:
   """Draws one random scene; the same generator state gives the same scene."""
   count = 2 if rng.random() < 0.5 else 3
@@ -306,6 +302,8 @@ def draw_scene(rng: np.random.Generator) -> Scene:
   for index, (train_id, ground) in enumerate(zip(ids, grounds, strict=True)):
     mask = instances == index
     pixels = int(np.count_nonzero(mask))
-    regions.append(Region(train_id, _box(mask), pixels, NUM_THINGS + stuff[ground]))
+    x0, y0, x1, y1 = box_of(mask)
+    box = (y0, x0, y1, x1)
+    regions.append(Region(train_id, box, pixels, NUM_THINGS + stuff[ground]))
   label = np.array(ids, np.uint8)[instances]
   return Scene(image, label, tuple(regions), instances)

@@ -11,10 +11,9 @@ from collections.abc import Sequence
 import jax
 import jax.numpy as jnp
 import numpy as np
-from PIL import Image
 
 from ovs_jax.core.files import Path
-from ovs_jax.core.images import ImageLike, as_rgb
+from ovs_jax.core.images import ImageLike, as_rgb, central_square
 from ovs_jax.core.types import Array, Float, Params, UInt8
 from ovs_jax.inference.load import load
 from ovs_jax.inference.names import NameEmbedder
@@ -130,16 +129,9 @@ def preprocess(
     size: of the model's input.
 
   Returns:
-    The central square of the picture, whose shorter side was resized to `size` by
-    Pillow's bicubic interpolation (the longer one rounded down), minus `CLIP_MEAN`,
-    over `CLIP_STD`.
+    `core.images.central_square`, minus `CLIP_MEAN`, over `CLIP_STD`.
   """
-  h, w = image.shape[:2]
-  short = min(h, w)
-  h, w = (size if side == short else int(size * side / short) for side in (h, w))
-  resized = Image.fromarray(image).resize((w, h), Image.Resampling.BICUBIC)
-  top, left = round((h - size) / 2), round((w - size) / 2)
-  square = np.asarray(resized)[top : top + size, left : left + size]
+  square = central_square(image, size)
   mean, std = np.float32(CLIP_MEAN), np.float32(CLIP_STD)
   return (square.astype(np.float32) / 255 - mean[None, None]) / std[None, None]
 

@@ -9,9 +9,9 @@ import functools
 import jax
 import jax.numpy as jnp
 import numpy as np
-from PIL import Image
 
 from ovs_jax.core.files import Path
+from ovs_jax.core.images import central_square
 from ovs_jax.core.types import Array, Float, Params, UInt8
 from ovs_jax.inference.names import NameEmbedder
 from ovs_jax.models.clip import ClipConfig, unit
@@ -20,18 +20,6 @@ from ovs_jax.ops import regions
 
 LABELS = 20  # k, two standard deviations of the classes per image (figure 6)
 SELECT = ('a photo of {}',)  # section 3.6: no article, no full stop
-
-
-def clip_view(
-  image: UInt8[np.ndarray, 'h w 3'], side: int
-) -> UInt8[np.ndarray, 's s 3']:
-  """Prepares a picture as CLIP does: shorter side resized (bicubic), centre cut out."""
-  h, w = image.shape[:2]
-  scale = side / min(h, w)
-  size = (max(round(w * scale), side), max(round(h * scale), side))
-  picture = Image.fromarray(image).resize(size, Image.Resampling.BICUBIC)
-  x, y = (round((n - side) / 2) for n in size)
-  return np.asarray(picture.crop((x, y, x + side, y + side)))
 
 
 class LabelStage:
@@ -66,7 +54,7 @@ class LabelStage:
 
   def embed_image(self, image: UInt8[np.ndarray, 'h w 3']) -> Float[np.ndarray, 'd']:
     """Returns the L2-normalised embedding of the picture's centre."""
-    view = clip_view(image, self.config.image_size)
+    view = central_square(image, self.config.image_size)
     return np.asarray(_embed(self.config, self._params, jnp.asarray(view[None])))[0]
 
 

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 import jax.numpy as jnp
 import numpy as np
 
+from ovs_jax.core.masks import box_of
 from ovs_jax.core.types import Array, Bool, Float, Int
 from ovs_jax.inference.encode import EncodedImage
 from ovs_jax.ops.painting import label_map
@@ -99,7 +100,6 @@ def _segments(
   for i, q in enumerate(kept, start=1):
     mask = owner == q
     ids[mask] = i
-    ys, xs = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
     label = int(best[q])
     segments.append(
       PanopticSegment(
@@ -108,7 +108,7 @@ def _segments(
         name=names[label],
         score=float(score[q]),
         area=int(areas[q]),
-        box=(int(xs[0]), int(ys[0]), int(xs[-1]) + 1, int(ys[-1]) + 1),
+        box=box_of(mask),
       )
     )
   return Panoptic(ids=ids, segments=tuple(segments), trained=trained)

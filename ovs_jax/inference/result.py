@@ -6,6 +6,7 @@ import numpy as np
 from PIL import Image
 
 from ovs_jax.core.images import ImageLike, as_rgb
+from ovs_jax.core.masks import box_of
 from ovs_jax.core.types import Float, Int
 from ovs_jax.inference.panoptic import Panoptic
 from ovs_jax.ops import overlay
@@ -91,13 +92,12 @@ class Segmentation:
     found = []
     for label in np.unique(self.labels[self.labels >= 0]).tolist():
       mask = self.labels == label
-      ys, xs = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
       segment = Segment(
         label=label,
         name=self.names[label],
         share=float(mask.mean()),
         score=float(self.scores[mask].mean(dtype=np.float64)),
-        box=(int(xs[0]), int(ys[0]), int(xs[-1]) + 1, int(ys[-1]) + 1),
+        box=box_of(mask),
       )
       found.append(segment)
     return sorted(found, key=lambda segment: -segment.share)

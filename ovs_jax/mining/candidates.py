@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from ovs_jax.core.images import resize_shortest
+from ovs_jax.core.masks import box_of
 from ovs_jax.core.types import VOID, Array, Bool, Float, Int, Num, Params, UInt8
 from ovs_jax.models import ovseg
 from ovs_jax.models.clip import ClipConfig
@@ -108,18 +109,12 @@ def true_masks(
   masks = label[None] == classes[:, None, None]
   return Candidates(
     image=image,
-    boxes=np.array([_box(mask) for mask in masks], np.int32).reshape(-1, 4),
+    boxes=np.array([box_of(mask) for mask in masks], np.int32).reshape(-1, 4),
     areas=masks.sum(axis=(1, 2)),
     regions=embed(image, masks) if embed is not None and len(classes) else None,
     classes=classes,
     mask=masks.__getitem__,
   )
-
-
-def _box(mask: Bool[np.ndarray, 'h w']) -> list[int]:
-  rows, columns = (np.flatnonzero(mask.any(axis=axis)) for axis in (1, 0))
-  corners = (columns[0], rows[0], columns[-1] + 1, rows[-1] + 1)
-  return [int(x) for x in corners]
 
 
 def embed_masks(

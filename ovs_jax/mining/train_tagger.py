@@ -57,7 +57,7 @@ def main(argv: Sequence[str] | None = None) -> int:
   arguments = parser.parse_args(argv)
   try:
     output = local(arguments.output)
-    check_writable(output.absolute().parent, megabytes=20)
+    check_writable(output.absolute().parent, megabytes=20, option='--output=')
     sentences = list(read_conllu(arguments.train))
     test = list(read_conllu(arguments.test)) if arguments.test else []
     began = time.time()

@@ -19,11 +19,10 @@ from ovs_jax.models.clipseg_decoder import (
   DecoderConfig,
   init_decoder,
 )
+from ovs_jax.models.maskformer import IMAGENET_MEAN, IMAGENET_STD
 from ovs_jax.ops.resize import resize_bilinear
 
 # Statistics of the pixels, RGB in 0..1. CLIPSeg takes these and not CLIP's own.
-IMAGENET_MEAN = (0.485, 0.456, 0.406)
-IMAGENET_STD = (0.229, 0.224, 0.225)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -180,8 +179,11 @@ def check_decoder(config: ClipSegConfig, params: Params) -> None:
 def normalise(image: Num[Array, '*b 3']) -> Float[Array, '*b 3']:
   """Maps RGB in 0..255 to units of ImageNet's statistics."""
   shape = (1,) * (image.ndim - 1) + (3,)
-  mean = 255 * jnp.asarray(IMAGENET_MEAN, jnp.float32).reshape(shape)
-  std = 255 * jnp.asarray(IMAGENET_STD, jnp.float32).reshape(shape)
+  # In float32 these are no products of 255 and those in 0..1, which are published.
+  mean, std = (
+    255 * np.float32(np.asarray(x) / 255).reshape(shape)
+    for x in (IMAGENET_MEAN, IMAGENET_STD)
+  )
   return (image - mean) / std
 
 

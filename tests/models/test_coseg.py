@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from tiny_coseg import tiny
 
+from ovs_jax.core.images import central_square
 from ovs_jax.core.tree import count_parameters, flatten, unflatten
-from ovs_jax.inference import coseg_no_training
 from ovs_jax.models import coseg
 from ovs_jax.models.coseg import PRESETS, CoSeg, CoSegConfig, slot_labels
 from ovs_jax.models.coseg_slots import sine_waves
@@ -217,5 +217,5 @@ def test_labels_of_slots():
 def test_the_view_of_clip():
   image = np.zeros((10, 30, 3), np.uint8)
   image[:, 10:20] = 255
-  view = coseg_no_training.clip_view(image, 10)
+  view = central_square(image, 10)
   assert view.shape == (10, 10, 3) and (view == 255).all()
