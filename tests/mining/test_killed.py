@@ -78,13 +78,14 @@ def test_kill_nine_loses_and_doubles_nothing(
 
   assert run('whole') == 0
   chunks = tmp_path / 'killed' / 'chunks'
-  for moment, number, finished in (
-    ('image', 12, 1),
-    ('file', 3, 3),
-    ('data set', 20, 8),
-  ):
+  finished = 0
+  for moment, number in (('image', 12), ('file', 3), ('data set', 20)):
     assert run('killed', moment, number) == -signal.SIGKILL
-    assert len(list(chunks.glob('0*.npz'))) == finished
+    before, finished = finished, len(list(chunks.glob('0*.npz')))
+    if moment == 'image':  # of eleven images, some of which others still work on
+      assert finished <= 2
+    else:  # two more whole files, then all of them
+      assert finished == (before + 2 if moment == 'file' else 8)
     assert not (tmp_path / 'killed' / 'pairs').exists()
   assert run('killed') == 0
   expected, got = (
