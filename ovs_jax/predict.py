@@ -38,7 +38,7 @@ from ovs_jax.inference.files import describe, is_done, photo_key, plan, report, 
 from ovs_jax.inference.segmenter import Segmenter
 from ovs_jax.ops.overlay import percent
 from ovs_jax.photos import find_photos
-from ovs_jax.predict_options import asking, check_flags, loading, parser
+from ovs_jax.predict_options import asking, check_flags, check_kind, loading, parser
 from ovs_jax.text.classes import (
   Classes,
   parse_background,
@@ -88,6 +88,7 @@ def _predict(arguments: argparse.Namespace) -> int:
   )
   settings = _settings(arguments, classes, background)
   check_writable(output, megabytes=10, option='--output=')
+  check_kind(arguments)
   keys = {path: photo_key(path, settings) for path in jobs}
   done = [path for path in jobs if is_done(jobs[path], keys[path])]
   for path in [] if arguments.overwrite else done:

@@ -229,14 +229,13 @@ def asking(arguments: argparse.Namespace, background: Classes) -> dict[str, Any]
   return {'synonyms': arguments.synonyms, 'background': background, **options}
 
 
-def check_flags(arguments: argparse.Namespace) -> None:
-  """Finds flags that do not go with each other, or with the checkpoint.
+def check_kind(arguments: argparse.Namespace) -> None:
+  """Finds flags that do not go with the checkpoint.
 
   Raises:
     FileNotFoundError: there is no checkpoint.
-    ValueError: it holds no model that segments, or flags do not go together.
+    ValueError: it holds no model that segments, or one that takes no such flag.
   """
-  _check_values(arguments)
   kind = kind_of(arguments.checkpoint, kinds=tuple(SYSTEMS))
   system, make = SYSTEMS[kind].system, SYSTEMS[kind].make
   known = (*options_of(make), *options_of(system.segment), *system.abilities)
@@ -251,7 +250,7 @@ def check_flags(arguments: argparse.Namespace) -> None:
     )
 
 
-def _check_values(arguments: argparse.Namespace) -> None:
+def check_flags(arguments: argparse.Namespace) -> None:
   """Raises ValueError for flags that `Segmenter.segment` would refuse too late."""
   threshold = arguments.threshold
   if threshold is not None and not 0 <= threshold < float('inf'):
