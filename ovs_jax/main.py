@@ -8,11 +8,9 @@ results go (default: runs/<name of the config>).
 import importlib
 import json
 import os
-import pathlib
 import platform
 import signal
 import sys
-import traceback
 from types import FrameType
 from typing import Any
 
@@ -32,6 +30,7 @@ from ml_collections import config_flags  # noqa: E402
 import ovs_jax  # noqa: E402
 from ovs_jax.core import hosts  # noqa: E402
 from ovs_jax.core.checkpoint import skip_noise  # noqa: E402
+from ovs_jax.core.errors import UserError  # noqa: E402
 from ovs_jax.core.files import Place, check_writable, fingerprint, place  # noqa: E402
 from ovs_jax.core.lookup import lookup  # noqa: E402
 from ovs_jax.core.preemption import STOPPED_STATUS, Stopped, apart  # noqa: E402
@@ -105,13 +104,6 @@ def _plain(config: Any) -> dict[str, Any]:
   return json.loads(json.dumps(config.to_dict(), default=str))
 
 
-def _is_ours(error: Exception) -> bool:
-  """Whether a message was written for users; other errors keep their traceback."""
-  raised = traceback.extract_tb(error.__traceback__)[-1].filename
-  package = pathlib.Path(__file__).parent
-  return isinstance(error, OSError) or package in pathlib.PurePath(raised).parents
-
-
 def main(argv: list[str]) -> None:
   """Parses flags, runs the job, and turns users' mistakes into one message."""
   if len(argv) > 1:
@@ -139,9 +131,7 @@ def main(argv: list[str]) -> None:
   except Stopped as stopped:
     print(f'{stopped}; run the same command to go on', file=sys.stderr)
     sys.exit(STOPPED_STATUS)
-  except (ValueError, OSError, FloatingPointError) as error:
-    if not _is_ours(error):
-      raise
+  except (UserError, OSError, FloatingPointError) as error:
     print(f'error: {error}', file=sys.stderr)
     sys.exit(2)
   print(f'done: {workdir}')

@@ -4,6 +4,7 @@ import glob
 import pathlib
 from collections.abc import Sequence
 
+from ovs_jax.core.errors import UserError
 from ovs_jax.core.files import local
 
 # Of the files in folders; a file that is named itself may have any.
@@ -31,7 +32,7 @@ def find_photos(given: Sequence[str]) -> dict[pathlib.Path, bool]:
     if path.is_dir():
       inside = [p for p in sorted(path.iterdir()) if _is_photo(p)]
       if not inside:
-        raise ValueError(
+        raise UserError(
           f'{path} is a directory without image files ({", ".join(SUFFIXES)}); give '
           'images, or a pattern such as "photos/**/*.jpg"'
         )
@@ -39,7 +40,7 @@ def find_photos(given: Sequence[str]) -> dict[pathlib.Path, bool]:
       files = [local(p) for p in sorted(glob.glob(text, recursive=True))]
       inside = [p for p in files if _is_photo(p)] or [p for p in files if p.is_file()]
       if not inside:
-        raise ValueError(f'no file matches {text}; give images, folders or a pattern')
+        raise UserError(f'no file matches {text}; give images, folders or a pattern')
     else:
       found[path] = True
       continue

@@ -28,6 +28,7 @@ import numpy as np
 from tqdm import tqdm
 
 from ovs_jax.core.checkpoint import version
+from ovs_jax.core.errors import UserError
 from ovs_jax.core.files import check_writable
 from ovs_jax.core.images import read_image
 from ovs_jax.core.programs import keep_programs
@@ -171,7 +172,7 @@ def _classify(arguments: argparse.Namespace) -> int:
   flags = [f for f in flags if given[f] is not None]
   flags += [f for f in ('scores', 'overwrite', 'panoptic', 'agreement') if given[f]]
   if flags:
-    raise ValueError(
+    raise UserError(
       f'--{" --".join(flags)} belong to segmentation and not to --classify; leave them '
       'out'
     )

@@ -3,6 +3,7 @@
 import argparse
 from typing import Any
 
+from ovs_jax.core.errors import UserError
 from ovs_jax.core.images import read_image
 from ovs_jax.core.masks import read_mask
 from ovs_jax.inference.encode import MODES
@@ -244,7 +245,7 @@ def check_kind(arguments: argparse.Namespace) -> None:
   asked = {spelt[name]: x for name, x in given(arguments, flags).items()}
   check_options(kind, [spelt[name] for name in known if name in spelt], asked)
   if arguments.rule is not None and arguments.rule not in system.rules:
-    raise ValueError(
+    raise UserError(
       f'--rule={arguments.rule} is not for a {kind!r} checkpoint; take one of '
       f'{", ".join(system.rules)}'
     )
@@ -254,11 +255,11 @@ def check_flags(arguments: argparse.Namespace) -> None:
   """Raises ValueError for flags that `Segmenter.segment` would refuse too late."""
   threshold = arguments.threshold
   if threshold is not None and not 0 <= threshold < float('inf'):
-    raise ValueError(f'--threshold must be a score of at least 0, got {threshold}')
+    raise UserError(f'--threshold must be a score of at least 0, got {threshold}')
   if arguments.overlap is not None and arguments.window is None:
-    raise ValueError('--overlap belongs to --window; give --window=PIXELS too')
+    raise UserError('--overlap belongs to --window; give --window=PIXELS too')
   if arguments.agreement and arguments.window is not None:
-    raise ValueError('--agreement compares whole photos; leave --window out')
+    raise UserError('--agreement compares whole photos; leave --window out')
   mode = arguments.mode or MODES[0]
   overlap = 0.0 if arguments.overlap is None else arguments.overlap
   check_window(arguments.window, overlap, mode)
@@ -272,7 +273,7 @@ def check_flags(arguments: argparse.Namespace) -> None:
   if arguments.rule == 'demo' and (
     arguments.classifier not in (None, 'clip') or arguments.weight is not None
   ):
-    raise ValueError(
+    raise UserError(
       "--rule=demo takes CLIP's probabilities alone; leave --classifier and --weight "
       'out, or take --rule=pixels'
     )

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+import types
 from typing import Any
 
 import pytest
@@ -16,6 +17,7 @@ import tiny_configs
 from configs import common
 from ovs_jax import main
 from ovs_jax.core import files
+from ovs_jax.core.errors import UserError
 
 ROOT = pathlib.Path(__file__).parents[1]
 
@@ -165,15 +167,30 @@ def test_arguments_after_the_colon_are_checked() -> None:
     common.finish(common.base('test', 'train'), 'smok')
 
 
-def test_only_messages_for_users_lose_their_traceback() -> None:
-  with pytest.raises(ValueError) as foreign:
-    int('x')
-  with pytest.raises(ValueError) as own:
-    main.run('trian', None, pathlib.Path())
-  with pytest.raises(OSError) as system:
-    pathlib.Path('/none/at/all').read_text()
-  assert not main._is_ours(foreign.value)
-  assert main._is_ours(own.value) and main._is_ours(system.value)
+def test_only_messages_for_users_lose_their_traceback(
+  monkeypatch: pytest.MonkeyPatch,
+  tmp_path: pathlib.Path,
+  capsys: pytest.CaptureFixture[str],
+) -> None:
+  flags = {'_CONFIG': common.base('test', 'train'), '_WORKDIR': str(tmp_path)}
+  flags |= dict.fromkeys(('_PREDICTIONS', '_I_KNOW', '_MULTIHOST'))
+  for name, value in flags.items():
+    monkeypatch.setattr(main, name, types.SimpleNamespace(value=value))
+  monkeypatch.setattr(main.config_flags, 'get_override_values', lambda _: {})
+
+  def end_with(error: Exception) -> None:
+    def run(*_: object) -> None:
+      raise error
+
+    monkeypatch.setattr(main, 'run', run)
+    main.main(['ovs_jax.main'])
+
+  for error in (UserError('too few'), OSError('disk full'), FloatingPointError('nan')):
+    with pytest.raises(SystemExit) as ended:
+      end_with(error)
+    assert ended.value.code == 2 and capsys.readouterr().err == f'error: {error}\n'
+  with pytest.raises(ValueError, match='a fault of ours'):
+    end_with(ValueError('a fault of ours'))
 
 
 @pytest.mark.slow

@@ -23,6 +23,7 @@ import jax
 from ovs_jax.bench import WORKLOADS, checks
 from ovs_jax.bench.measure import Workload, measure
 from ovs_jax.core.devices import matmul_peak, peak_memory, simulate_devices
+from ovs_jax.core.errors import UserError
 from ovs_jax.core.files import place, read_json, write_json, write_text
 from ovs_jax.core.lookup import lookup
 
@@ -161,7 +162,7 @@ def flag_settings(arguments: argparse.Namespace, options: type) -> list[str]:
   given = {name: value for name, value in given.items() if value is not None}
   for name in given:
     if name not in known:
-      raise ValueError(
+      raise UserError(
         f'the workload {arguments.workload!r} has no option {name!r}; leave '
         f'{flags[name]} out. It has: {", ".join(known)}'
       )
@@ -179,7 +180,7 @@ def parse_options(options: type, settings: Sequence[str]) -> Any:
   for setting in settings:
     key, equals, value = setting.partition('=')
     if not equals:
-      raise ValueError(f'--set={setting} has no value; expected --set=KEY=VALUE')
+      raise UserError(f'--set={setting} has no value; expected --set=KEY=VALUE')
     kind = type(lookup(fields, key, 'option').default)
     if kind is bool:
       kind = {'true': True, 'false': False}.__getitem__
@@ -190,7 +191,7 @@ def parse_options(options: type, settings: Sequence[str]) -> Any:
     except (ValueError, KeyError):
       expected = type(fields[key].default).__name__
       expected = {'tuple': 'numbers with commas'}.get(expected, expected)
-      raise ValueError(f'option {key}={value!r} is not of type {expected}') from None
+      raise UserError(f'option {key}={value!r} is not of type {expected}') from None
   return options(**changed)
 
 
@@ -233,7 +234,7 @@ def compare(report: dict[str, Any], earlier: dict[str, Any]) -> str:
     ValueError: the reports are of different workloads.
   """
   if report['workload'] != earlier.get('workload'):
-    raise ValueError(
+    raise UserError(
       f'the earlier report is of {earlier.get("workload")!r}, this one of '
       f'{report["workload"]!r}; compare reports of the same workload'
     )

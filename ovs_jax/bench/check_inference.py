@@ -15,6 +15,7 @@ import numpy as np
 
 from ovs_jax.bench import fusion, ovseg_inference
 from ovs_jax.bench.checks import Check, Found
+from ovs_jax.core.errors import UserError
 from ovs_jax.core.files import local
 from ovs_jax.ops.matching import assign
 
@@ -54,7 +55,7 @@ def oracles(directory: str) -> Iterator[Check]:
   """
   files = sorted(local(directory).glob('*.npz')) if directory else []
   if directory and not (files and local('tests/parity.py').exists()):
-    raise ValueError(
+    raise UserError(
       f'oracles={directory}: expected a folder of .npz files, and this command to be '
       'run in the root of the repository, where tests/parity.py is'
     )

@@ -7,6 +7,8 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from ovs_jax.core.errors import UserError
+
 
 @dataclasses.dataclass(frozen=True)
 class Found:
@@ -71,7 +73,7 @@ class Checklist:
     ]
     if not chosen:
       names = ', '.join(check.name for check in self.checks)
-      raise ValueError(f'no check is called {patterns!r}; there are: {names}')
+      raise UserError(f'no check is called {patterns!r}; there are: {names}')
     return dataclasses.replace(self, checks=chosen)
 
   def run(self) -> list[dict[str, Any]]:

@@ -6,6 +6,8 @@ import math
 import re
 from collections.abc import Iterator
 
+from ovs_jax.core.errors import UserError
+
 _BYTES = {'pred': 1, 's8': 1, 'u8': 1, 'bf16': 2, 'f16': 2, 's32': 4, 'u32': 4}
 _BYTES |= {'f32': 4, 's64': 8, 'u64': 8, 'f64': 8}
 _KINDS = (
@@ -104,7 +106,7 @@ def _parse(hlo: str) -> tuple[dict[str, _Computation], str]:
     else:
       _read(line, current)
   if not entry:
-    raise ValueError('this is not the text of an HLO module: it has no ENTRY')
+    raise UserError('this is not the text of an HLO module: it has no ENTRY')
   return computations, entry
 
 

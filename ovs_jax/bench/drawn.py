@@ -16,6 +16,7 @@ import jax.numpy as jnp
 import ml_collections
 import numpy as np
 
+from ovs_jax.core.errors import UserError
 from ovs_jax.core.tree import flatten, unflatten
 from ovs_jax.core.types import Array, Batch, Constants, Params, UInt8
 from ovs_jax.data.scenes_draw import SIZE
@@ -40,7 +41,7 @@ def configuration(name: str, argument: str = '') -> ml_collections.ConfigDict:
   try:
     module = importlib.import_module(f'configs.{name}')
   except ModuleNotFoundError as error:
-    raise ValueError(
+    raise UserError(
       f'configs/{name}.py was not found; run this command in the root of the '
       'repository, whose configurations it takes'
     ) from error

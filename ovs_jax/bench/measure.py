@@ -10,6 +10,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from ovs_jax.core.errors import UserError
 from ovs_jax.core.flops import count_work
 
 
@@ -101,7 +102,7 @@ def measure(
     ValueError: no repeats are asked for.
   """
   if repeats < 1 or warmup < 0:
-    raise ValueError(
+    raise UserError(
       f'{repeats} repeats after {warmup} to warm up; expected at least 1 and 0'
     )
   for variant in workload.variants:

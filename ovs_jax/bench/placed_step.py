@@ -13,6 +13,7 @@ from jax.sharding import AxisType, Mesh
 
 from ovs_jax.bench.measure import Program, compile_program
 from ovs_jax.core import sharding
+from ovs_jax.core.errors import UserError
 from ovs_jax.core.types import Batch, Constants, Params
 from ovs_jax.train import loop
 from ovs_jax.train.recipes import Recipe
@@ -62,7 +63,7 @@ class PlacedStep:
     arrays = {name: np.asarray(x) for name, x in batch.items()}
     size, parts = len(next(iter(arrays.values()))), self.mesh.shape['data']
     if size % parts:
-      raise ValueError(
+      raise UserError(
         f'a batch of {size} cannot be split over {parts} devices; set --batch to a '
         'multiple of the first number of --mesh'
       )
@@ -103,12 +104,12 @@ def make_mesh(shape: tuple[int, ...]) -> Mesh:
   """
   count = jax.device_count()
   if len(shape) != 2 or min(shape) < 1:
-    raise ValueError(
+    raise UserError(
       f'--mesh={",".join(map(str, shape))} is not two numbers from 1 on, the devices '
       'along the batch and along heads, such as 4,2'
     )
   if math.prod(shape) not in (1, count):
-    raise ValueError(
+    raise UserError(
       f'a mesh of {shape[0]}x{shape[1]} devices does not fit the {count} that are '
       f'here; on a CPU add --devices={math.prod(shape)}, else change --mesh'
     )

@@ -22,6 +22,7 @@ from typing import Any
 from ovs_jax.bench import drawn
 from ovs_jax.bench.programs import StepProgram, compile_step
 from ovs_jax.core.devices import simulate_devices
+from ovs_jax.core.errors import UserError
 
 _UTILISATION = 0.5  # of a chip's peak while it computes
 _DEVICES = 8  # that are simulated
@@ -194,7 +195,7 @@ def rewrite(text: str, lines: Mapping[str, str]) -> str:
   """
   parts = text.split(_MARK)
   if len(parts) != 3:
-    raise ValueError(
+    raise UserError(
       f'expected two lines {_MARK!r} with the table between them, found '
       f'{len(parts) - 1}; put them where it belongs'
     )

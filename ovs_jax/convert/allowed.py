@@ -9,6 +9,7 @@ import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
+from ovs_jax.core.errors import UserError
 from ovs_jax.core.tree import shorten
 
 
@@ -161,7 +162,7 @@ def check(
       elif not table[key].fits(value):
         odd.append(f'{name} {_short(value)} instead of {table[key].what}')
   if odd:
-    raise ValueError(
+    raise UserError(
       f'{file} describes a model that is not supported: '
       f'{shorten(odd, separator="; ")}. Convert another checkpoint, or take out of the '
       'file what changes neither the network nor its pictures'

@@ -11,6 +11,7 @@ from ovs_jax.convert import backbones as tables
 from ovs_jax.convert.family import Conversion, Family, Options, Settings, buffer
 from ovs_jax.convert.rules import Rule
 from ovs_jax.convert.tensors import Source, matching
+from ovs_jax.core.errors import UserError
 from ovs_jax.models import backbones
 from ovs_jax.models.swin import SwinConfig
 
@@ -35,7 +36,7 @@ class _Backbone(Family):
     plain = tables.strip_prefix(source)
     found = tables.layout(plain)
     if found != self.name:
-      raise ValueError(
+      raise UserError(
         f'these are names of {found}, not of {self.name}; convert with --source={found}'
       )
     masks = matching(plain, [tables.MASKS])
@@ -62,12 +63,12 @@ class _Backbone(Family):
     config = backbones.from_dict(model['backbone'])
     kind = tables.KINDS[self.name]
     if backbones.kind(config) != kind:
-      raise ValueError(
+      raise UserError(
         f'this backbone is a {backbones.kind(config)}, the layout {self.name!r} is of '
         f'a {kind}'
       )
     if self.name == 'hf_resnet' and not tables.is_plain(config):
-      raise ValueError(
+      raise UserError(
         'Hugging Face has no ResNet with the stem and the dilations of DeepLab; use '
         '--export=resnet'
       )

@@ -17,6 +17,7 @@ import numpy as np
 from ovs_jax.convert import allowed
 from ovs_jax.convert.rules import Rule, apply, layer_rules, table
 from ovs_jax.convert.tensors import Source, Tensors, count, shape_of, shapes_of
+from ovs_jax.core.errors import UserError
 from ovs_jax.models import backbones, resnet, swin
 from ovs_jax.models.maskformer import IMAGENET_MEAN, IMAGENET_STD
 
@@ -308,7 +309,7 @@ def layout(source: Source) -> str:
   for name, clues in LAYOUTS.items():
     if set(clues) <= set(source):
       return name
-  raise ValueError(
+  raise UserError(
     f'no known backbone: among its {len(source)} tensors is no patch embedding with '
     'attention in windows of a Swin (Microsoft, detectron2, Hugging Face) and no stem '
     'of a ResNet (detectron2, Hugging Face)'
@@ -372,7 +373,7 @@ def check_kind(source: Source, config: backbones.Config, *, what: str) -> str:
   """Returns the layout of a backbone; raises ValueError if `config` is not of it."""
   name = layout(source)
   if backbones.kind(config) != KINDS[name]:
-    raise ValueError(
+    raise UserError(
       f'the {what} has a {KINDS[name]} backbone, the configuration asks for a '
       f'{backbones.kind(config)}'
     )

@@ -4,6 +4,7 @@ import csv
 import dataclasses
 import importlib.resources
 
+from ovs_jax.core.errors import UserError
 from ovs_jax.core.lookup import lookup
 
 
@@ -46,7 +47,7 @@ def find(name: str) -> Published:
   """
   item = lookup(PUBLISHED, name, 'checkpoint')
   if not item.file:
-    raise ValueError(
+    raise UserError(
       f'{name} is not fetched from here; get it at {item.place} (licence: '
       f'{item.licence}) and convert it with --source={item.family} --input=PATH'
     )

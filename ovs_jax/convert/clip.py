@@ -20,6 +20,7 @@ from ovs_jax.convert.tensors import (
   shape_of,
   shapes_of,
 )
+from ovs_jax.core.errors import UserError
 from ovs_jax.models.clip import ClipConfig, init_clip
 from ovs_jax.models.layers import NORM_EPSILON
 from ovs_jax.ops.resize import resize_grid, resize_positions
@@ -135,7 +136,7 @@ def sized(
   found = shapes_of(source, [kernel, projection, *tables], what=what)
   patches, joint, (places, *_), (context, _), (vocabulary, text_width) = found
   if len(patches) != 4:
-    raise ValueError(f'not {what}: its {kernel} has the shape {patches}')
+    raise UserError(f'not {what}: its {kernel} has the shape {patches}')
   width, _, _, patch = patches
   sizes = {
     'image_size': math.isqrt(places - 1) * patch,
@@ -222,7 +223,7 @@ class ClipFamily(Family):
     """Returns the sizes of a model; raises ValueError if it has mask prompts."""
     config = ClipConfig(**model['clip'])
     if config.prompt_depth and self.name != 'ovseg_clip':
-      raise ValueError(
+      raise UserError(
         f'this CLIP has mask prompts of depth {config.prompt_depth}, which the layout '
         f'{self.name!r} cannot hold; use --export=ovseg_clip'
       )
@@ -278,7 +279,7 @@ class _Clip(ClipFamily):
     """The table of names, which may have `source` and paths `target` in front."""
     config = self.holdable(model)
     if config.activation != 'quick_gelu' and self.name != 'open_clip':
-      raise ValueError(
+      raise UserError(
         f'this CLIP has the activation {config.activation!r}; whatever reads '
         f'{self.name!r} files computes quick_gelu. Use --export=open_clip or '
         '--export=hf_clip'

@@ -13,6 +13,7 @@ from ovs_jax.convert import allowed, clip, hf_clip
 from ovs_jax.convert.family import Conversion, Family, Options, Settings
 from ovs_jax.convert.rules import Rule, apply, table
 from ovs_jax.convert.tensors import Source, Tensors, count, matching, shapes_of
+from ovs_jax.core.errors import UserError
 from ovs_jax.inference.load import load
 from ovs_jax.models.clip import ClipConfig
 from ovs_jax.models.clipseg import (
@@ -131,7 +132,7 @@ def infer_decoder(
   steps = count(source, f'{layout.prefix}reduces.')
   extract = tuple(settings.get('extract_layers', (3, 6, 9)))
   if len(extract) != steps:
-    raise ValueError(f'{steps} reductions for the activations of blocks {extract}')
+    raise UserError(f'{steps} reductions for the activations of blocks {extract}')
   return DecoderConfig(
     reduce_dim=reduce[0],
     heads=settings.get('decoder_num_attention_heads', HEADS),
@@ -170,7 +171,7 @@ class _ClipSeg(Family):
     if config.clip.prompt_depth:
       found.append(f'mask prompts of depth {config.clip.prompt_depth}')
     if found:
-      raise ValueError(f'CLIPSeg files cannot hold this decoder: {", ".join(found)}')
+      raise UserError(f'CLIPSeg files cannot hold this decoder: {", ".join(found)}')
     return self._table(config)
 
 
@@ -190,7 +191,7 @@ class _HfClipSeg(_ClipSeg):
     source = Tensors(source)
     sizes = hf_clip.infer_config(source.inside(_HF_CLIP), settings, options)
     if sizes.vision_epsilon != NORM_EPSILON:
-      raise ValueError(
+      raise UserError(
         f'config.json has vision_config layer_norm_eps {sizes.vision_epsilon}, which '
         f'its decoder shares; only {NORM_EPSILON} is supported'
       )
@@ -304,7 +305,7 @@ def _whole(sizes: ClipConfig, decoder: DecoderConfig) -> ClipSegConfig:
 
 def _given_clip(options: Options) -> tuple[ClipConfig, dict[str, Any]]:
   if options.clip is None:
-    raise ValueError(
+    raise UserError(
       'this file holds the decoder of a CLIPSeg alone; add --clip=DIR with the CLIP '
       'ViT-B/16 that it was trained with, converted before from OpenAI'
     )
@@ -323,7 +324,7 @@ def _check_sizes(held: Tensors, config: ClipSegConfig) -> None:
   )
   up = math.prod(config.decoder.strides)
   if config.decoder.head == 'simple' and up != config.clip.patch:
-    raise ValueError(
+    raise UserError(
       f'this decoder was made for patches of {up}, the CLIP given has patches of '
       f'{config.clip.patch}; strides would be '
       f'{strides_for(config.clip.patch, "simple")}'

@@ -25,6 +25,7 @@ from typing import Any, BinaryIO
 
 from tqdm import tqdm
 
+from ovs_jax.core.errors import UserError
 from ovs_jax.core.files import Path, local, write_json
 
 _CHUNK = 1 << 20
@@ -42,7 +43,7 @@ class _NoDowngrade(urllib.request.HTTPRedirectHandler):
                        newurl: str) -> Any:  # fmt: skip
     """Returns the next request; see the base class."""
     if req.full_url.startswith('https:') and not newurl.startswith('https:'):
-      raise ValueError(f'{req.full_url} leads to {newurl}, which is not HTTPS; refused')
+      raise UserError(f'{req.full_url} leads to {newurl}, which is not HTTPS; refused')
     return super().redirect_request(req, fp, code, msg, headers, newurl)
 
 
@@ -120,7 +121,7 @@ def fetch(
       got = file_sha256(part.path)
     if sha256 is not None and got != sha256:
       part.discard()
-      raise ValueError(
+      raise UserError(
         f'{url} gave a file with sha256 {got} instead of {sha256}; it was deleted. The '
         'file was changed, or something on the way replaces it'
       )

@@ -16,6 +16,7 @@ from ovs_jax.convert.family import Conversion, Options
 from ovs_jax.convert.reader import Checkpoint, read
 from ovs_jax.convert.tensors import Tensors
 from ovs_jax.core.checkpoint import load_config, load_model, open_model, save_model
+from ovs_jax.core.errors import UserError
 from ovs_jax.core.files import (
   Path,
   Place,
@@ -74,12 +75,12 @@ def choose(checkpoint: Checkpoint, source: str = 'auto') -> str:
     f'  --source={name}: {family.clue}' for name, family in known.items()
   )
   if found:
-    raise ValueError(
+    raise UserError(
       f'the names of the tensors fit {", ".join(found)}, which do not compute alike; '
       f'say where the weights come from:\n{clues}'
     )
   some = ', '.join(sorted(checkpoint.tensors)[:6])
-  raise ValueError(
+  raise UserError(
     f'no known family has such tensors ({len(checkpoint.tensors)}: {some} ...). Known '
     f'families and what tells them apart:\n{clues}'
   )
@@ -128,12 +129,12 @@ def check(path: Path, output: Path) -> Report:
   """
   model = load_config(output)
   if 'source' not in model:
-    raise ValueError(f'{output} was trained here, not converted; nothing to compare')
+    raise UserError(f'{output} was trained here, not converted; nothing to compare')
   record = model['source']
   checkpoint = read(path)
   origin = checkpoint.metadata
   if record['sha256'] != origin.sha256:
-    raise ValueError(
+    raise UserError(
       f'{output} was converted from {record["file"]} with sha256 {record["sha256"]}; '
       f'{path} has {origin.sha256}'
     )
@@ -161,7 +162,7 @@ def check(path: Path, output: Path) -> Report:
   missing = sorted(set(family.names(model)) - set(tensors))
   differences += [f'{name} is not in {path}' for name in missing]
   if differences:
-    raise ValueError(
+    raise UserError(
       f'{len(differences)} of {len(tensors)} tensors differ between {path} and '
       f'{output}: {shorten(differences)}'
     )
@@ -186,7 +187,7 @@ def export(
   """
   family = lookup(SOURCES, layout, 'layout')
   if not family.folder and place(output).suffix != '.safetensors':
-    raise ValueError(f'--output={output} must end in .safetensors')
+    raise UserError(f'--output={output} must end in .safetensors')
   output = _claim(output, overwrite=overwrite)
   params, model = load_model(directory, kind=family.model)
   tensors = family.export(params, model, family.names(model))
@@ -264,7 +265,7 @@ def _claim(output: Path, *, overwrite: bool) -> Place:
   output = absolute(place(output))
   taken = output.is_file() or (output.is_dir() and any(output.iterdir()))
   if taken and not overwrite:
-    raise ValueError(
+    raise UserError(
       f'{output} exists already; choose another --output= or add --overwrite'
     )
   return output

@@ -8,6 +8,7 @@ import numpy as np
 
 from ovs_jax.convert.rules import Rule, export, foreign_names
 from ovs_jax.convert.tensors import Source, Tensors
+from ovs_jax.core.errors import UserError
 from ovs_jax.models.backbones import Config
 from ovs_jax.models.swin import relative_index
 from ovs_jax.ops.losses import NO_OBJECT_WEIGHT
@@ -46,7 +47,7 @@ class Options:
   def refuse(self, what: str) -> None:
     """Raises ValueError if there are wishes, none of which `what` knows."""
     if self.wishes:
-      raise ValueError(
+      raise UserError(
         f'--{", --".join(self.wishes)} belong to CLIP; this is {what}, which has no '
         'such thing'
       )

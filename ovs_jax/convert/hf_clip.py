@@ -12,6 +12,7 @@ from ovs_jax.convert.family import Conversion, Options, Settings
 from ovs_jax.convert.rules import Rule, apply, table
 from ovs_jax.convert.tensors import Source, Tensors, matching
 from ovs_jax.convert.transforms import LINEAR
+from ovs_jax.core.errors import UserError
 from ovs_jax.core.lookup import lookup
 from ovs_jax.models.clip import ClipConfig
 from ovs_jax.models.layers import ACTIVATIONS, NORM_EPSILON
@@ -175,7 +176,7 @@ def read_settings(settings: Settings, options: Options) -> dict[str, Any]:
   """
   if settings is None:
     if options.activation is None:
-      raise ValueError(
+      raise UserError(
         'there is no config.json, which says the activation; give the folder as '
         '--input=, or --activation=quick_gelu or --activation=gelu'
       )
@@ -183,7 +184,7 @@ def read_settings(settings: Settings, options: Options) -> dict[str, Any]:
   text, vision = (_section(settings, tower) for tower in ('text', 'vision'))
   activation = options.activation or vision['hidden_act']
   if options.activation is None and text['hidden_act'] != vision['hidden_act']:
-    raise ValueError(
+    raise UserError(
       f'config.json has the activation {text["hidden_act"]!r} for texts and '
       f'{vision["hidden_act"]!r} for images; our CLIP has one for both'
     )
@@ -197,7 +198,7 @@ def read_settings(settings: Settings, options: Options) -> dict[str, Any]:
     'end_token': text['eos_token_id'],
   }
   if not isinstance(found['end_token'], int) or found['end_token'] <= 0:
-    raise ValueError(
+    raise UserError(
       f'eos_token_id of config.json is {found["end_token"]!r}; one positive id is read'
     )
   return {**found, **options.sizes}

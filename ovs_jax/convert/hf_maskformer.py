@@ -16,6 +16,7 @@ from ovs_jax.convert.family import Conversion, Family, Options, Settings, buffer
 from ovs_jax.convert.maskformer import shapes
 from ovs_jax.convert.rules import Rule, apply, table
 from ovs_jax.convert.tensors import Source, Tensors, count, matching, shapes_of
+from ovs_jax.core.errors import UserError
 from ovs_jax.models import backbones
 from ovs_jax.models.maskformer import MaskFormerConfig
 from ovs_jax.models.swin import SwinConfig
@@ -247,13 +248,13 @@ class _MaskFormer(Family):
     config = MaskFormerConfig(**model['proposer'])
     backbone = config.backbone_config()
     if not config.num_classes:
-      raise ValueError(
+      raise UserError(
         'this proposer gives embeddings for the names of a CLIP; Hugging Face has '
         'MaskFormer with a fixed list of classes only'
       )
     frozen = isinstance(backbone, SwinConfig) or backbone.norm == 'frozen'
     if not frozen or not tables.is_plain(backbone) or config.groups != 32:
-      raise ValueError(
+      raise UserError(
         "Hugging Face's MaskFormer has pixel decoders with 32 groups, and no ResNet "
         'with the stem, the dilations or the group norms of this one'
       )

@@ -20,6 +20,7 @@ from ovs_jax.convert.storage import (
   contiguous,
   memory_bytes,
 )
+from ovs_jax.core.errors import UserError
 
 
 @dataclasses.dataclass(frozen=True)
@@ -126,7 +127,7 @@ def _array(
 
 def _sizes(values: Any = ()) -> tuple[int, ...]:
   if not isinstance(values, tuple | list) or not all(type(v) is int for v in values):
-    raise ValueError('sizes and strides are not whole numbers')
+    raise UserError('sizes and strides are not whole numbers')
   return tuple(values)
 
 
@@ -143,16 +144,16 @@ def _tensor(
 ) -> Tensor:
   """A view of a storage, whose elements newer files name beside it."""
   if metadata:
-    raise ValueError(
+    raise UserError(
       f'a tensor is stored with pending operations: {reprlib.repr(metadata)}'
     )
   if not isinstance(storage, Storage):
-    raise ValueError('a tensor has no storage')
+    raise UserError('a tensor has no storage')
   if isinstance(dtype, Name):
     dtype = DTYPES[dtype.full.removeprefix('torch.')]
   dtype = dtype or storage.dtype
   if dtype is None:
-    raise ValueError('a tensor has no element type')
+    raise UserError('a tensor has no element type')
   (offset,) = _sizes((offset,))
   return Tensor(storage, dtype, _sizes(size), _sizes(stride), offset)
 
@@ -164,7 +165,7 @@ def _tensor_v3(*args: Any) -> Tensor:
 
 def _parameter(data: Any, *rest: Any) -> Tensor:
   if not isinstance(data, Tensor):
-    raise ValueError('a parameter has no tensor')
+    raise UserError('a parameter has no tensor')
   return data
 
 
@@ -172,7 +173,7 @@ def _from_type(rebuild: Any, kind: Any, args: Any, state: Any) -> Any:
   """A tensor that carries attributes, or the plain subclass of one."""
   plain = isinstance(kind, Name) and kind.full in TENSOR_CLASSES
   if not plain or not isinstance(rebuild, Name) or rebuild.full not in REBUILDS:
-    raise ValueError('a tensor is of a class that cannot be read')
+    raise UserError('a tensor is of a class that cannot be read')
   return REBUILDS[rebuild.full](*args)
 
 
@@ -185,7 +186,7 @@ def _dictionary(*args: Any) -> Table:
 def _encode(text: Any, encoding: Any = 'utf-8') -> bytes:
   """Bytes as Python 3 pickles them for Python 2."""
   if not isinstance(text, str) or encoding not in ('latin1', 'latin-1'):
-    raise ValueError('_codecs.encode is read of Latin-1 text only')
+    raise UserError('_codecs.encode is read of Latin-1 text only')
   return text.encode('latin1')
 
 
@@ -199,13 +200,13 @@ def _frombuffer(data: Any, dtype: Any, shape: Any, order: Any, *rest: Any) -> An
 
 def _dtype(code: Any, *rest: Any) -> PickledDtype:
   if not isinstance(code, str):
-    raise ValueError('a dtype is given by something else than its code')
+    raise UserError('a dtype is given by something else than its code')
   return PickledDtype(code.lstrip('<>=|'), code.startswith('>'))
 
 
 def _bytes(data: Any = b'') -> bytes:
   if not isinstance(data, bytes):
-    raise ValueError('a bytearray is made of something else than bytes')
+    raise UserError('a bytearray is made of something else than bytes')
   return data
 
 

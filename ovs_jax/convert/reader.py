@@ -25,6 +25,7 @@ from ovs_jax.convert.tensors import Tensors
 from ovs_jax.convert.torch_archive import Loaded, read_stream, read_zip
 from ovs_jax.convert.unpickle import Unpickler
 from ovs_jax.core.buckets import Copy
+from ovs_jax.core.errors import UserError
 from ovs_jax.core.files import place, read_json
 from ovs_jax.core.tree import shorten
 
@@ -152,7 +153,7 @@ def read(path: str | os.PathLike[str], *, key: str | None = None) -> Checkpoint:
     file = path
     shard = re.search(r'-(\d{5})-of-(\d{5})\.(bin|safetensors)$', file.name)
     if shard and shard[2] != '00001':
-      raise ValueError(
+      raise UserError(
         f'{path} is part {int(shard[1])} of {int(shard[2])}. Give the folder instead'
       )
   read_any = _read_shards if file.name.endswith('.index.json') else _read_file
@@ -164,7 +165,7 @@ def read(path: str | os.PathLike[str], *, key: str | None = None) -> Checkpoint:
   if (file.name in FOLDER_FILES or path.is_dir()) and config.is_file():
     settings = read_json(config)
     if not isinstance(settings, dict):
-      raise ValueError(f'{config} holds no settings by name; download it again')
+      raise UserError(f'{config} holds no settings by name; download it again')
     pixels = file.parent / allowed.PROCESSOR
     if config.name == 'config.json' and pixels.is_file():
       settings[allowed.PROCESSOR] = read_json(pixels)
@@ -190,7 +191,7 @@ def _read_file(path: pathlib.Path, key: str | None) -> Checkpoint:
     tensors, notes = read_safetensors(path)
     check_tensors(tensors, str(path))
     if key is not None:
-      raise ValueError(f'{path} is a safetensors file, which has no entries; omit key')
+      raise UserError(f'{path} is a safetensors file, which has no entries; omit key')
     return Checkpoint(path, Tensors(tensors), (path,), 'safetensors', notes=notes)
   loaded = _load(path, head)
   tensors, skipped, entry = find(loaded, where=str(path), key=key)
@@ -204,17 +205,17 @@ def _load(path: pathlib.Path, head: bytes) -> Loaded:
   if STREAM.match(head):
     return read_stream(path)
   if not head:
-    raise ValueError(f'{path} is empty; a checkpoint was expected. Download it again')
+    raise UserError(f'{path} is empty; a checkpoint was expected. Download it again')
   for pattern, kind, advice in MISTAKEN:
     if re.match(pattern, head, re.I | re.S):
-      raise ValueError(f'{path} is {kind}, not a checkpoint. {advice}')
+      raise UserError(f'{path} is {kind}, not a checkpoint. {advice}')
   # Without an instruction for the protocol, only the old text form is a pickle.
   if head[:1] == b'\x80' or (path.suffix == '.pkl' and head[:1] in b'(}c]'):
     with open_file(path) as file:
       size = path.stat().st_size
       root = Unpickler(file, size=size, where=str(path), path=path).load()
     return Loaded(root, 'pickle')
-  raise ValueError(
+  raise UserError(
     f'{path} is not a checkpoint that is known: it begins with {head[:8]!r}. Files of '
     'torch.save and torch.jit.save, safetensors and detectron2 pickles are read'
   )
@@ -230,7 +231,7 @@ def _read_shards(index: pathlib.Path, key: str | None) -> Checkpoint:
     isinstance(name, str) and pathlib.PurePath(name).name == name and '\\' not in name
     for name in names.values()
   ):
-    raise ValueError(
+    raise UserError(
       f'{index} has no weight_map from tensors to files beside it. Download it again'
     )
   files = tuple(index.parent / name for name in sorted(set(names.values())))
@@ -243,7 +244,7 @@ def _read_shards(index: pathlib.Path, key: str | None) -> Checkpoint:
   parts = {path.name: _read_file(path, key) for path in files}
   absent = [name for name, part in names.items() if name not in parts[part].tensors]
   if absent:
-    raise ValueError(
+    raise UserError(
       f'{index} lists {len(names)} tensors, {len(absent)} of which are not in their '
       f'parts: {shorten(absent)}. Download the folder again'
     )

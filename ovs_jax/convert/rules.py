@@ -29,6 +29,7 @@ from ovs_jax.convert.transforms import (
   UPCONV,
   Transform,
 )
+from ovs_jax.core.errors import UserError
 from ovs_jax.core.tree import flatten, shorten, unflatten
 
 # A field of a name: of digits, or one of the words after the colon.
@@ -229,7 +230,7 @@ def apply(
   problems['missing parameters'] = _missing(filled, want)
   problems = {kind: items for kind, items in problems.items() if items}
   if problems:
-    raise ValueError(_message(what, len(source), problems))
+    raise UserError(_message(what, len(source), problems))
   return unflatten(leaves)
 
 
@@ -251,7 +252,7 @@ def _fill_leaves(
     values = match.rule.transform.split(value, [part.shape for part in parts])
     for part, new in zip(parts, values, strict=True):
       if new.shape != part.shape:
-        raise ValueError(f'gives {new.shape} instead of {part.shape}')
+        raise UserError(f'gives {new.shape} instead of {part.shape}')
       part[...] = new
   except ValueError as error:
     return 'other shapes', f'{value.shape} {error}'
@@ -299,7 +300,7 @@ def export(
     parts = [np.asarray(leaves[target])[layer] for target in match.targets]
     tensors[name] = np.array(match.rule.transform.join(parts), order='C')
   if unknown:
-    raise ValueError(f'{len(unknown)} tensors cannot be exported: {shorten(unknown)}')
+    raise UserError(f'{len(unknown)} tensors cannot be exported: {shorten(unknown)}')
   return tensors
 
 
@@ -326,7 +327,7 @@ def foreign_names(rules: Sequence[Rule], params: Mapping[str, Any]) -> list[str]
         names.append(_fill(rule.source, {'layer': str(layer), **fields}))
   missing = [path for path in leaves if path not in reached]
   if missing:
-    raise ValueError(
+    raise UserError(
       f'{len(missing)} parameters have no foreign name: {shorten(missing)}'
     )
   return names

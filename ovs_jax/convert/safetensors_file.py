@@ -16,6 +16,7 @@ from ovs_jax.convert.storage import (
   file_bytes,
   open_file,
 )
+from ovs_jax.core.errors import UserError
 
 # The longest table that the format allows.
 MAX_HEADER = 100_000_000
@@ -75,20 +76,20 @@ def read_safetensors(
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
   found = dict(pairs)
   if len(found) != len(pairs):
-    raise ValueError('a name occurs twice')
+    raise UserError('a name occurs twice')
   return found
 
 
 def _tensor(path: pathlib.Path, name: str, entry: Any, base: int) -> Tensor:
   shape, (start, end) = tuple(entry['shape']), entry['data_offsets']
   if entry['dtype'] not in NAMES:
-    raise ValueError(f'{name} has elements of type {entry["dtype"]!r}')
+    raise UserError(f'{name} has elements of type {entry["dtype"]!r}')
   dtype = DTYPES[NAMES[entry['dtype']]]
   if len(shape) > MAX_RANK:
-    raise ValueError(f'{name} has {len(shape)} axes, more than {MAX_RANK}')
+    raise UserError(f'{name} has {len(shape)} axes, more than {MAX_RANK}')
   whole = all(type(value) is int and value >= 0 for value in (*shape, start, end))
   if not whole or math.prod(shape) * dtype.itemsize != end - start:
-    raise ValueError(
+    raise UserError(
       f'{name} of shape {reprlib.repr(shape)} and {dtype} has {end - start} bytes'
     )
   data = file_bytes(path, base + start, end - start)
@@ -97,6 +98,6 @@ def _tensor(path: pathlib.Path, name: str, entry: Any, base: int) -> Tensor:
 
 
 def _error(path: pathlib.Path, what: str) -> ValueError:
-  return ValueError(
+  return UserError(
     f'{path} is not a whole safetensors file: {what}. Download or copy it again'
   )

@@ -5,6 +5,7 @@ from typing import Any
 from ovs_jax.convert.pickle_names import Holder, Name, PickledArray
 from ovs_jax.convert.storage import Tensor
 from ovs_jax.convert.torch_archive import Loaded
+from ovs_jax.core.errors import UserError
 from ovs_jax.core.tree import shorten
 
 # Where training programs put the model; the rest beside it is skipped.
@@ -50,7 +51,7 @@ def find(
       else:
         tensors[name] = tensor
   if not tensors:
-    raise ValueError(_no_model(loaded.root, where, key))
+    raise UserError(_no_model(loaded.root, where, key))
   check_tensors(tensors, where)
   return tensors, skipped, prefix.removesuffix('.')
 
@@ -84,7 +85,7 @@ def _container(node: Any, prefix: str, where: str) -> str | None:
     return None
   found = [name for name in CONTAINERS if _holds_model(node.get(name))]
   if len(found) > 1:
-    raise ValueError(
+    raise UserError(
       f'{where} has several models: {", ".join(found)}. Say which one to read, by its '
       f'key: for example {found[0]}'
     )
@@ -99,7 +100,7 @@ def _entry(node: Any, key: str, where: str) -> Any:
   for name in names:
     if key.startswith(f'{name}.'):
       return _entry(node[name], key[len(name) + 1 :], where)
-  raise ValueError(
+  raise UserError(
     f'{where} has no entry {key!r}; there {"are" if names else "is"} '
     f'{shorten(names or [_describe(node)])}. Choose one of them, or none to look for '
     'the model'
@@ -153,7 +154,7 @@ def _walk(
         skipped[full] = _describe(value)
     stack += reversed(inside)
     if depth > MAX_DEPTH or len(stack) + len(tensors) + len(skipped) > MAX_NAMES:
-      raise ValueError(
+      raise UserError(
         f'{where}: its modules contain each other without end, at {prefix!r}. A model '
         'was expected; save it anew with torch.jit.save'
       )
@@ -165,7 +166,7 @@ def check_tensors(tensors: dict[str, Tensor], where: str) -> None:
   problems = [f'{name} {problem}' for name, problem in found.items() if problem]
   if problems:
     listed = shorten(problems, separator='\n  ')
-    raise ValueError(
+    raise UserError(
       f'{where}: {len(problems)} of its {len(tensors)} tensors cannot be read. '
       f'Download or copy the file again, or save it anew:\n  {listed}'
     )

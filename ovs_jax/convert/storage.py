@@ -13,6 +13,8 @@ import ml_dtypes
 import numpy as np
 from jaxtyping import Shaped, UInt8
 
+from ovs_jax.core.errors import UserError
+
 # A tensor may repeat what is stored (a stride of 0), up to this many bytes.
 MAX_EXPANDED = 64 * 2**20
 
@@ -54,7 +56,7 @@ def open_file(path: pathlib.Path) -> io.BufferedReader:
       '.pkl, .safetensors) or of a Hugging Face folder'
     ) from error
   except IsADirectoryError as error:
-    raise ValueError(f'{path} is a folder; a file was expected there') from error
+    raise UserError(f'{path} is a folder; a file was expected there') from error
   except PermissionError as error:
     raise PermissionError(
       f'{path} may not be read by this user; make it readable (chmod u+r) or copy it '
@@ -90,7 +92,7 @@ class Bytes:
       file.seek(self.offset + start)
       found = file.readinto(values)
     if found != values.size:
-      raise ValueError(
+      raise UserError(
         f'{self.where} ends within a tensor: {values.size} bytes were expected at '
         f'{self.offset + start}, {found} are there. Was it written anew meanwhile? '
         'Convert again'

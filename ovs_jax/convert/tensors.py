@@ -7,6 +7,7 @@ import numpy as np
 from jaxtyping import Shaped
 
 from ovs_jax.convert.storage import Tensor, widen
+from ovs_jax.core.errors import UserError
 from ovs_jax.core.tree import shorten
 
 # What is converted: arrays by name, which may still lie in their file.
@@ -69,7 +70,7 @@ class Tensors(Source):
     for name, entry in self._entries.items():
       new = rename(name)
       if new in found:
-        raise ValueError(f'two tensors would be called {new!r}; {name!r} is the second')
+        raise UserError(f'two tensors would be called {new!r}; {name!r} is the second')
       if new is not None:
         found[new] = entry
     return Tensors(found)
@@ -101,7 +102,7 @@ def shapes_of(
   """
   missing = [name for name in names if name not in source]
   if missing:
-    raise ValueError(
+    raise UserError(
       f'not {what}: {shorten(missing)} missing from its {len(source)} tensors'
     )
   return [shape_of(source, name) for name in names]

@@ -17,6 +17,7 @@ from typing import Any
 from ovs_jax.convert.pickle_names import STORAGES, Name
 from ovs_jax.convert.storage import Bytes, Storage, file_bytes, open_file
 from ovs_jax.convert.unpickle import Unpickler
+from ovs_jax.core.errors import UserError
 
 # First value of the stream that `torch.save` wrote before version 1.6.
 MAGIC = 0x1950A86A20F9469CFC6C
@@ -76,7 +77,7 @@ def _opened(path: pathlib.Path, name: str | None = None) -> Iterator[Any]:
   except (FileNotFoundError, PermissionError):
     raise
   except _DAMAGES as error:
-    raise ValueError(
+    raise UserError(
       f'{path} begins like a zip archive of PyTorch, but is cut off or damaged '
       f'({error}). {AGAIN}'
     ) from error
@@ -105,14 +106,14 @@ class _Archive:
     )
     limit = MAX_RATIO * self.bytes + MAX_EXTRA
     if packed > self.bytes or unpacked > limit or not stored:
-      raise ValueError(
+      raise UserError(
         f'{self.path} of {self.bytes} bytes declares entries of {unpacked} bytes '
         f'({packed} packed). PyTorch stores tensors as they are; this looks like a '
         'damaged file or a zip bomb and is not unpacked'
       )
     odd = sorted(i.filename for i in infos if i.flag_bits & 1)
     if odd or len(self.entries) != len(infos):
-      raise ValueError(
+      raise UserError(
         f'{self.path} has entries that are encrypted ({", ".join(odd) or "none"}) or '
         f'occur twice ({len(infos) - len(self.entries)}). Save the checkpoint anew '
         'with torch.save'
@@ -124,7 +125,7 @@ class _Archive:
       return found[0].removesuffix('data.pkl')
     names = '\n'.join(self.entries)
     kind = next(k for clue, k in _OTHERS if re.search(clue, names, re.M))
-    raise ValueError(
+    raise UserError(
       f'{self.path} {kind}: {len(found)} entries data.pkl, 1 was expected. Give a file '
       'of torch.save(model.state_dict(), path), or .safetensors'
     )
@@ -148,13 +149,13 @@ class _Archive:
         file.seek(info.header_offset)
         header = file.read(30)
     if len(header) < 30 or header[:4] != b'PK\3\4':
-      raise ValueError(
+      raise UserError(
         f'{self.path}: no entry where its directory says {name} is. {AGAIN}'
       )
     lengths = struct.unpack('<HH', header[26:30])  # of name and padding
     start = info.header_offset + 30 + sum(lengths)
     if start + info.file_size > self.bytes:
-      raise ValueError(f'{self.path}: {name} reaches beyond its end. {AGAIN}')
+      raise UserError(f'{self.path}: {name} reaches beyond its end. {AGAIN}')
     return file_bytes(self.path, start, info.file_size)
 
 
@@ -168,7 +169,7 @@ def read_zip(path: pathlib.Path) -> Loaded:
   script = any(name.startswith(f'{archive.prefix}code/') for name in archive.entries)
   order = archive.text('byteorder').strip() or 'little'
   if order not in ('little', 'big'):
-    raise ValueError(f'{path}: byte order {order!r}, little or big was expected')
+    raise UserError(f'{path}: byte order {order!r}, little or big was expected')
 
   def persistent(identifier: Any) -> Storage:
     storage = _identify(identifier)
@@ -193,12 +194,12 @@ def read_zip(path: pathlib.Path) -> Loaded:
 def _identify(identifier: Any) -> Storage:
   """Returns the storage that a reference names."""
   if not isinstance(identifier, tuple) or len(identifier) not in (5, 6):
-    raise ValueError('a storage is not identified by five values')
+    raise UserError('a storage is not identified by five values')
   what, kind, key, _, count = identifier[:5]
   if what != 'storage' or not isinstance(kind, Name) or kind.full not in STORAGES:
-    raise ValueError('something else than a storage is referred to')
+    raise UserError('something else than a storage is referred to')
   if not isinstance(key, str) or type(count) is not int or count < 0:
-    raise ValueError('a storage has no name or no size')
+    raise UserError('a storage has no name or no size')
   storage = Storage(key, STORAGES[kind.full], count)
   storage.nbytes *= storage.itemsize
   return storage
@@ -246,14 +247,14 @@ def read_stream(path: pathlib.Path) -> Loaded:
     header = load(), load()
     load()  # the machine that wrote it; values are little-endian on all of them
     if header != (MAGIC, PROTOCOL):
-      raise ValueError(
+      raise UserError(
         f'{path} is of version {reprlib.repr(header[1])} of the stream of torch.save, '
         f'{PROTOCOL} was expected. Save it anew with a current PyTorch'
       )
     root, keys = load(persistent=persistent), load()
     for key in keys if isinstance(keys, list) else []:
       if not isinstance(key, str) or key not in storages:
-        raise ValueError(
+        raise UserError(
           f'{path} lists a storage {reprlib.repr(key)} that no tensor has. {AGAIN}'
         )
       _place(path, file, storages[key], size)
@@ -272,12 +273,12 @@ def _place(
   start = file.tell()
   count = struct.unpack('<q', header)[0] if len(header) == 8 else -1
   if start + storage.nbytes > size or count < 0:
-    raise ValueError(
+    raise UserError(
       f'{path} is cut off: storage {storage.key!r} should end at byte '
       f'{start + storage.nbytes}, the file has {size}. {AGAIN}'
     )
   if count * storage.itemsize != storage.nbytes:
-    raise ValueError(
+    raise UserError(
       f'{path}: storage {storage.key!r} has {count} elements, its tensors expect '
       f'{storage.nbytes // storage.itemsize}. {AGAIN}'
     )

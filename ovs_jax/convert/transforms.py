@@ -5,6 +5,8 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
+from ovs_jax.core.errors import UserError
+
 Shape = tuple[int, ...]
 Arrays = list[np.ndarray]
 
@@ -26,33 +28,33 @@ class Transform:
 def _head_split(x: np.ndarray, shape: Shape) -> np.ndarray:
   """Divides the last axis of a projection into heads."""
   if len(shape) != x.ndim + 1 or shape[-2] * shape[-1] != x.shape[-1]:
-    raise ValueError(f'gives {x.shape}, whose last axis does not fit {shape}')
+    raise UserError(f'gives {x.shape}, whose last axis does not fit {shape}')
   return x.reshape(*x.shape[:-1], *shape[-2:])
 
 
 def _split_qkv(x: np.ndarray, shapes: Sequence[Shape]) -> Arrays:
   if x.shape[0] % 3:
-    raise ValueError(f'has {x.shape[0]} rows, which are not query, key and value')
+    raise UserError(f'has {x.shape[0]} rows, which are not query, key and value')
   return [_head_split(p.T, s) for p, s in zip(np.split(x, 3), shapes, strict=True)]
 
 
 def _split_out(x: np.ndarray, shapes: Sequence[Shape]) -> Arrays:
   (shape,) = shapes
   if len(shape) != 3 or x.ndim != 2 or shape[0] * shape[1] != x.shape[1]:
-    raise ValueError(f'gives {x.T.shape}, whose first axis does not fit {shape}')
+    raise UserError(f'gives {x.T.shape}, whose first axis does not fit {shape}')
   return [x.T.reshape(*shape[:2], x.shape[0])]
 
 
 def _split_point(x: np.ndarray, shapes: Sequence[Shape]) -> Arrays:
   if x.shape[2:] != (1, 1):
-    raise ValueError(f'has the shape {x.shape}, not that of a 1x1 convolution')
+    raise UserError(f'has the shape {x.shape}, not that of a 1x1 convolution')
   return [x[:, :, 0, 0].T]
 
 
 def _permutation(*axes: int) -> Transform:
   def split(x: np.ndarray, shapes: Sequence[Shape]) -> Arrays:
     if x.ndim != len(axes):
-      raise ValueError(f'has {x.ndim} dimensions, {len(axes)} were expected')
+      raise UserError(f'has {x.ndim} dimensions, {len(axes)} were expected')
     return [x.transpose(axes)]
 
   return Transform(split, lambda parts: parts[0].transpose(np.argsort(axes)))

@@ -16,6 +16,7 @@ from typing import Any
 
 from ovs_jax.convert.pickle_names import Holder, Name, Table, look_up
 from ovs_jax.convert.storage import file_bytes
+from ovs_jax.core.errors import UserError
 
 # Byte strings from here on stay in the file.
 LARGE = 2**16
@@ -37,7 +38,7 @@ _PROBLEMS = (
 _REFUSED = {pickle.EXT1[0], pickle.EXT2[0], pickle.EXT4[0]}
 
 
-class RefusedPickle(ValueError):
+class RefusedPickle(UserError):
   """A pickle that names what a checkpoint does not need."""
 
 
@@ -50,7 +51,7 @@ class _Bounded:
   def check(self, count: int) -> None:
     """Raises ValueError if fewer than `count` bytes are left."""
     if count < 0 or count > self.size - self.file.tell():
-      raise ValueError(f'it is cut off, {count} more bytes were expected')
+      raise UserError(f'it is cut off, {count} more bytes were expected')
 
   def read(self, count: int) -> bytes:
     """Returns so many bytes."""
@@ -61,7 +62,7 @@ class _Bounded:
     """Returns a line with its end."""
     line = self.file.readline(MAX_LINE)
     if not line.endswith(b'\n'):
-      raise ValueError('it is cut off within a line')
+      raise UserError('it is cut off within a line')
     return line
 
 
@@ -116,7 +117,7 @@ class Unpickler(pickle._Unpickler):  # not the one in C, which hashes any key
       )
     if problem is not None:
       unknown = 'unknown instruction or type ' * isinstance(problem, KeyError)
-      raise ValueError(
+      raise UserError(
         f'{self._where} is damaged: at byte {self._bounded.file.tell()} of '
         f'{self._bounded.size}: {unknown}{problem}. A pickle with tensors was '
         'expected; download or copy the file again'

@@ -25,6 +25,8 @@ os.environ.setdefault('GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT', 'false')
 import fsspec.config  # noqa: E402
 from etils import epath  # noqa: E402
 
+from ovs_jax.core.errors import UserError
+
 # What an address begins with, and the package that serves it.
 PACKAGES = {'gs': 'gcsfs', 's3': 's3fs'}
 _AT_ONCE = 16  # files that are on their way
@@ -54,14 +56,14 @@ def address(text: str, *, schemes: tuple[str, ...]) -> epath.Path | None:
   taken = ', '.join(f'{name}://' for name in schemes)
   if scheme not in schemes:
     also = f'addresses of {taken} and paths' if taken else 'paths'
-    raise ValueError(f'{text}: only {also} of this machine can be given here')
+    raise UserError(f'{text}: only {also} of this machine can be given here')
   if not re.match(r'//[^/]', rest) or '..' in rest.split('/'):
-    raise ValueError(
+    raise UserError(
       f'{text} is no address; write it as {scheme}://bucket/folder, without ".."'
     )
   package = PACKAGES[scheme]
   if importlib.util.find_spec(package) is None:
-    raise ValueError(
+    raise UserError(
       f'{text}: {scheme}:// needs the package {package}; install it with: pip install '
       f'{package}'
     )

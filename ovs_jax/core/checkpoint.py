@@ -22,6 +22,7 @@ import orbax.checkpoint as ocp
 
 import ovs_jax
 from ovs_jax.core import buckets
+from ovs_jax.core.errors import UserError
 from ovs_jax.core.files import Path, Place, absolute, atomic_path, place, remove
 from ovs_jax.core.lookup import did_you_mean
 
@@ -112,7 +113,7 @@ def _beside(path: Place, what: str) -> dict[str, Any]:
   except (OSError, ValueError, AttributeError) as error:
     raise _broken(path, what, error) from error
   if found.get('format', 0) > FORMAT:
-    raise ValueError(
+    raise UserError(
       f'the {what} {path} has format {found["format"]}, written by ovs_jax '
       f'{found.get("ovs_jax")}; ovs_jax {ovs_jax.__version__} reads formats up to '
       f'{FORMAT}: take a newer one'
@@ -228,7 +229,7 @@ def load_config(
   except (OSError, KeyError, TypeError, AttributeError, ValueError) as error:
     raise _broken(path, what, error) from error
   if kind is not None and config.get('model') != kind:
-    raise ValueError(
+    raise UserError(
       f'the {what} {path} holds a {config.get("model")!r} model; a {kind!r} model '
       'was expected'
     )
@@ -269,7 +270,7 @@ def resolve(directory: Path, *, what: str = 'checkpoint') -> Place:
     return resolve(path / 'model', what=what)
   inside = sorted(str(p.parent) for p in path.glob('*/model') if p.is_dir())
   hint = f'. Inside it are checkpoints: {", ".join(inside)}' if inside else ''
-  raise ValueError(
+  raise UserError(
     f'{path} is not a {what}, or was not written to its end: it has no complete '
     f'"params" and "config"{hint}'
   )
@@ -277,7 +278,7 @@ def resolve(directory: Path, *, what: str = 'checkpoint') -> Place:
 
 def _broken(path: Place, what: str, error: Exception) -> ValueError:
   first = (str(error).splitlines() or [type(error).__name__])[0][:200]
-  return ValueError(
+  return UserError(
     f'the {what} {path} cannot be read; it is damaged or was not written to its end '
     f'({first})'
   )

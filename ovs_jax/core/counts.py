@@ -4,6 +4,8 @@ import functools
 from collections.abc import Mapping
 from typing import Any
 
+from ovs_jax.core.errors import UserError
+
 
 def check_counts(config: Any, least: Mapping[str, int]) -> None:
   """Refuses numbers that are too small for a job to finish or to have a result.
@@ -18,4 +20,4 @@ def check_counts(config: Any, least: Mapping[str, int]) -> None:
   for path, smallest in least.items():
     value = functools.reduce(lambda node, part: node[part], path.split('.'), config)
     if value < smallest:
-      raise ValueError(f'config.{path} is {value}, expected at least {smallest}')
+      raise UserError(f'config.{path} is {value}, expected at least {smallest}')

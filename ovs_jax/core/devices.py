@@ -9,6 +9,8 @@ from collections.abc import Mapping
 import jax
 import jax.numpy as jnp
 
+from ovs_jax.core.errors import UserError
+
 
 def matmul_peak(dtype: str = 'float32', *, side: int | None = None) -> float:
   """Returns the floating-point operations per second of square products, measured.
@@ -47,14 +49,14 @@ def simulate_devices(count: int) -> None:
     ValueError: there are more or fewer devices all the same.
   """
   if count < 1:
-    raise ValueError(f'{count} devices; expected at least 1')
+    raise UserError(f'{count} devices; expected at least 1')
   try:
     jax.config.update('jax_num_cpu_devices', count)
   except RuntimeError:
     pass  # JAX has its devices already, perhaps as many
   found = jax.device_count()
   if found != count:
-    raise ValueError(
+    raise UserError(
       f'{count} devices were asked for and JAX has {found} ({jax.default_backend()}). '
       'Only CPUs are simulated (JAX_PLATFORMS=cpu), and only before JAX is used; '
       'CUDA_VISIBLE_DEVICES hides GPUs'

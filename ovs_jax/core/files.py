@@ -20,6 +20,7 @@ from typing import Any
 from etils import epath
 
 from ovs_jax.core import buckets
+from ovs_jax.core.errors import UserError
 
 Path = str | os.PathLike[str]  # what is given
 Place = pathlib.Path | epath.Path  # where it is: on this machine, or an address
@@ -158,7 +159,7 @@ def read_json(path: Path) -> Any:
   try:
     return json.loads(place(path).read_text(encoding='utf-8'))
   except json.JSONDecodeError as error:
-    raise ValueError(
+    raise UserError(
       f'{path} is not valid JSON ({error}); delete it to start again'
     ) from error
 

@@ -14,6 +14,8 @@ import numpy as np
 from jax._src import distributed
 from jax.experimental import multihost_utils
 
+from ovs_jax.core.errors import UserError
+
 # Where `launch/local_processes.sh` puts what a cluster's scheduler tells JAX elsewhere.
 _PLACE = ('OVS_COORDINATOR', 'OVS_PROCESSES', 'OVS_PROCESS')
 _FOREVER = 10**9  # milliseconds to wait for others, who may work for days
@@ -45,15 +47,15 @@ def join(*, timeout: int = 300) -> None:
   place = {name: os.environ[name] for name in _PLACE if os.environ.get(name)}
   if place and len(place) < len(_PLACE):
     missing = ', '.join(name for name in _PLACE if name not in place)
-    raise ValueError(f'{missing} not set, but {", ".join(place)}; set all or none')
+    raise UserError(f'{missing} not set, but {", ".join(place)}; set all or none')
   settings: dict[str, Any] = {}
   if place:
     try:
       count, index = (int(place[name]) for name in _PLACE[1:])
     except ValueError:
-      raise ValueError(f'OVS_PROCESSES and OVS_PROCESS are numbers: {place}') from None
+      raise UserError(f'OVS_PROCESSES and OVS_PROCESS are numbers: {place}') from None
     if not 0 <= index < count:
-      raise ValueError(f'OVS_PROCESS is {index}, expected 0 to {count - 1}')
+      raise UserError(f'OVS_PROCESS is {index}, expected 0 to {count - 1}')
     settings = {
       'coordinator_address': place[_PLACE[0]],
       'num_processes': count,
@@ -73,7 +75,7 @@ def join(*, timeout: int = 300) -> None:
       shutdown_timeout_seconds=60,
     )
   except ValueError as error:
-    raise ValueError(
+    raise UserError(
       f'--multihost found no cluster ({error}); start with a script of launch/, or set '
       f'{", ".join(_PLACE)}'
     ) from error
@@ -85,7 +87,7 @@ def _check_gpus(gpus: list[int]) -> None:
   if gpus and jax.local_device_count() != len(gpus):
     give_up()
     kind = jax.local_devices()[0].platform
-    raise ValueError(
+    raise UserError(
       f'Slurm gave this task {len(gpus)} GPUs, and JAX uses '
       f'{jax.local_device_count()} {kind} device(s): check CUDA_VISIBLE_DEVICES, '
       "JAX_LOCAL_DEVICE_IDS, --gpu-bind, and that JAX's CUDA plugin is installed "
@@ -116,7 +118,7 @@ def _gpus_of_task() -> list[int]:
   ][int(os.environ.get('SLURM_NODEID', 0))]
   count, rest = divmod(gpus, tasks)
   if rest:
-    raise ValueError(
+    raise UserError(
       f'Slurm started {tasks} tasks on this node for its {gpus} GPUs: start one for '
       'all of them (--ntasks-per-node=1), or one for each'
     )
@@ -131,7 +133,7 @@ def _wait_for(address: str, timeout: int) -> None:
   """Tries to connect until it works: JAX's own attempt would abort the process."""
   host, colon, port = address.rpartition(':')
   if not colon or not port.isdigit():
-    raise ValueError(f'OVS_COORDINATOR is {address!r}, expected host:port')
+    raise UserError(f'OVS_COORDINATOR is {address!r}, expected host:port')
   end = time.monotonic() + timeout
   while True:
     try:
@@ -246,4 +248,4 @@ def check_same(what: str, value: str) -> None:
   texts = exchange(what, value)
   if len(set(texts)) > 1:
     listed = '; '.join(f'process {i}: {x}' for i, x in enumerate(texts))
-    raise ValueError(f'the processes differ in {what}: {listed}. Make them the same')
+    raise UserError(f'the processes differ in {what}: {listed}. Make them the same')

@@ -9,6 +9,7 @@ import jax
 import numpy as np
 from PIL import Image, ImageOps
 
+from ovs_jax.core.errors import UserError
 from ovs_jax.core.files import local
 from ovs_jax.core.types import Shaped, UInt8
 
@@ -47,7 +48,7 @@ def read_image(path: str | os.PathLike[str]) -> UInt8[np.ndarray, 'h w 3']:
     )
   if not path.is_file():
     what = 'a directory' if path.is_dir() else 'no regular file'
-    raise ValueError(f'{path} is {what}; give the path of an image file')
+    raise UserError(f'{path} is {what}; give the path of an image file')
   try:
     with warnings.catch_warnings():
       # Pillow warns at half of the size that it refuses; large photos are fine.
@@ -57,7 +58,7 @@ def read_image(path: str | os.PathLike[str]) -> UInt8[np.ndarray, 'h w 3']:
         image.load()
         return _to_rgb(ImageOps.exif_transpose(image))
   except Image.DecompressionBombError as error:
-    raise ValueError(
+    raise UserError(
       f'{path} claims more than {2 * (Image.MAX_IMAGE_PIXELS or 0)} pixels; if that is '
       'so, make it smaller first'
     ) from error
@@ -67,7 +68,7 @@ def read_image(path: str | os.PathLike[str]) -> UInt8[np.ndarray, 'h w 3']:
       reason = 'the file is empty'
     elif isinstance(error, Image.UnidentifiedImageError):
       reason = 'no known image format'
-    raise ValueError(
+    raise UserError(
       f'{path} cannot be read as an image ({reason}); expected a whole JPEG, PNG, '
       'WebP, TIFF, GIF or BMP file'
     ) from error
@@ -89,18 +90,18 @@ def as_rgb(image: ImageLike) -> UInt8[np.ndarray, 'h w 3']:
     return read_image(image)
   if isinstance(image, Image.Image):
     if 0 in image.size:
-      raise ValueError(f'the image is empty; its width and height are {image.size}')
+      raise UserError(f'the image is empty; its width and height are {image.size}')
     return _to_rgb(ImageOps.exif_transpose(image))
   array = np.asarray(image)
   shape = array.shape
   if array.ndim not in (2, 3) or (array.ndim == 3 and shape[2] not in (1, 3, 4)):
     hint = ' Move the channels last.' if array.ndim == 3 and shape[0] in (1, 3) else ''
-    raise ValueError(
+    raise UserError(
       f'an image array must be (h, w), (h, w, 1), (h, w, 3) or (h, w, 4), got {shape}.'
       f'{hint}'
     )
   if 0 in shape:
-    raise ValueError(f'the image array is empty; its shape is {shape}')
+    raise UserError(f'the image array is empty; its shape is {shape}')
   array = _to_uint8(array.reshape(*shape[:2], -1))
   if array.shape[2] == 1:
     return np.repeat(array, 3, axis=2)
@@ -161,11 +162,11 @@ def shortest_size(h: int, w: int, shortest: int, longest: int) -> tuple[int, int
 
 def _to_rgb(image: Image.Image) -> UInt8[np.ndarray, 'h w 3']:
   if image.mode == 'F':
-    raise ValueError('it holds floating point numbers; save it with 8 or 16 bits')
+    raise UserError('it holds floating point numbers; save it with 8 or 16 bits')
   if image.mode == 'I' or image.mode.startswith('I;'):
     values = np.asarray(image).astype(np.int64)
     if values.min() < 0 or values.max() >= 2**16:
-      raise ValueError(
+      raise UserError(
         f'its values are {values.min()}..{values.max()}; save it with 8 or 16 bits'
       )
     grey = (values // 256).astype(np.uint8)
@@ -181,13 +182,13 @@ def _to_uint8(array: Shaped[np.ndarray, 'h w c']) -> UInt8[np.ndarray, 'h w c']:
   if array.dtype == np.uint8:
     return np.ascontiguousarray(array)
   if not np.issubdtype(array.dtype, np.floating):
-    raise ValueError(
+    raise UserError(
       f'an image array must hold uint8 (0..255) or floats (0..1), got {array.dtype}'
     )
   if not np.isfinite(array).all():
-    raise ValueError('the image array has values that are NaN or infinite')
+    raise UserError('the image array has values that are NaN or infinite')
   if array.min() < 0 or array.max() > 1:
-    raise ValueError(
+    raise UserError(
       f'floating point image arrays must lie in 0..1, got {array.min():g}..'
       f'{array.max():g}. Divide by 255, or convert to uint8.'
     )

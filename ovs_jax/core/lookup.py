@@ -4,6 +4,8 @@ import difflib
 from collections.abc import Iterable, Mapping
 from typing import TypeVar
 
+from ovs_jax.core.errors import UserError
+
 T = TypeVar('T')
 
 
@@ -21,7 +23,7 @@ def lookup(table: Mapping[str, T], name: str, what: str) -> T:
   """
   if name in table:
     return table[name]
-  raise ValueError(
+  raise UserError(
     f'unknown {what} {name!r}; known: {", ".join(sorted(table))}.'
     f'{did_you_mean(name, table)}'
   )

@@ -10,6 +10,7 @@ import numpy as np
 from jax.experimental import mesh_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
+from ovs_jax.core.errors import UserError
 from ovs_jax.core.lookup import lookup
 from ovs_jax.core.tree import flatten, match_rules, unflatten
 from ovs_jax.core.types import Int
@@ -56,12 +57,12 @@ def make_mesh(data: int, model: int) -> Mesh:
   if data == -1 and model > 0:
     data = count // model
   if min(data, model) < 1 or data * model != count:
-    raise ValueError(
+    raise UserError(
       f'a mesh of {data}x{model} devices does not fit the {count} that are here; '
       'change config.mesh.data and config.mesh.model'
     )
   if count // slices % model:
-    raise ValueError(
+    raise UserError(
       f'config.mesh.model={model} does not divide the {count // slices} devices of '
       f'each of the {slices} slices, and would go over the network between them; '
       'change config.mesh.model'
@@ -107,7 +108,7 @@ def parameter_shardings(
   leaves = flatten(params)
   for pattern, axes in rules:
     if not any(re.search(pattern, path) for path in leaves):
-      raise ValueError(f'sharding: the pattern {pattern!r} matches no parameter')
+      raise UserError(f'sharding: the pattern {pattern!r} matches no parameter')
     for axis in axes:
       if axis is not None:
         lookup(mesh.shape, axis, 'mesh axis')
@@ -125,7 +126,7 @@ def parameter_shardings(
       axes.pop()
     placed[path] = NamedSharding(mesh, PartitionSpec(*axes))
   if problems:
-    raise ValueError(
+    raise UserError(
       f'cannot shard {len(problems)} parameters; choose another config.mesh.model: '
       + '; '.join(problems)
     )
@@ -179,7 +180,7 @@ def shard_batch(
   count = len(own_rows(mesh, size))
   for name, value in batch.items():
     if len(value) != count:
-      raise ValueError(
+      raise UserError(
         f'{name!r} of the batch has {len(value)} rows; the devices of this process '
         f'take {count} of the {size}, see core.sharding.own_rows'
       )
@@ -210,10 +211,10 @@ def check_batch(mesh: Mesh, batch_size: int, *, accumulate: int = 1) -> None:
   """Raises ValueError if the batch cannot be split over the mesh and turns."""
   for key, value in (('batch_size', batch_size), ('accumulate', accumulate)):
     if value < 1:
-      raise ValueError(f'config.train.{key} is {value}, expected at least 1')
+      raise UserError(f'config.train.{key} is {value}, expected at least 1')
   count = mesh.shape['data'] * accumulate
   if batch_size % count:
-    raise ValueError(
+    raise UserError(
       f'batch_size {batch_size} is not a multiple of {count}, the devices along '
       "the mesh's data axis times config.train.accumulate; change "
       'config.train.batch_size'

@@ -11,6 +11,8 @@ from typing import Any, TypeVar
 
 import jax
 
+from ovs_jax.core.errors import UserError
+
 T = TypeVar('T')
 
 
@@ -71,7 +73,7 @@ def match_rules(
   if allow_unused:
     dead = []
   if unmatched or dead:
-    raise ValueError(
+    raise UserError(
       f'{what}: {len(unmatched)} parameters match no pattern, {len(dead)} patterns '
       f'match no parameter (or come after one that takes theirs).\n'
       f'  without a pattern: {shorten(unmatched)}\n'

@@ -11,6 +11,7 @@ import uuid
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from ovs_jax.core.errors import UserError
 from ovs_jax.core.files import write_text
 from ovs_jax.core.lookup import lookup
 
@@ -35,7 +36,7 @@ def check_writers(names: Sequence[str]) -> None:
   for name in names:
     lookup(WRITERS, name, 'config.train.writers')
     if importlib.util.find_spec(name) is None:
-      raise ValueError(
+      raise UserError(
         f'config.train.writers asks for {name!r}, which is not installed; pip install '
         f'{name}, or leave it out'
       )

@@ -13,6 +13,7 @@ from typing import Any, ClassVar
 
 import tensorflow_datasets as tfds
 
+from ovs_jax.core.errors import UserError
 from ovs_jax.core.files import local, place
 from ovs_jax.core.lookup import lookup
 from ovs_jax.data import build, shrink
@@ -132,7 +133,7 @@ class Benchmark(build.Builder, skip_registration=True):
     source = local(dl_manager.manual_dir)
     listed = self.pairs(source)
     if not any(listed.values()):
-      raise ValueError('no examples')
+      raise UserError('no examples')
     last = list(listed)[-1]
     return {
       name: self._generate_examples(
@@ -159,7 +160,7 @@ class Benchmark(build.Builder, skip_registration=True):
         continue
       yield example['image_id'], self._encode(example)
     if last and self.problems:
-      raise ValueError('the source has problems')  # `build` tells which
+      raise UserError('the source has problems')  # `build` tells which
 
   def _encode(self, example: dict[str, Any]) -> dict[str, Any]:
     kept = {name: example[name] for name in self.info.features}
@@ -310,7 +311,7 @@ def load(name: str, data_dir: Any, variant: str) -> Benchmark:
     )
   stored = builder.info.metadata['vocabulary_sha256']
   if stored != vocabulary.load(builder.layout.vocabulary).sha256:
-    raise ValueError(
+    raise UserError(
       f'{builder.data_dir} was prepared with another class list; delete it and prepare '
       f'{name} again'
     )

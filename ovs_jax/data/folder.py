@@ -21,6 +21,7 @@ from typing import Any
 
 import tensorflow_datasets as tfds
 
+from ovs_jax.core.errors import UserError
 from ovs_jax.core.files import Place, fingerprint, local, place, remove
 from ovs_jax.data import build, sources
 from ovs_jax.data.sources import Pair, Problem, Reader, SourceError, class_table
@@ -127,7 +128,7 @@ class Folder(build.Builder):
           kept['label'] = sources.encode_png(kept['label'])
         yield example['image_id'], kept
     if last and self.problems:
-      raise ValueError('the source has problems')  # `build` tells which
+      raise UserError('the source has problems')  # `build` tells which
 
 
 def survey(directory: pathlib.Path) -> Source:
@@ -310,7 +311,7 @@ def vocabulary_of(builder: Any) -> Vocabulary:
   metadata = builder.info.metadata
   names, values = tuple(metadata['names']), tuple(metadata['values'])
   if not names:
-    raise ValueError(
+    raise UserError(
       f'{builder.info.full_name} has no classes; add masks/ and names.txt to the folder'
     )
   blank = ('',) * len(names)

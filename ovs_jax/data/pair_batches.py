@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from ovs_jax.core.errors import UserError
 from ovs_jax.core.types import Float, Int
 from ovs_jax.data import pipeline
 from ovs_jax.data.shards import Shards
@@ -78,7 +79,7 @@ def weighted_batches(
   begun, left = 0, start
   while left >= (shown := int(times(begun).sum())) // batch_size:
     if shown < batch_size:
-      raise ValueError(
+      raise UserError(
         f'an epoch of the pairs shows {shown} of them, fewer than one batch of '
         f'{batch_size}; lower config.train.batch_size or use more data'
       )

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import tensorflow_datasets as tfds
 
+from ovs_jax.core.errors import UserError
 from ovs_jax.core.files import (
   Path,
   atomic_path,
@@ -105,7 +106,7 @@ def load(directory: Path) -> Any:
   builder = tfds.builder_from_directory(str(path))
   missing = [name for name in _NEEDED if name not in builder.info.features]
   if missing:
-    raise ValueError(
+    raise UserError(
       f'{directory} holds no mask-noun pairs: it has no {", ".join(missing)}; make '
       'them with a config whose mode is "mine"'
     )

@@ -16,6 +16,7 @@ from collections.abc import Iterator
 import numpy as np
 from PIL import Image
 
+from ovs_jax.core.errors import UserError
 from ovs_jax.core.files import Path, local
 from ovs_jax.core.images import read_image
 from ovs_jax.core.masks import read_mask
@@ -73,7 +74,7 @@ def read_table(path: Path) -> PhraseTable:
     reader = csv.DictReader(file)
     lacking = [c for c in COLUMNS if c not in (reader.fieldnames or ())]
     if lacking:
-      raise ValueError(
+      raise UserError(
         f'{path} has no column {", ".join(lacking)}; its first line must name '
         f'{",".join(COLUMNS)}'
       )
@@ -94,7 +95,7 @@ def read_table(path: Path) -> PhraseTable:
   if problems:
     more = len(problems) - _SHOWN
     shown = '; '.join(problems[:_SHOWN]) + (f'; and {more} more' if more > 0 else '')
-    raise ValueError(f'{len(problems)} problems in {path}: {shown}')
+    raise UserError(f'{len(problems)} problems in {path}: {shown}')
   return PhraseTable(tuple(rows), tuple(phrases))
 
 
@@ -132,7 +133,7 @@ def table_batches(
   """
   count = len(table.rows)
   if count < batch_size:
-    raise ValueError(
+    raise UserError(
       f'the phrase table has {count} examples, fewer than one batch of {batch_size}; '
       'lower config.train.batch_size or add examples'
     )
@@ -166,7 +167,7 @@ def _example(
   row = table.rows[index]
   image, mask = read_image(row.image), read_mask(row.mask)
   if mask.shape != image.shape[:2]:
-    raise ValueError(
+    raise UserError(
       f'{row.mask} has {mask.shape[0]}x{mask.shape[1]} pixels, its image {row.image} '
       f'{image.shape[0]}x{image.shape[1]}; both must have the same size'
     )

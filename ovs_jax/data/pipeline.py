@@ -14,6 +14,7 @@ import numpy as np
 import tensorflow as tf
 import tensorflow_datasets as tfds
 
+from ovs_jax.core.errors import UserError
 from ovs_jax.core.types import Int, Num
 from ovs_jax.data.shards import Shards, parallel_calls
 from ovs_jax.data.transforms import Example, Transform, as_written, chain, decode
@@ -97,7 +98,7 @@ def train_batches(
   total = len(shards)
   per_epoch = total // batch_size
   if not per_epoch:
-    raise ValueError(
+    raise UserError(
       f'split {split!r} of {builder.info.name} has {total} examples, fewer than one '
       f'batch of {batch_size}; lower config.train.batch_size or use more data'
     )

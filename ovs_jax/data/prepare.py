@@ -12,6 +12,7 @@ import textwrap
 from collections.abc import Sequence
 from typing import Any
 
+from ovs_jax.core.errors import UserError
 from ovs_jax.core.files import Place, local, place
 from ovs_jax.core.lookup import lookup
 from ovs_jax.core.preemption import STOPPED_STATUS, Preemption, Stopped
@@ -103,7 +104,7 @@ def _run(arguments: Any) -> None:
   data_dir = place(arguments.data_dir, schemes=('gs',))
   if arguments.dataset == 'folder':
     if arguments.allow_partial or arguments.variant:
-      raise ValueError('a folder has no variants; it is taken as it is')
+      raise UserError('a folder has no variants; it is taken as it is')
     builder = folder.prepare(data_dir, source)
     names, variant = builder.info.metadata['names'], str(source)
     print(_summary('folder', variant, builder, len(names), data_dir))

@@ -25,6 +25,7 @@ import tensorflow_datasets as tfds
 from PIL import Image
 from tqdm import tqdm
 
+from ovs_jax.core.errors import UserError
 from ovs_jax.core.files import local, place
 from ovs_jax.data import scenes_captions, scenes_draw
 from ovs_jax.data.build import advance, locked, nearby, quiet_tfds
@@ -237,7 +238,7 @@ def _is_prepared(builder: Scenes) -> bool:
     return False
   config, drawn = builder.builder_config, dict(builder.info.metadata)
   if drawn != config.numbers:
-    raise ValueError(
+    raise UserError(
       f'{builder.data_dir} holds scenes drawn with {drawn}, and the configuration '
       f'{config.name!r} asks for {config.numbers}. Give it another name or data_dir.'
     )
@@ -280,7 +281,7 @@ def prepare(
   """
   known = [c.name for c in CONFIGS]
   if isinstance(config, str) and config not in known:
-    raise ValueError(
+    raise UserError(
       f'unknown configuration {config!r} of scenes; known: {", ".join(known)}.'
     )
   data_dir = place(data_dir, schemes=('gs',))

@@ -14,6 +14,7 @@ import numpy as np
 import tensorflow as tf
 import tensorflow_datasets as tfds
 
+from ovs_jax.core.errors import UserError
 from ovs_jax.core.files import place
 from ovs_jax.core.types import Int
 from ovs_jax.data.transforms import Example, as_written
@@ -88,7 +89,7 @@ def _files(builder: Any, split: str) -> Iterator[Any]:
   """The files of a split, and which of their records belong to it."""
   found = builder.info.file_format
   if found is not None and found.value != 'tfrecord':
-    raise ValueError(
+    raise UserError(
       f'{builder.info.full_name} is stored as {found.value}, expected tfrecord; '
       'prepare it again'
     )
@@ -104,7 +105,7 @@ def _starts(part: Any) -> Int[np.ndarray, 'n']:
       file.seek(starts[i])
       starts[i + 1] = starts[i] + _FRAME + int.from_bytes(file.read(8), 'little')
   if starts[-1] != size:
-    raise ValueError(
+    raise UserError(
       f'{part.filename} is damaged: {part.examples_in_shard} records of {starts[-1]} '
       f'bytes were expected in its {size} bytes; prepare the data set again'
     )

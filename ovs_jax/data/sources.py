@@ -16,6 +16,7 @@ from typing import Any, TypeVar
 import numpy as np
 from PIL import Image, ImageOps
 
+from ovs_jax.core.errors import UserError
 from ovs_jax.core.images import UNREADABLE
 from ovs_jax.core.types import Bool, Num, UInt8
 
@@ -40,7 +41,7 @@ class Problem:
   what: str
 
 
-class SourceError(ValueError):
+class SourceError(UserError):
   """A source directory that cannot be used, with everything that is wrong with it."""
 
   def __init__(self, title: str, problems: Iterable[Problem]) -> None:
@@ -166,12 +167,12 @@ def read_values(path: pathlib.Path) -> Labels:
   """Reads the pixel values of a grey or palette PNG (or other lossless image)."""
   with Image.open(path) as image:
     if image.format == 'JPEG':
-      raise ValueError('is a JPEG, which blurs labels; expected a PNG')
+      raise UserError('is a JPEG, which blurs labels; expected a PNG')
     if image.mode not in ('L', 'P', 'I;16', 'I'):
-      raise ValueError(f'has mode {image.mode}; expected one grey or palette channel')
+      raise UserError(f'has mode {image.mode}; expected one grey or palette channel')
     values = np.asarray(image)
   if values.min() < 0 or values.max() >= 2**16:
-    raise ValueError(f'holds {values.min()}..{values.max()}; expected 8 or 16 bits')
+    raise UserError(f'holds {values.min()}..{values.max()}; expected 8 or 16 bits')
   return values
 
 
@@ -179,7 +180,7 @@ def read_ade_full(path: pathlib.Path) -> Labels:
   """Reads object ids from red and green of an ADE20K `_seg.png`."""
   with Image.open(path) as image:
     if image.mode != 'RGB':
-      raise ValueError(f'has mode {image.mode}; expected RGB')
+      raise UserError(f'has mode {image.mode}; expected RGB')
     colours = np.asarray(image)
   return colours[..., 0].astype(np.uint16) // 10 * 256 + colours[..., 1]
 
@@ -190,10 +191,10 @@ def read_context(path: pathlib.Path) -> Labels:
 
   content = scipy.io.loadmat(path, variable_names=['LabelMap'])
   if 'LabelMap' not in content:
-    raise ValueError('has no variable LabelMap')
+    raise UserError('has no variable LabelMap')
   values = np.asarray(content['LabelMap'])
   if values.ndim != 2 or values.dtype.kind not in 'ui':
-    raise ValueError(f'has a LabelMap of shape {values.shape} and type {values.dtype}')
+    raise UserError(f'has a LabelMap of shape {values.shape} and type {values.dtype}')
   return values
 
 

@@ -11,6 +11,7 @@ import numpy as np
 
 from ovs_jax.core import hosts
 from ovs_jax.core.checkpoint import version
+from ovs_jax.core.errors import UserError
 from ovs_jax.core.files import Path, Place, atomic_path
 from ovs_jax.core.preemption import apart, asked, pause
 from ovs_jax.core.runlog import progress
@@ -69,11 +70,11 @@ class Counted:
         steps, notes, of = (self.sums.pop(name) for name in _OWN)
         self.steps, self.notes = int(steps), json.loads(str(notes))
       except (OSError, LookupError, EOFError, ValueError, BadZipFile) as error:
-        raise ValueError(
+        raise UserError(
           f'{self._path} is damaged ({error}); delete it to count these images again'
         ) from error
     if str(of) != self._of:
-      raise ValueError(
+      raise UserError(
         f'{self._path} counts images under {of}, now the checkpoints are {self._of}; '
         'delete it to count all images anew, or give another --workdir='
       )

@@ -13,6 +13,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from ovs_jax.core.errors import UserError
 from ovs_jax.core.types import Float, Int
 from ovs_jax.evaluate.similarity import plain_names
 from ovs_jax.text import vocabulary
@@ -56,7 +57,7 @@ def distractors(classes: Sequence[str], count: int) -> tuple[str, ...]:
       new = [name for name in free(made) if name not in bases]
       found += new[: count - len(found)]
   if len(found) < count:
-    raise ValueError(
+    raise UserError(
       f'only {len(found):,} names share no word with the classes of this data set, '
       f'{count:,} were asked for; lower config.suite.distractors'
     )

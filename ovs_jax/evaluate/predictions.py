@@ -14,6 +14,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from PIL import Image
 
+from ovs_jax.core.errors import UserError
 from ovs_jax.core.files import Path, Place, atomic_path, local, write_text
 from ovs_jax.core.types import Int
 from ovs_jax.evaluate.painting import UNASSIGNED
@@ -57,7 +58,7 @@ def check_names(directory: pathlib.Path, names: Sequence[str]) -> bool:
     return True
   pairs = enumerate(zip([*theirs, ''], [*names, ''], strict=False))
   line, (their, our) = next((i, pair) for i, pair in pairs if pair[0] != pair[1])
-  raise ValueError(
+  raise UserError(
     f'{path} is another class list (sha256 {_hash(theirs)}, {len(theirs)} names) than '
     f'that of the data set ({_hash(names)}, {len(names)} names); they first differ in '
     f'line {line + 1}: {their!r} there, {our!r} here. Predict with the names of '
@@ -130,7 +131,7 @@ def check_problems(
     found = sorted(found)
     more = f', and {len(found) - _SHOWN:,} more' if len(found) > _SHOWN else ''
     lines.append(f'  {len(found):,} {kind}: {", ".join(found[:_SHOWN])}{more}')
-  raise ValueError(
+  raise UserError(
     f'the label maps in {directory} cannot be scored; expected one channel, values 0 '
     f"to {num_classes - 1} (or 255 / 65535 for none), the size of the data set's "
     'label map, a file for every image:\n' + '\n'.join(lines)

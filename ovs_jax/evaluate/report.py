@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from ovs_jax.core.errors import UserError
 from ovs_jax.core.files import (
   Place,
   atomic_path,
@@ -179,7 +180,7 @@ def draw(
   with (evaluation / 'pictures.npz').open('rb') as file, np.load(file) as kept:
     if method not in kept:
       known = ', '.join(name for name in kept if name not in ('image', 'label'))
-      raise ValueError(f'{evaluation} kept no label maps of {method!r}; known: {known}')
+      raise UserError(f'{evaluation} kept no label maps of {method!r}; known: {known}')
     for image, label, guess in zip(
       kept['image'], kept['label'], kept[method], strict=True
     ):

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from ovs_jax.core.errors import UserError
 from ovs_jax.core.types import Int, UInt8
 from ovs_jax.data import load_dataset, load_names, transforms
 from ovs_jax.data.pipeline import Arrays, eval_batches
@@ -34,7 +35,7 @@ class Target:
     """
     match = _TARGET.fullmatch(text)
     if match is None:
-      raise ValueError(
+      raise UserError(
         f'config.suite.datasets has {text!r}; expected NAME, NAME/VARIANT or '
         'NAME/VARIANT:SPLIT, such as ade20k_847/original:val'
       )
@@ -97,9 +98,9 @@ def load_sources(config: Any, targets: list[Target]) -> list[Source]:
     FileNotFoundError: with all that are not prepared.
   """
   if not targets:
-    raise ValueError('config.suite.datasets is empty; name at least one data set')
+    raise UserError('config.suite.datasets is empty; name at least one data set')
   if len(set(targets)) < len(targets):
-    raise ValueError('config.suite.datasets names a data set twice; name each once')
+    raise UserError('config.suite.datasets names a data set twice; name each once')
   sources, missing = [], []
   for target in targets:
     try:
@@ -125,7 +126,7 @@ def load_source(config: Any, target: Target) -> Source:
   section.update(name=target.name, variant=target.variant)
   builder = load_dataset(section)[1]
   if 'label' not in builder.info.features:
-    raise ValueError(f'{target} has no label maps; evaluation needs them')
+    raise UserError(f'{target} has no label maps; evaluation needs them')
   return Source(target, builder, load_names(section), _images(builder, target))
 
 
@@ -134,9 +135,9 @@ def _images(builder: Any, target: Target) -> int:
     images = builder.info.splits[target.split].num_examples
   except (KeyError, ValueError) as error:
     known = ', '.join(builder.info.splits)
-    raise ValueError(f'{target} has no such split; known: {known}') from error
+    raise UserError(f'{target} has no such split; known: {known}') from error
   if not images:
-    raise ValueError(f'{target} has no images; there is nothing to evaluate')
+    raise UserError(f'{target} has no images; there is nothing to evaluate')
   return int(images)
 
 

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from typing import Any
 
 from ovs_jax.core.checkpoint import load_config
+from ovs_jax.core.errors import UserError
 from ovs_jax.core.lookup import lookup
 from ovs_jax.core.workers import Workers
 from ovs_jax.evaluate import predictions
@@ -99,13 +100,13 @@ def _system(config: Any, stored: Any, workers: Workers) -> Subject:
     if value
   ]
   if asked:
-    raise ValueError(
+    raise UserError(
       f'{what} has nothing that {", ".join(asked)} would change; leave it out'
     )
   prompted = stored['model'] == 'clipseg'
   system = system_of(settings, checkpoint, kind=stored['model'])
   if prompted and not settings.labels and config.suite.distractors:
-    raise ValueError(
+    raise UserError(
       f'{what} would make a mask of each of {max(config.suite.distractors):,} '
       'irrelevant names; let CLIP choose with config.systems.labels, such as 20, or '
       'give --config.suite.distractors="()"'
@@ -136,7 +137,7 @@ def _system(config: Any, stored: Any, workers: Workers) -> Subject:
 
 def _refuse_search(config: Any, what: str) -> None:
   if config.suite.search:
-    raise ValueError(
+    raise UserError(
       f'config.suite.search weighs the two classifiers of an OVSeg, and {what} has '
       'none; leave it out'
     )

@@ -11,6 +11,7 @@ from typing import Any
 import jax
 
 from ovs_jax.core.counts import check_counts
+from ovs_jax.core.errors import UserError
 from ovs_jax.core.files import Place, check_writable, fingerprint, read_json, write_json
 from ovs_jax.core.workers import Workers
 from ovs_jax.data.pipeline import Arrays
@@ -84,7 +85,7 @@ def check_search(suite: Any, targets: list[Target]) -> None:
   """
   test = [str(t) for t in targets if t.is_test]
   if suite.search and test and not suite.i_know:
-    raise ValueError(
+    raise UserError(
       f'config.suite.search would choose settings on test splits ({", ".join(test)}); '
       'scores chosen that way say little about other images. Search on a training '
       'split (NAME:train), or add --i-know, which the report will state'
@@ -172,7 +173,7 @@ def count_all(
   tallies, sums = counted.merged()
   images = len(tallies[judge.headline].images)
   if images != source.images:
-    raise ValueError(
+    raise UserError(
       f'{images} images of {source.target} were counted, it has {source.images}; '
       'start all hosts of the job with the same configuration'
     )
@@ -261,7 +262,7 @@ def _finished(directory: Place, identity: str) -> dict[str, Any] | None:
     if part != _NONE:
       done = json.loads(part)
       if done['identity'] != identity:
-        raise ValueError(
+        raise UserError(
           f'{directory} was made with another configuration or class list; give '
           'another --workdir=, or delete that directory to evaluate again'
         )

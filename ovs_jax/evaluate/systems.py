@@ -15,6 +15,7 @@ import numpy as np
 
 from ovs_jax.core import hosts
 from ovs_jax.core.counts import check_counts
+from ovs_jax.core.errors import UserError
 from ovs_jax.core.files import (
   Place,
   atomic_path,
@@ -150,7 +151,7 @@ def build_systems(settings: Any) -> dict[str, MaskSystem]:
     if directory:
       systems[name] = system_of(settings, directory, kind='coseg')
   if not systems:
-    raise ValueError(
+    raise UserError(
       'nothing to evaluate: set config.systems.clipseg to a CLIPSeg, or '
       f'config.systems.coseg.NAME to a CoSeg; NAMEs: {", ".join(settings.coseg)}'
     )

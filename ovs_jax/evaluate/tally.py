@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Mapping
 import jax
 import numpy as np
 
+from ovs_jax.core.errors import UserError
 from ovs_jax.core.types import Int
 from ovs_jax.ops.boundary import compact_boundary_counts
 from ovs_jax.ops.confusion import compact, count_pixels
@@ -63,7 +64,7 @@ class Tally:
       ValueError: the image was counted before, or the sizes differ.
     """
     if prediction.shape != label.shape:
-      raise ValueError(
+      raise UserError(
         f'the prediction for {image_id} is {_size(prediction)} pixels, its label map '
         f'{_size(label)}; predictions must have the size of the label map'
       )
@@ -119,7 +120,7 @@ class Tally:
 
   def _check_new(self, image_id: str) -> None:
     if image_id in self.images:
-      raise ValueError(
+      raise UserError(
         f'image {image_id!r} comes twice; an evaluation counts every image once. Give '
         'the images of the data set different ids'
       )

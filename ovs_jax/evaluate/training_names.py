@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from ovs_jax.core.errors import UserError
 from ovs_jax.text import vocabulary
 
 
@@ -37,7 +38,7 @@ def check_training(
   kinds = [f'{x["name"]} (sha256 {x["sha256"]})' for x in (given.identity(), trained)]
   if trained['name'] not in vocabulary.known():
     return f'The checkpoint was trained with names of its own, {kinds[1]}. {taken}'
-  raise ValueError(
+  raise UserError(
     f'config.suite.training is {kinds[0]}, but the checkpoint '
     f'{config.eval.checkpoint} was trained with {kinds[1]}: classes would be called '
     f'seen that are not. Set --config.suite.training={trained["name"]}; if that is its '

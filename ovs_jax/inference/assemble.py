@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from ovs_jax.core.checkpoint import save_model
+from ovs_jax.core.errors import UserError
 from ovs_jax.core.files import Place
 from ovs_jax.core.types import Params
 from ovs_jax.inference.load import load
@@ -39,7 +40,7 @@ def assemble(config: Any, workdir: Place) -> dict[str, Any]:
     clip_config, clip = _resized(clip_config, clip, config.test.clip_side)
   trained = sizes.prompt_depth
   if depth not in (0, trained):
-    raise ValueError(
+    raise UserError(
       f'config.test.prompt_depth is {depth}; the CLIP in '
       f'{config.init.clip} has mask prompts of depth {trained}, so that the choice is '
       f'{trained} or 0 (none)'
@@ -73,7 +74,7 @@ def _resized(
 ) -> tuple[dict[str, Any], Params]:
   """Makes the positions of a CLIP fit crops of another size."""
   if side % config['patch'] or config['prompt_depth']:
-    raise ValueError(
+    raise UserError(
       f'config.test.clip_side {side} must be a multiple of the patch, '
       f'{config["patch"]}, and needs config.test.prompt_depth=0, as mask prompts '
       'belong to one size'
@@ -91,7 +92,7 @@ def _load_proposer(directory: str) -> tuple[Params, dict[str, Any]]:
   found = load(directory, kinds=kinds, what='proposer checkpoint')
   stored = found.stored
   if stored['proposer'].get('num_classes'):
-    raise ValueError(
+    raise UserError(
       f'the MaskFormer in {directory} has a fixed list of '
       f'{stored["proposer"]["num_classes"]} classes and no embeddings; train it on '
       f'with names first: recipe "proposer" and --config.init.proposer={directory}'

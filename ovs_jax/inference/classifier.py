@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from ovs_jax.core.errors import UserError
 from ovs_jax.core.files import Path
 from ovs_jax.core.images import ImageLike, as_rgb, central_square
 from ovs_jax.core.types import Array, Float, Params, UInt8
@@ -102,7 +103,7 @@ class Classifier:
     """
     classes = parse_classes(names)
     if len(classes) == 1:
-      raise ValueError(
+      raise UserError(
         f'the probability of a single name is always 1; give {classes.names[0]!r} '
         'something to compete with'
       )

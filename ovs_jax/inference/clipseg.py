@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from ovs_jax.core.errors import UserError
 from ovs_jax.core.types import Array, Bool, Float, Int, Params, UInt8
 from ovs_jax.inference.clipseg_prompts import average, squash, visual_prompt
 from ovs_jax.inference.coseg_no_training import LabelStage
@@ -77,7 +78,7 @@ class ClipSegSystem(LabelledMasks):
     """
     clipseg.check_decoder(config, params)
     if stage is not None and labels < 1:
-      raise ValueError(f'{labels} labels per picture; choose at least 1')
+      raise UserError(f'{labels} labels per picture; choose at least 1')
     self.config = config
     self.templates = templates
     self.stage = stage
@@ -109,7 +110,7 @@ class ClipSegSystem(LabelledMasks):
       ValueError: there are no names, or one is too long for CLIP.
     """
     if not len(classes):
-      raise ValueError('no names given; expected at least one')
+      raise UserError('no names given; expected at least one')
     templates = sentences(self.templates if templates is None else templates)
     words = classes.texts(check_synonyms(synonyms))
     flat = [word for texts in words for word in texts]
@@ -156,13 +157,13 @@ class ClipSegSystem(LabelledMasks):
       ValueError: an unknown name, a mask that does not fit, or a row per word.
     """
     if not 0 <= share <= 1:
-      raise ValueError(f'the share of the examples must lie in 0..1, got {share}')
+      raise UserError(f'the share of the examples must lie in 0..1, got {share}')
     if len(texts.owner) > texts.count:
-      raise ValueError("examples need synonyms='mean' or 'paper', one prompt per name")
+      raise UserError("examples need synonyms='mean' or 'paper', one prompt per name")
     rows = np.array(texts.conditions)
     for name, shown in examples.items():
       if name not in classes.names:
-        raise ValueError(
+        raise UserError(
           f'examples of {name!r}, which is not among the names {list(classes.names)}'
         )
       mean = average([self._example(image, mask) for image, mask in shown])
@@ -175,7 +176,7 @@ class ClipSegSystem(LabelledMasks):
   ) -> Float[np.ndarray, 'd']:
     side, mask = self.config.image_size, np.asarray(mask).astype(bool)
     if mask.shape != image.shape[:2]:
-      raise ValueError(
+      raise UserError(
         f'the mask has {mask.shape} pixels, its example picture {image.shape[:2]}'
       )
     pixels = np.asarray(clipseg.normalise(jnp.asarray(image)))

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 from PIL import Image
 
+from ovs_jax.core.errors import UserError
 from ovs_jax.core.types import Bool, Float, UInt8
 
 # How the released models were shown examples ("crop_blur_highlight352").
@@ -45,9 +46,9 @@ def visual_prompt(
     ValueError: the mask is empty, or of another size than the image.
   """
   if mask.shape != image.shape[:2]:
-    raise ValueError(f'the mask has {mask.shape} pixels, the image {image.shape[:2]}')
+    raise UserError(f'the mask has {mask.shape} pixels, the image {image.shape[:2]}')
   if not mask.any():
-    raise ValueError('the mask of the visual prompt is empty; it must mark an object')
+    raise UserError('the mask of the visual prompt is empty; it must mark an object')
   keep = mask[..., None].astype(np.float32)
   shown = image * keep + DARKEN * _blur(image) * (1 - keep)
   spans = [_span(mask.any(axis=axis), mask.shape[1 - axis]) for axis in (1, 0)]
@@ -62,7 +63,7 @@ def visual_prompt(
 def average(conditions: Sequence[Float[np.ndarray, 'd']]) -> Float[np.ndarray, 'd']:
   """Returns the mean of several conditions: examples, texts, or both."""
   if not len(conditions):
-    raise ValueError('no conditions given; expected at least one embedding')
+    raise UserError('no conditions given; expected at least one embedding')
   return np.mean(np.stack(list(conditions)), axis=0)
 
 

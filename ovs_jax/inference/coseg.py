@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from ovs_jax.core.errors import UserError
 from ovs_jax.core.files import Path
 from ovs_jax.core.types import Array, Bool, Float, Int, Params, UInt8
 from ovs_jax.inference.clipseg_prompts import squash
@@ -83,7 +84,7 @@ class CoSegSystem(LabelledMasks):
       ValueError: there are no names, or one is too long for CLIP.
     """
     if not len(classes):
-      raise ValueError('no names given; expected at least one')
+      raise UserError('no names given; expected at least one')
     templates = self.templates if templates is None else templates
     rows, owner = self._embedder.classes(classes, templates, check_synonyms(synonyms))
     none = self._embedder.names([UNLABELED], templates)

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from ovs_jax.core.errors import UserError
 from ovs_jax.core.files import (
   Path,
   Place,
@@ -88,13 +89,13 @@ def plan(
   for path, outputs in jobs.items():
     other = sources.setdefault(outputs.labels, path)
     if other != path:
-      raise ValueError(
+      raise UserError(
         f'{other} and {path} would both be written to {outputs.labels}; rename one, or '
         'run them with different --output= directories'
       )
     for target in outputs.files():
       if real(target) in inputs:
-        raise ValueError(
+        raise UserError(
           f'the result of {path} would replace the image {target}; choose another '
           '--output='
         )

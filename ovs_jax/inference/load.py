@@ -9,6 +9,7 @@ from typing import Any
 import jax
 
 from ovs_jax.core.checkpoint import load_config, load_model
+from ovs_jax.core.errors import UserError
 from ovs_jax.core.files import Path
 from ovs_jax.core.tree import difference, flatten
 from ovs_jax.core.types import Array, Params
@@ -112,7 +113,7 @@ def load(
   expected = jax.eval_shape(functools.partial(model.init, config), jax.random.key(0))
   problem = difference(expected, params, what=f'the {what} {directory}')
   if problem is not None:
-    raise ValueError(problem)
+    raise UserError(problem)
   return Checkpoint(directory, kind, config, params, stored)
 
 
@@ -124,7 +125,7 @@ def kind_of(directory: Path, *, kinds: Sequence[str], what: str = 'checkpoint') 
   kind = load_config(directory, what=what).get('model')
   if kind not in kinds:
     known = ' or '.join(map(repr, kinds))
-    raise ValueError(
+    raise UserError(
       f'the {what} {directory} holds a {kind!r} model; a {known} model was expected'
     )
   return kind
@@ -142,7 +143,7 @@ def describes(
   try:
     yield
   except (KeyError, TypeError) as error:
-    raise ValueError(
+    raise UserError(
       f'the {what} {directory} does not describe its {kind!r} model ({error!r}); '
       'write it again with this version'
     ) from error
@@ -180,7 +181,7 @@ def check_agreement(
       f'{have.get(path)!r}'
       for path in other
     )
-    raise ValueError(
+    raise UserError(
       f'the checkpoint {directory} has another network than the configuration asks '
       f'for: {listed}. Set what the checkpoint has, or take another'
     )
@@ -287,7 +288,7 @@ def _clipseg(
 ) -> ClipSegSystem:
   """Returns CLIPSeg; with a number of `labels`, CoSeg without training."""
   if label_clip is not None and not labels:
-    raise ValueError('a CLIP that chooses labels needs their number, such as labels=20')
+    raise UserError('a CLIP that chooses labels needs their number, such as labels=20')
   stage = None
   if labels:
     config, params = found.config.clip, found.params['clip']

@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from ovs_jax.core.errors import UserError
 from ovs_jax.core.files import Path
 from ovs_jax.core.lookup import lookup
 from ovs_jax.core.types import Params, UInt8
@@ -232,7 +233,7 @@ class OvSegSystem:
     """Fills in the settings, after a check of what was asked."""
     lookup(dict.fromkeys(RULES), rule, 'rule')
     if rule == 'demo' and (classifier not in (None, 'clip') or weight is not None):
-      raise ValueError(
+      raise UserError(
         "the rule 'demo' takes CLIP's probabilities alone; leave classifier and weight "
         "out, or take rule='pixels'"
       )

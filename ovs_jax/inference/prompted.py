@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from ovs_jax.core.errors import UserError
 from ovs_jax.core.lookup import lookup
 from ovs_jax.core.types import Bool, Float, Int, Num, UInt8
 from ovs_jax.inference.result import NO_NAME, ProposalTable, Segment, Segmentation
@@ -50,7 +51,7 @@ class PromptedSegmentation(Segmentation):
       ValueError: an unknown name, or heat maps were not asked for.
     """
     if self.heat is None:
-      raise ValueError('no heat maps were kept; ask for them with heat=True')
+      raise UserError('no heat maps were kept; ask for them with heat=True')
     index = lookup({n: i for i, n in enumerate(self.names)}, name, 'name')
     source = self.heat[index].astype(np.float32)
     return canvases.resize_map(source, self.labels.shape)
@@ -106,7 +107,7 @@ class LabelledMasks:
 
   def exact(self) -> 'LabelledMasks':
     """Raises ValueError: there is nothing to compare with."""
-    raise ValueError(
+    raise UserError(
       f'a {self.kind!r} checkpoint has one mode only, so that nothing can agree with '
       "it or not; 'ovseg' ones have several"
     )
@@ -173,7 +174,7 @@ class LabelledMasks:
     self, texts: Texts, classes: Classes, examples: Examples, *, share: float
   ) -> Texts:
     """Raises ValueError: the model takes texts alone."""
-    raise ValueError(f'a {self.kind!r} model takes no example pictures; a CLIPSeg does')
+    raise UserError(f'a {self.kind!r} model takes no example pictures; a CLIPSeg does')
 
 
 class _Painted:
@@ -242,9 +243,9 @@ def _check(rule: str, threshold: float | None) -> float:
   lookup(merging.RULES, rule, 'rule')
   if rule == 'C':
     if threshold is not None:
-      raise ValueError("rule 'C' knows no threshold; leave it out, or take rule 'A'")
+      raise UserError("rule 'C' knows no threshold; leave it out, or take rule 'A'")
     return 0.0
   threshold = merging.THRESHOLD if threshold is None else threshold
   if not (math.isfinite(threshold) and 0 <= threshold <= 1):
-    raise ValueError(f'the threshold must be a probability in 0..1, got {threshold}')
+    raise UserError(f'the threshold must be a probability in 0..1, got {threshold}')
   return threshold

@@ -5,6 +5,7 @@ import dataclasses
 import numpy as np
 from PIL import Image
 
+from ovs_jax.core.errors import UserError
 from ovs_jax.core.images import ImageLike, as_rgb
 from ovs_jax.core.masks import box_of
 from ovs_jax.core.types import Float, Int
@@ -75,7 +76,7 @@ class Segmentation:
   def agreement(self, other: 'Segmentation') -> float:
     """Returns the share of pixels that have the same name in both, 0..1."""
     if (self.names, self.labels.shape) != (other.names, other.labels.shape):
-      raise ValueError(
+      raise UserError(
         'only segmentations of one picture by the same names can agree; got '
         f'{self.labels.shape} and {other.labels.shape} (height, width), '
         f'{len(self.names)} and {len(other.names)} names'

@@ -3,6 +3,7 @@
 import dataclasses
 import math
 
+from ovs_jax.core.errors import UserError
 from ovs_jax.core.lookup import lookup
 from ovs_jax.inference.encode import MODES
 from ovs_jax.ops.ensemble import CLASSIFIERS
@@ -35,7 +36,7 @@ class Settings:
     check_method(self.classifier, self.weight)
     sentences(self.templates)
     if not 1 <= self.shortest <= self.longest:
-      raise ValueError(
+      raise UserError(
         'the sides must be 1 <= shortest <= longest, got shortest '
         f'{self.shortest} and longest {self.longest}'
       )
@@ -45,13 +46,13 @@ def check_method(classifier: str, weight: float) -> None:
   """Raises ValueError for an unknown classifier or a weight out of range."""
   lookup({name: name for name in CLASSIFIERS}, classifier, 'classifier')
   if not 0 <= weight <= 1:
-    raise ValueError(f'the ensemble weight must lie in 0..1, got {weight}')
+    raise UserError(f'the ensemble weight must lie in 0..1, got {weight}')
 
 
 def check_threshold(threshold: float) -> None:
   """Raises ValueError for what is not a score."""
   if not (math.isfinite(threshold) and threshold >= 0):
-    raise ValueError(
+    raise UserError(
       f'the threshold must be a score of at least 0, got {threshold}; 0 keeps all '
       'pixels'
     )
@@ -60,11 +61,11 @@ def check_threshold(threshold: float) -> None:
 def check_window(window: int | None, overlap: float, mode: str) -> None:
   """Raises ValueError for windows that cannot be, or not in this mode."""
   if window is not None and window < 32:
-    raise ValueError(f'windows must have at least 32 pixels a side, got {window}')
+    raise UserError(f'windows must have at least 32 pixels a side, got {window}')
   if not 0 <= overlap <= 0.5:
-    raise ValueError(f'the overlap must be a share in 0..0.5, got {overlap}')
+    raise UserError(f'the overlap must be a share in 0..0.5, got {overlap}')
   if window is not None and mode == 'certified':
-    raise ValueError(
+    raise UserError(
       "the mode 'certified' proves labels of whole pictures, not of windows; take "
       'another mode, or leave the window out'
     )
@@ -76,13 +77,13 @@ def check_asked(
   """Raises ValueError for what does not go together."""
   if windows and (rule == 'demo' or panoptic):
     what = "the rule 'demo'" if rule == 'demo' else 'a panoptic result'
-    raise ValueError(f'{what} needs a whole picture; encode it without windows')
+    raise UserError(f'{what} needs a whole picture; encode it without windows')
   if mode == 'certified' and (rule == 'demo' or threshold > 0 or panoptic):
-    raise ValueError(
+    raise UserError(
       "the mode 'certified' proves labels by the rule 'pixels', and not scores; leave "
       'rule, threshold and panoptic out, or load the model in another mode'
     )
   if mode == 'filtered' and rule == 'demo':
-    raise ValueError(
+    raise UserError(
       "the rule 'demo' chooses proposals itself; take it in the mode 'exact'"
     )

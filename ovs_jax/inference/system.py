@@ -13,6 +13,7 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 from PIL import Image
 
+from ovs_jax.core.errors import UserError
 from ovs_jax.core.types import Bool, Float, Int, UInt8
 from ovs_jax.inference.result import Segmentation
 from ovs_jax.text.classes import NOTHING, Classes
@@ -138,7 +139,7 @@ def check_options(kind: str, known: Sequence[str], given: Mapping[str, Any]) -> 
     ValueError: it names all that are not known.
   """
   if wrong := [option for option in given if option not in known]:
-    raise ValueError(
+    raise UserError(
       f'{", ".join(wrong)}: not for a {kind!r} checkpoint; leave '
       f'{"it" if len(wrong) == 1 else "them"} out'
     )
@@ -160,7 +161,7 @@ def network_size(
     ValueError: the picture is smaller than a patch.
   """
   if min(size) < patch:
-    raise ValueError(
+    raise UserError(
       f'the image has {size[0]}x{size[1]} pixels, less than a patch of '
       f'{patch}x{patch}; give a larger picture'
     )

@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from ovs_jax.core.errors import UserError
 from ovs_jax.core.images import resize_shortest
 from ovs_jax.core.masks import box_of
 from ovs_jax.core.types import VOID, Array, Bool, Float, Int, Num, Params, UInt8
@@ -159,12 +160,12 @@ def check_sources(config: Any, features: Sequence[str]) -> None:
     if config[key] == value
   ]
   if truth and 'label' not in features:
-    raise ValueError(
+    raise UserError(
       f'config.mining.{truth[0]}={config[truth[0]]!r} needs label maps, which this '
       'data set does not have'
     )
   if config.nouns == 'captions' and not (config.caption_file or 'captions' in features):
-    raise ValueError(
+    raise UserError(
       "config.mining.nouns='captions' needs captions, which this data set does not "
       'have; name a file of COCO captions with config.mining.caption_file'
     )

@@ -9,6 +9,7 @@ import importlib.util
 from collections.abc import Iterator, Sequence
 from typing import Any, Protocol, runtime_checkable
 
+from ovs_jax.core.errors import UserError
 from ovs_jax.core.files import local
 from ovs_jax.core.lookup import lookup
 from ovs_jax.mining import lexicon
@@ -63,7 +64,7 @@ class SpacyExtractor:
     self.version = f'{meta["version"]} (spaCy {spacy.__version__})'
     self._pipeline = pipeline
     if not any(token.pos_ == 'NOUN' for token in pipeline(_PROBE)):
-      raise ValueError(
+      raise UserError(
         f'the spaCy pipeline {self.name!r} finds no noun in {_PROBE!r}; its components '
         f'are {pipeline.pipe_names}. It needs a part-of-speech tagger, as '
         "'en_core_web_sm' has; or use the backend 'lexicon'."
@@ -123,7 +124,7 @@ def _load_pipeline(pipeline: str) -> Any:
   try:
     return spacy.load(pipeline, exclude=['ner', 'lemmatizer'])
   except OSError as error:
-    raise ValueError(
+    raise UserError(
       f'the spaCy pipeline {pipeline!r} is not installed and no folder with one. Run '
       f'`python -m spacy download {pipeline}`, name another, or use the backend '
       "'lexicon'."

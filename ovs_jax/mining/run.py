@@ -19,6 +19,7 @@ import numpy as np
 from ovs_jax.core import hosts
 from ovs_jax.core.checkpoint import version
 from ovs_jax.core.counts import check_counts
+from ovs_jax.core.errors import UserError
 from ovs_jax.core.files import (
   Place,
   check_writable,
@@ -91,7 +92,7 @@ def _check_model(folder: Place, checkpoint: str) -> None:
   note, now = folder / _MODEL, version(checkpoint)
   if note.is_file():
     if (before := read_json(note)) != now:
-      raise ValueError(
+      raise UserError(
         f'the chunks in {folder} were mined with {before}, the checkpoint now is '
         f'{now}; delete that directory to mine all images anew'
       )
@@ -147,13 +148,13 @@ def _check_nouns(notes: Notes, miner: Miner, *, early: bool) -> None:
   if miner.backend['backend'] == 'classes':
     return
   if not notes.captions and (not early or notes.images >= _EARLY):
-    raise ValueError(
+    raise UserError(
       f'{notes.images} images have no captions; of config.mining.caption_file, image '
       'ids must be names of files without their ending'
     )
   none = notes.images - notes.without_captions == notes.without_nouns
   if none and (not early or notes.captions >= _EARLY):
-    raise ValueError(
+    raise UserError(
       f'the backend {miner.backend["backend"]!r} finds no noun in {notes.captions} '
       'captions; are they English sentences? Choose config.mining.backend or '
       'config.mining.pipeline'
@@ -174,7 +175,7 @@ def _finish(
   _check_nouns(notes, miner, early=False)
   keep = select(table, most=c.max_per_noun, least=c.min_noun_count)
   if not any(keep):
-    raise ValueError(
+    raise UserError(
       f'no pairs in {notes.images} images: {notes.without_proposals} of them have no '
       f'mask as large as config.mining.min_area ({c.min_area}), {len(notes.broken)} '
       f'cannot be read; {len(table)} pairs reached config.mining.min_score '
@@ -235,12 +236,12 @@ def read_captions(path: str) -> dict[str, list[str]]:
       if x['image_id'] in names:
         captions[names[x['image_id']]].append(' '.join(x['caption'].split()))
   except (ValueError, KeyError, TypeError) as error:
-    raise ValueError(
+    raise UserError(
       f'{file} is no file of COCO captions ({type(error).__name__}: {error}); expected '
       '{"images": [{"id", "file_name"}], "annotations": [{"image_id", "caption"}]}'
     ) from error
   if lost:
-    raise ValueError(
+    raise UserError(
       f'{file} has {len(lost)} captions without images, such as those of image '
       f'{lost[0]}, which "images" does not list'
     )

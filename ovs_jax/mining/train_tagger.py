@@ -14,6 +14,7 @@ import time
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+from ovs_jax.core.errors import UserError
 from ovs_jax.core.files import atomic_path, check_writable, local
 from ovs_jax.core.runlog import progress
 
@@ -105,7 +106,7 @@ def read_conllu(path: str) -> Iterator[Sentence]:
       continue
     fields = line.split('\t')
     if len(fields) != 10:
-      raise ValueError(
+      raise UserError(
         f'{file}, line {number}: {len(fields)} columns separated by tabs; CoNLL-U has '
         '10'
       )
@@ -120,7 +121,7 @@ def read_conllu(path: str) -> Iterator[Sentence]:
       joined = -1 if joined == 0 else joined
       sentence.append((fields[1], fields[3], space))
   if not count:
-    raise ValueError(f'{file} has no sentences; expected CoNLL-U')
+    raise UserError(f'{file} has no sentences; expected CoNLL-U')
 
 
 def train_tagger(sentences: Sequence[Sentence], *, steps: int, seed: int) -> Any:
@@ -142,7 +143,7 @@ def train_tagger(sentences: Sequence[Sentence], *, steps: int, seed: int) -> Any
   from thinc.api import Config, fix_random_seed
 
   if not any(tag == 'NOUN' for sentence in sentences for _, tag, _ in sentence):
-    raise ValueError('no word is tagged NOUN (column 4); nothing can be learned')
+    raise UserError('no word is tagged NOUN (column 4); nothing can be learned')
   fix_random_seed(seed)
   rng = random.Random(seed)
   pipeline = spacy.blank('en')

@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from ovs_jax.core.errors import UserError
 from ovs_jax.core.lookup import lookup
 from ovs_jax.core.types import Array, Bool, Float, Int, Params
 from ovs_jax.models.clip_blocks import Tower
@@ -69,13 +70,13 @@ class ClipConfig:
   def __post_init__(self) -> None:
     lookup(ACTIVATIONS, self.activation, 'activation')
     if self.image_size % self.patch:
-      raise ValueError(
+      raise UserError(
         f'image_size {self.image_size} is not a multiple of patch {self.patch}'
       )
     for tower in ('vision', 'text'):
       width, heads = getattr(self, f'{tower}_width'), getattr(self, f'{tower}_heads')
       if width % heads:
-        raise ValueError(f'{tower}_width {width} is not a multiple of {heads} heads')
+        raise UserError(f'{tower}_width {width} is not a multiple of {heads} heads')
 
   @property
   def vision(self) -> Tower:

@@ -3,6 +3,7 @@
 import flax.linen as nn
 import jax.numpy as jnp
 
+from ovs_jax.core.errors import UserError
 from ovs_jax.core.types import Array, Float, Int
 from ovs_jax.models.clip_blocks import ClipBlocks, Tower
 from ovs_jax.models.layers import layer_norm
@@ -39,7 +40,7 @@ class ClipText(nn.Module):
     """
     t, length = self.tower, tokens.shape[1]
     if length > self.context_length:
-      raise ValueError(
+      raise UserError(
         f'this CLIP reads {self.context_length} tokens, got {length}; tokenise with '
         'its context_length'
       )

@@ -5,6 +5,7 @@ from typing import Any
 import flax.linen as nn
 import jax.numpy as jnp
 
+from ovs_jax.core.errors import UserError
 from ovs_jax.core.types import Array, Bool, Float
 from ovs_jax.models.clip_blocks import ClipBlocks, Tower
 from ovs_jax.models.layers import layer_norm
@@ -123,7 +124,7 @@ class ClipVision(nn.Module):
     """
     absent = [i for i in blocks if not 0 <= i < self.tower.layers]
     if absent:
-      raise ValueError(f'blocks {absent} of a CLIP of {self.tower.layers}, from 0')
+      raise UserError(f'blocks {absent} of a CLIP of {self.tower.layers}, from 0')
     last = max(blocks)
     x = self.tokens(image, resize=True)
     x, every = self.blocks(x, span=(0, last + 1), collect=len(set(blocks)) > 1)
@@ -143,11 +144,11 @@ class ClipVision(nn.Module):
   def _check_size(self, image: Float[Array, 'b h w 3'], *, resize: bool) -> None:
     (h, w), p, side = image.shape[1:3], self.patch, self.image_size
     if not resize and (h, w) != (side, side):
-      raise ValueError(f'this CLIP sees {side}x{side} pixels, got {h}x{w}')
+      raise UserError(f'this CLIP sees {side}x{side} pixels, got {h}x{w}')
     if min(h, w) < p:
-      raise ValueError(f'the image has {h}x{w} pixels, less than a patch of {p}x{p}')
+      raise UserError(f'the image has {h}x{w} pixels, less than a patch of {p}x{p}')
     if h % p or w % p:
-      raise ValueError(
+      raise UserError(
         f'the image has {h}x{w} pixels; both sides must be multiples of the patch, {p}'
       )
 

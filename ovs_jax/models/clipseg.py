@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from ovs_jax.core.errors import UserError
 from ovs_jax.core.types import Array, Float, Int, Num, Params
 from ovs_jax.models import clip, clipseg_decoder
 from ovs_jax.models.clip import Clip, ClipConfig, init_clip, trim_tokens
@@ -43,16 +44,16 @@ class ClipSegConfig:
 
   def __post_init__(self) -> None:
     if max(self.decoder.extract) >= self.clip.vision_layers:
-      raise ValueError(
+      raise UserError(
         f'decoder.extract {self.decoder.extract} needs more than the '
         f'{self.clip.vision_layers} blocks of this CLIP, counted from 0'
       )
     if self.image_size < self.clip.patch or self.image_size % self.clip.patch:
-      raise ValueError(
+      raise UserError(
         f'image_size {self.image_size} is not a multiple of patch {self.clip.patch}'
       )
     if self.chunk < 1:
-      raise ValueError(f'chunk {self.chunk} must be at least 1')
+      raise UserError(f'chunk {self.chunk} must be at least 1')
 
   @classmethod
   def from_dict(cls, config: Mapping[str, Any]) -> 'ClipSegConfig':
@@ -169,7 +170,7 @@ def check_decoder(config: ClipSegConfig, params: Params) -> None:
   }
   want = (config.clip.vision_width, config.clip.embed_dim)
   if width != want[0] or conditions - {want[1]}:
-    raise ValueError(
+    raise UserError(
       f'this decoder was made for a CLIP of width {width} with embeddings of '
       f'{max(conditions, default=want[1])}; the CLIP given has width {want[0]} and '
       f'embeddings of {want[1]}. Give the CLIP that it was trained with'
@@ -208,7 +209,7 @@ def embed_texts(
     ValueError: there are none.
   """
   if not sentences:
-    raise ValueError('no prompts given; expected at least one sentence')
+    raise UserError('no prompts given; expected at least one sentence')
   tokens = trim_tokens(tokenize(sentences))
   size = min(chunk, max(8, 2 ** (len(tokens) - 1).bit_length()))
   rows = []
@@ -276,10 +277,10 @@ def decode_chunks(
   condition = np.asarray(condition, np.float32)
   count, width = condition.shape[-2:]
   if not count:
-    raise ValueError('no prompts given; expected at least one embedding')
+    raise UserError('no prompts given; expected at least one embedding')
   check_decoder(config, params)
   if width != config.clip.embed_dim:
-    raise ValueError(
+    raise UserError(
       f'the prompts have {width} dimensions, this CLIP embeds in '
       f'{config.clip.embed_dim}; embed them with the same CLIP'
     )

@@ -8,6 +8,7 @@ from typing import Any
 import flax.linen as nn
 import jax.numpy as jnp
 
+from ovs_jax.core.errors import UserError
 from ovs_jax.core.flops import recomputes
 from ovs_jax.core.lookup import lookup
 from ovs_jax.core.types import Array, Bool, Float
@@ -58,18 +59,18 @@ class DecoderConfig:
     for name, choices in _CHOICES.items():
       lookup(dict.fromkeys(choices), getattr(self, name), f'decoder {name}')
     if not self.extract or list(self.extract) != sorted(set(self.extract)):
-      raise ValueError(f'extract {self.extract} must be ascending blocks of CLIP')
+      raise UserError(f'extract {self.extract} must be ascending blocks of CLIP')
     if any(not 0 <= step < len(self.extract) for step in self.film_steps):
-      raise ValueError(
+      raise UserError(
         f'film_steps {self.film_steps} must be steps of {len(self.extract)}, from 0'
       )
     if self.reduce_dim % self.heads:
-      raise ValueError(
+      raise UserError(
         f'reduce_dim {self.reduce_dim} is not a multiple of {self.heads} heads'
       )
     count = 1 if self.head == 'simple' else 2
     if len(self.strides) != count:
-      raise ValueError(
+      raise UserError(
         f'the {self.head} head has {count} transposed convolutions, strides are '
         f'{self.strides}'
       )

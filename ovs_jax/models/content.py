@@ -13,6 +13,7 @@ from collections.abc import Sequence
 import jax
 import jax.numpy as jnp
 
+from ovs_jax.core.errors import UserError
 from ovs_jax.core.types import Array, Bool, Float, Int
 
 SIZE_DIVISIBILITY = 32  # of what the networks see
@@ -34,7 +35,7 @@ def bucket_size(
   """
   odd = [side for side in sides if side < 1 or side % SIZE_DIVISIBILITY]
   if odd or not sides:
-    raise ValueError(
+    raise UserError(
       f'padded sides must be multiples of {SIZE_DIVISIBILITY}, got {list(sides)}'
     )
 

@@ -10,6 +10,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from ovs_jax.core.errors import UserError
 from ovs_jax.core.lookup import lookup
 from ovs_jax.core.types import Array, Bool, Float, Int, Num, Params
 from ovs_jax.models import clip, clipseg, clipseg_decoder, coseg_slots
@@ -67,16 +68,16 @@ class CoSegConfig:
     for name, choices in _CHOICES.items():
       lookup(dict.fromkeys(choices), getattr(self, name), name)
     if max(self.decoder.extract) >= self.clip.vision_layers:
-      raise ValueError(
+      raise UserError(
         f'decoder.extract {self.decoder.extract} needs more than the '
         f'{self.clip.vision_layers} blocks of this CLIP, counted from 0'
       )
     if self.image_size < self.clip.patch or self.image_size % self.clip.patch:
-      raise ValueError(
+      raise UserError(
         f'image_size {self.image_size} is not a multiple of patch {self.clip.patch}'
       )
     if self.clip.embed_dim % self.language.heads:
-      raise ValueError(
+      raise UserError(
         f'clip.embed_dim {self.clip.embed_dim} is not a multiple of '
         f'{self.language.heads} heads of the language model'
       )

@@ -5,6 +5,7 @@ import dataclasses
 import flax.linen as nn
 import jax.numpy as jnp
 
+from ovs_jax.core.errors import UserError
 from ovs_jax.core.lookup import lookup
 from ovs_jax.core.types import Array, Float
 
@@ -52,9 +53,9 @@ class LanguageConfig:
     for name, choices in _CHOICES.items():
       lookup(dict.fromkeys(choices), getattr(self, name), f'language {name}')
     if self.num_slots < 1:
-      raise ValueError(f'num_slots {self.num_slots} must be at least 1')
+      raise UserError(f'num_slots {self.num_slots} must be at least 1')
     if (self.kind == 'prefix') != (self.decoder_layers == 0):
-      raise ValueError(
+      raise UserError(
         f'a {self.kind!r} model with {self.decoder_layers} decoder_layers; prefix has '
         'none, cross has at least one'
       )

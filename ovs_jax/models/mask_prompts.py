@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from ovs_jax.core.checkpoint import load_model
+from ovs_jax.core.errors import UserError
 from ovs_jax.core.files import Path
 from ovs_jax.core.types import Params
 from ovs_jax.models.clip import ClipConfig
@@ -57,7 +58,7 @@ def add_prompts(
       f'they follow {depth - 1} blocks, the CLIP has {config.vision_layers}'
     )
   if problems:
-    raise ValueError(
+    raise UserError(
       f'the prompts in {directory} do not fit this CLIP: {"; ".join(problems)}. Take '
       'the CLIP that they were trained with, or one of the same size'
     )

@@ -9,6 +9,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from ovs_jax.core.errors import UserError
 from ovs_jax.core.types import Array, Float, Int, Num, Params
 from ovs_jax.models import backbones
 from ovs_jax.models.content import SIZE_DIVISIBILITY, Content, repeat_edge, zero_outside
@@ -63,7 +64,7 @@ class MaskFormerConfig:
 
   def __post_init__(self) -> None:
     if self.num_queries < 1:
-      raise ValueError(f'num_queries must be at least 1, got {self.num_queries}')
+      raise UserError(f'num_queries must be at least 1, got {self.num_queries}')
     if isinstance(self.backbone, Mapping):  # as read from a checkpoint
       object.__setattr__(self, 'backbone', backbones.from_dict(self.backbone))
 
@@ -158,7 +159,7 @@ class MaskFormer(nn.Module):
     dtype = jnp.dtype(c.dtype)
     h, w = image.shape[1:3]
     if min(h, w) < backbones.PATCH:
-      raise ValueError(
+      raise UserError(
         f'an image of {h}x{w} pixels is smaller than a patch of {backbones.PATCH}x'
         f'{backbones.PATCH}'
       )

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from ovs_jax.core.errors import UserError
 from ovs_jax.core.flops import count_flops
 from ovs_jax.core.lookup import lookup
 from ovs_jax.core.types import Array, Bool, Float, Num, Params
@@ -50,12 +51,12 @@ class OvSegConfig:
 
   def __post_init__(self) -> None:
     if self.region.size != self.clip.image_size:
-      raise ValueError(
+      raise UserError(
         f'region.size {self.region.size} must be the clip.image_size '
         f'{self.clip.image_size}'
       )
     if self.proposer.embed_dim != self.clip.embed_dim:
-      raise ValueError(
+      raise UserError(
         f'proposer.embed_dim {self.proposer.embed_dim} must be the clip.embed_dim '
         f'{self.clip.embed_dim}'
       )
@@ -302,7 +303,7 @@ def classify(
   """
   widths = (encoded.embeddings.shape[-1], encoded.regions.shape[-1])
   if widths != (text.shape[1],) * 2:
-    raise ValueError(
+    raise UserError(
       f'the class embeddings have {text.shape[1]} dimensions, those of the proposals '
       f'{widths[0]} (proposer) and {widths[1]} (CLIP): another CLIP wrote them'
     )

@@ -5,6 +5,7 @@ from typing import Any
 import flax.linen as nn
 import jax.numpy as jnp
 
+from ovs_jax.core.errors import UserError
 from ovs_jax.core.types import Array, Bool, Float
 from ovs_jax.models.content import Content
 from ovs_jax.models.layers import Attention, layer_norm, linear, sine_position
@@ -91,7 +92,7 @@ class QueryDecoder(nn.Module):
     """
     b, y, x, _ = features.shape
     if self.num_queries < 1:
-      raise ValueError(f'num_queries must be at least 1, got {self.num_queries}')
+      raise UserError(f'num_queries must be at least 1, got {self.num_queries}')
     sizes, seen, heard = (y, x), None, None
     if content is not None:
       inside = content.mask((y, x))
@@ -131,7 +132,7 @@ def mean_blocks(masks: Float[Array, 'b t h w'], side: int) -> Float[Array, 'b t 
   """
   b, t, h, w = masks.shape
   if h % side or w % side:
-    raise ValueError(f'masks of {h}x{w} pixels are no squares of {side}x{side}')
+    raise UserError(f'masks of {h}x{w} pixels are no squares of {side}x{side}')
   return jnp.mean(masks.reshape(b, t, h // side, side, w // side, side), axis=(3, 5))
 
 

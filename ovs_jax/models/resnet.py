@@ -9,6 +9,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from ovs_jax.core.errors import UserError
 from ovs_jax.core.flops import recomputes
 from ovs_jax.core.types import Array, Float
 from ovs_jax.models.content import Content, norm_mask, zero_outside
@@ -54,7 +55,7 @@ class ResNetConfig:
       (self.norm, ('frozen', 'group')),
     ):
       if value not in known:
-        raise ValueError(f'{value!r} is none of {known} in the sizes of a ResNet')
+        raise UserError(f'{value!r} is none of {known} in the sizes of a ResNet')
 
   def stage_widths(self) -> tuple[int, ...]:
     """Returns the channels after each stage."""

@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from ovs_jax.core.errors import UserError
 from ovs_jax.core.flops import recomputes
 from ovs_jax.core.types import Array, Bool, Float, Int
 from ovs_jax.models.content import Content, zero_outside
@@ -50,7 +51,7 @@ class SwinConfig:
       width % heads for width, heads in zip(widths, self.heads, strict=False)
     )
     if odd:
-      raise ValueError(
+      raise UserError(
         f'{list(self.heads)} heads do not divide the widths {widths} of the '
         f'{len(self.depths)} stages'
       )

@@ -6,6 +6,7 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
+from ovs_jax.core.errors import UserError
 from ovs_jax.core.lookup import lookup
 from ovs_jax.core.types import Array, Bool, Float
 
@@ -54,7 +55,7 @@ def attend(
   if name == 'einsum':
     return _products(q, k, v, mask, bias, drop)
   if drop is not None or (name == 'cudnn' and not fused):
-    raise ValueError(
+    raise UserError(
       f'the attention {name!r} cannot do this (queries {q.shape} and keys {k.shape} of '
       f'{q.dtype}, {"no" if bias is None else "a"} bias, '
       f'{"no" if drop is None else "with"} dropout, on {jax.default_backend()}); leave '

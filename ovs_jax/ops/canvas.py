@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from ovs_jax.core.errors import UserError
 from ovs_jax.core.lookup import lookup
 from ovs_jax.core.types import Array, Bool, Float, Int
 from ovs_jax.ops import merging
@@ -50,7 +51,7 @@ class Canvas:
     """
     lookup(RULES, rule, 'merging rule')
     if rule not in 'AB':
-      raise ValueError(f'rule {rule} does not paint mask by mask; A and B do')
+      raise UserError(f'rule {rule} does not paint mask by mask; A and B do')
     self.size = size
     self._rule = {'A': 'best', 'B': 'smallest' if by_area else 'latest'}[rule]
     self._threshold = threshold

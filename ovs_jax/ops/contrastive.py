@@ -9,6 +9,7 @@ them, so that a device holds (batch / devices) x chunk logits.
 import jax
 import jax.numpy as jnp
 
+from ovs_jax.core.errors import UserError
 from ovs_jax.core.flops import recomputes
 from ovs_jax.core.lookup import lookup
 from ovs_jax.core.types import Array, Bool, Float, Int
@@ -46,7 +47,7 @@ def grouped_contrastive_loss(
   count = image.shape[0]
   chunk = min(chunk, count) or count
   if count % chunk:
-    raise ValueError(
+    raise UserError(
       f'a batch of {count} pairs is no multiple of the {chunk} columns of the loss; '
       'change config.adapt.loss_chunk'
     )

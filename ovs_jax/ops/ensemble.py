@@ -3,6 +3,7 @@
 import jax
 import jax.numpy as jnp
 
+from ovs_jax.core.errors import UserError
 from ovs_jax.core.types import Array, Bool, Float
 from ovs_jax.ops.resize import EXACT
 
@@ -47,11 +48,11 @@ def combine(
       proposer alone, and so does 'ensemble' here.
   """
   if classifier not in CLASSIFIERS:
-    raise ValueError(
+    raise UserError(
       f'unknown classifier {classifier!r}; known: {", ".join(CLASSIFIERS)}'
     )
   if not 0 <= weight <= 1:
-    raise ValueError(f'the ensemble weight must lie in 0..1, got {weight}')
+    raise UserError(f'the ensemble weight must lie in 0..1, got {weight}')
   proposer = jax.nn.softmax(proposer_logits, axis=-1)[..., :-1]
   if classifier == 'proposer':
     return proposer

@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from ovs_jax.core.errors import UserError
 from ovs_jax.core.sharding import on_own_rows
 from ovs_jax.core.types import Array, Bool, Float, Int
 from ovs_jax.ops.losses import FOCAL_ALPHA
@@ -37,7 +38,7 @@ def match(
     ValueError: more (padded) targets than queries.
   """
   if labels.shape[1] > logits.shape[2]:
-    raise ValueError(
+    raise UserError(
       f'{labels.shape[1]} targets for {logits.shape[2]} queries; matching needs at '
       'least as many queries: raise num_queries or lower max_targets'
     )

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
+from ovs_jax.core.errors import UserError
 from ovs_jax.core.types import Bool, Float, Int, UInt8
 
 # The first colours: those of Okabe and Ito (2008), which colour-blind people can tell
@@ -103,12 +104,12 @@ def blend(
     alpha: opacity of the colours, 0..1; borders are opaque.
   """
   if image.shape[:2] != labels.shape:
-    raise ValueError(
+    raise UserError(
       f'the image is {image.shape[:2]} (height, width), but the label map is '
       f'{labels.shape}; give the image that was segmented'
     )
   if not 0 <= alpha <= 1:
-    raise ValueError(f'alpha must lie in 0..1, got {alpha}')
+    raise UserError(f'alpha must lie in 0..1, got {alpha}')
   known = (labels >= 0) & (labels < len(colours))
   if not known.any():
     return image.copy()

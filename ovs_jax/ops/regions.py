@@ -13,6 +13,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from ovs_jax.core.errors import UserError
 from ovs_jax.core.types import Array, Bool, Float, Int, Num
 from ovs_jax.ops.resize import EXACT, cubic_matrix, nearest_indices
 
@@ -43,7 +44,7 @@ class RegionConfig:
 
   def __post_init__(self) -> None:
     if self.fill not in FILLS:
-      raise ValueError(f'unknown fill {self.fill!r}; known: {", ".join(FILLS)}')
+      raise UserError(f'unknown fill {self.fill!r}; known: {", ".join(FILLS)}')
 
 
 @jax.tree_util.register_dataclass

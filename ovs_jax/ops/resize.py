@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from ovs_jax.core.errors import UserError
 from ovs_jax.core.types import Array, Float, Int, Num
 
 # Matrix products at full float32 precision on every device: GPUs and TPUs round to
@@ -122,7 +123,7 @@ def resize_grid(
   count, width = table.shape[-2:]
   side = math.isqrt(count)
   if side * side != count:
-    raise ValueError(f'{count} positions are not a square grid; cannot resize them')
+    raise UserError(f'{count} positions are not a square grid; cannot resize them')
   if (side, side) == tuple(grid):
     return table
   start, stop = jnp.asarray(0), jnp.asarray(side)

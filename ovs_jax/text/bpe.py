@@ -18,6 +18,7 @@ from collections.abc import Iterator, Sequence
 
 import regex
 
+from ovs_jax.core.errors import UserError
 from ovs_jax.core.files import local
 
 FILE_NAME = 'bpe_simple_vocab_16e6.txt.gz'
@@ -179,7 +180,7 @@ def _chosen(path: pathlib.Path) -> pathlib.Path:
       f'{FILE_NAME}, or unset it to search for one.'
     )
   if (digest := sha256(path)) != SHA256:
-    raise ValueError(
+    raise UserError(
       f'${VARIABLE} is {str(path)!r} with SHA-256 {digest}; expected {SHA256}. '
       f"Set it to an unmodified copy of OpenAI's {FILE_NAME}."
     )
@@ -196,7 +197,7 @@ def download(url: str, target: pathlib.Path, *, timeout: float = 30.0) -> pathli
   with urllib.request.urlopen(url, timeout=timeout) as response:
     content = response.read()
   if (digest := hashlib.sha256(content).hexdigest()) != SHA256:
-    raise ValueError(f'downloaded {len(content)} bytes with SHA-256 {digest}')
+    raise UserError(f'downloaded {len(content)} bytes with SHA-256 {digest}')
   target.parent.mkdir(parents=True, exist_ok=True)
   handle, name = tempfile.mkstemp(dir=target.parent, prefix=target.name)
   try:

@@ -20,6 +20,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from jaxtyping import Float
 
+from ovs_jax.core.errors import UserError
 from ovs_jax.core.files import Path, atomic_path, local
 
 VARIABLE = 'OVS_JAX_TEXT_CACHE'
@@ -57,7 +58,7 @@ def cache_root(given: Path | None = None) -> pathlib.Path | None:
   if given is not None:
     text = os.fspath(given)
     if not text:
-      raise ValueError(f'the text cache is blank; give a directory, or {OFF!r}')
+      raise UserError(f'the text cache is blank; give a directory, or {OFF!r}')
     return None if text == OFF else local(text).absolute()
   home = os.environ.get('XDG_CACHE_HOME', '')
   # The XDG specification says that a relative path is to be ignored.
@@ -133,7 +134,7 @@ class Store:
       with np.load(path, allow_pickle=False) as shard:
         names = json.loads(bytes(shard['names']))
         if not isinstance(names, list):
-          raise ValueError('it has no list of names')
+          raise UserError('it has no list of names')
         use = [i for i, n in enumerate(names) if wanted is None or n in wanted]
         if not use:
           return {}
@@ -163,11 +164,11 @@ class Store:
     """Raises ValueError unless the shard is one that `_write` made."""
     expected = (len(names), self.width)
     if rows.shape != expected or rows.dtype != np.float32:
-      raise ValueError(
+      raise UserError(
         f'it holds {rows.dtype} {rows.shape}, expected float32 {expected}'
       )
     if not np.allclose(np.linalg.norm(rows, axis=1), 1, atol=1e-3):
-      raise ValueError('its rows are not of length 1')
+      raise UserError('its rows are not of length 1')
 
   def _write(self, rows: Mapping[str, Float[np.ndarray, 'd']]) -> None:
     names = np.frombuffer(json.dumps(list(rows)).encode(), np.uint8)

@@ -5,6 +5,7 @@ import dataclasses
 import re
 from collections.abc import Iterable, Mapping
 
+from ovs_jax.core.errors import UserError
 from ovs_jax.core.files import Path, place
 from ovs_jax.core.lookup import lookup
 from ovs_jax.text.vocabulary import parse_names
@@ -89,7 +90,7 @@ def parse_background(names: Names | None, classes: Classes) -> Classes:
   asked = {name.lower() for name in classes.names}
   both = [name for name in found.names if name.lower() in asked]
   if both:
-    raise ValueError(
+    raise UserError(
       f'{both} are both class names and background (case does not count). Keep each '
       'in one of them.'
     )
@@ -122,18 +123,18 @@ def read_names(path: Path) -> Classes:
     name = ' '.join(name.split())
     where = f'line {number} of {path}'
     if not name:
-      raise ValueError(
+      raise UserError(
         f'{where} has no name before the colon; expected "name" or '
         '"name: synonym, synonym"'
       )
     if name.lower() in lines:
-      raise ValueError(
+      raise UserError(
         f'lines {lines[name.lower()]} and {number} of {path} both name {name!r} (case '
         'does not count); keep one'
       )
     synonyms = rest.split(',') if colon else []
     if colon and not all(synonym.strip() for synonym in synonyms):
-      raise ValueError(
+      raise UserError(
         f'{where} has a blank synonym; expected "name: synonym, synonym", or the name '
         'without a colon'
       )
@@ -141,7 +142,7 @@ def read_names(path: Path) -> Classes:
     names.append(name)
     words.append(_parse_words([name, *synonyms], name))
   if not names:
-    raise ValueError(
+    raise UserError(
       f'{path} has no names; write one per line, as "name" or "name: synonym, synonym"'
     )
   return Classes(tuple(names), tuple(words))
@@ -155,34 +156,34 @@ def _read_text(path: Path) -> str:
       f'names file {path} not found; expected a text file with one name per line'
     )
   if not path.is_file():
-    raise ValueError(f'names file {path} is no regular file; give a text file')
+    raise UserError(f'names file {path} is no regular file; give a text file')
   data = path.read_bytes().removeprefix(codecs.BOM_UTF8)
   try:
     text = data.decode('utf-8')
   except UnicodeDecodeError as error:
     line = data[: error.start].count(b'\n') + 1
-    raise ValueError(
+    raise UserError(
       f'names file {path} is not UTF-8 (line {line}: byte {data[error.start]:#04x}); '
       'save it as UTF-8'
     ) from error
   if '\0' in text:
-    raise ValueError(f'names file {path} is not a text file; save it as UTF-8')
+    raise UserError(f'names file {path} is not a text file; save it as UTF-8')
   return text.replace('\r\n', '\n').replace('\r', '\n')
 
 
 def _parse_words(given: Iterable[object], name: str) -> tuple[str, ...]:
   """Returns the words of a class, each once; the name where there are none."""
   if isinstance(given, str):
-    raise ValueError(
+    raise UserError(
       f'the synonyms of {name!r} are the string {given!r}; put them in a list: '
       f'{{{name!r}: [{given!r}]}}'
     )
   words = list(given)
   wrong = [word for word in words if not isinstance(word, str)]
   if wrong:
-    raise ValueError(f'the synonyms of {name!r} must be strings, got {wrong}')
+    raise UserError(f'the synonyms of {name!r} must be strings, got {wrong}')
   words = [' '.join(word.split()) for word in words]
   if '' in words:
-    raise ValueError(f'a synonym of {name!r} is blank; remove it')
+    raise UserError(f'a synonym of {name!r} is blank; remove it')
   once = {word.lower(): word for word in reversed(words)}
   return tuple(once[key] for key in dict.fromkeys(w.lower() for w in words)) or (name,)

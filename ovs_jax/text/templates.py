@@ -6,6 +6,7 @@ and inference; `imagenet` the 80 of Radford et al. (2021), in their order.
 
 from collections.abc import Sequence
 
+from ovs_jax.core.errors import UserError
 from ovs_jax.core.lookup import lookup
 
 SINGLE = ('a photo of a {}.',)
@@ -128,19 +129,19 @@ def sentences(templates: str | Sequence[str]) -> tuple[str, ...]:
   """
   if isinstance(templates, str):
     if '{}' in templates:
-      raise ValueError(
+      raise UserError(
         f'{templates!r} is one sentence, not a template set; put it in a list: '
         f'[{templates!r}].'
       )
     return lookup(TEMPLATES, templates, 'template set')
   if not templates:
-    raise ValueError(
+    raise UserError(
       f'no templates given; pass sentences with one "{{}}" each, or one of '
       f'{", ".join(TEMPLATES)}.'
     )
   wrong = [t for t in templates if t.count('{}') != 1]
   if wrong:
-    raise ValueError(
+    raise UserError(
       f'{len(wrong)} of {len(templates)} templates do not contain "{{}}" exactly '
       f'once, where the class name goes: {wrong}.'
     )

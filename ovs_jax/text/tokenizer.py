@@ -15,6 +15,7 @@ import ftfy
 import numpy as np
 from jaxtyping import Int
 
+from ovs_jax.core.errors import UserError
 from ovs_jax.core.lookup import lookup
 
 START_ID = 49406
@@ -64,12 +65,12 @@ def tokenize(
     FileNotFoundError: the 'bpe' backend finds no file of OpenAI's merges.
   """
   if isinstance(texts, str):
-    raise ValueError(
+    raise UserError(
       f'texts must be a sequence of strings, got the string {_shorten(texts)!r}. '
       'Put it in a list.'
     )
   if context_length < 2:
-    raise ValueError(
+    raise UserError(
       f'context_length is {context_length}; it must be at least 2, to hold the start '
       f'and end tokens. CLIP uses {CONTEXT_LENGTH}.'
     )
@@ -79,7 +80,7 @@ def tokenize(
     ids = [START_ID, *encode(clean(text)), END_ID]
     if len(ids) > context_length:
       if not truncate:
-        raise ValueError(
+        raise UserError(
           f'{_shorten(text)!r} has {len(ids)} tokens, start and end included; the '
           f'limit is {context_length}. Shorten it (in Python, truncate=True cuts it).'
         )
@@ -104,7 +105,7 @@ def load_backend(name: str = 'auto') -> Encode:
   if name == 'auto':
     name = 'instant' if installed else 'bpe'
   if name == 'instant' and not installed:
-    raise ValueError(
+    raise UserError(
       "the tokenizer backend 'instant' is not installed. On Python 3.11 or 3.12 "
       "`pip install instant-clip-tokenizer`; elsewhere use 'bpe'."
     )

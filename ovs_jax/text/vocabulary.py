@@ -9,6 +9,7 @@ import io
 import json
 from collections.abc import Iterable, Sequence
 
+from ovs_jax.core.errors import UserError
 from ovs_jax.core.lookup import lookup
 
 REQUIRED_COLUMNS = ('train_id', 'source_value', 'name')
@@ -82,7 +83,7 @@ def parse(text: str, name: str) -> Vocabulary:
   reader = csv.DictReader(io.StringIO(text), delimiter='\t', quoting=csv.QUOTE_NONE)
   missing = [c for c in REQUIRED_COLUMNS if c not in (reader.fieldnames or ())]
   if missing:
-    raise ValueError(
+    raise UserError(
       f'vocabulary {name!r} lacks the columns {missing}; its header is '
       f'{reader.fieldnames}. Separate columns with tabs.'
     )
@@ -116,7 +117,7 @@ def _check(rows: Sequence[dict[str, str]], name: str) -> None:
       problems.append(f'classes {seen[row["name"]]} and {i} are both {row["name"]!r}')
     seen.setdefault(row['name'], i)
   if problems:
-    raise ValueError(
+    raise UserError(
       f'vocabulary {name!r} has {len(problems)} problems; correct its rows:\n  '
       + '\n  '.join(problems)
     )
@@ -140,21 +141,21 @@ def parse_names(names: str | Iterable[object]) -> tuple[str, ...]:
   given = names.split(',') if isinstance(names, str) else names
   wrong = [name for name in given if not isinstance(name, str)]
   if wrong:
-    raise ValueError(f'class names must be strings, got {wrong}. Quote them.')
+    raise UserError(f'class names must be strings, got {wrong}. Quote them.')
   found = tuple(' '.join(name.split()) for name in given)
   if not any(found):
-    raise ValueError(
+    raise UserError(
       f'no class names in {names!r}; expected at least one, e.g. "red ball, grass".'
     )
   if '' in found:
-    raise ValueError(
+    raise UserError(
       f'class name {found.index("") + 1} of {len(found)} in {names!r} is blank. '
       'Remove it, or the comma too many.'
     )
   first = {}
   for name in found:
     if name.lower() in first:
-      raise ValueError(
+      raise UserError(
         f'class names {first[name.lower()]!r} and {name!r} are the same (case does '
         'not count). Keep one.'
       )

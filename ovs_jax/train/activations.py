@@ -17,6 +17,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from ovs_jax.core.errors import UserError
 from ovs_jax.core.files import Path, atomic_path, fingerprint, local
 from ovs_jax.core.tree import flatten
 from ovs_jax.core.types import Params, UInt8
@@ -123,7 +124,7 @@ class ActivationCache:
     """Bytes as what they were; NumPy's files know no bfloat16."""
     shape, dtype = self._expected[name]
     if raw.dtype != np.uint8 or raw.size != np.prod(shape) * dtype.itemsize:
-      raise ValueError(f'{name} is {raw.dtype} {raw.shape}')
+      raise UserError(f'{name} is {raw.dtype} {raw.shape}')
     return raw.view(dtype).reshape(shape)
 
   def _write(self, path: pathlib.Path, arrays: Arrays) -> None:

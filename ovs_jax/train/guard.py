@@ -12,6 +12,7 @@ import numpy as np
 from jax.sharding import Sharding
 
 from ovs_jax.core.checkpoint import RunCheckpoints
+from ovs_jax.core.errors import UserError
 from ovs_jax.core.types import Array, Bool, Float
 from ovs_jax.train.state import TrainState
 
@@ -27,7 +28,7 @@ class Guard:
     """
     self._most = config.train.skip_not_finite
     if self._most < 0:
-      raise ValueError(
+      raise UserError(
         f'config.train.skip_not_finite is {self._most}, expected 0 (no step is left '
         'out) or more'
       )
@@ -74,7 +75,7 @@ class Guard:
     step = int(state.step)
     found = self._not_finite(state) if step else None
     if found:
-      raise ValueError(
+      raise UserError(
         f'{found} in the checkpoint {self._saved.path(step)}; delete this directory to '
         'go on from the one before it'
       )

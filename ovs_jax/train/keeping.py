@@ -14,6 +14,7 @@ import jax.numpy as jnp
 
 from ovs_jax.core import hosts
 from ovs_jax.core.checkpoint import RunCheckpoints, save_model
+from ovs_jax.core.errors import UserError
 from ovs_jax.core.files import Place, write_text
 from ovs_jax.core.tree import difference, flatten, unflatten
 from ovs_jax.core.types import Constants, Params
@@ -67,7 +68,7 @@ class Keeping:
     part, optimizer, raw = saved.restore(latest, expected, state.optimizer, now)
     problem = difference(expected, part, what=f'checkpoint of step {latest}')
     if problem:
-      raise ValueError(problem)
+      raise UserError(problem)
     params = self.whole(part, state.params)
     ema, _ = split_params(params, trainable)
     if raw is None:

@@ -14,6 +14,7 @@ from ovs_jax.core import hosts, sharding
 from ovs_jax.core.checkpoint import RunCheckpoints
 from ovs_jax.core.counts import check_counts
 from ovs_jax.core.devices import least_seconds
+from ovs_jax.core.errors import UserError
 from ovs_jax.core.files import Place, check_writable
 from ovs_jax.core.flops import count_work
 from ovs_jax.core.preemption import Preemption, Stopped
@@ -153,7 +154,7 @@ def init_state(
     parameters that it trains.
   """
   if not 0 <= config.train.ema < 1:
-    raise ValueError(
+    raise UserError(
       f'config.train.ema is {config.train.ema}, expected 0 (no averages) or more, and '
       'less than 1'
     )

@@ -17,6 +17,7 @@ from typing import Any
 import optax
 from optax.contrib import MuonDimensionNumbers, scale_by_muon
 
+from ovs_jax.core.errors import UserError
 from ovs_jax.core.schedule import build_schedule
 from ovs_jax.core.tree import flatten, match_rules
 
@@ -33,7 +34,7 @@ def learning_rate_scales(config: Any, params: Mapping[str, Any]) -> dict[str, fl
   rules = match_rules(flatten(params), config.groups, what='config.optimizer.groups')
   scales = {path: scale for path, scale in rules.items() if scale is not None}
   if not scales:
-    raise ValueError('config.optimizer.groups freezes every parameter')
+    raise UserError('config.optimizer.groups freezes every parameter')
   return scales
 
 

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from ovs_jax.core import hosts
+from ovs_jax.core.errors import UserError
 from ovs_jax.core.files import Place, fingerprint, read_json, write_json
 from ovs_jax.core.tree import flatten
 
@@ -55,7 +56,7 @@ def run_pipeline(config: Any, workdir: Place, run: Run) -> dict[str, Any]:
     if done.exists():
       results[name] = read_json(done)
       if results[name]['identity'] != identity:
-        raise ValueError(
+        raise UserError(
           f'{done.parent} was made with another configuration; give another '
           '--workdir=, or delete that directory to make it again'
         )
@@ -90,7 +91,7 @@ def check_changes(config: Any, changed: Iterable[str]) -> None:
       continue
     own = _reference(config, path)
     if not any(_reference(stage, path) is own for stage in stages.values()):
-      raise ValueError(
+      raise UserError(
         f'config.{path} changes no stage of the pipeline {config.name}; change that of '
         f'one, such as --config.stages.{config.order[-1]}.{path}='
       )
@@ -120,7 +121,7 @@ def check_owner(config: Mapping[str, Any], workdir: Place) -> None:
         for k in keys[:6]
       )
       more = f' and {len(keys) - 6} more' if len(keys) > 6 else ''
-      raise ValueError(
+      raise UserError(
         f'{workdir} belongs to a run of another configuration; different: {shown}'
         f'{more}. Give another --workdir=, or delete the directory'
       )

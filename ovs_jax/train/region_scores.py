@@ -13,6 +13,7 @@ import numpy as np
 from jax.sharding import NamedSharding, PartitionSpec
 
 from ovs_jax.core import hosts
+from ovs_jax.core.errors import UserError
 from ovs_jax.core.types import Array, Float, Int, Params
 from ovs_jax.data import pairs, transforms
 from ovs_jax.data.pipeline import eval_batches
@@ -29,7 +30,7 @@ def label_names(directory: str) -> list[str]:
     ValueError: none were named, or they have only one class.
   """
   if not directory:
-    raise ValueError(
+    raise UserError(
       'config.adapt.evaluate_every asks for evaluations, but config.init.labelled '
       'names no pairs; mine them with config.mining.masks=truth and '
       'config.mining.nouns=classes, or set evaluate_every=0'
@@ -37,7 +38,7 @@ def label_names(directory: str) -> list[str]:
   pairs.load(directory)  # or says that there are none
   names = sorted(set(pairs.nouns(directory)))
   if len(names) < 2:
-    raise ValueError(
+    raise UserError(
       f'{directory} has {len(names)} classes; at least 2 are needed to tell right from '
       'wrong'
     )

@@ -9,6 +9,7 @@ import importlib
 
 import ml_collections
 
+from ovs_jax.core.errors import UserError
 from ovs_jax.integrations.scenic.optimizer import NAME
 
 
@@ -29,7 +30,7 @@ def wrap(settings: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
     ValueError: there is no recipe.
   """
   if not settings.recipe:
-    raise ValueError(
+    raise UserError(
       f'{settings.name!r} is not the training of a recipe but a {settings.mode!r}'
     )
   train = settings.train

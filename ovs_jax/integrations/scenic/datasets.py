@@ -8,6 +8,7 @@ import jax
 import ml_collections
 import numpy as np
 
+from ovs_jax.core.errors import UserError
 from ovs_jax.core.lookup import lookup
 from ovs_jax.core.types import VOID, Int
 from ovs_jax.data import augment, load_dataset, load_names, transforms
@@ -172,7 +173,7 @@ def recipe_dataset(
   """
   del eval_batch_size, dtype_str, rng, dataset_service_address
   if dataset_configs is None or not dataset_configs.get('recipe'):
-    raise ValueError('dataset_configs is not a configuration of configs/ with a recipe')
+    raise UserError('dataset_configs is not a configuration of configs/ with a recipe')
   config = dataset_configs.copy_and_resolve_references()
   with config.unlocked():
     config.train.batch_size = batch_size * jax.process_count()

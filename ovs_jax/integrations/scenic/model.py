@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 from flax import core
 
+from ovs_jax.core.errors import UserError
 from ovs_jax.core.tree import flatten, unflatten
 from ovs_jax.core.types import Array, Batch, Constants, Metrics, Params
 from ovs_jax.integrations.scenic.checkout import load
@@ -131,7 +132,7 @@ class RecipeModule(nn.Module):
       inputs = self._zeros(inputs.shape[0])
     devices = _devices()
     if devices > 1 and recipe.all_rows is None:
-      raise ValueError(
+      raise UserError(
         f'the loss of the recipe {config.recipe!r} is over the whole batch, of which '
         f"each of the {devices} devices has a part in Scenic's trainers; train it with "
         'ovs_jax.main, or on one device'
@@ -183,7 +184,7 @@ def model_class() -> type:
     def build_flax_model(self) -> nn.Module:
       check_config(self.config)
       if 'recipe' not in self.dataset_meta_data:
-        raise ValueError(
+        raise UserError(
           "the data set is not that of a recipe; set config.dataset_name='ovs_jax'"
         )
       return RecipeModule(self.dataset_meta_data['recipe'])
@@ -202,7 +203,7 @@ def model_class() -> type:
       return metrics_of
 
     def default_flax_model_config(self) -> Any:
-      raise ValueError('give a configuration whose dataset_configs have a recipe')
+      raise UserError('give a configuration whose dataset_configs have a recipe')
 
   return RecipeModel
 
@@ -217,20 +218,20 @@ def check_config(config: Any) -> None:
   """
   settings = config.get('dataset_configs')
   if settings is None or not settings.get('recipe'):
-    raise ValueError(
+    raise UserError(
       'config.dataset_configs is not a configuration of configs/ with a recipe; keys '
       'of Scenic and of a recipe have the same names and cannot be on one level'
     )
   for key, path in _REPEATED.items():
     expected = _get(settings, path)
     if config.get(key) != expected:
-      raise ValueError(
+      raise UserError(
         f'config.{key} is {config.get(key)} and config.dataset_configs.{path} is '
         f'{expected}; give both the same value'
       )
   for path, nothing in _OURS_ALONE.items():
     if _get(settings, path) != nothing:
-      raise ValueError(
+      raise UserError(
         f'config.dataset_configs.{path} is {_get(settings, path)}, which a trainer of '
         f'Scenic does not do; set it to {nothing!r} or train with ovs_jax.main'
       )

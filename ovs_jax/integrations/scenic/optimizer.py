@@ -12,6 +12,7 @@ import jax
 import optax
 from flax import core
 
+from ovs_jax.core.errors import UserError
 from ovs_jax.core.tree import flatten, match_rules, unflatten
 from ovs_jax.core.types import Array
 from ovs_jax.integrations.scenic.checkout import load
@@ -48,7 +49,7 @@ def recipe_optimizer(learning_rate: Any) -> optax.GradientTransformation:
     ValueError: `lr_configs` gives another schedule.
   """
   if not isinstance(learning_rate, RecipeSchedule):
-    raise ValueError(
+    raise UserError(
       f"config.optimizer_configs.optimizer={NAME!r} has the recipe's own learning "
       f'rate; set config.lr_configs.learning_rate_schedule={NAME!r}'
     )

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from typing import Any
 
 from ovs_jax.core.counts import check_counts
+from ovs_jax.core.errors import UserError
 from ovs_jax.core.lookup import lookup
 from ovs_jax.train.recipes.clip_pretrain import ClipPretrain
 from ovs_jax.train.recipes.clip_regions import ClipRegions
@@ -31,7 +32,7 @@ def make_recipe(config: Any) -> Recipe:
   check_counts(config, {'adapt.evaluate_every': 0})
   recipe = lookup(RECIPES, config.recipe, 'recipe')(config)
   if config.adapt.evaluate_every and not recipe.evaluate_every:
-    raise ValueError(
+    raise UserError(
       f'the recipe {config.recipe!r} has no evaluation during training; set '
       'config.adapt.evaluate_every=0'
     )

@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from ovs_jax.core.errors import UserError
 from ovs_jax.core.lookup import lookup
 from ovs_jax.core.tree import difference, flatten, unflatten
 from ovs_jax.core.types import Array, Batch, Constants, Int, Metrics, Params
@@ -100,7 +101,7 @@ class ClipRegions(Recipe):
     loaded = {**loaded, 'visual': visual}
     problem = difference(params, loaded, what=f'the CLIP checkpoint {found.directory}')
     if problem:
-      raise ValueError(problem)
+      raise UserError(problem)
     return loaded
 
   def _check_trained(self, params: Params) -> None:
@@ -108,13 +109,13 @@ class ClipRegions(Recipe):
     trained = set(learning_rate_scales(self.config.optimizer, params))
     lost = sorted(trained - set(mask_prompts.PATHS))
     if lost and self.config.adapt.store == 'prompts':
-      raise ValueError(
+      raise UserError(
         f"config.adapt.store='prompts' would lose {len(lost)} trained parameters, such "
         f"as {lost[0]}; set it to 'all' or change config.optimizer.groups"
       )
     text = sorted(path for path in trained if path.startswith('text/'))
     if text and self.config.adapt.cache_text:
-      raise ValueError(
+      raise UserError(
         f'config.adapt.cache_text embeds the nouns once, but {len(text)} parameters of '
         f'the text tower are trained, such as {text[0]}; set it to False'
       )

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
+from ovs_jax.core.errors import UserError
 from ovs_jax.core.lookup import lookup
 from ovs_jax.core.types import (
   VOID,
@@ -58,7 +59,7 @@ class CoSegTraining(Recipe):
     lookup(MATCHING, config.slots.matching, 'config.slots.matching')
     lookup(LANGUAGE_LOSSES, config.slots.language_loss, 'config.slots.language_loss')
     if config.slots.forced and config.slots.matching != 'area':
-      raise ValueError(
+      raise UserError(
         'config.slots.forced decodes slots from the texts of their targets, which only '
         "config.slots.matching='area' knows before decoding; set one of them back"
       )

@@ -7,6 +7,7 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
+from ovs_jax.core.errors import UserError
 from ovs_jax.core.tree import difference
 from ovs_jax.core.types import (
   Array,
@@ -46,7 +47,7 @@ class Proposer(Recipe):
     self.model = MaskFormerConfig(**config.proposer)
     whole, backbone = config.init.proposer, config.init.backbone
     if whole and backbone:
-      raise ValueError(
+      raise UserError(
         f'config.init.proposer={whole} brings a backbone of its own; leave out '
         f'config.init.backbone={backbone}, or the former'
       )
@@ -69,7 +70,7 @@ class Proposer(Recipe):
     clip = load(directory, kinds=('clip',), what='CLIP checkpoint')
     config, params = clip.config, clip.params
     if config.embed_dim != self.model.embed_dim:
-      raise ValueError(
+      raise UserError(
         f'the CLIP in {directory} embeds in {config.embed_dim} dimensions, '
         f'config.proposer.embed_dim is {self.model.embed_dim}'
       )
@@ -263,13 +264,13 @@ def load_proposer(directory: str, model: MaskFormerConfig, drawn: Params) -> Par
     params.pop('class_predictor', None)
     params |= {name: drawn[name] for name in ('class_embed', 'no_object')}
   elif found.embed_dim != model.embed_dim:
-    raise ValueError(
+    raise UserError(
       f'the proposer in {directory} embeds in {found.embed_dim} dimensions, '
       f'config.proposer.embed_dim is {model.embed_dim}: it belongs to another CLIP'
     )
   problem = difference(drawn, params, what=f'the proposer in {directory}')
   if problem:
-    raise ValueError(problem)
+    raise UserError(problem)
   return params
 
 
@@ -278,7 +279,7 @@ def _check_kind(
 ) -> None:
   wanted = backbones.kind(model.backbone_config())
   if backbones.kind(found) != wanted:
-    raise ValueError(
+    raise UserError(
       f'the checkpoint {directory} has a {backbones.kind(found)} backbone, '
       f'config.proposer.backbone asks for a {wanted}'
     )
@@ -306,5 +307,5 @@ def load_backbone(directory: str, model: MaskFormerConfig, drawn: Params) -> Par
   _check_kind(directory, found, model)
   problem = difference(drawn, params, what=f'the backbone in {directory}')
   if problem:
-    raise ValueError(problem)
+    raise UserError(problem)
   return params
