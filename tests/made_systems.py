@@ -5,7 +5,8 @@ import hashlib
 
 import numpy as np
 
-from ovs_jax.inference.system import NO_LABEL, MaskChunk, MaskSystem, Texts
+from ovs_jax.core.types import NO_LABEL
+from ovs_jax.inference.system import MaskChunk, MaskSystem, Texts
 
 WIDTH, CELLS = 16, 16
 

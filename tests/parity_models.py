@@ -15,9 +15,9 @@ from ovs_jax.convert import backbones as convert_backbones
 from ovs_jax.convert import clip as convert_clip
 from ovs_jax.convert import maskformer as convert_maskformer
 from ovs_jax.convert.rules import apply
+from ovs_jax.core.types import NO_LABEL
 from ovs_jax.inference.encode import EncodedImage
 from ovs_jax.inference.ovseg import OTHERS, OvSegSystem
-from ovs_jax.inference.result import NO_NAME
 from ovs_jax.inference.segmenter import Segmenter
 from ovs_jax.inference.settings import Settings
 from ovs_jax.inference.weigh import weigh
@@ -374,7 +374,7 @@ def ovseg_demo(case: Case, segmenter: Segmenter, image: EncodedImage) -> None:
       want = case.expected(f'{prefix}_labels_blank255')
       case.compare(f'{prefix}: pixels of the name', labels == 0, want == 0, 0.0)
     else:
-      labels = np.where(labels == NO_NAME, 255, labels)
+      labels = np.where(labels == NO_LABEL, 255, labels)
       case.agree(f'{prefix}_labels_blank255', labels, 0.999)
     rows = segmenter.embed_names(embedded, templates=templates)
     owner = np.arange(len(rows), dtype=np.int32)

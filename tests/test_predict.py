@@ -13,9 +13,10 @@ from tiny_ovseg import STORED, draw_params
 
 from ovs_jax import predict
 from ovs_jax.core.checkpoint import save_model
+from ovs_jax.core.types import NO_LABEL
 from ovs_jax.inference import files as results
 from ovs_jax.inference import ovseg as ovseg_module
-from ovs_jax.inference.result import NO_NAME, ProposalTable, Segmentation
+from ovs_jax.inference.result import ProposalTable, Segmentation
 from ovs_jax.inference.segmenter import Segmenter
 from ovs_jax.ops.overlay import palette
 
@@ -88,7 +89,7 @@ def test_writes_label_map_and_overlay(run, photo, checkpoint, tmp_path):
   assert labels.mode == 'P' and labels.size == (70, 50)
   segmenter = Segmenter.load(checkpoint)
   expected = segmenter.segment(segmenter.encode(photo), NAMES)
-  values = np.where(expected.labels == NO_NAME, 255, expected.labels)
+  values = np.where(expected.labels == NO_LABEL, 255, expected.labels)
   np.testing.assert_array_equal(np.asarray(labels), values)
   overlay = np.asarray(Image.open(tmp_path / 'out' / 'photo_overlay.png'))
   np.testing.assert_array_equal(overlay, np.asarray(expected.overlay(photo)))
@@ -293,7 +294,7 @@ class TestLabelImage:
     )
 
   def test_8_bits(self, tmp_path):
-    results.label_image(self.segmentation([[0, 254, NO_NAME]], 255)).save(
+    results.label_image(self.segmentation([[0, 254, NO_LABEL]], 255)).save(
       tmp_path / 'a.png'
     )
     image = Image.open(tmp_path / 'a.png')
@@ -303,7 +304,7 @@ class TestLabelImage:
     np.testing.assert_array_equal(colours[0, 2], [0, 0, 0])
 
   def test_16_bits(self, tmp_path):
-    results.label_image(self.segmentation([[0, 255, NO_NAME]], 256)).save(
+    results.label_image(self.segmentation([[0, 255, NO_LABEL]], 256)).save(
       tmp_path / 'a.png'
     )
     image = Image.open(tmp_path / 'a.png')

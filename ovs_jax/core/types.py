@@ -20,8 +20,11 @@ Metrics = dict[str, jax.Array]
 
 # The label of pixels that carry no ground truth.
 VOID = 255
+# The label that a model gives to pixels, masks and proposals of no name.
+NO_LABEL = -1
 
 __all__ = [
+  'NO_LABEL',
   'VOID',
   'Array',
   'Batch',

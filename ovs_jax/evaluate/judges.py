@@ -8,11 +8,10 @@ from typing import Protocol, runtime_checkable
 
 import numpy as np
 
-from ovs_jax.core.types import Array, Bool, Float, Int
+from ovs_jax.core.types import NO_LABEL, Array, Bool, Float, Int
 from ovs_jax.evaluate import oracle
 from ovs_jax.evaluate.distractors import all_words, clearest, distractors
 from ovs_jax.evaluate.network import OTHERS, Network, Picture, Setting
-from ovs_jax.evaluate.painting import UNASSIGNED
 from ovs_jax.evaluate.predictions import SavedMaps
 from ovs_jax.evaluate.sources import Sample
 from ovs_jax.evaluate.tally import Arrays, Tally
@@ -208,7 +207,7 @@ class ModelJudge:
       maps[TRUE_MASKS] = oracle.true_masks_named(label, classes, crops)
       maps[TRUE_CLASSES] = oracle.true_classes(picture, label, classes)
     else:
-      nothing = np.full(label.shape, UNASSIGNED, np.int32)
+      nothing = np.full(label.shape, NO_LABEL, np.int32)
       maps |= dict.fromkeys((TRUE_VOCABULARY, TRUE_MASKS, TRUE_CLASSES), nothing)
     return Looked(picture, logits, classes, maps, crops)
 
@@ -255,7 +254,7 @@ class ModelJudge:
       guess, matched = oracle.name_proposals(
         looked.picture, looked.logits, sample.label, truth
       )
-      found = np.where(matched, truth, UNASSIGNED)
+      found = np.where(matched, truth, NO_LABEL)
     for name, named, true in (
       (TRUE_CROPS, looked.crops, truth),
       (PROPOSED_CROPS, guess, found),
@@ -268,10 +267,10 @@ class ModelJudge:
     net, picture = self.network, looked.picture
     weights = net.weights(picture, looked.logits, Setting('proposer', 0.0))
     classes = looked.classes[self._seen[looked.classes]]
-    label = np.where(np.isin(sample.label, classes), sample.label, UNASSIGNED)
+    label = np.where(np.isin(sample.label, classes), sample.label, NO_LABEL)
     maps = {
       PROPOSER_SEEN: picture.paint(weights * self._seen),
-      TRUE_CLASSES_SEEN: np.full(label.shape, UNASSIGNED, np.int32),
+      TRUE_CLASSES_SEEN: np.full(label.shape, NO_LABEL, np.int32),
     }
     if len(classes):
       maps[TRUE_CLASSES_SEEN] = oracle.true_classes(picture, label, classes)

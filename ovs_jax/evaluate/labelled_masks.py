@@ -5,10 +5,9 @@ from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 
-from ovs_jax.core.types import Bool, Int, Num
-from ovs_jax.inference.system import NO_LABEL, MaskChunk, centre_square, resize_cubic
+from ovs_jax.core.types import NO_LABEL, Bool, Int, Num
+from ovs_jax.inference.system import MaskChunk, centre_square, resize_cubic
 from ovs_jax.ops import canvas as canvases
-from ovs_jax.ops.merging import UNASSIGNED
 
 
 def centre_view(
@@ -56,7 +55,7 @@ def name_regions(
     label: the truth.
     present: its classes.
   """
-  painted = np.full(label.shape, UNASSIGNED, np.int32)
+  painted = np.full(label.shape, NO_LABEL, np.int32)
   means, labels = [], []
   for chunk in masks if len(present) else ():
     p = canvases.probabilities(chunk.logits, label.shape)

@@ -10,9 +10,9 @@ import numpy as np
 
 from ovs_jax.core.files import Path
 from ovs_jax.core.images import resize_shortest
-from ovs_jax.core.types import Array, Bool, Float, Int, Params, UInt8
+from ovs_jax.core.types import NO_LABEL, Array, Bool, Float, Int, Params, UInt8
 from ovs_jax.core.workers import Workers
-from ovs_jax.evaluate.painting import UNASSIGNED, claims, paint
+from ovs_jax.evaluate.painting import claims, paint
 from ovs_jax.inference.load import load
 from ovs_jax.inference.names import NameEmbedder
 from ovs_jax.models import ovseg
@@ -86,13 +86,13 @@ class Picture:
   place: int = 0
 
   def paint(self, weights: Float[np.ndarray, 'q k']) -> Int[np.ndarray, 'h w']:
-    """Returns the best class of every pixel, `UNASSIGNED` where nothing is said.
+    """Returns the best class of every pixel, `NO_LABEL` where nothing is said.
 
     Args:
       weights: of the classes for each proposal, at least 0.
     """
     if not bool(self.encoded.valid.any()):
-      return np.full(self.size, UNASSIGNED, np.int32)
+      return np.full(self.size, NO_LABEL, np.int32)
     return paint(weights, self.encoded.masks, self.content, self.size)
 
 
@@ -198,7 +198,7 @@ class Network:
     *,
     among: Bool[np.ndarray, 'k'] | None = None,
   ) -> Int[np.ndarray, 'h w']:
-    """Returns the label map of the image's size, `UNASSIGNED` where nothing is said.
+    """Returns the label map of the image's size, `NO_LABEL` where nothing is said.
 
     Args:
       picture: from `encode`.
@@ -319,6 +319,6 @@ def _single(
 def renamed(
   labels: Int[np.ndarray, 'h w'], classes: Int[np.ndarray, 't']
 ) -> Int[np.ndarray, 'h w']:
-  """Puts `classes[i]` in place of i; `UNASSIGNED` stays."""
+  """Puts `classes[i]` in place of i; `NO_LABEL` stays."""
   # Index -1 takes the last entry.
-  return np.append(classes, UNASSIGNED).astype(np.int32)[labels]
+  return np.append(classes, NO_LABEL).astype(np.int32)[labels]

@@ -10,9 +10,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ovs_jax.core.types import Array, Bool, Float, Int, Num, Params
+from ovs_jax.core.types import NO_LABEL, Array, Bool, Float, Int, Num, Params
 from ovs_jax.evaluate.network import Network, Picture, renamed
-from ovs_jax.evaluate.painting import UNASSIGNED
 from ovs_jax.models import ovseg
 from ovs_jax.ops.ensemble import class_logits
 from ovs_jax.ops.regions import crop_regions
@@ -45,7 +44,7 @@ def name_masks(
 ) -> Int[np.ndarray, 't']:
   """Returns the class that CLIP gives the crop of each true mask.
 
-  A mask too small to be seen at the networks' resolution has none, `UNASSIGNED`.
+  A mask too small to be seen at the networks' resolution has none, `NO_LABEL`.
 
   Args:
     picture: from `encode`.
@@ -65,7 +64,7 @@ def name_masks(
     jnp.asarray(masks),
     jnp.asarray(text),
   )
-  return np.where(valid, guess, UNASSIGNED)[: len(classes)]
+  return np.where(valid, guess, NO_LABEL)[: len(classes)]
 
 
 def name_proposals(
@@ -123,7 +122,7 @@ def true_masks_named(
   classes: Int[np.ndarray, 't'],
   names: Int[np.ndarray, 't'],
 ) -> Int[np.ndarray, 'h w']:
-  """Returns `names[i]` where the label map has `classes[i]`, else `UNASSIGNED`.
+  """Returns `names[i]` where the label map has `classes[i]`, else `NO_LABEL`.
 
   Args:
     label: of any values.
@@ -131,7 +130,7 @@ def true_masks_named(
     names: a class for each of them.
   """
   place = np.minimum(np.searchsorted(classes, label), len(classes) - 1)
-  return np.where(classes[place] == label, names[place], UNASSIGNED).astype(np.int32)
+  return np.where(classes[place] == label, names[place], NO_LABEL).astype(np.int32)
 
 
 def split_errors(

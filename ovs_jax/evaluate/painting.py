@@ -7,12 +7,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ovs_jax.core.types import Array, Bool, Float, Int
+from ovs_jax.core.types import NO_LABEL, Array, Bool, Float, Int
 from ovs_jax.ops.ensemble import fuse
 from ovs_jax.ops.painting import label_map
 from ovs_jax.ops.resize import linear_taps
 
-UNASSIGNED = -1
 ROWS = 64  # of the picture at once
 _COLUMNS = 128  # a picture's width is rounded up to a multiple of it
 
@@ -23,7 +22,7 @@ def paint(
   content: tuple[int, int],
   size: tuple[int, int],
 ) -> Int[np.ndarray, 'H W']:
-  """Returns the best class of every pixel, `UNASSIGNED` where no class has a score.
+  """Returns the best class of every pixel, `NO_LABEL` where no class has a score.
 
   Args:
     weights: of the classes for each proposal, at least 0.
@@ -32,7 +31,7 @@ def paint(
     size: height and width of the result.
   """
   labels, scores = label_map(jnp.asarray(weights), masks, size, inside=content)
-  return np.where(np.asarray(scores) > 0, np.asarray(labels), UNASSIGNED)
+  return np.where(np.asarray(scores) > 0, np.asarray(labels), NO_LABEL)
 
 
 def claims(

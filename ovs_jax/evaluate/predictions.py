@@ -16,8 +16,7 @@ from PIL import Image
 
 from ovs_jax.core.errors import UserError
 from ovs_jax.core.files import Path, Place, atomic_path, local, write_text
-from ovs_jax.core.types import Int
-from ovs_jax.evaluate.painting import UNASSIGNED
+from ovs_jax.core.types import NO_LABEL, Int
 
 SUFFIXES = ('.png', '.tif', '.tiff', '.npy')
 NAMES = 'names.txt'
@@ -109,7 +108,7 @@ class SavedMaps:
     if wrong.any():
       shown = ', '.join(str(x) for x in np.unique(labels[wrong])[:4])
       return self._note('with labels outside the vocabulary', f'{path.name} ({shown})')
-    labels[(labels == none) | (labels < 0)] = UNASSIGNED
+    labels[(labels == none) | (labels < 0)] = NO_LABEL
     return labels.astype(np.int32)
 
   def _path(self, image_id: str) -> pathlib.Path | None:

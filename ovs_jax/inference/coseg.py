@@ -12,17 +12,11 @@ import numpy as np
 
 from ovs_jax.core.errors import UserError
 from ovs_jax.core.files import Path
-from ovs_jax.core.types import Array, Bool, Float, Int, Params, UInt8
+from ovs_jax.core.types import NO_LABEL, Array, Bool, Float, Int, Params, UInt8
 from ovs_jax.inference.clipseg_prompts import squash
 from ovs_jax.inference.names import NameEmbedder
 from ovs_jax.inference.prompted import LabelledMasks
-from ovs_jax.inference.system import (
-  NO_LABEL,
-  MaskChunk,
-  Texts,
-  best_per_owner,
-  network_size,
-)
+from ovs_jax.inference.system import MaskChunk, Texts, best_per_owner, network_size
 from ovs_jax.models import coseg
 from ovs_jax.models.coseg import UNLABELED, CoSeg, CoSegConfig
 from ovs_jax.text.classes import Classes, check_synonyms

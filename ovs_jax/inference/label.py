@@ -6,9 +6,9 @@ from collections.abc import Sequence
 import jax.numpy as jnp
 import numpy as np
 
-from ovs_jax.core.types import Array, Float, Int
+from ovs_jax.core.types import NO_LABEL, Array, Float, Int
 from ovs_jax.inference.encode import EncodedImage, EncodedWindows, Picture
-from ovs_jax.inference.result import NO_NAME, ProposalTable, Segmentation
+from ovs_jax.inference.result import ProposalTable, Segmentation
 from ovs_jax.inference.weigh import Weights
 from ovs_jax.ops.painting import View, label_map, paint
 
@@ -116,7 +116,7 @@ def result(
   threshold: float,
   binary: float | None,
 ) -> Segmentation:
-  """Paints what `weigh` returned; classes from `len(names)` on become `NO_NAME`."""
+  """Paints what `weigh` returned; classes from `len(names)` on become `NO_LABEL`."""
   count = len(names)
   if isinstance(picture, EncodedWindows):
     parts, corners = picture.windows, picture.corners
@@ -133,7 +133,7 @@ def result(
     for part in parts
   )
   return Segmentation(
-    labels=np.where(named, labels, NO_NAME),
+    labels=np.where(named, labels, NO_LABEL),
     names=names,
     scores=np.where(named, scores, np.float32(0)),
     proposals=ProposalTable(
@@ -155,7 +155,7 @@ def _table(
   boxes = np.asarray(part.encoded.boxes).astype(np.float32) * scale
   rows = {
     'boxes': boxes + np.array([[corner[1], corner[0]] * 2], np.float32),
-    'labels': np.where(painted, best, NO_NAME).astype(np.int32),
+    'labels': np.where(painted, best, NO_LABEL).astype(np.int32),
     'proposer': proposer[:, :count],
     'clip': by_clip[:, :count],
   }

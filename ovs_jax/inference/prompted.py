@@ -15,8 +15,8 @@ import numpy as np
 
 from ovs_jax.core.errors import UserError
 from ovs_jax.core.lookup import lookup
-from ovs_jax.core.types import Bool, Float, Int, Num, UInt8
-from ovs_jax.inference.result import NO_NAME, ProposalTable, Segment, Segmentation
+from ovs_jax.core.types import NO_LABEL, Bool, Float, Int, Num, UInt8
+from ovs_jax.inference.result import ProposalTable, Segment, Segmentation
 from ovs_jax.inference.system import MaskChunk, Texts, check_options
 from ovs_jax.ops import canvas as canvases
 from ovs_jax.ops import merging
@@ -72,7 +72,7 @@ class PromptedSegmentation(Segmentation):
     found = []
     for k, mask in self.claims.items():
       alone = dataclasses.replace(
-        self, labels=np.where(mask, k, NO_NAME).astype(np.int32), claims=None
+        self, labels=np.where(mask, k, NO_LABEL).astype(np.int32), claims=None
       )
       found += [s for s in Segmentation.segments(alone)]
     return sorted(found, key=lambda segment: -segment.share)
@@ -160,7 +160,7 @@ class LabelledMasks:
     named = (labels >= 0) & (labels < count)
     none = np.zeros((0, count), np.float32)
     return PromptedSegmentation(
-      labels=np.where(named, labels, NO_NAME).astype(np.int32),
+      labels=np.where(named, labels, NO_LABEL).astype(np.int32),
       names=classes.names,
       scores=np.where(named, scores, np.float32(0)),
       proposals=ProposalTable(

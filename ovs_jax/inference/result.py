@@ -12,8 +12,6 @@ from ovs_jax.core.types import Float, Int
 from ovs_jax.inference.panoptic import Panoptic
 from ovs_jax.ops import overlay
 
-NO_NAME = -1  # the label of pixels that no name was given
-
 
 @dataclasses.dataclass(frozen=True)
 class ProposalTable:
@@ -21,7 +19,7 @@ class ProposalTable:
 
   Attributes:
     boxes: x0, y0, x1, y1 in the picture's pixels, exclusive ends.
-    labels: the name each is given, or `NO_NAME` for background and what is not painted.
+    labels: the name each is given, or `NO_LABEL` for background and what is hidden.
     proposer: the proposer's probabilities; a row lacks "no object" to sum to 1.
     clip: CLIP's probabilities. A row lacks background, and 'others' for a single name;
       it is NaN if CLIP did not have to see the proposal.
@@ -57,7 +55,7 @@ class Segmentation:
   """What is where in a picture.
 
   Attributes:
-    labels: indices into `names`, in the picture's size; `NO_NAME` where there is none.
+    labels: indices into `names`, in the picture's size; `NO_LABEL` where there is none.
     names: as they were asked for.
     scores: of the label of each pixel, 0 where there is none. They are sums over
       proposals and compare pixels of one picture; they are not probabilities.

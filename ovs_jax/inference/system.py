@@ -18,8 +18,6 @@ from ovs_jax.core.types import Bool, Float, Int, UInt8
 from ovs_jax.inference.result import Segmentation
 from ovs_jax.text.classes import NOTHING, Classes
 
-NO_LABEL = -1  # of a mask that belongs to none of the names
-
 
 @dataclasses.dataclass(frozen=True)
 class Texts:

@@ -13,9 +13,9 @@ import numpy as np
 
 from ovs_jax.core.errors import UserError
 from ovs_jax.core.lookup import lookup
-from ovs_jax.core.types import Array, Bool, Float, Int
+from ovs_jax.core.types import NO_LABEL, Array, Bool, Float, Int
 from ovs_jax.ops import merging
-from ovs_jax.ops.merging import RULES, UNASSIGNED
+from ovs_jax.ops.merging import RULES
 from ovs_jax.ops.resize import EXACT, linear_matrix
 
 _STEP = 64  # sides are padded to multiples, so that few sizes compile
@@ -57,7 +57,7 @@ class Canvas:
     self._threshold = threshold
     self._count = 0
     h, w = (-(-side // _STEP) * _STEP for side in size)
-    blank = jnp.full((h, w), UNASSIGNED, jnp.int32)
+    blank = jnp.full((h, w), NO_LABEL, jnp.int32)
     rank = jnp.full((h, w), -jnp.inf)
     self._state: State = (blank, rank, jnp.zeros((h, w)))
 
@@ -75,7 +75,7 @@ class Canvas:
     self._count += logits.shape[0]
 
   def finish(self) -> tuple[Int[np.ndarray, 'h w'], Float[np.ndarray, 'h w']]:
-    """Returns labels (`UNASSIGNED` where there is none), and their probabilities."""
+    """Returns labels (`NO_LABEL` where there is none), and their probabilities."""
     h, w = self.size
     labels, _, scores = (np.asarray(x)[:h, :w] for x in self._state)
     return labels, scores

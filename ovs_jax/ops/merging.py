@@ -11,12 +11,11 @@ and D.
 import jax
 import jax.numpy as jnp
 
-from ovs_jax.core.types import Array, Float, Int
+from ovs_jax.core.types import NO_LABEL, Array, Float, Int
 from ovs_jax.ops.resize import EXACT
 
 # The label of pixels that no mask claims. It counts as wrong and is no void pixel:
 # leaving those out of the ground truth would inflate the scores.
-UNASSIGNED = -1
 THRESHOLD = 0.3  # CLIPSeg's and CoSeg's
 RULES = dict.fromkeys('ABCD')
 
@@ -42,7 +41,7 @@ def marginalise(
   """
   weights = jax.nn.softmax(cosines / tau, axis=1)[:, :-1]
   best = jnp.full(probabilities.shape[1:], -1.0)
-  labels = jnp.full(probabilities.shape[1:], UNASSIGNED, jnp.int32)
+  labels = jnp.full(probabilities.shape[1:], NO_LABEL, jnp.int32)
   for start in range(0, weights.shape[1], chunk):
     part = weights[:, start : start + chunk]
     scores = jnp.einsum('nc,nhw->chw', part, probabilities, precision=EXACT)

@@ -3,10 +3,11 @@
 import numpy as np
 import pytest
 
+from ovs_jax.core.types import NO_LABEL
 from ovs_jax.evaluate.labelled_masks import count_claims, name_regions, true_classes
 from ovs_jax.evaluate.scores import label_scores, scores_of, scores_of_many
 from ovs_jax.evaluate.tally import Tally
-from ovs_jax.inference.system import NO_LABEL, MaskChunk
+from ovs_jax.inference.system import MaskChunk
 
 LABEL = np.array([[0, 0, 1, 1], [0, 0, 1, 9]])
 

@@ -12,10 +12,10 @@ from tiny_ovseg import CONFIG, draw_params, handmade
 
 from ovs_jax import Segmenter
 from ovs_jax.core.images import resize_shortest
+from ovs_jax.core.types import NO_LABEL
 from ovs_jax.inference import ovseg as module
 from ovs_jax.inference import weigh as weighing
 from ovs_jax.inference.ovseg import OvSegSystem
-from ovs_jax.inference.result import NO_NAME
 from ovs_jax.inference.settings import Settings
 from ovs_jax.models import clip, ovseg
 from ovs_jax.ops.ensemble import combine, fuse
@@ -127,7 +127,7 @@ class TestEncode:
     encoded = segmenter.encode(blobs(*shape))
     result = segmenter.segment(encoded, 'red ball, grass')
     assert result.labels.shape == shape and result.scores.shape == shape
-    assert set(np.unique(result.labels)) <= {NO_NAME, 0, 1}
+    assert set(np.unique(result.labels)) <= {NO_LABEL, 0, 1}
     assert np.isfinite(result.scores).all()
     boxes = result.proposals.boxes
     assert (boxes[:, 2] <= shape[1] + 1e-3).all()
@@ -209,10 +209,10 @@ class TestSegment:
     picture = handmade([left, 1 - left], [ball, others])
     result = segmenter.segment(picture, 'red ball', classifier='clip')
     assert result.names == ('red ball',)
-    np.testing.assert_array_equal(result.labels, np.where(left, 0, NO_NAME))
+    np.testing.assert_array_equal(result.labels, np.where(left, 0, NO_LABEL))
     assert result.shares() == {'red ball': pytest.approx(1 / 3)}
     assert (result.scores[:, :2] > 0).all() and not result.scores[:, 2:].any()
-    np.testing.assert_array_equal(result.proposals.labels, [0, NO_NAME])
+    np.testing.assert_array_equal(result.proposals.labels, [0, NO_LABEL])
     assert result.proposals.clip.shape == (2, 1)
 
   def test_others_alone(self, segmenter, encoded):
@@ -226,7 +226,7 @@ class TestSegment:
     result = segmenter.segment(
       handmade([left], text[:1]), 'red ball, grass', classifier='clip'
     )
-    np.testing.assert_array_equal(result.labels, np.where(left, 0, NO_NAME))
+    np.testing.assert_array_equal(result.labels, np.where(left, 0, NO_LABEL))
 
   @pytest.mark.parametrize('classifier', ['ensemble', 'clip', 'proposer'])
   def test_no_proposal_at_all(self, segmenter, classifier):
@@ -236,7 +236,7 @@ class TestSegment:
     )
     result = segmenter.segment(picture, 'red ball, grass', classifier=classifier)
     assert result.labels.shape == (9, 13)
-    assert (result.labels == NO_NAME).all() and not result.scores.any()
+    assert (result.labels == NO_LABEL).all() and not result.scores.any()
     assert result.shares() == {'red ball': 0, 'grass': 0}
     assert result.proposals.boxes.shape == (0, 4)
     assert result.proposals.clip.shape == (0, 2)
@@ -314,10 +314,10 @@ class TestReuse:
     one = segmenter.segment(varied, 'red ball, grass')
     two = segmenter.segment(varied, 'grass, red ball')
     assert two.names == ('grass', 'red ball')
-    found = one.labels != NO_NAME
+    found = one.labels != NO_LABEL
     assert found.any()
     np.testing.assert_array_equal(one.labels[found], 1 - two.labels[found])
-    np.testing.assert_array_equal(found, two.labels != NO_NAME)
+    np.testing.assert_array_equal(found, two.labels != NO_LABEL)
 
   def test_names_are_not_compiled_one_by_one(self, segmenter, encoded):
     segmenter.segment(encoded, 'red ball, grass')
@@ -337,7 +337,7 @@ class TestOverlay:
   def test_draws_the_labels(self, segmenter, varied, image):
     result = segmenter.segment(varied, 'red ball, grass')
     picture = np.asarray(result.overlay(image, alpha=1.0))
-    found = result.labels != NO_NAME
+    found = result.labels != NO_LABEL
     expected = np.where(found[..., None], palette(2)[result.labels], image)
     np.testing.assert_array_equal(picture[:50, :70], expected)
 

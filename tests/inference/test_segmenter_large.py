@@ -9,11 +9,11 @@ from PIL import Image
 from tiny_ovseg import CONFIG, draw_params, handmade
 
 from ovs_jax import Segmenter
+from ovs_jax.core.types import NO_LABEL
 from ovs_jax.inference.encode import EncodedWindows, window_starts
 from ovs_jax.inference.label import fades, intervals, label_windows
 from ovs_jax.inference.ovseg import OvSegSystem
 from ovs_jax.inference.panoptic import divide
-from ovs_jax.inference.result import NO_NAME
 from ovs_jax.inference.settings import Settings
 
 SETTINGS = Settings(
@@ -117,7 +117,7 @@ class TestWindows:
     assert picture.corners == ((0, 0), (0, 40))
     result = segmenter.segment(picture, NAMES)
     assert result.labels.shape == (60, 100)
-    assert set(np.unique(result.labels)) <= {NO_NAME, 0, 1}
+    assert set(np.unique(result.labels)) <= {NO_LABEL, 0, 1}
     boxes = result.proposals.boxes
     assert boxes[:, 2].max() > 60 and (boxes[:, 2] <= 100 + 1e-3).all()
     valid = sum(int(one.encoded.valid.sum()) for one in picture.windows)

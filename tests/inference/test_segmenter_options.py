@@ -5,8 +5,8 @@ import pytest
 from tiny_ovseg import CONFIG, draw_params, handmade
 
 from ovs_jax import Segmenter
+from ovs_jax.core.types import NO_LABEL
 from ovs_jax.inference.ovseg import OvSegSystem
-from ovs_jax.inference.result import NO_NAME
 from ovs_jax.inference.settings import Settings
 
 SETTINGS = Settings(
@@ -68,7 +68,7 @@ class TestSynonyms:
     # 5 degrees: puppy is 1 away, kitten 3. 0: dog. 9.5: cat.
     result = segmenter.segment(picture(5, 0, 9.5), self.CLASSES, synonyms='max')
     assert result.names == ('a dog', 'a cat')
-    assert stripes(result) == [0, 0, 1, NO_NAME]
+    assert stripes(result) == [0, 0, 1, NO_LABEL]
     cosines = np.cos(np.radians([[1, 3], [0, 8], [5.5, 0.5]]))
     odds = np.exp(100 * (cosines - cosines.max(axis=1, keepdims=True)))
     expected = odds / odds.sum(axis=1, keepdims=True)
@@ -87,7 +87,7 @@ class TestSynonyms:
   def test_mean(self, segmenter):
     # The means lie at 2 and 9 degrees, so 5.4 is closer to the dog, 5.6 to the cat.
     result = segmenter.segment(picture(5.4, 5.6), self.CLASSES, synonyms='mean')
-    assert stripes(result) == [0, 1, NO_NAME]
+    assert stripes(result) == [0, 1, NO_LABEL]
     odds = np.exp(100 * np.cos(np.radians([3.4, 3.6])))
     np.testing.assert_allclose(result.proposals.clip[0], odds / odds.sum(), rtol=1e-3)
     default = segmenter.segment(picture(5.4, 5.6), self.CLASSES)
@@ -98,7 +98,7 @@ class TestSynonyms:
     result = segmenter.segment(
       picture(5.2, 6), {'dog': ['dog', 'puppy'], 'cat': []}, synonyms='paper'
     )
-    assert stripes(result) == [0, 1, NO_NAME]
+    assert stripes(result) == [0, 1, NO_LABEL]
     np.testing.assert_array_equal(result.scores, joined.scores)
 
   def test_many_words_of_few_names(self, segmenter):
@@ -108,7 +108,7 @@ class TestSynonyms:
     result = segmenter.segment(
       picture(59, 1), {'cat': [], 'words': words}, synonyms='max'
     )
-    assert stripes(result) == [1, 0, NO_NAME]
+    assert stripes(result) == [1, 0, NO_LABEL]
 
   def test_unknown_rule(self, segmenter):
     with pytest.raises(ValueError, match="rule for synonyms 'best'.*mean"):
@@ -119,17 +119,17 @@ class TestBackground:
   def test_competes_and_gets_no_label(self, segmenter):
     result = segmenter.segment(picture(0, 5, 10), 'dog, cat', background=['sky'])
     assert result.names == ('dog', 'cat')
-    assert stripes(result) == [0, NO_NAME, 1, NO_NAME]
-    np.testing.assert_array_equal(result.proposals.labels, [0, NO_NAME, 1])
+    assert stripes(result) == [0, NO_LABEL, 1, NO_LABEL]
+    np.testing.assert_array_equal(result.proposals.labels, [0, NO_LABEL, 1])
     expected = [probabilities(a, ('dog', 'cat', 'sky'))[:2] for a in (0, 5, 10)]
     np.testing.assert_allclose(result.proposals.clip, expected, rtol=1e-3)
     assert result.scores[0, 2] == 0 and set(result.shares()) == {'dog', 'cat'}
     without = segmenter.segment(picture(0, 5, 10), 'dog, cat')
-    assert stripes(without) == [0, 0, 1, NO_NAME]
+    assert stripes(without) == [0, 0, 1, NO_LABEL]
 
   def test_takes_the_place_of_others(self, segmenter):
     result = segmenter.segment(picture(0, 5), 'dog', background='sky')
-    assert stripes(result) == [0, NO_NAME, NO_NAME]
+    assert stripes(result) == [0, NO_LABEL, NO_LABEL]
     expected = probabilities(0, ('dog', 'sky'))[:1]
     np.testing.assert_allclose(result.proposals.clip[0], expected, rtol=1e-3)
 
@@ -137,7 +137,7 @@ class TestBackground:
     result = segmenter.segment(
       picture(4, 10), 'cat, dog', background={'young': ['puppy']}, synonyms='max'
     )
-    assert stripes(result) == [NO_NAME, 0, NO_NAME]
+    assert stripes(result) == [NO_LABEL, 0, NO_LABEL]
 
   def test_none(self, segmenter):
     plain = segmenter.segment(picture(0, 5), 'dog, cat')
@@ -157,14 +157,14 @@ class TestThreshold:
     high, low = plain.scores[0, 0], plain.scores[0, 2]
     assert high > low > 0
     for threshold, expected in (
-      (0.0, [0, 1, NO_NAME]),
-      (float(low), [0, 1, NO_NAME]),  # at least
-      (float(low) * 1.001, [0, NO_NAME, NO_NAME]),
-      (float(high) * 1.001, [NO_NAME, NO_NAME, NO_NAME]),
+      (0.0, [0, 1, NO_LABEL]),
+      (float(low), [0, 1, NO_LABEL]),  # at least
+      (float(low) * 1.001, [0, NO_LABEL, NO_LABEL]),
+      (float(high) * 1.001, [NO_LABEL, NO_LABEL, NO_LABEL]),
     ):
       result = segmenter.segment(both, 'dog, cat', threshold=threshold)
       assert stripes(result) == expected
-      assert ((result.scores > 0) == (result.labels != NO_NAME)).all()
+      assert ((result.scores > 0) == (result.labels != NO_LABEL)).all()
 
   @pytest.mark.parametrize('threshold', [-0.1, float('nan'), float('inf')])
   def test_wrong(self, segmenter, threshold):
@@ -176,8 +176,8 @@ class TestDemo:
   def test_the_best_of_each_name_is_painted(self, segmenter):
     # 0 is the best dog, 10 the best cat; 1 is a dog too, but not the best.
     result = segmenter.segment(picture(0, 1, 10), 'dog, cat', rule='demo')
-    assert stripes(result) == [0, NO_NAME, 1, NO_NAME]
-    np.testing.assert_array_equal(result.proposals.labels, [0, NO_NAME, 1])
+    assert stripes(result) == [0, NO_LABEL, 1, NO_LABEL]
+    np.testing.assert_array_equal(result.proposals.labels, [0, NO_LABEL, 1])
     # The mask is binary: the score is the probability itself.
     expected = probabilities(0, ('dog', 'cat'))[0]
     np.testing.assert_allclose(result.scores[0, 0], expected, rtol=1e-4)
@@ -186,38 +186,38 @@ class TestDemo:
   def test_whole_rows_are_painted(self, segmenter):
     # 4 is the best cat, and yet a dog: it is painted as what it is.
     result = segmenter.segment(picture(0, 4), 'dog, cat', rule='demo')
-    assert stripes(result) == [0, 0, NO_NAME]
+    assert stripes(result) == [0, 0, NO_LABEL]
 
   def test_masks_below_the_threshold_are_blank(self, segmenter):
     soft = CONFIG.region.threshold
-    for mask, expected in ((soft - 0.01, NO_NAME), (soft + 0.01, 0)):
+    for mask, expected in ((soft - 0.01, NO_LABEL), (soft + 0.01, 0)):
       result = segmenter.segment(picture(0, soft=mask), 'dog, cat', rule='demo')
-      assert stripes(result) == [expected, NO_NAME]
+      assert stripes(result) == [expected, NO_LABEL]
 
   def test_a_single_name(self, segmenter):
     # 'others' takes part in the probabilities, but chooses no proposal.
     result = segmenter.segment(picture(0, 14, 2), 'dog', rule='demo')
-    assert stripes(result) == [0, NO_NAME, NO_NAME, NO_NAME]
+    assert stripes(result) == [0, NO_LABEL, NO_LABEL, NO_LABEL]
     expected = probabilities(0, ('dog', 'others'))[0]
     np.testing.assert_allclose(result.scores[0, 0], expected, rtol=1e-4)
     # Its best proposal may still look more like something else.
     result = segmenter.segment(picture(12, 14), 'dog', rule='demo')
-    assert stripes(result) == [NO_NAME, NO_NAME, NO_NAME]
+    assert stripes(result) == [NO_LABEL, NO_LABEL, NO_LABEL]
 
   def test_background_chooses_too(self, segmenter):
     both = picture(0, 5.5)
     result = segmenter.segment(both, 'dog, cat', background='sky', rule='demo')
-    assert stripes(result) == [0, NO_NAME, NO_NAME]
+    assert stripes(result) == [0, NO_LABEL, NO_LABEL]
 
   def test_invalid_proposals(self, segmenter):
     result = segmenter.segment(
       picture(0, 10, valid=[False, True]), 'dog, cat', rule='demo'
     )
-    assert stripes(result) == [NO_NAME, 1, NO_NAME]
+    assert stripes(result) == [NO_LABEL, 1, NO_LABEL]
     result = segmenter.segment(
       picture(0, 10, valid=[False, False]), 'dog, cat', rule='demo'
     )
-    assert stripes(result) == [NO_NAME, NO_NAME, NO_NAME]
+    assert stripes(result) == [NO_LABEL, NO_LABEL, NO_LABEL]
 
   def test_clip_alone(self, segmenter):
     for options in ({'classifier': 'proposer'}, {'weight': 0.7}):

@@ -6,8 +6,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from ovs_jax.core.types import NO_LABEL
 from ovs_jax.ops.canvas import Canvas, claims_by_label, probabilities, soft_labels
-from ovs_jax.ops.merging import UNASSIGNED, marginalise
+from ovs_jax.ops.merging import marginalise
 
 # Three masks on four pixels.
 P = np.array([[[0.9, 0.3, 0.1, 0.29]], [[0.2, 0.6, 0.1, 0.2]], [[0.9, 0.5, 0.2, 0.1]]])
@@ -33,7 +34,7 @@ def test_rule_a():
   above = float(np.nextafter(np.float32(at), np.float32(1)))
   assert paint(LOGITS[:1], LABELS[:1], threshold=above)[0].tolist() == [[4, -1, -1, -1]]
   assert paint(threshold=0.0)[0].tolist() == [[4, 2, 7, 4]]
-  assert paint(threshold=0.95)[0].tolist() == [[UNASSIGNED] * 4]
+  assert paint(threshold=0.95)[0].tolist() == [[NO_LABEL] * 4]
 
 
 def test_rule_a_sees_neither_order_nor_chunks():
@@ -59,8 +60,8 @@ def test_rule_b_paints_the_smallest_last():
 def test_nothing_predicted():
   none = np.full((3,), -1, np.int32)
   for rule in 'AB':
-    assert paint(labels=none, rule=rule)[0].tolist() == [[UNASSIGNED] * 4]
-    assert paint(LOGITS[:0], LABELS[:0], rule=rule)[0].tolist() == [[UNASSIGNED] * 4]
+    assert paint(labels=none, rule=rule)[0].tolist() == [[NO_LABEL] * 4]
+    assert paint(LOGITS[:0], LABELS[:0], rule=rule)[0].tolist() == [[NO_LABEL] * 4]
   assert claims_by_label(LOGITS, none, (1, 4)) == {}
   # An "unlabeled" slot claims no pixel, however sure it is.
   sure = paint(labels=np.array([-1, 2, -1], np.int32))[0]
