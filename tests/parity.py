@@ -19,7 +19,7 @@ from collections.abc import Callable
 import jax
 
 _HERE = pathlib.Path(__file__).resolve().parent
-sys.path[:0] = [str(_HERE.parent), str(_HERE)]
+sys.path[:0] = [str(_HERE.parent), str(_HERE / 'support'), str(_HERE / 'parity')]
 
 import parity_backbones  # noqa: E402
 import parity_clipseg  # noqa: E402

@@ -38,7 +38,7 @@ def run(module: str, directory: pathlib.Path, data: str, *, devices: int) -> str
   """Runs a command on simulated devices; returns what it says."""
   what = 'wrap(ours())' if module.endswith('scenic') else 'ours()'
   file = directory.parent / f'{directory.name}.py'
-  places = {'tests': str(ROOT / 'tests'), 'root': str(ROOT), 'data': data}
+  places = {'tests': str(ROOT / 'tests' / 'support'), 'root': str(ROOT), 'data': data}
   file.write_text(CONFIG.format(what=what, **places))
   flags = f'--xla_force_host_platform_device_count={devices}'
   done = subprocess.run(

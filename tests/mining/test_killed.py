@@ -18,7 +18,7 @@ TESTS = pathlib.Path(__file__).parents[1]
 # data set.
 JOB = """
 import os, pathlib, signal, sys
-sys.path[:0] = [{root!r}, {tests!r}, {here!r}]
+sys.path[:0] = [{root!r}, {tests!r}, {tests!r} + '/support', {here!r}]
 import conftest, test_run
 from configs import scenes
 from ovs_jax.mining import candidates, chunks, miner, run

@@ -7,7 +7,7 @@ import pathlib
 import sys
 
 TESTS = pathlib.Path(__file__).resolve().parents[1]
-sys.path[:0] = [str(TESTS.parent), str(TESTS)]
+sys.path[:0] = [str(TESTS.parent), str(TESTS / 'support')]
 
 import conftest  # noqa: E402, F401
 import tiny_configs  # noqa: E402

@@ -19,7 +19,7 @@ from ovs_jax.train.recipes import RECIPES
 
 PROGRAM = """
 import pathlib, sys
-sys.path.insert(0, 'tests')
+sys.path.insert(0, 'tests/support')
 import jax
 import tiny_configs
 from ovs_jax.core import hosts
@@ -68,7 +68,7 @@ def draw_params(recipe: Any) -> Params:
 LOSS = """
 import sys
 sys.path.insert(0, 'tests/train')
-sys.path.insert(0, 'tests')
+sys.path.insert(0, 'tests/support')
 import jax
 jax.config.update('jax_cpu_collectives_implementation', 'gloo')
 address, index, data_dir = sys.argv[1:]
