@@ -60,7 +60,7 @@ def main(argv: Sequence[str] | None = None) -> int:
   sys.stdout.reconfigure(errors='backslashreplace')  # names in any script
   keep_programs()
   with warnings.catch_warnings():
-    warnings.showwarning = _show_warning
+    warnings.showwarning = show_warning
     try:
       return _classify(arguments) if arguments.classify else _predict(arguments)
     except (ValueError, OSError) as error:
@@ -204,7 +204,8 @@ def _progress(items: Iterable[Any], total: int, title: str) -> Iterable[Any]:
   return items
 
 
-def _show_warning(message: Warning | str, *_: Any, **__: Any) -> None:
+def show_warning(message: Warning | str, *_: Any, **__: Any) -> None:
+  """Prints a warning on one line, in place of Python's two."""
   tqdm.write(f'warning: {" ".join(str(message).split())}', file=sys.stderr)
 
 

@@ -68,20 +68,20 @@ def ovseg_programs(dtype: str, layers: int) -> dict[str, tuple[Any, ...]]:
   def embed(params: Any, regions: Any) -> Any:
     return embed_crops(params, (build(regions),))
 
-  mine = functools.partial(candidates._propose.__wrapped__, config)
-  once = functools.partial(one_pass._embed.__wrapped__, config, (46, 62))
+  mine = functools.partial(candidates.propose_masks.__wrapped__, config)
+  once = functools.partial(one_pass.embed.__wrapped__, config, (46, 62))
   return {
     'propose': (propose, params, image, size),
     'embed': (embed, params['clip'], regions),
     'mine': (mine, params, image, size),
     'one pass': (once, params['clip'], image, shape(100, *SIDES)),
     'text': (
-      functools.partial(clip._embed_text.__wrapped__, config.clip),
+      functools.partial(clip.embed_tokens.__wrapped__, config.clip),
       params['clip'],
       shape(64, 77, dtype=jnp.int32),
     ),
     'classifier': (
-      functools.partial(classifier._embed.__wrapped__, config.clip),
+      functools.partial(classifier.embed.__wrapped__, config.clip),
       params['clip'],
       shape(224, 224, 3),
     ),
@@ -97,7 +97,7 @@ def clipseg_programs(dtype: str) -> dict[str, tuple[Any, ...]]:
   condition = shape(1, 20, config.clip.embed_dim)
 
   def decode(params: Any, seen: Any, condition: Any) -> Any:
-    return clipseg._decode.__wrapped__(
+    return clipseg.decode.__wrapped__(
       config, params, build(seen), condition, (config.image_size,) * 2
     )
 
@@ -113,7 +113,7 @@ def coseg_programs(language: str, dtype: str) -> dict[str, tuple[Any, ...]]:
   config = dataclasses.replace(config, clip=tower)
   params = drawn(coseg.init_coseg, config)
   image = shape(1, config.image_size, config.image_size, 3, dtype=jnp.uint8)
-  predict = functools.partial(coseg_system._predict.__wrapped__, config)
+  predict = functools.partial(coseg_system.predict.__wrapped__, config)
   return {f'coseg {language}': (predict, params, image)}
 
 

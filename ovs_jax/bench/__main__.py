@@ -35,7 +35,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
   A workload of checks returns 1 if one of them does not hold.
   """
-  arguments = _parser().parse_args(argv)
+  arguments = parser().parse_args(argv)
   try:
     for given in (arguments.output, arguments.compare):
       place(given or '')  # refused before the work
@@ -63,7 +63,8 @@ def _tell_checks(report: dict[str, Any], output: str | None) -> int:
   return 0 if all(row['held'] for row in report['checks']) else 1
 
 
-def _parser() -> argparse.ArgumentParser:
+def parser() -> argparse.ArgumentParser:
+  """Returns the parser of all flags."""
   parser = argparse.ArgumentParser(
     prog='python -m ovs_jax.bench', description=__doc__.split('\n')[0]
   )

@@ -96,7 +96,7 @@ def _as_cpu(name: str) -> Found:
     here = _gradient(*given)
     with jax.default_device(jax.devices('cpu')[0]):
       wanted = _gradient(*given)
-  return _compared(here, wanted, 1e-3)
+  return compared(here, wanted, 1e-3)
 
 
 def _as_wide(name: str) -> Found:
@@ -105,7 +105,7 @@ def _as_wide(name: str) -> Found:
     wanted = _gradient(*_tiny(config))
   _narrow(config)
   found = _gradient(*_tiny(config))
-  differ = _compared(found, wanted, 1.0)
+  differ = compared(found, wanted, 1.0)
   # Gradients of drawn weights nearly cancel: how far they are is told, not judged.
   facts = {'gradients differ by': float(f'{differ.value:.2g}'), **differ.facts}
   error = abs(found['loss'] / wanted['loss'] - 1)
@@ -142,7 +142,7 @@ def _gradient(
   return {'loss': float(loss), **lengths}
 
 
-def _compared(found: dict[str, float], wanted: dict[str, float], limit: float) -> Found:
+def compared(found: dict[str, float], wanted: dict[str, float], limit: float) -> Found:
   """Compares losses, and lengths of gradients relative to the longest of them."""
   longest = max(x for name, x in wanted.items() if name != 'loss')
   errors = {

@@ -122,7 +122,7 @@ def build(options: Options) -> Workload:
   size = options.size or pipeline.size
   # Lives as long as the variants that read it.
   directory = tempfile.TemporaryDirectory()
-  make = _crops if pipeline.cropped else _photographs
+  make = make_crops if pipeline.cropped else make_photographs
   builder, split = make(local(directory.name), options.images)
 
   def batches(steps: Sequence[Transform]) -> Iterator[Any]:
@@ -194,7 +194,8 @@ def _labels(generator: np.random.Generator, h: int, w: int) -> UInt8[np.ndarray,
   return np.asarray(Image.fromarray(coarse).resize((w, h), Image.Resampling.NEAREST))
 
 
-def _crops(directory: pathlib.Path, count: int) -> tuple[Any, str]:
+def make_crops(directory: pathlib.Path, count: int) -> tuple[Any, str]:
+  """Writes mined pairs to read; returns their data set and split."""
   generator = np.random.default_rng(0)
   found = []
   for i in range(count):
@@ -217,7 +218,8 @@ def _crops(directory: pathlib.Path, count: int) -> tuple[Any, str]:
   return pairs.load(directory / 'pairs'), 'train'
 
 
-def _photographs(directory: pathlib.Path, count: int) -> tuple[Any, str]:
+def make_photographs(directory: pathlib.Path, count: int) -> tuple[Any, str]:
+  """Writes photographs with label maps to read; returns their data set and split."""
   generator = np.random.default_rng(0)
   source = directory / 'source'
   for part in ('images/train', 'masks/train'):

@@ -230,7 +230,7 @@ def _append(response: Any, part: _Part, start: int, total: int | None) -> None:
     ) as bar,
   ):
     while chunk := response.read(_CHUNK):
-      _write(file, chunk, part)
+      write_chunk(file, chunk, part)
       done += len(chunk)
       bar.update(len(chunk))
     file.flush()
@@ -239,7 +239,8 @@ def _append(response: Any, part: _Part, start: int, total: int | None) -> None:
     raise _Interrupted(f'{done} of {total} bytes came')
 
 
-def _write(file: BinaryIO, chunk: bytes, part: _Part) -> None:
+def write_chunk(file: BinaryIO, chunk: bytes, part: _Part) -> None:
+  """Appends what came to the part of a download."""
   try:
     file.write(chunk)
     file.flush()

@@ -90,12 +90,12 @@ def _encode_void(height: int, width: int) -> bytes:
   return _encode(np.full((height, width), VOID, np.uint8))
 
 
-def _rng(seed: int, split: str, index: int) -> np.random.Generator:
+def generator(seed: int, split: str, index: int) -> np.random.Generator:
   """The random stream of one scene; no two scenes of any split share one."""
   return np.random.default_rng([seed, SPLITS.index(split), index])
 
 
-def _crop_thing(rng: np.random.Generator, region: Region) -> tuple[int, int, int, int]:
+def crop_thing(rng: np.random.Generator, region: Region) -> tuple[int, int, int, int]:
   """Box around a thing: 1.0-1.3 times its extent, moved up to 10 %, half squared."""
   top, left, bottom, right = region.box
   height, width = bottom - top, right - left
@@ -138,7 +138,7 @@ def close_ups(
   chosen = int(rng.integers(len(scene.stuff)))
   for index, region in enumerate(scene.regions):
     if region.train_id < NUM_THINGS:
-      box = _crop_thing(rng, region)
+      box = crop_thing(rng, region)
     elif index == chosen:
       box = _crop_stuff(rng, scene.mask(index))
     else:
@@ -152,7 +152,7 @@ def clip_examples(config: ScenesConfig) -> Iterator[dict[str, Any]]:
   """Close-ups with captions, `image` (h, w, 3) uint8 and no labels."""
   count = 0
   for index in range(config.clip):  # one scene gives at least one close-up
-    rng = _rng(config.seed, 'clip', index)
+    rng = generator(config.seed, 'clip', index)
     scene = scenes_draw.draw_scene(rng)
     for number, (image, train_id) in enumerate(close_ups(rng, scene)):
       if count == config.clip:
@@ -172,7 +172,7 @@ def scene_examples(config: ScenesConfig, split: str) -> Iterator[dict[str, Any]]
   if split == 'train':
     hidden[list(UNSEEN)] = VOID
   for index in range(getattr(config, split)):
-    rng = _rng(config.seed, split, index)
+    rng = generator(config.seed, split, index)
     scene = scenes_draw.draw_scene(rng)
     yield {
       'image': scene.image,

@@ -51,7 +51,7 @@ class Shards:
     self._decoders = {name: tfds.decode.SkipDecoding() for name in images}
     parts = [part for builder in builders for part in _files(builder, split)]
     with futures.ThreadPoolExecutor(_FILES) as pool:
-      starts = list(pool.map(_starts, parts))
+      starts = list(pool.map(record_starts, parts))
     lengths = [len(x) for x in starts]
     # As tensors, which functions share; arrays would become part of each.
     with tf.device('CPU'):
@@ -96,7 +96,7 @@ def _files(builder: Any, split: str) -> Iterator[Any]:
   yield from builder.info.splits[split].file_instructions
 
 
-def _starts(part: Any) -> Int[np.ndarray, 'n']:
+def record_starts(part: Any) -> Int[np.ndarray, 'n']:
   """Where the records of a file begin, of those that belong to the split."""
   starts = np.zeros(part.examples_in_shard + 1, np.int64)
   with place(part.filename).open('rb') as file:

@@ -163,7 +163,7 @@ class ModelJudge:
     self.text = network.embed(names.names)
     self._with_others = np.concatenate([self.text, network.embed((OTHERS,))])
     more = self._distractors()
-    self._texts = {n: np.concatenate([self.text, more[:n]]) for n in plan.distractors}
+    self.texts = {n: np.concatenate([self.text, more[:n]]) for n in plan.distractors}
     oracles = (TRUE_VOCABULARY, TRUE_MASKS, TRUE_CLASSES)
     kept = [*self._settings, *oracles, *map(distracted, self._curve())]
     self._seen = np.array([split == 'seen' for split in names.splits])
@@ -286,7 +286,7 @@ class ModelJudge:
     for count in self._curve():
       labels = plain
       if count:
-        logits = self.network.logits(picture, self._texts[count])
+        logits = self.network.logits(picture, self.texts[count])
         labels = self.network.labels(picture, logits, self.network.setting)
       tally = self.tallies[distracted(count)]
       tally.add(sample.image_id, labels, sample.label, boundary=False)

@@ -110,7 +110,7 @@ class Classifier:
     templates = self.templates if templates is None else templates
     rows, owner = self._embedder.classes(classes, templates, synonyms)
     pixels = preprocess(as_rgb(image), self.config.image_size)
-    picture, scale = _embed(self.config, self._params, pixels)
+    picture, scale = embed(self.config, self._params, pixels)
     cosines = rows @ np.asarray(picture)
     logits = np.full(len(classes), -np.inf, np.float32)
     np.maximum.at(logits, owner, float(scale) * cosines)
@@ -138,8 +138,9 @@ def preprocess(
 
 
 @functools.partial(jax.jit, static_argnums=0)
-def _embed(
+def embed(
   config: clip.ClipConfig, params: Params, pixels: Float[Array, 's s 3']
 ) -> tuple[Float[Array, 'd'], Float[Array, '']]:
+  """Returns a picture's L2-normalised embedding and `exp(logit_scale)`."""
   row = encode_images(config, params, pixels[None])
   return clip.unit(row)[0], jnp.exp(params['logit_scale'])

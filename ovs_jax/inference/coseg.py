@@ -93,7 +93,7 @@ class CoSegSystem(LabelledMasks):
     c = self.config
     size = network_size(image.shape[:2], c.image_size, c.clip.patch, keep_aspect=False)
     pixels = jnp.asarray(squash(image, size)[None])
-    tokens, logits = _predict(c, self._params, pixels)
+    tokens, logits = predict(c, self._params, pixels)
     return EncodedSlots(image.shape[:2], np.asarray(tokens)[0], np.asarray(logits)[0])
 
   def _cosines(
@@ -130,8 +130,9 @@ class CoSegSystem(LabelledMasks):
 
 
 @functools.partial(jax.jit, static_argnums=0)
-def _predict(
+def predict(
   config: CoSegConfig, params: Params, image: UInt8[Array, 'b h w 3']
 ) -> tuple[Float[Array, 'b n d'], Float[Array, 'b n y x']]:
+  """Returns the slots' tokens, L2-normalised, and the logits of their masks."""
   out = CoSeg(config).apply({'params': params}, image)
   return coseg.unit(out.tokens), out.logits

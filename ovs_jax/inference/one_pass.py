@@ -38,11 +38,11 @@ def embed_masks(
   patch, side = config.clip.patch, _SIDES * config.clip.image_size
   scale = side / min(h, w)
   grid = tuple(max(round(length * scale / patch), 1) for length in (h, w))
-  return _embed(config, grid, params, image, masks[:, :h, :w])
+  return embed(config, grid, params, image, masks[:, :h, :w])
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1))
-def _embed(
+def embed(
   config: OvSegConfig,
   grid: tuple[int, int],
   params: Params,

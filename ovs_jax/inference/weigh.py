@@ -51,7 +51,7 @@ def weigh(
   several = len(rows) > count
   padded = np.pad(owner, (0, size - len(rows))).astype(np.int32)
   # The masks play no part here, and without them their size needs no compilation.
-  return _weigh(
+  return weigh_padded(
     dataclasses.replace(encoded, masks=encoded.masks[:, :1, :1]),
     jnp.asarray(np.pad(rows, ((0, size - len(rows)), (0, 0)))),
     jnp.arange(size) < len(rows),
@@ -65,7 +65,7 @@ def weigh(
 
 
 @functools.partial(jax.jit, static_argnames=('rule', 'classifier', 'weight'))
-def _weigh(
+def weigh_padded(
   encoded: ovseg.Encoded,
   text: Float[Array, 't d'],
   real_rows: Bool[Array, 't'],

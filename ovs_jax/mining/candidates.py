@@ -64,14 +64,14 @@ def propose(
   if shortest:
     image = resize_shortest(image, shortest=shortest, longest=longest)
     padded, size = ovseg.pad_to_bucket(image), np.array(image.shape[:2], np.int32)
-  binary, *found = _propose(model, params, padded, size)
+  binary, *found = propose_masks(model, params, padded, size)
   areas, boxes, regions = (np.asarray(x) for x in found)
   mask = functools.partial(_mask, binary, image.shape[:2])
   return Candidates(image, boxes, areas, regions, None, mask)
 
 
 @functools.partial(jax.jit, static_argnums=0)
-def _propose(
+def propose_masks(
   model: ovseg.OvSegConfig,
   params: Params,
   image: Num[Array, 'h w 3'],
@@ -131,18 +131,19 @@ def embed_masks(
   corner = ((0, sides[0]), (0, sides[1]))
   image = np.pad(image, (*corner, (0, 0)))
   masks = np.pad(masks, ((0, -count % 8), *corner))
-  rows = _embed(config, params, region, image, masks.astype(np.float32))
+  rows = embed_padded(config, params, region, image, masks.astype(np.float32))
   return np.asarray(rows)[:count]
 
 
 @functools.partial(jax.jit, static_argnums=(0, 2))
-def _embed(
+def embed_padded(
   config: ClipConfig,
   params: Params,
   region: RegionConfig,
   image: UInt8[Array, 'h w 3'],
   masks: Float[Array, 'q h w'],
 ) -> Float[Array, 'q d']:
+  """Embeds the masked crops of a picture that was padded."""
   crops = crop_regions(image, masks, region)
   keep = patch_mask(crops.masks, config.patch) if config.prompt_depth else None
   return encode_images(config, params, crops.pixels, keep)

@@ -94,10 +94,11 @@ def read_pairs(folder: Place, count: int, keep: Sequence[bool]) -> Iterator[Pair
       rows = json.loads(str(chunk['table']))['pairs']
       for k, row in enumerate(rows):
         if next(marks):
-          yield _pair(row, {name: chunk[f'{name}_{k}'] for name in ('image', 'mask')})
+          yield to_pair(row, {name: chunk[f'{name}_{k}'] for name in ('image', 'mask')})
 
 
-def _pair(row: Pair, images: dict[str, UInt8[np.ndarray, 'n']]) -> Pair:
+def to_pair(row: Pair, images: dict[str, UInt8[np.ndarray, 'n']]) -> Pair:
+  """Joins a row of a chunk's table with its encoded images."""
   return {
     'noun': row['noun'],
     'image_id': row['image_id'],

@@ -233,7 +233,7 @@ def encode_prompts(
     part = tokens[start : start + chunk]
     padded = np.zeros((min(chunk, _bucket(len(flat))), tokens.shape[1]), np.int32)
     padded[: len(part)] = part
-    rows.append(np.asarray(_embed_text(config, params, padded))[: len(part)])
+    rows.append(np.asarray(embed_tokens(config, params, padded))[: len(part)])
   sizes = np.cumsum([len(sentences) for sentences in prompts])[:-1]
   means = [part.mean(axis=0) for part in np.split(np.concatenate(rows), sizes)]
   return np.stack([mean / np.linalg.norm(mean) for mean in means])
@@ -250,8 +250,9 @@ def _bucket(count: int) -> int:
 
 
 @functools.partial(jax.jit, static_argnums=0)
-def _embed_text(
+def embed_tokens(
   config: ClipConfig, params: Params, tokens: Int[Array, 'k t']
 ) -> Float[Array, 'k d']:
+  """Returns the text tower's embeddings of padded token ids."""
   text = Clip(config).apply({'params': params}, tokens, method='encode_text')
   return unit(text)

@@ -237,13 +237,14 @@ def encode(
 
 
 @functools.partial(jax.jit, static_argnums=(0, 4))
-def _decode(
+def decode(
   config: ClipSegConfig,
   params: Params,
   activations: tuple[Float[Array, 'b n e'], ...],
   condition: Float[Array, 'b k d'],
   size: tuple[int, int],
 ) -> Float[Array, 'b k h w']:
+  """Returns the logits of the prompts' masks, from CLIP's activations."""
   grid = (size[0] // config.clip.patch, size[1] // config.clip.patch)
   logits = ClipSeg(config).apply(
     {'params': params}, activations, condition, grid, method='decode'
@@ -291,7 +292,7 @@ def decode_chunks(
     part = condition[:, start : start + chunk]
     used = part.shape[1]
     part = np.pad(part, ((0, 0), (0, chunk - used), (0, 0)))
-    logits = _decode(config, params, activations, part, tuple(size))
+    logits = decode(config, params, activations, part, tuple(size))
     yield start, np.asarray(logits[:, :used])
 
 

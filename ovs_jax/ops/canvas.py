@@ -59,12 +59,12 @@ class Canvas:
     h, w = (-(-side // _STEP) * _STEP for side in size)
     blank = jnp.full((h, w), NO_LABEL, jnp.int32)
     rank = jnp.full((h, w), -jnp.inf)
-    self._state: State = (blank, rank, jnp.zeros((h, w)))
+    self.state: State = (blank, rank, jnp.zeros((h, w)))
 
   def add(self, logits: Float[Any, 'n y x'], labels: Int[Any, 'n']) -> None:
     """Paints masks; those with negative labels are left out."""
-    self._state = _paint(
-      self._state,
+    self.state = _paint(
+      self.state,
       jnp.asarray(logits),
       jnp.asarray(labels),
       *_matrices(self.size, logits.shape[1:]),
@@ -77,7 +77,7 @@ class Canvas:
   def finish(self) -> tuple[Int[np.ndarray, 'h w'], Float[np.ndarray, 'h w']]:
     """Returns labels (`NO_LABEL` where there is none), and their probabilities."""
     h, w = self.size
-    labels, _, scores = (np.asarray(x)[:h, :w] for x in self._state)
+    labels, _, scores = (np.asarray(x)[:h, :w] for x in self.state)
     return labels, scores
 
 

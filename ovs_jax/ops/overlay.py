@@ -58,11 +58,11 @@ def _colours(count: int) -> UInt8[np.ndarray, 'n 3']:
   """Returns the colours chosen by hand, then always the one farthest from all."""
   levels = np.linspace(0, 255, _STEPS).round()
   grid = np.stack(np.meshgrid(levels, levels, levels), axis=-1).reshape(-1, 3)
-  lab = _lab(grid)
+  lab = to_lab(grid)
   vivid = (lab[:, 0] > 25) & (lab[:, 0] < 92) & (np.ptp(grid, axis=1) > 40)
   grid, lab = grid[vivid], lab[vivid]
   chosen = [np.array(colour, float) for colour in _FIRST]
-  first = _lab(np.stack(chosen))
+  first = to_lab(np.stack(chosen))
   distance = np.linalg.norm(lab[:, None] - first[None], axis=2).min(axis=1)
   while len(chosen) < count:
     best = int(np.argmax(distance))
@@ -72,7 +72,7 @@ def _colours(count: int) -> UInt8[np.ndarray, 'n 3']:
   return np.stack(chosen).astype(np.uint8)
 
 
-def _lab(rgb: Float[np.ndarray, 'n 3']) -> Float[np.ndarray, 'n 3']:
+def to_lab(rgb: Float[np.ndarray, 'n 3']) -> Float[np.ndarray, 'n 3']:
   """Converts sRGB in 0..255 to CIELAB (D65), where distances are those one sees."""
   x = rgb / 255
   x = np.where(x > 0.04045, ((x + 0.055) / 1.055) ** 2.4, x / 12.92)
@@ -230,7 +230,7 @@ def _write(
 ) -> None:
   x, y = corner
   for i, text in enumerate(lines):
-    draw.text((x, y + i * step), text, fill=colour, font=_font(text, size))
+    draw.text((x, y + i * step), text, fill=colour, font=font_of(text, size))
 
 
 def _wrap(text: str, size: int, width: int) -> list[str]:
@@ -254,20 +254,21 @@ def _wrap(text: str, size: int, width: int) -> list[str]:
 
 def _width(text: str, size: int) -> int:
   text = text.encode('utf-8', 'replace').decode('utf-8')
-  return math.ceil(_font(text, size).getlength(text))
+  return math.ceil(font_of(text, size).getlength(text))
 
 
-def _font(text: str, size: int) -> ImageFont.FreeTypeFont:
+def font_of(text: str, size: int) -> ImageFont.FreeTypeFont:
   """Returns the first font that has all letters of the text, else the first."""
   for name in _FONTS:
     font = _load_font(name, size)
-    if font is not None and not _lacks(name, size, ''.join(sorted(set(text)))):
+    if font is not None and not lacks(name, size, ''.join(sorted(set(text)))):
       return font
   return _load_font(_FONTS[0], size)
 
 
 @functools.lru_cache(maxsize=4096)
-def _lacks(name: str, size: int, letters: str) -> bool:
+def lacks(name: str, size: int, letters: str) -> bool:
+  """Returns whether a font has no glyph for one of the letters."""
   font = _load_font(name, size)
   missing = font.getmask(_MISSING)
   marks = [font.getmask(letter) for letter in letters if not letter.isspace()]

@@ -101,7 +101,7 @@ class Store:
     if not rows:
       return
     try:
-      self._write(rows)
+      self.write(rows)
       self._merge()
     except OSError as error:
       _warn_once(
@@ -161,7 +161,7 @@ class Store:
     return {names[i]: rows[i] for i in use}
 
   def _check(self, names: list[str], rows: np.ndarray) -> None:
-    """Raises ValueError unless the shard is one that `_write` made."""
+    """Raises ValueError unless the shard is one that `write` made."""
     expected = (len(names), self.width)
     if rows.shape != expected or rows.dtype != np.float32:
       raise UserError(
@@ -170,7 +170,8 @@ class Store:
     if not np.allclose(np.linalg.norm(rows, axis=1), 1, atol=1e-3):
       raise UserError('its rows are not of length 1')
 
-  def _write(self, rows: Mapping[str, Float[np.ndarray, 'd']]) -> None:
+  def write(self, rows: Mapping[str, Float[np.ndarray, 'd']]) -> None:
+    """Adds a shard with these rows, by its final name at once."""
     names = np.frombuffer(json.dumps(list(rows)).encode(), np.uint8)
     with atomic_path(self.directory / f'{uuid.uuid4().hex}.npz') as temporary:
       np.savez(temporary, names=names, rows=np.stack(list(rows.values())))
@@ -187,7 +188,7 @@ class Store:
     except FileNotFoundError:
       return  # another process is merging
     if rows:
-      self._write(rows)
+      self.write(rows)
     for path in [*small, *self._leftovers()]:
       _remove(path)
 

@@ -122,7 +122,7 @@ def test_unfit_settings_are_explained(setting: str, message: str) -> None:
   ],
 )
 def test_flags_are_settings(flags: list[str], settings: list[str]) -> None:
-  arguments = __main__._parser().parse_args(['--workload=clip_crops', *flags])
+  arguments = __main__.parser().parse_args(['--workload=clip_crops', *flags])
   assert __main__.flag_settings(arguments, Options) == settings
 
 
@@ -191,7 +191,9 @@ def test_every_workload_has_options_with_defaults() -> None:
 @pytest.mark.parametrize('name', ['regions', 'proposer', 'clip', 'clipseg', 'coseg'])
 def test_pipelines_yield_what_recipes_read(name: str, tmp_path: pathlib.Path) -> None:
   pipeline = input_pipeline.PIPELINES[name]
-  make = input_pipeline._crops if pipeline.cropped else input_pipeline._photographs
+  make = (
+    input_pipeline.make_crops if pipeline.cropped else input_pipeline.make_photographs
+  )
   builder, split = make(tmp_path, 2)
   steps = pipeline.transforms(40)
   batch = next(train_batches(builder, split, steps, batch_size=2, seed=0, start=0))

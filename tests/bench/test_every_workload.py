@@ -36,7 +36,7 @@ OTHERS = {
 def run(name: str, settings: tuple[str, ...], **places: Any) -> dict[str, Any]:
   given = [f'--set={setting.format(**places)}' for setting in settings]
   command = [f'--workload={name}', '--repeats=1', '--warmup=1', *given]
-  return __main__.run(__main__._parser().parse_args(command))
+  return __main__.run(__main__.parser().parse_args(command))
 
 
 def test_none_is_forgotten() -> None:

@@ -101,9 +101,9 @@ def test_all_of_full_size_is_asked(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_precisions_are_compared_by_their_parts() -> None:
   wanted = {'loss': 2.0, 'a': 4.0, 'b': 0.01}
-  found = check_steps._compared({'loss': 2.1, 'a': 4.0, 'b': 0.21}, wanted, 0.06)
+  found = check_steps.compared({'loss': 2.1, 'a': 4.0, 'b': 0.21}, wanted, 0.06)
   assert found.value == pytest.approx(0.05) and found.held
-  found = check_steps._compared({'loss': 2.0, 'a': np.nan, 'b': 0.01}, wanted, 0.06)
+  found = check_steps.compared({'loss': 2.0, 'a': np.nan, 'b': 0.01}, wanted, 0.06)
   assert not found.held and found.facts['most in'] == 'a'
 
 

@@ -179,12 +179,12 @@ def test_a_full_disk_meanwhile(tmp_path):
   part = download._Part(tmp_path / 'f.part', 'url')
   with open('/dev/full', 'wb', buffering=0) as full:
     with pytest.raises(OSError, match='no space left for .*f.part; what came is kept'):
-      download._write(full, b'x', part)
+      download.write_chunk(full, b'x', part)
 
 
 def test_ctrl_c_leaves_what_came(server, tmp_path, monkeypatch):
   written = []
-  write = download._write
+  write = download.write_chunk
 
   def stop(*arguments):
     if written:
@@ -192,7 +192,7 @@ def test_ctrl_c_leaves_what_came(server, tmp_path, monkeypatch):
     written.append(write(*arguments))
 
   monkeypatch.setattr(download, '_CHUNK', 100_000)
-  monkeypatch.setattr(download, '_write', stop)
+  monkeypatch.setattr(download, 'write_chunk', stop)
   with pytest.raises(KeyboardInterrupt):
     get(server, tmp_path / 'f')
   assert (tmp_path / 'f.part').read_bytes() == DATA[:100_000]

@@ -231,7 +231,7 @@ def test_splits_and_seeds_are_disjoint() -> None:
     for split in scenes.SPLITS:
       pictures += [e['image'].tobytes() for e in scenes.examples(config, split)]
   streams = [
-    scenes._rng(s, p, i) for s in (0, 1) for p in scenes.SPLITS for i in (0, 1)
+    scenes.generator(s, p, i) for s in (0, 1) for p in scenes.SPLITS for i in (0, 1)
   ]
   assert len(set(pictures)) == len(pictures) == 2 * sum(_TINY.values())
   assert len({rng.integers(2**62) for rng in streams}) == len(streams)
@@ -276,7 +276,7 @@ def test_close_ups_contain_their_thing(drawn: list[scenes_draw.Scene]) -> None:
   for scene in drawn:
     for index, region in enumerate(scene.regions):
       if region.train_id < NUM_THINGS:
-        top, left, bottom, right = scenes._crop_thing(rng, region)
+        top, left, bottom, right = scenes.crop_thing(rng, region)
         inside = scene.mask(index)[top:bottom, left:right].sum()
         assert inside / region.pixels > 0.75
 

@@ -80,7 +80,7 @@ def test_damaged_files_are_named(several: Any, tmp_path: pathlib.Path) -> None:
   copy = part.replace(filename=str(tmp_path / 'cut.tfrecord'))
   pathlib.Path(copy.filename).write_bytes(whole[:-9])
   with pytest.raises(ValueError, match=r'cut.tfrecord is damaged: 5 records'):
-    shards._starts(copy)
+    shards.record_starts(copy)
 
 
 def test_other_formats_are_refused(several: Any) -> None:

@@ -183,7 +183,7 @@ def test_names_too_close_are_no_distractors() -> None:
 
   plan = Plan((), (60,), 0, near=0.9, single_concepts=False)
   judge = ModelJudge(Close(), NAMES, plan)
-  more = judge._texts[60][3:]
+  more = judge.texts[60][3:]
   assert len(more) == 60 and (more @ judge.text.T).max() < 0.9
 
 

@@ -192,7 +192,7 @@ def test_cache_warnings_are_one_line(run, tmp_path):
   lines = err.splitlines()
   assert code == 0 and 1 <= len(lines) <= 2
   assert all(line.startswith('warning: cannot ') for line in lines)
-  assert warnings.showwarning is not predict._show_warning
+  assert warnings.showwarning is not predict.show_warning
 
 
 class TestClassify:

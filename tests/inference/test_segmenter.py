@@ -321,10 +321,10 @@ class TestReuse:
 
   def test_names_are_not_compiled_one_by_one(self, segmenter, encoded):
     segmenter.segment(encoded, 'red ball, grass')
-    before = weighing._weigh._cache_size()
+    before = weighing.weigh_padded._cache_size()
     segmenter.segment(encoded, 'red ball, grass, sky')
     segmenter.segment(encoded, 'sky')
-    assert weighing._weigh._cache_size() == before
+    assert weighing.weigh_padded._cache_size() == before
 
   @pytest.mark.parametrize(
     ('count', 'bucket'), [(1, 8), (8, 8), (9, 16), (64, 64), (65, 128), (847, 896)]

@@ -43,12 +43,12 @@ def savez(file, savez=chunks.np.savez, **arrays):
   passing('file')
   file.write_bytes(whole)
 
-def pair(*args, pair=chunks._pair):
+def pair(*args, pair=chunks.to_pair):
   passing('data set')
   return pair(*args)
 
-candidates._propose, miner.clip.encode_prompts = propose, test_run.embed
-chunks.np.savez, chunks._pair = savez, pair
+candidates.propose_masks, miner.clip.encode_prompts = propose, test_run.embed
+chunks.np.savez, chunks.to_pair = savez, pair
 config = scenes.mine({model!r})
 config.dataset.update(variant='smoke', data_dir={data!r})
 config.mining.update(chunk=4, backend='lexicon', min_score=-1.0)

@@ -37,7 +37,7 @@ def config(data_dir: str, tmp_path: pathlib.Path) -> Any:
 
 @functools.partial(jax.jit, static_argnums=0)
 def cheap(config: Any, params: Any, image: Any, size: Any) -> Any:
-  """As `candidates._propose`, for a program that compiles at once."""
+  """As `candidates.propose_masks`, for a program that compiles at once."""
   del config, size
   y, x = (jnp.arange(n) for n in image.shape[:2])
   bright = image.mean(axis=2) > jnp.mean(image)
@@ -63,7 +63,7 @@ def test_every_device_works_and_the_pairs_are_those_of_one(
   monkeypatch: pytest.MonkeyPatch,
 ) -> None:
   """Eight images are under way before any is done: each waits for seven others."""
-  name = '_embed' if masks == 'truth' else '_propose'
+  name = 'embed_padded' if masks == 'truth' else 'propose_masks'
   config.mining.masks = 'truth' if masks == 'truth' else 'proposals'
   program = cheap if masks == 'cheap' else getattr(candidates, name)
   placed: list[set[Any]] = []
@@ -98,7 +98,7 @@ def test_networks_compute_in_what_is_asked_for(
     given.append({model.clip.dtype, model.proposer.dtype})
     return cheap(model, *args)
 
-  monkeypatch.setattr(candidates, '_propose', noted)
+  monkeypatch.setattr(candidates, 'propose_masks', noted)
   for dtype, expected in (('', 'float32'), ('bfloat16', 'bfloat16')):
     config.mining.dtype = dtype
     miner.Miner(config).pairs(examples[:1])

@@ -65,7 +65,7 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> str:
 @pytest.fixture
 def config(data_dir: str, checkpoint: str, monkeypatch: pytest.MonkeyPatch) -> Any:
   """Returns a mining configuration with four chunks of eight images."""
-  monkeypatch.setattr(candidates, '_propose', propose)
+  monkeypatch.setattr(candidates, 'propose_masks', propose)
   monkeypatch.setattr(miner.clip, 'encode_prompts', embed)
   config = scenes.mine(checkpoint)
   config.dataset.update(variant='smoke', data_dir=data_dir)
@@ -89,7 +89,7 @@ def test_a_killed_job_goes_on(
       raise Killed
     return propose(*args)
 
-  monkeypatch.setattr(candidates, '_propose', count)
+  monkeypatch.setattr(candidates, 'propose_masks', count)
   with pytest.raises(Killed):
     run.mine(config, tmp_path / 'resumed')
   assert not (tmp_path / 'resumed' / 'pairs').exists()
@@ -214,7 +214,7 @@ def test_hosts_share_the_chunks(
     seen.append(place['host'])
     return propose(*args)
 
-  monkeypatch.setattr(candidates, '_propose', count)
+  monkeypatch.setattr(candidates, 'propose_masks', count)
   monkeypatch.setattr(run, '_place', lambda: (place['host'], 3))
   for host in (2, 1):
     place['host'] = host

@@ -27,7 +27,7 @@ def test_parts_paint_what_the_whole_does(rule: str) -> None:
 
 def test_the_state_is_changed_in_place() -> None:
   canvas = Canvas((30, 50))
-  before = canvas._state
+  before = canvas.state
   with warnings.catch_warnings():
     warnings.simplefilter('error')  # JAX warns of buffers that it could not use
     canvas.add(LOGITS, LABELS)

@@ -11,7 +11,7 @@ COLOURS = np.array([[200, 0, 0], [0, 100, 0]], np.uint8)
 
 
 def distances(colours):
-  lab = module._lab(colours.astype(float))
+  lab = module.to_lab(colours.astype(float))
   distance = np.linalg.norm(lab[:, None] - lab[None], axis=2)
   return distance + 1000 * np.eye(len(lab))
 
@@ -166,9 +166,9 @@ class TestLegend:
     assert module.percent(share) == text
 
   def test_fonts(self):
-    assert module._font('é ж', 13).getname()[0] == 'DejaVu Sans'
-    assert module._lacks('DejaVuSans.ttf', 13, '犬')
-    assert not module._lacks('DejaVuSans.ttf', 13, ' aé')
+    assert module.font_of('é ж', 13).getname()[0] == 'DejaVu Sans'
+    assert module.lacks('DejaVuSans.ttf', 13, '犬')
+    assert not module.lacks('DejaVuSans.ttf', 13, ' aé')
 
 
 def test_image_is_drawn_over_not_changed():

@@ -128,7 +128,7 @@ class TestStore:
       calls.append(path)
       if len(calls) == 1:  # another process merges both
         old = shards(store)
-        store._write(rows(['a', 'b']))
+        store.write(rows(['a', 'b']))
         for shard in old:
           shard.unlink()
       return real(path, **options)
