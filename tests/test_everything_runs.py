@@ -38,7 +38,9 @@ ALIKE = {
   'proposer_photos',
   'proposer_r101c',
   'proposer_swin_b',
+  'scenes:clipseg',  # the tutorial's, as the next but one
   'scenes:coseg_cross',
+  'scenes:coseg_prefix',
   'scenes:evaluate_coseg',
 }
 IGNORED = {'.venv', 'build', '.git', 'runs'}

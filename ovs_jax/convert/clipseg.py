@@ -10,6 +10,7 @@ import jax
 import numpy as np
 
 from ovs_jax.convert import allowed, clip, hf_clip
+from ovs_jax.convert.backbones import IMAGENET
 from ovs_jax.convert.family import Conversion, Family, Options, Settings
 from ovs_jax.convert.rules import Rule, apply, table
 from ovs_jax.convert.tensors import Source, Tensors, count, matching, shapes_of
@@ -17,8 +18,6 @@ from ovs_jax.core.errors import UserError
 from ovs_jax.inference.load import load
 from ovs_jax.models.clip import ClipConfig
 from ovs_jax.models.clipseg import (
-  IMAGENET_MEAN,
-  IMAGENET_STD,
   ClipSegConfig,
   check_decoder,
   init_clipseg,
@@ -47,8 +46,7 @@ _SETTINGS: allowed.Table = {
 }
 # Pictures are squashed to a square.
 _PIXELS = allowed.pixels(
-  IMAGENET_MEAN,
-  IMAGENET_STD,
+  *IMAGENET,
   do_center_crop=allowed.only(None, False),
   default_to_square=allowed.only(None, True),
   resample=allowed.only(2),

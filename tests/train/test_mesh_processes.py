@@ -77,9 +77,10 @@ import tiny_configs
 from test_mesh_processes import draw_params
 from ovs_jax.core import sharding
 from ovs_jax.train import loop
+from ovs_jax.train.recipes import make_recipe
 config = tiny_configs.pretraining(data_dir)
 mesh = sharding.make_mesh(1, 2)
-recipe = loop.RECIPES[config.recipe](config)
+recipe = make_recipe(config)
 params = draw_params(recipe)
 params = jax.device_put(params, sharding.parameter_shardings(mesh, params))
 batch = next(loop.global_batches(recipe, mesh, config.train.batch_size, 0))
