@@ -195,7 +195,7 @@ def test_a_text_tower_that_tells_nothing_apart() -> None:
       return rows / np.linalg.norm(rows, axis=1, keepdims=True)
 
   plan = Plan((), (14,), 0, near=0.9, single_concepts=False)
-  more = ModelJudge(Blind(), NAMES, plan)._texts[14][3:]
+  more = ModelJudge(Blind(), NAMES, plan).texts[14][3:]
   # Nothing is clear of the classes; of 28 candidates the least alike are taken.
   assert more.shape == (14, WIDTH)
   assert more[:4, 1].min() > more[4:, 1].max()
