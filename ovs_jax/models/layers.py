@@ -19,6 +19,18 @@ _XAVIER = nn.initializers.xavier_uniform()
 _DOT = functools.partial(jax.lax.dot_general, preferred_element_type=jnp.float32)
 
 
+# As PyTorch draws a linear layer: weights and biases within 1 / sqrt(inputs).
+TORCH_WEIGHT = nn.initializers.variance_scaling(1 / 3, 'fan_in', 'uniform')
+
+
+def torch_bias(inputs: int) -> nn.initializers.Initializer:
+  """Returns what draws the biases of a linear layer as PyTorch does."""
+  bound = inputs**-0.5
+  return lambda key, shape, dtype=jnp.float32: jax.random.uniform(
+    key, shape, dtype, -bound, bound
+  )
+
+
 def linear(
   features: int | tuple[int, ...],
   *,
@@ -26,6 +38,7 @@ def linear(
   dtype: Any,
   axis: int | tuple[int, ...] = -1,
   init: nn.initializers.Initializer = _XAVIER,
+  bias_init: nn.initializers.Initializer = nn.initializers.zeros,
   use_bias: bool = True,
 ) -> Callable[[Array], Array]:
   """Returns a dense layer over the last axes, `axis`, that computes in `dtype`."""
@@ -34,6 +47,7 @@ def linear(
     axis=axis,
     dtype=dtype,
     kernel_init=init,
+    bias_init=bias_init,
     dot_general=_DOT if jnp.dtype(dtype) == jnp.float32 else _narrow_dot,
     use_bias=use_bias,
     name=name,
@@ -143,6 +157,10 @@ class Attention(nn.Module):
   num_heads: int
   dtype: Any
   dropout: float = 0.0  # of the attention weights, in training
+  # The scale is that of one d x d matrix, not of d x heads x head size.
+  init: nn.initializers.Initializer = nn.initializers.variance_scaling(
+    1.0, 'fan_in', 'truncated_normal'
+  )
 
   @nn.compact
   def __call__(
@@ -164,11 +182,9 @@ class Attention(nn.Module):
     """
     width = query.shape[-1]
     heads = (self.num_heads, width // self.num_heads)
-    # The initial scale is that of one d x d matrix, not of d x heads x head size.
-    init = nn.initializers.variance_scaling(1.0, 'fan_in', 'truncated_normal')
-    q = linear(heads, name='q', dtype=self.dtype, init=init)(query)
-    k = linear(heads, name='k', dtype=self.dtype, init=init)(key)
-    v = linear(heads, name='v', dtype=self.dtype, init=init)(value)
+    q = linear(heads, name='q', dtype=self.dtype, init=self.init)(query)
+    k = linear(heads, name='k', dtype=self.dtype, init=self.init)(key)
+    v = linear(heads, name='v', dtype=self.dtype, init=self.init)(value)
     if rows is not None:
       asking, seen = rows
       q, k, v = q[asking], k[seen], v[seen]
@@ -184,7 +200,7 @@ class Attention(nn.Module):
 
 
 class MlpHead(nn.Module):
-  """Linear layers with ReLU between them."""
+  """Linear layers with ReLU between them, drawn as PyTorch draws them."""
 
   widths: tuple[int, ...]
   dtype: Any
@@ -193,7 +209,8 @@ class MlpHead(nn.Module):
   def __call__(self, x: Float[Array, '*b d']) -> Float[Array, '*b e']:
     """Maps the last axis to `widths[-1]`."""
     for i, width in enumerate(self.widths):
-      x = linear(width, name=f'layer_{i}', dtype=self.dtype)(x)
+      draw = {'init': TORCH_WEIGHT, 'bias_init': torch_bias(x.shape[-1])}
+      x = linear(width, name=f'layer_{i}', dtype=self.dtype, **draw)(x)
       if i < len(self.widths) - 1:
         x = nn.relu(x)
     return x

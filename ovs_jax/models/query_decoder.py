@@ -1,4 +1,8 @@
-"""DETR's decoder as MaskFormer uses it: queries in, one vector per proposal out."""
+"""DETR's decoder as MaskFormer uses it: queries in, one vector per proposal out.
+
+Parameters are drawn as there: matrices by Xavier, those of queries, keys and values as
+one matrix; biases of the feed-forward part within 1 / sqrt(inputs).
+"""
 
 from typing import Any
 
@@ -8,7 +12,17 @@ import jax.numpy as jnp
 from ovs_jax.core.errors import UserError
 from ovs_jax.core.types import Array, Bool, Float
 from ovs_jax.models.content import Content
-from ovs_jax.models.layers import Attention, layer_norm, linear, sine_position
+from ovs_jax.models.layers import (
+  Attention,
+  layer_norm,
+  linear,
+  sine_position,
+  torch_bias,
+)
+
+# Queries, keys and values are drawn as one matrix with three times as many outputs.
+_PACKED = nn.initializers.variance_scaling(0.5, 'fan_in', 'uniform')
+_CAFFE2 = nn.initializers.variance_scaling(1.0, 'fan_in', 'uniform')
 
 
 class DecoderLayer(nn.Module):
@@ -38,16 +52,21 @@ class DecoderLayer(nn.Module):
     def drop(y: Array) -> Array:
       return nn.Dropout(self.dropout, deterministic=not train)(y)
 
+    def attention(name: str) -> Attention:
+      return Attention(self.heads, self.dtype, self.dropout, _PACKED, name=name)
+
+    def dense(outputs: int, name: str, y: Array) -> Array:
+      drawn = torch_bias(y.shape[-1])
+      return linear(outputs, name=name, dtype=self.dtype, bias_init=drawn)(y)
+
     width = x.shape[-1]
     at = x + query
-    y = Attention(self.heads, self.dtype, name='self_attn')(at, at, x, heard)
+    y = attention('self_attn')(at, at, x, heard, train=train)
     x = layer_norm('norm1', self.dtype)(x + drop(y))
-    y = Attention(self.heads, self.dtype, name='cross_attn')(
-      x + query, memory + position, memory, seen
-    )
+    y = attention('cross_attn')(x + query, memory + position, memory, seen, train=train)
     x = layer_norm('norm2', self.dtype)(x + drop(y))
-    y = drop(nn.relu(linear(self.feed_forward, name='linear1', dtype=self.dtype)(x)))
-    y = linear(width, name='linear2', dtype=self.dtype)(y)
+    y = drop(nn.relu(dense(self.feed_forward, 'linear1', x)))
+    y = dense(width, 'linear2', y)
     return layer_norm('norm3', self.dtype)(x + drop(y))
 
 
@@ -60,7 +79,7 @@ class QueryDecoder(nn.Module):
     heads: attention heads.
     feed_forward: hidden width of the feed-forward parts.
     layers: number of decoder layers.
-    dropout: rate in training.
+    dropout: rate in training: of attention weights, hidden units and all branches.
     dtype: of the computation.
   """
 
@@ -98,7 +117,9 @@ class QueryDecoder(nn.Module):
       inside = content.mask((y, x))
       sizes = (jnp.sum(inside[:, 0]), jnp.sum(inside[0]))
       seen = jnp.broadcast_to(inside.reshape(1, y * x), (self.num_queries, y * x))
-    memory = linear(self.width, name='input_proj', dtype=self.dtype)(features)
+    memory = linear(self.width, name='input_proj', dtype=self.dtype, init=_CAFFE2)(
+      features
+    )
     memory = memory.reshape(b, y * x, self.width)  # b n d
     position = sine_position(y, x, self.width, sizes)[None].astype(self.dtype)
     position = jnp.broadcast_to(position, memory.shape)
