@@ -10,6 +10,7 @@ import ml_collections
 
 from configs import common, scenes
 from ovs_jax.models import clip
+from ovs_jax.models.ovseg import PUBLISHED
 
 PROMPT_DEPTH = 3
 SCRIPT = 'script'
@@ -22,6 +23,7 @@ _FOLDERS = {'vitl14': 'clip_vit_l14', 'vitb16': 'clip_vit_b16'}
 PAIRS = 'runs/mine_coco_captions/mine/pairs'
 TRUE_PAIRS = 'runs/gt_classes_vitl14_pairs/pairs'
 _PROPOSERS = {'vitl14': 'proposer_swin_b', 'vitb16': 'proposer_r101c'}
+_BACKBONES = {'vitl14': 'Swin', 'vitb16': 'ResNet'}
 
 
 def weights(size: str) -> tuple[str, str, str]:
@@ -186,5 +188,7 @@ def frozen(size: str) -> ml_collections.ConfigDict:
   config = common.base('ovseg', 'assemble')
   config.init.clip = f'checkpoints/{_FOLDERS[size]}'
   config.init.proposer = f'runs/{_PROPOSERS[size]}'
-  config.test.shortest = {'vitl14': 640, 'vitb16': 512}[size]
+  published = PUBLISHED[_BACKBONES[size]]
+  config.region.threshold = published.threshold
+  config.test.update(shortest=published.shortest, longest=published.longest)
   return config

@@ -208,7 +208,8 @@ def _mining() -> ml_collections.ConfigDict:
     dtype='',  # that the networks compute in: float32 | bfloat16; '': the checkpoint's
     backend='auto',  # of nouns: auto | spacy | lexicon
     pipeline='en_core_web_sm',  # spaCy's, by name or path
-    adjectives='none',  # 'colour' keeps "red ball" together
+    nouns_as='names',  # names ("tennis racket") | paper (each noun by itself)
+    adjectives='none',  # 'colour' keeps "red ball" together; not with nouns_as='paper'
     score='cosine',  # of a noun and a mask: cosine | proposals | nouns (softmax over)
     exclusive=False,  # whether a mask serves one noun of its image only
     min_area=1,  # pixels a proposal must have

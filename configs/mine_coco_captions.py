@@ -7,8 +7,9 @@ Table 2 (nouns of one caption, proposals); after a colon come the other cases:
   :five_captions   4, nouns of five captions, proposals
   :ade_crops       the true masks of ADE20K-150, for init.labelled of a training
 For case 2 name the captions: --config.mining.caption_file=captions_train2017.json
-Expected: about 440,000 pairs of 12,000 nouns (paper; the nouns of our backends differ);
-  not measured.
+Every noun is a name by itself, as in the paper; --config.mining.nouns_as=names makes
+compounds of them ("tennis racket"), about a quarter fewer.
+Expected: about 440,000 pairs of 12,000 nouns (paper); not measured.
 Hardware: one or more GPUs; about 100 GB of disk; time not measured.
 Command: launch/run.sh --config=configs/mine_coco_captions.py
 """
@@ -31,7 +32,7 @@ def get_config(arg: str = '') -> ml_collections.ConfigDict:
   name, size = 'mine_coco_captions', 'vitl14'
   mining = common.base('mine', 'mine')
   mining.mining.update(CASES.get(arg, {}))
-  mining.mining.update(shortest=640, disk_megabytes=100_000)
+  mining.mining.update(shortest=640, nouns_as='paper', disk_megabytes=100_000)
   labelled = mining.mining.masks == 'truth'
   mining.dataset.name = 'coco_stuff_171' if labelled else 'coco_captions_2017'
   if labelled:  # one job, without a proposer

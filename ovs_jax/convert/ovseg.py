@@ -12,18 +12,16 @@ from ovs_jax.convert.tensors import Source, Tensors, matching
 from ovs_jax.models import backbones
 from ovs_jax.models.clip import ClipConfig
 from ovs_jax.models.maskformer import MaskFormerConfig
-from ovs_jax.models.ovseg import OvSegConfig
+from ovs_jax.models.ovseg import PUBLISHED, OvSegConfig
 from ovs_jax.ops.regions import CLIP_MEAN, CLIP_STD, RegionConfig
 
 _PREFIX = maskformer.CLIP_PREFIX
 _CLASS_WEIGHTS = 'criterion.empty_weight'
-# Of the official evaluation; the mask threshold belongs to the backbone.
-_THRESHOLDS = {'Swin': 0.4, 'ResNet': 0.5}
+# Of the official evaluation, whatever the backbone.
 _SETTINGS = {
   'templates': 'vild',
   'classifier': 'ensemble',
   'weight': 0.7,  # ADE20K's
-  'test': {'shortest': 640, 'longest': 2560},
 }
 _CHUNK = 128  # regions through CLIP at once
 
@@ -55,19 +53,21 @@ class _OvSeg(Family):
     proposer, params = maskformer.convert(rest)
     adapted = clip.OVSEG_CLIP.convert(whole, settings, options)
     constants = matching(rest, maskformer.CONSTANTS)
+    published = PUBLISHED[backbones.kind(proposer.backbone_config())]
     config = OvSegConfig(
       proposer=proposer,
       clip=ClipConfig(**adapted.model['clip']),
       region=RegionConfig(
         size=adapted.model['clip']['image_size'],
-        threshold=_THRESHOLDS[backbones.kind(proposer.backbone_config())],
+        threshold=published.threshold,
         fill='mean',
         expand=1.0,
         matting=False,
       ),
       chunk=_CHUNK,
     )
-    model = {**config.to_dict(), 'model': 'ovseg', **_SETTINGS}
+    test = {'shortest': published.shortest, 'longest': published.longest}
+    model = {**config.to_dict(), 'model': 'ovseg', **_SETTINGS, 'test': test}
     if _CLASS_WEIGHTS in rest:
       model['trained_classes'] = len(rest[_CLASS_WEIGHTS]) - 1
     named = adapted.tensors.rename(lambda name: f'{_PREFIX}{name}')

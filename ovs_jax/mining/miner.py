@@ -91,7 +91,9 @@ class Miner:
       self._load(config)
     self._extractor: NounExtractor | None = None
     if c.nouns == 'captions':
-      self._extractor = load_extractor(c.backend, c.pipeline, adjectives=c.adjectives)
+      self._extractor = load_extractor(
+        c.backend, c.pipeline, adjectives=c.adjectives, nouns_as=c.nouns_as
+      )
       names = self._extractor
       self.backend = {'backend': names.name, 'version': names.version}
     else:

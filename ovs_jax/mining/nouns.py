@@ -1,12 +1,14 @@
 """Candidate class names from captions: the nouns that a caption mentions.
 
 OVSeg pairs every noun of a caption with a region (Liang et al. 2023, section 3.2). Its
-parser and its filters were not published; the rules here are ours. The only importer
-of spaCy.
+parser and its filters were not published; its data has single words. Two readings:
+`words` takes every noun by itself, as the paper says; `phrases` makes names of them, by
+rules of ours. The only importer of spaCy.
 """
 
+import functools
 import importlib.util
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Protocol, runtime_checkable
 
 from ovs_jax.core.errors import UserError
@@ -17,6 +19,8 @@ from ovs_jax.mining.lexicon import Word
 
 ADJECTIVES = {'none': False, 'colour': True}
 BACKENDS = dict.fromkeys(('auto', 'spacy', 'lexicon'))
+# What a noun of a caption becomes: itself, as in the paper, or part of a name.
+READINGS = dict.fromkeys(('paper', 'names'))
 _COMPOUND = frozenset({'compound', 'nmod', 'amod'})
 _PROBE = 'a red ball and two dogs on the grass'
 
@@ -36,21 +40,23 @@ class NounExtractor(Protocol):
 class LexiconExtractor:
   """Finds nouns by the word lists and rules of `mining.lexicon`."""
 
-  def __init__(self, *, adjectives: str = 'none'):
-    """Takes one of `ADJECTIVES`; any other is a `ValueError`."""
-    self._colours = lookup(ADJECTIVES, adjectives, 'choice of adjectives')
+  def __init__(self, *, adjectives: str = 'none', nouns_as: str = 'names'):
+    """Takes one of `ADJECTIVES` and of `READINGS`; any other is a `ValueError`."""
+    self._read = _reading(nouns_as, adjectives)
     self.name = 'lexicon'
     self.version = lexicon.version()
 
   def extract(self, captions: Sequence[str]) -> list[list[str]]:
     """Returns the nouns of each caption: lower case, singular, in order, no repeats."""
-    return [phrases(lexicon.tag(c), colours=self._colours) for c in captions]
+    return [self._read(lexicon.tag(c)) for c in captions]
 
 
 class SpacyExtractor:
   """Nouns by a spaCy pipeline that tags parts of speech; it needs no parser."""
 
-  def __init__(self, pipeline: Any, *, adjectives: str = 'none'):
+  def __init__(
+    self, pipeline: Any, *, adjectives: str = 'none', nouns_as: str = 'names'
+  ):
     """Wraps a `spacy.Language`.
 
     Raises:
@@ -58,7 +64,7 @@ class SpacyExtractor:
     """
     import spacy
 
-    self._colours = lookup(ADJECTIVES, adjectives, 'choice of adjectives')
+    self._read = _reading(nouns_as, adjectives)
     meta = pipeline.meta
     self.name = f'spacy:{meta["lang"]}_{meta["name"]}'
     self.version = f'{meta["version"]} (spaCy {spacy.__version__})'
@@ -74,7 +80,7 @@ class SpacyExtractor:
     """Returns the nouns of each caption: lower case, singular, in order, no repeats."""
     texts = [lexicon.normalise(caption) for caption in captions]
     documents = self._pipeline.pipe(texts)
-    return [phrases(_words(doc), colours=self._colours) for doc in documents]
+    return [self._read(_words(doc)) for doc in documents]
 
 
 def load_extractor(
@@ -82,6 +88,7 @@ def load_extractor(
   pipeline: str = 'en_core_web_sm',
   *,
   adjectives: str = 'none',
+  nouns_as: str = 'names',
 ) -> NounExtractor:
   """Returns a noun extractor.
 
@@ -91,25 +98,49 @@ def load_extractor(
     pipeline: a spaCy pipeline, by the name of its package or the path of its folder.
     adjectives: 'none', or 'colour' to keep a colour that stands right before a noun:
       "a red ball on the grass" gives "red ball" and "grass".
+    nouns_as: 'paper', every noun by itself, or 'names', the compounds that they make.
 
   Raises:
     ImportError: backend 'spacy' without spaCy.
-    ValueError: an unknown backend or choice of adjectives, or a pipeline that is not
-      installed, cannot be loaded or has no tagger.
+    ValueError: an unknown backend, reading or choice of adjectives, or a pipeline that
+      is not installed, cannot be loaded or has no tagger.
   """
   lookup(BACKENDS, backend, 'noun backend')
   lookup(ADJECTIVES, adjectives, 'choice of adjectives')
   installed = importlib.util.find_spec('spacy') is not None
   if backend == 'auto':
     backend = 'spacy' if installed and _is_available(pipeline) else 'lexicon'
+    if backend == 'lexicon':
+      missing = f'python -m spacy download {pipeline}'
+      missing = missing if installed else f'pip install spacy && {missing}'
+      print(
+        f"nouns: by the embedded word list, as spaCy's {pipeline} is not installed; it "
+        f'tags more of them rightly: {missing}',
+        flush=True,
+      )
   if backend == 'lexicon':
-    return LexiconExtractor(adjectives=adjectives)
+    return LexiconExtractor(adjectives=adjectives, nouns_as=nouns_as)
   if not installed:
     raise ImportError(
       "the noun backend 'spacy' needs spaCy: `pip install spacy`, then `python -m "
       f"spacy download {pipeline}`. The backend 'lexicon' needs neither."
     )
-  return SpacyExtractor(_load_pipeline(pipeline), adjectives=adjectives)
+  loaded = _load_pipeline(pipeline)
+  return SpacyExtractor(loaded, adjectives=adjectives, nouns_as=nouns_as)
+
+
+def _reading(nouns_as: str, adjectives: str) -> Callable[[Sequence[Word]], list[str]]:
+  """Returns what makes names of a caption's words."""
+  colours = lookup(ADJECTIVES, adjectives, 'choice of adjectives')
+  lookup(READINGS, nouns_as, 'reading of nouns')
+  if nouns_as == 'names':
+    return functools.partial(phrases, colours=colours)
+  if colours:
+    raise UserError(
+      "config.mining.nouns_as='paper' takes nouns alone; leave "
+      "config.mining.adjectives at 'none', or take nouns_as='names'"
+    )
+  return nouns
 
 
 def _is_available(pipeline: str) -> bool:
@@ -167,6 +198,20 @@ def _words(document: Any) -> list[Word]:
       hyphen = False
     words.append(Word(text, noun, not parsed or token.dep_ in _COMPOUND))
   return words
+
+
+def nouns(words: Sequence[Word]) -> list[str]:
+  """Returns every noun of a caption by itself, as it is written: the paper's reading.
+
+  Words about the picture ("view"), measures and plurals stay as they are.
+
+  Args:
+    words: of one caption, in order, punctuation included.
+
+  Returns:
+    Lower-case nouns in order of appearance, without repeats.
+  """
+  return list(dict.fromkeys(word.text for word in words if word.noun))
 
 
 def phrases(words: Sequence[Word], *, colours: bool) -> list[str]:

@@ -34,6 +34,25 @@ DTYPES = ('float32', 'bfloat16')
 
 
 @dataclasses.dataclass(frozen=True)
+class Inference:
+  """What the authors' configuration files set for the evaluation of a model.
+
+  Attributes:
+    threshold: of a mask's probability, above which its pixels are shown to CLIP.
+    shortest: side in pixels that images are resized to.
+    longest: and what their longer side is at most.
+  """
+
+  threshold: float
+  shortest: int
+  longest: int
+
+
+# By the kind of the proposer's backbone.
+PUBLISHED = {'Swin': Inference(0.4, 640, 2560), 'ResNet': Inference(0.5, 512, 2048)}
+
+
+@dataclasses.dataclass(frozen=True)
 class OvSegConfig:
   """The parts of the model.
 

@@ -10,6 +10,7 @@ from tiny_clip import TINY, draw, openai_shapes
 
 from ovs_jax.convert import maskformer, ovseg
 from ovs_jax.convert.command import main
+from ovs_jax.convert.family import Options
 from ovs_jax.convert.rules import export_all
 from ovs_jax.core.checkpoint import load_model
 from ovs_jax.core.tree import flatten, unflatten
@@ -22,7 +23,8 @@ BACKBONES = {
   'Swin': 'swin_mini',
   'ResNet': ResNetConfig((1, 1, 1, 1), 4, 4, 8, (1, 2, 4), 'frozen'),
 }
-THRESHOLDS = {'Swin': 0.4, 'ResNet': 0.5}
+# MASK_THR, MIN_SIZE_TEST and MAX_SIZE_TEST of the authors' configuration files.
+PUBLISHED = {'Swin': (0.4, 640, 2560), 'ResNet': (0.5, 512, 2048)}
 PREFIX = 'clip_adapter.clip_model.'
 
 
@@ -80,7 +82,6 @@ def test_there_and_back(tmp_path, capsys, kind):
   config = OvSegConfig.from_dict(stored)
   assert config.proposer == proposer(kind)
   assert config.clip == TINY
-  assert config.region.threshold == THRESHOLDS[kind]
   assert config.region.size == TINY.image_size
   assert stored['trained_classes'] == 3 and stored['weight'] == 0.7
   kernel = params['proposer']['class_embed']['layer_1']
@@ -94,6 +95,16 @@ def test_there_and_back(tmp_path, capsys, kind):
   for name, value in source.items():
     np.testing.assert_array_equal(found[name], value, err_msg=name)
     assert found[name].dtype == value.dtype, name
+
+
+@pytest.mark.parametrize('kind', ['Swin', 'ResNet'])
+def test_a_model_has_the_settings_of_its_configuration_file(kind):
+  found = ovseg.OVSEG.convert(whole(kind), {}, Options()).model
+  region, test = found['region'], found['test']
+  assert (region['threshold'], test['shortest'], test['longest']) == PUBLISHED[kind]
+  assert (region['fill'], region['expand'], region['matting']) == ('mean', 1.0, False)
+  assert (found['weight'], found['templates']) == (0.7, 'vild')
+  assert found['classifier'] == 'ensemble'
 
 
 def test_one_error_lists_what_does_not_fit(tmp_path, capsys):

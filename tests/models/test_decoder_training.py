@@ -67,7 +67,8 @@ def test_training_drops_what_detr_drops() -> None:
     'params'
   ]
   params = jax.tree.map(
-    lambda x: np.random.default_rng(x.size).normal(size=x.shape) / 4 + x, drawn
+    lambda x: np.random.default_rng(x.size).normal(size=x.shape) / 4 + np.asarray(x),
+    drawn,
   )
   rng = np.random.default_rng(1)
   masks: list[np.ndarray] = []
