@@ -65,7 +65,7 @@ class NameEmbedder:
       cache: folder of embedded names; 'off' keeps none; None takes
         $OVS_JAX_TEXT_CACHE, and without that ~/.cache/ovs_jax/text.
     """
-    self._config = config
+    self._config = dataclasses.replace(config, dtype='float32')
     self._params = params
     self._root = cache_root(cache)
     self.rows: dict[tuple[Templates, str], np.ndarray] = {}

@@ -253,6 +253,10 @@ def _bucket(count: int) -> int:
 def embed_tokens(
   config: ClipConfig, params: Params, tokens: Int[Array, 'k t']
 ) -> Float[Array, 'k d']:
-  """Returns the text tower's embeddings of padded token ids."""
+  """Returns the text tower's embeddings of padded token ids, computed in float32.
+
+  They are made once and used often, whatever the pictures are computed in.
+  """
+  config = dataclasses.replace(config, dtype='float32')
   text = Clip(config).apply({'params': params}, tokens, method='encode_text')
   return unit(text)

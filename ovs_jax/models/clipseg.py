@@ -196,7 +196,7 @@ def embed_texts(
   *,
   chunk: int = 256,
 ) -> Float[np.ndarray, 'k d']:
-  """Returns conditions for sentences, not normalised.
+  """Returns conditions for sentences, not normalised, computed in float32.
 
   Args:
     config: of the CLIP whose `params` are given.
@@ -225,6 +225,7 @@ def embed_texts(
 def _embed(
   config: ClipConfig, params: Params, tokens: Int[Array, 'k t']
 ) -> Float[Array, 'k d']:
+  config = dataclasses.replace(config, dtype='float32')
   return Clip(config).apply({'params': params}, tokens, method='encode_text')
 
 

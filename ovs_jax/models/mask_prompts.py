@@ -6,7 +6,6 @@ with the same patches and width, whoever trained it.
 
 import dataclasses
 import math
-from typing import Any
 
 import numpy as np
 
@@ -19,11 +18,6 @@ from ovs_jax.models.ovseg import OvSegConfig
 
 KIND = 'prompts'
 PATHS = ('visual/mask_prompt', 'logit_scale')  # all that such a checkpoint may hold
-
-
-def describe(config: ClipConfig) -> dict[str, Any]:
-  """Returns what is stored beside prompts that were trained for a CLIP."""
-  return {'model': KIND, 'clip': dataclasses.asdict(config)}
 
 
 def add_prompts(

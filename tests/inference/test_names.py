@@ -9,7 +9,7 @@ import pytest
 from tiny_ovseg import CONFIG, draw_params
 
 from ovs_jax.inference.names import NameEmbedder, embed_names, tower_hash
-from ovs_jax.models import clip
+from ovs_jax.models import clip, clipseg
 from ovs_jax.text.classes import parse_classes
 from ovs_jax.text.tokenizer import tokenize
 
@@ -90,6 +90,19 @@ def test_too_long_a_name_leaves_nothing(params, tmp_path):
   with pytest.raises(ValueError, match='the limit is 77'):
     embed_names(CONFIG.clip, params, ['a', 'word ' * 90], 'single', cache=tmp_path)
   assert not list(tmp_path.rglob('*.npz'))
+
+
+def test_texts_are_embedded_in_float32_whatever_pictures_are(params):
+  narrow = dataclasses.replace(CONFIG.clip, dtype='bfloat16')
+  for of in (embed_names, clipseg_rows):
+    expected = of(CONFIG.clip, params, NAMES, 'vild', cache='off')
+    np.testing.assert_array_equal(
+      of(narrow, params, NAMES, 'vild', cache='off'), expected
+    )
+
+
+def clipseg_rows(config, params, names, *rest, **options):
+  return clipseg.embed_texts(config, params, names, tokenize)
 
 
 def test_tower_hash(params):

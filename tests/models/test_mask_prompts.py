@@ -32,7 +32,7 @@ def save(
 ) -> str:
   prompts = np.arange(np.prod(shape), dtype=np.float32).reshape(shape)
   tree = {'visual': {'mask_prompt': prompts}}
-  save_model(path, tree, mask_prompts.describe(config))
+  save_model(path, tree, {'model': 'prompts', 'clip': dataclasses.asdict(config)})
   return str(path)
 
 

@@ -24,6 +24,7 @@ from ovs_jax.train import loop
 from ovs_jax.train.optimizer import build_optimizer, learning_rate_scales
 from ovs_jax.train.recipes import make_recipe
 from ovs_jax.train.recipes.clip_regions import ClipRegions
+from ovs_jax.train.recipes.recipe import described
 
 
 def tuning(
@@ -61,6 +62,25 @@ def run(
   config.init.more_pairs = ((f'{pairs_dir}/.', 0.5),)
   loop.train(config, directory)
   return config, directory
+
+
+@pytest.mark.parametrize('module', [mpt_vitl14, ft_vitl14, mpt_ft_vitl14])
+def test_bfloat16_is_for_training_and_not_stored(module: Any) -> None:
+  config = module.get_config()
+  recipe = make_recipe(config)
+  assert recipe.clip.dtype == 'bfloat16'
+  stored = dict(recipe.model_config['clip'])
+  assert stored.pop('dtype') == 'float32'
+  assert stored == {k: v for k, v in config.clip.items() if k != 'dtype'}
+
+
+def test_the_type_of_a_description_is_float32_at_any_depth() -> None:
+  given = {'dtype': 'bfloat16', 'clip': {'dtype': 'bfloat16', 'width': 3}}
+  assert described('coseg', coseg=given, template='a {}') == {
+    'model': 'coseg',
+    'coseg': {'dtype': 'float32', 'clip': {'dtype': 'float32', 'width': 3}},
+    'template': 'a {}',
+  }
 
 
 def test_only_the_prompts_are_stored_and_the_rest_is_bit_identical(

@@ -1,5 +1,6 @@
 """Contrastive pre-training of CLIP on images and captions (CLIP, section 2.3)."""
 
+import dataclasses
 import math
 from collections.abc import Iterable, Iterator
 from typing import Any
@@ -15,7 +16,7 @@ from ovs_jax.models.clip_fast import encode_images
 from ovs_jax.ops.losses import contrastive_loss
 from ovs_jax.ops.regions import normalise
 from ovs_jax.text.tokenizer import tokenize
-from ovs_jax.train.recipes.recipe import Recipe
+from ovs_jax.train.recipes.recipe import Recipe, described
 from ovs_jax.train.state import draw_params
 
 MAX_LOGIT_SCALE = math.log(100.0)
@@ -28,7 +29,7 @@ class ClipPretrain(Recipe):
     """Takes the whole configuration; loads nothing."""
     self.config = config
     self.clip = ClipConfig(**config.clip)
-    self.model_config = {'model': 'clip', 'clip': dict(config.clip)}
+    self.model_config = described('clip', clip=dataclasses.asdict(self.clip))
     self.all_rows = own_rows
 
   def prepare(self, key: Array) -> tuple[Params, Constants]:

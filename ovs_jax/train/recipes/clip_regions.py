@@ -4,6 +4,7 @@ The three differ in which parameters `config.optimizer.groups` trains and in the
 checkpoint that they start from.
 """
 
+import dataclasses
 from collections.abc import Iterator
 from typing import Any
 
@@ -29,7 +30,7 @@ from ovs_jax.ops.regions import normalise, patch_mask
 from ovs_jax.text.templates import fill
 from ovs_jax.train.optimizer import learning_rate_scales
 from ovs_jax.train.recipes.clip_pretrain import clamp_scale, own_rows, tokenize_batch
-from ovs_jax.train.recipes.recipe import Recipe
+from ovs_jax.train.recipes.recipe import Recipe, described
 from ovs_jax.train.region_scores import label_names, score_crops
 from ovs_jax.train.state import draw_params
 
@@ -47,7 +48,6 @@ class ClipRegions(Recipe):
     """
     self.config = config
     self.clip = ClipConfig(**config.clip)
-    self.model_config: dict[str, Any] = {'model': 'clip', 'clip': dict(config.clip)}
     self.all_rows = own_rows
     adapt = config.adapt
     for key, known in (
@@ -56,8 +56,8 @@ class ClipRegions(Recipe):
       ('prior', pair_transforms.PRIORS),
     ):
       lookup(dict.fromkeys(known), adapt[key], f'config.adapt.{key}')
-    if adapt.store == 'prompts':
-      self.model_config = mask_prompts.describe(self.clip)
+    kind = mask_prompts.KIND if adapt.store == 'prompts' else 'clip'
+    self.model_config = described(kind, clip=dataclasses.asdict(self.clip))
     self.evaluate_every = adapt.evaluate_every
     # A plain loss over all logits at once, unless something else is asked for.
     self._plain = adapt.duplicates == 'negatives' and not adapt.loss_chunk

@@ -27,7 +27,7 @@ from ovs_jax.ops.coseg import mask_losses
 from ovs_jax.ops.resize import resize_nearest
 from ovs_jax.text.templates import fill
 from ovs_jax.text.tokenizer import tokenize
-from ovs_jax.train.recipes.recipe import Recipe
+from ovs_jax.train.recipes.recipe import Recipe, described
 from ovs_jax.train.state import draw_params
 
 CROPS = dict.fromkeys(('none', 'square'))
@@ -53,7 +53,7 @@ class ClipSegTraining(Recipe):
     self.model = ClipSegConfig.from_dict(
       {**config.clipseg.to_dict(), 'clip': config.clip.to_dict()}
     )
-    self.model_config = {'model': 'clipseg', 'clipseg': self.model.to_dict()}
+    self.model_config = described('clipseg', clipseg=self.model.to_dict())
     lookup(CROPS, config.phrases.crop, 'config.phrases.crop')
     self.seen: list[int] = []
     self._names: list[str] = []

@@ -36,7 +36,7 @@ from ovs_jax.ops.resize import resize_nearest
 from ovs_jax.text.templates import fill
 from ovs_jax.text.tokenizer import tokenize
 from ovs_jax.train.activations import ActivationCache, network_digest
-from ovs_jax.train.recipes.recipe import Recipe
+from ovs_jax.train.recipes.recipe import Recipe, described
 from ovs_jax.train.state import draw_params
 
 MATCHING = dict.fromkeys(('area', 'hungarian'))
@@ -63,11 +63,9 @@ class CoSegTraining(Recipe):
         'config.slots.forced decodes slots from the texts of their targets, which only '
         "config.slots.matching='area' knows before decoding; set one of them back"
       )
-    self.model_config = {
-      'model': 'coseg',
-      'coseg': self.model.to_dict(),
-      'template': config.slots.template,
-    }
+    self.model_config = described(
+      'coseg', coseg=self.model.to_dict(), template=config.slots.template
+    )
     names = load_names(config.dataset)
     # Unseen classes have no text here: nothing of them may be learned.
     self.seen = [k for k, split in enumerate(names.splits) if split != 'unseen']

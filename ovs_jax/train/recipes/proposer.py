@@ -30,7 +30,7 @@ from ovs_jax.ops.ensemble import class_logits
 from ovs_jax.ops.losses import attention_loss, naming_loss, set_losses
 from ovs_jax.ops.matching import match
 from ovs_jax.ops.targets import target_masks
-from ovs_jax.train.recipes.recipe import Recipe
+from ovs_jax.train.recipes.recipe import Recipe, described
 from ovs_jax.train.state import draw_params
 
 
@@ -52,11 +52,9 @@ class Proposer(Recipe):
         f'config.init.backbone={backbone}, or the former'
       )
     names = load_names(config.dataset)
-    self.model_config = {
-      'model': 'proposer',
-      'proposer': config.proposer.to_dict(),
-      'training_names': names.identity(),
-    }
+    self.model_config = described(
+      'proposer', proposer=config.proposer.to_dict(), training_names=names.identity()
+    )
     held_out = {'seen': 'unseen', 'all': None}[config.train.classes]
     self.seen = [k for k, split in enumerate(names.splits) if split != held_out]
     self._names = [names.names[k] for k in self.seen]

@@ -1,11 +1,26 @@
 """What the loop asks of a recipe, and what one does that does not say otherwise."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
 
 from ovs_jax.core.types import Array, Batch, Constants, Int, Metrics, Params
+
+
+def described(kind: str, **parts: Any) -> dict[str, Any]:
+  """Returns what is stored beside the parameters of a model of this kind.
+
+  The type that a training computes in is no part of the model: parameters are float32,
+  and inference is, too, unless something else is asked for there.
+  """
+
+  def plain(part: Any) -> Any:
+    if not isinstance(part, Mapping):
+      return part
+    return {k: 'float32' if k == 'dtype' else plain(v) for k, v in part.items()}
+
+  return {'model': kind, **{name: plain(part) for name, part in parts.items()}}
 
 
 class Recipe:
