@@ -14,10 +14,6 @@ from ovs_jax.models.ovseg import PUBLISHED
 
 PROMPT_DEPTH = 3
 SCRIPT = 'script'
-# Steps of five epochs: of 442,117 pairs (proposals and nouns of one caption) and of
-# 965,036 (true masks and classes), by the size of the batch.
-_STEPS = {128: 17_270, 256: 8_635, 512: 4_315}
-_STEPS_TRUTH = {128: 37_695, 256: 18_845}
 _WEIGHTS = {'vitl14': ('l14', 'ViT-L/14'), 'vitb16': ('b16', 'ViT-B/16')}
 _FOLDERS = {'vitl14': 'clip_vit_l14', 'vitb16': 'clip_vit_b16'}
 PAIRS = 'runs/mine_coco_captions/mine/pairs'
@@ -68,7 +64,7 @@ def adaptation(name: str, size: str) -> ml_collections.ConfigDict:
   config.init.clip = f'checkpoints/{_FOLDERS[size]}'
   config.init.pairs = PAIRS
   config.needs = (weights(size), mined())
-  config.train.batch_size = 256
+  config.train.update(steps=0, epochs=5.0, batch_size=256)
   config.train.text_length = 77
   config.train.log_every = 50
   config.train.save_every = 500
@@ -100,7 +96,6 @@ def prompt_tuning(name: str, size: str, arg: str) -> ml_collections.ConfigDict:
       (r'.*', None),
     )
     config.train.batch_size = 128
-  config.train.steps = _STEPS[config.train.batch_size]
   return config
 
 
@@ -112,7 +107,6 @@ def fine_tuning(name: str, size: str, arg: str) -> ml_collections.ConfigDict:
   config.optimizer.groups = ((r'^(visual/|logit_scale$)', 1.0), (r'.*', None))
   if arg == SCRIPT:
     config.train.batch_size = {'vitl14': 128, 'vitb16': 512}[size]
-  config.train.steps = _STEPS[config.train.batch_size]
   return config
 
 
@@ -125,7 +119,6 @@ def true_classes(name: str, size: str, arg: str) -> ml_collections.ConfigDict:
     f'--workdir={TRUE_PAIRS.removesuffix("/pairs")}'
   )
   config.needs = (weights(size), ('init.pairs', 'true masks of COCO-Stuff', command))
-  config.train.steps = _STEPS_TRUTH[config.train.batch_size]
   return config
 
 

@@ -92,7 +92,8 @@ def _init() -> ml_collections.ConfigDict:
 
 def _train() -> ml_collections.ConfigDict:
   return _section(
-    steps=1000,
+    steps=1000,  # 0: as many as `epochs` has
+    epochs=0.0,  # over the data that is there, with whole batches; 0: `steps` decides
     batch_size=64,  # of all devices and hosts together
     accumulate=1,  # turns in which a batch is computed, each with its own loss
     split='train',
@@ -363,7 +364,7 @@ def _smoke(config: ml_collections.ConfigDict) -> None:
   language = config.coseg.language
   language.encoder_layers = 1
   language.decoder_layers = min(language.decoder_layers, 1)
-  config.train.steps = 4
+  config.train.update(steps=4, epochs=0.0)
   config.train.batch_size = min(8, config.train.batch_size)
   config.train.log_every = 1
   config.train.save_every = 2

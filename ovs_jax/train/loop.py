@@ -22,6 +22,7 @@ from ovs_jax.core.runlog import RunLog, Trace
 from ovs_jax.core.tree import count_parameters, flatten
 from ovs_jax.core.types import Array, Batch, Constants, Metrics
 from ovs_jax.core.writers import check_writers
+from ovs_jax.train.epochs import steps_of
 from ovs_jax.train.guard import Guard
 from ovs_jax.train.keeping import Keeping
 from ovs_jax.train.optimizer import build_optimizer, learning_rate_scales
@@ -39,7 +40,7 @@ Step = Callable[[TrainState, Constants, Batch], tuple[TrainState, Metrics]]
 # without a limit the host runs ahead of the devices and fills their memory.
 _WAITING = 2
 _LEAST = {
-  'train.steps': 1,
+  'train.steps': 0,
   'train.log_every': 1,
   'train.save_every': 1,
   'train.keep': 1,
@@ -221,7 +222,7 @@ def jit_step(step: Step, state: TrainState) -> Any:
 
 
 def train(config: Any, workdir: Place) -> dict[str, Any]:
-  """Trains to `config.train.steps`, or goes on where an earlier run stopped.
+  """Trains to the last step (`epochs.steps_of`), or goes on where a run stopped.
 
   Returns:
     The last metrics, the number of parameters and of trainable ones, and the seconds
@@ -238,6 +239,7 @@ def train(config: Any, workdir: Place) -> dict[str, Any]:
   recipe = make_recipe(config)
   workdir = check_writable(workdir, megabytes=config.train.disk_megabytes)
   check_writers(config.train.writers)
+  config = _with_steps(config, steps_of(config, recipe))
   mesh = sharding.make_mesh(config.mesh.data, config.mesh.model)
   sharding.check_batch(
     mesh, config.train.batch_size, accumulate=config.train.accumulate
@@ -271,6 +273,12 @@ def train(config: Any, workdir: Place) -> dict[str, Any]:
   finally:
     saved.close()
   return {**metrics, **numbers, 'seconds': time.time() - began}
+
+
+def _with_steps(config: Any, steps: int) -> Any:
+  copy = config.copy_and_resolve_references()
+  copy.train.steps = steps
+  return copy
 
 
 def _run(

@@ -18,7 +18,7 @@ from ovs_jax.train.loop import train
 @pytest.mark.parametrize(
   ('job', 'key', 'value', 'least'),
   [
-    (train, 'train.steps', 0, 1),
+    (train, 'train.steps', -1, 0),
     (train, 'train.log_every', 0, 1),
     (train, 'train.save_every', -2, 1),
     (train, 'train.keep', 0, 1),

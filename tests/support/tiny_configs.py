@@ -42,7 +42,7 @@ def shrink(
   config.test.chunk = 8
   config.proposer.update(PROPOSER_SIZES)
   config.train.update(
-    steps=steps, batch_size=8, log_every=1, save_every=2, text_length=16
+    steps=steps, epochs=0.0, batch_size=8, log_every=1, save_every=2, text_length=16
   )
   config.optimizer.warmup = 1
   return config

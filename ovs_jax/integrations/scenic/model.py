@@ -27,6 +27,7 @@ from ovs_jax.train.state import merge_params, split_params
 AXIS = 'batch'
 # What our loop does and Scenic's do not, with the value that asks for nothing.
 _OURS_ALONE = {
+  'train.epochs': 0.0,
   'train.accumulate': 1,
   'train.ema': 0.0,
   'train.skip_not_finite': 0,

@@ -19,6 +19,7 @@ from ovs_jax.core.types import Array, Batch, Constants, Int, Metrics, Params
 from ovs_jax.data import pair_transforms, pairs, transforms
 from ovs_jax.data.pair_batches import Source, weighted_batches
 from ovs_jax.data.pipeline import train_batches
+from ovs_jax.data.shards import Shards
 from ovs_jax.inference.load import check_agreement, load
 from ovs_jax.inference.names import NameEmbedder
 from ovs_jax.models import mask_prompts
@@ -179,6 +180,11 @@ class ClipRegions(Recipe):
         sentences = [s[0].encode() for s in fill(c.text.train_template, nouns)]
         batch['tokens'] = tokenize_batch(sentences, c.train.text_length)
       yield batch
+
+  def examples(self) -> int:
+    """Returns how many pairs an epoch shows, of all sources by their weights."""
+    weights = self._sources().items()
+    return round(sum(w * len(Shards([pairs.load(d)], 'train')) for d, w in weights))
 
   def _steps(self) -> list[transforms.Transform]:
     c = self.config

@@ -92,6 +92,10 @@ class ClipSegTraining(Recipe):
     phrases = embed_texts(self.model.clip, loaded['clip'], flat, tokenize)
     return jax.tree.map(jnp.asarray, loaded), {'phrases': phrases}
 
+  def examples(self) -> int:
+    """Returns how many pictures, or rows of the table, an epoch shows."""
+    return super().examples() if self.table is None else len(self.table.rows)
+
   def batches(
     self, start: int, rows: Int[np.ndarray, 'r'] | None = None
   ) -> Iterator[Batch]:

@@ -6,6 +6,8 @@ from typing import Any
 import numpy as np
 
 from ovs_jax.core.types import Array, Batch, Constants, Int, Metrics, Params
+from ovs_jax.data import load_dataset
+from ovs_jax.data.shards import Shards
 
 
 def described(kind: str, **parts: Any) -> dict[str, Any]:
@@ -30,6 +32,7 @@ class Recipe:
   out of `prepare`, and those who need it get it as an argument.
 
   Attributes:
+    config: the whole configuration.
     model_config: stored beside the parameters; from it `inference.load` makes the model
       again.
     evaluate_every: steps between evaluations, of which the best step is kept; 0: never.
@@ -37,6 +40,7 @@ class Recipe:
       None: the loss does not ask, and needs the whole batch.
   """
 
+  config: Any
   model_config: dict[str, Any]
   evaluate_every: int = 0
   all_rows: Callable[[Array], Array] | None = None
@@ -57,6 +61,11 @@ class Recipe:
     `core.sharding.own_rows`.
     """
     raise NotImplementedError
+
+  def examples(self) -> int:
+    """Returns how many examples an epoch shows."""
+    _, builder = load_dataset(self.config.dataset)
+    return len(Shards([builder], self.config.train.split))
 
   def loss(
     self, params: Params, constants: Constants, batch: Batch, key: Array
