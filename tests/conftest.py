@@ -3,6 +3,7 @@
 import importlib.metadata
 import os
 import pathlib
+import sys
 import tempfile
 from typing import Any
 
@@ -24,7 +25,17 @@ if 'JAX_COMPILATION_CACHE_DIR' not in os.environ:
 # As the commands do (`core.programs`): what took a tenth of a second is kept.
 os.environ.setdefault('JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS', '0.1')
 
+# Compiled modules are kept, for the many processes that tests start.
+os.environ.pop('PYTHONDONTWRITEBYTECODE', None)
+sys.dont_write_bytecode = False
+
+# What is first imported below the hook is compiled anew: seconds for each process.
+import flax  # noqa: E402, F401
 import jaxtyping  # noqa: E402
+import optax  # noqa: E402, F401
+import orbax.checkpoint  # noqa: E402, F401
+import tensorflow  # noqa: E402, F401
+import tensorflow_datasets  # noqa: E402, F401
 
 jaxtyping.install_import_hook('ovs_jax', 'beartype.beartype')
 
