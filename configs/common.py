@@ -217,8 +217,10 @@ def _mining() -> ml_collections.ConfigDict:
     min_score=-1.0,  # that a pair must reach; -1 keeps all, as the paper
     max_per_noun=0,  # pairs of a noun kept, those with the highest scores; 0: all
     min_noun_count=0,  # pairs that a noun must have to be kept
-    chunk=64,  # images between two resumable points
-    disk_megabytes=500,  # that must be free before mining starts
+    crop_shortest=0,  # side that crops are stored at most with; 0: as they are
+    crop_format='png',  # of crops: png (no loss) | jpeg; masks are png
+    chunk=64,  # images between two resumable points; a file of the pairs
+    disk_megabytes=0,  # that must be free before mining starts; 0: an estimate
   )
 
 
@@ -373,7 +375,6 @@ def _smoke(config: ml_collections.ConfigDict) -> None:
   config.test.shortest = min(128, config.test.shortest)
   config.test.longest = min(512, config.test.longest)
   config.mining.shortest = min(128, config.mining.shortest)
-  config.mining.disk_megabytes = min(500, config.mining.disk_megabytes)
   config.mining.chunk = 8
   config.mining.min_score = -1.0
   # After a few steps the proposer is sure of nothing.

@@ -77,7 +77,7 @@ def broken_and_whole(
   broken, whole = directory / 'broken', directory / 'whole'
   of_broken = [*flags, f'--workdir={broken}']
   assert start(of_broken, processes, stop_at) == [75] * processes
-  kept = [*broken.rglob('counted_*'), *broken.glob('chunks/*.npz')]
+  kept = [*broken.rglob('counted_*'), *broken.glob('chunks/0*.json')]
   assert kept, 'nothing was kept'
   assert start(of_broken, processes, 0) == [0] * processes
   assert start([*flags, f'--workdir={whole}'], processes, 0) == [0] * processes
@@ -111,8 +111,8 @@ def same_pairs(broken: pathlib.Path, whole: pathlib.Path) -> None:
 def test_a_stopped_mining_job_goes_on(data_dir: str, tmp_path: pathlib.Path) -> None:
   broken, whole = tmp_path / 'broken', tmp_path / 'whole'
   assert start([*mining(data_dir), f'--workdir={broken}'], 1, 10) == [75]
-  kept = [path.name for path in sorted((broken / 'chunks').iterdir())]
-  assert kept == [f'{i:06d}.npz' for i in range(len(kept))] and 1 <= len(kept) < 8
+  kept = [path.stem for path in sorted((broken / 'chunks').glob('0*.json'))]
+  assert kept == [f'{i:06d}' for i in range(len(kept))] and 1 <= len(kept) < 8
   config = scenes.get_config('mine')
   config.dataset.update(data_dir=data_dir, variant='smoke')
   config.mining.update(masks='truth', nouns='classes', chunk=4)

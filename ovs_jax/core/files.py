@@ -85,6 +85,23 @@ def remove(path: Place) -> None:
     path.unlink(missing_ok=True)
 
 
+def move(source: Place, target: Place) -> None:
+  """Gives a file another name, which it has whole or not at all.
+
+  Args:
+    source: the file.
+    target: on the same disk or in the same bucket; its folder is made. What is there is
+      replaced. A bucket copies the file first, and may be left with both.
+  """
+  if isinstance(target, pathlib.Path):
+    target.parent.mkdir(parents=True, exist_ok=True)
+    os.replace(source, target)
+    return
+  with buckets.answering(target):
+    buckets.client(target).cp_file(str(source), str(target))
+    buckets.client(source).rm_file(str(source))
+
+
 @contextlib.contextmanager
 def atomic_path(path: Path, *, last: str = '') -> Iterator[pathlib.Path]:
   """Yields a temporary path to write, which becomes `path` when all went well.
@@ -120,6 +137,12 @@ def clear_leftovers(path: Path) -> None:
   path = place(path)
   if isinstance(path, pathlib.Path):  # nothing is temporary at an address
     _remove(path.parent, f'.{glob.escape(path.name)}.*.tmp*')
+
+
+def clear_temporaries(directory: Place) -> None:
+  """Removes what killed writers of a folder's files left; nobody may be writing one."""
+  if isinstance(directory, pathlib.Path):
+    _remove(directory, '.*.tmp*')
 
 
 def _remove(directory: pathlib.Path, pattern: str) -> None:

@@ -1,13 +1,16 @@
 """Mined mask-noun pairs as a TFDS data set that carries the exact masks.
 
 OVSeg's own data marks the background by a colour, which JPEG blurs and which an object
-may have; here the crop keeps its pixels and the mask lies beside it, both lossless.
+may have; here the mask lies beside the crop, without loss, and so may the crop.
+
+A data set is a folder of TFRecord files, written one after the other, and at last of
+what describes them; so its size does not matter to the memory that writing takes.
 """
 
-import contextlib
-import io
-import pathlib
-from collections.abc import Iterable, Iterator
+import functools
+import itertools
+import tempfile
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -16,32 +19,43 @@ import tensorflow_datasets as tfds
 from ovs_jax.core.errors import UserError
 from ovs_jax.core.files import (
   Path,
+  Place,
   atomic_path,
+  below,
+  local,
+  move,
   place,
   read_json,
   write_json,
   write_text,
 )
+from ovs_jax.data.frames import write_records
 
-_VERSION = '1.0.0'
+_NAME, _VERSION = 'pairs', '1.0.0'
+_INFO = 'dataset_info.json'  # TFDS's, without which there is no data set
+_PER_FILE = 256  # pairs, where they are not written chunk by chunk
 _SHEET = 'datasheet.json'
 _NOUNS = 'nouns.txt'  # the noun of every pair, in order
 _NEEDED = ('image', 'mask', 'noun')
 
 
-def features() -> tfds.features.FeaturesDict:
+@functools.cache
+def features(crop_format: str = 'png') -> tfds.features.FeaturesDict:
   """Returns the fields of a pair.
 
-  `image` (h, w, 3) and `mask` (h, w, 1; 0 or 255) are the tight crop at its own
-  resolution; `box` is x0, y0, x1, y1 with exclusive ends; `score` is what proposals
-  were chosen by, `cosine` CLIP's similarity. `caption` and `proposal` are indices
-  within the image; -1 where there is none.
+  `image` (h, w, 3) and `mask` (h, w, 1; 0 or 255) are the tight crop, at its own
+  resolution if mining was not told to make it smaller; `box` is x0, y0, x1, y1 with
+  exclusive ends in the picture that it was cut out of; `score` is what proposals were
+  chosen by, `cosine` CLIP's similarity. `caption` and `proposal` are indices within the
+  image; -1 where there is none.
+
+  Args:
+    crop_format: of `image`: png or jpeg. Masks are PNG.
   """
-  png = {'encoding_format': 'png'}
   return tfds.features.FeaturesDict(
     {
-      'image': tfds.features.Image(shape=(None, None, 3), **png),
-      'mask': tfds.features.Image(shape=(None, None, 1), **png),
+      'image': tfds.features.Image(shape=(None, None, 3), encoding_format=crop_format),
+      'mask': tfds.features.Image(shape=(None, None, 1), encoding_format='png'),
       'noun': tfds.features.Text(),
       'image_id': tfds.features.Text(),
       'caption': np.int32,
@@ -53,36 +67,100 @@ def features() -> tfds.features.FeaturesDict:
   )
 
 
+def serialize(pair: dict[str, Any], crop_format: str = 'png') -> bytes:
+  """Returns the record of a pair, whose images are arrays or encoded as bytes.
+
+  Args:
+    pair: with the fields of `features`.
+    crop_format: see `features`.
+  """
+  return features(crop_format).serialize_example(pair)
+
+
+def file_path(directory: Path, index: int, count: int) -> Place:
+  """Returns where one of the `count` files of records of a data set lies."""
+  name = f'{_NAME}-train.tfrecord-{index:05d}-of-{count:05d}'
+  return _folder(place(directory)) / name
+
+
+def _folder(directory: Place) -> Place:
+  return directory / _NAME / _VERSION
+
+
+def describe(
+  directory: Path,
+  lengths: Sequence[int],
+  size: int,
+  nouns: Iterable[str],
+  sheet: Any,
+  *,
+  crop_format: str = 'png',
+) -> None:
+  """Makes a data set of files of records that are there; the datasheet comes last.
+
+  Args:
+    directory: in which they are, at `file_path`.
+    lengths: how many pairs every file has; at least one.
+    size: of all records together, in bytes.
+    nouns: of all pairs, in their order.
+    sheet: the datasheet, as JSON.
+    crop_format: of the crops, see `features`.
+  """
+  directory = place(directory)
+  with tempfile.TemporaryDirectory(prefix='ovs_jax_') as name:
+    identity = tfds.core.dataset_info.DatasetIdentity(
+      name=_NAME,
+      version=tfds.core.Version(_VERSION),
+      data_dir=name,
+      module_name='',
+    )
+    info = tfds.core.DatasetInfo(
+      builder=identity,
+      features=features(crop_format),
+      description='Mask-noun pairs mined from captions.',
+      disable_shuffling=True,
+    )
+    info.set_file_format('tfrecord')
+    template = tfds.core.ShardedFileTemplate(
+      data_dir=name, dataset_name=_NAME, split='train', filetype_suffix='tfrecord'
+    )
+    split = tfds.core.SplitInfo(
+      name='train',
+      shard_lengths=list(lengths),
+      num_bytes=size,
+      filename_template=template,
+    )
+    info.set_splits(tfds.core.splits.SplitDict([split]))
+    info.write_to_directory(name)
+    written = local(name)
+    names = [name for name, _ in below(written)]
+    for file in sorted(names, key=lambda name: (name == _INFO, name)):
+      text = (written / file).read_text(encoding='utf-8')
+      write_text(_folder(directory) / file, text)
+  write_text(directory / _NOUNS, ''.join(f'{noun}\n' for noun in nouns))
+  write_json(directory / _SHEET, sheet)
+
+
 def write(directory: Path, pairs: Iterable[dict[str, Any]], sheet: Any) -> None:
   """Writes pairs and their datasheet to `directory`, atomically.
 
-  Images may be arrays or files of PNG bytes.
+  Images may be arrays or PNG as bytes.
   """
   found: list[str] = []
-
-  def noted() -> Iterator[dict[str, Any]]:
-    for pair in pairs:
-      found.append(pair['noun'])
-      yield pair
-
+  lengths: list[int] = []
+  size = 0
+  rest = iter(pairs)
   with atomic_path(directory, last=_SHEET) as temporary:
-    tfds.disable_progress_bar()
-    with contextlib.redirect_stdout(io.StringIO()):  # TFDS's notes on its progress
-      _store(temporary, noted())
-    write_text(temporary / _NOUNS, ''.join(f'{noun}\n' for noun in found))
-    write_json(temporary / _SHEET, sheet)
-
-
-def _store(directory: pathlib.Path, pairs: Iterable[dict[str, Any]]) -> None:
-  tfds.dataset_builders.store_as_tfds_dataset(
-    name='pairs',
-    version=_VERSION,
-    data_dir=str(directory),
-    features=features(),
-    split_datasets={'train': enumerate(pairs)},
-    description='Mask-noun pairs mined from captions.',
-    disable_shuffling=True,
-  )
+    _folder(temporary).mkdir(parents=True)
+    while part := list(itertools.islice(rest, _PER_FILE)):
+      records = [serialize(pair) for pair in part]
+      write_records(file_path(temporary, len(lengths), 0), records)
+      found += [pair['noun'] for pair in part]
+      lengths.append(len(part))
+      size += sum(map(len, records))
+    for i in range(len(lengths)):  # now that their number is known
+      move(file_path(temporary, i, 0), file_path(temporary, i, len(lengths)))
+    describe(temporary, lengths, size, found, sheet)
 
 
 def is_written(directory: Path) -> bool:
@@ -94,11 +172,11 @@ def load(directory: Path) -> Any:
   """Returns the TFDS builder of a mined data set.
 
   Raises:
-    FileNotFoundError: there is none in `directory`.
+    FileNotFoundError: there is none in `directory`, or it is not written to its end.
     ValueError: it is another data set.
   """
-  path = place(directory, schemes=('gs',)) / 'pairs' / _VERSION
-  if not path.is_dir():
+  path = _folder(place(directory, schemes=('gs',)))
+  if not (is_written(directory) and path.is_dir()):
     raise FileNotFoundError(
       f'{directory} holds no mined pairs; make them with a config whose mode is '
       '"mine", such as configs/scenes.py:mine'

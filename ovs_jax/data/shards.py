@@ -17,9 +17,9 @@ import tensorflow_datasets as tfds
 from ovs_jax.core.errors import UserError
 from ovs_jax.core.files import place
 from ovs_jax.core.types import Int
+from ovs_jax.data.frames import FRAME, LENGTH
 from ovs_jax.data.transforms import Example, as_written
 
-_FRAME = 16  # bytes around the data of a record: length and two checksums
 _FILES = 16  # walked along at the same time
 
 
@@ -103,7 +103,7 @@ def record_starts(part: Any) -> Int[np.ndarray, 'n']:
     size = file.seek(0, os.SEEK_END)
     for i in range(part.examples_in_shard):
       file.seek(starts[i])
-      starts[i + 1] = starts[i] + _FRAME + int.from_bytes(file.read(8), 'little')
+      starts[i + 1] = starts[i] + FRAME + int.from_bytes(file.read(LENGTH), 'little')
   if starts[-1] != size:
     raise UserError(
       f'{part.filename} is damaged: {part.examples_in_shard} records of {starts[-1]} '

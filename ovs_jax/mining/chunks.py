@@ -1,25 +1,24 @@
-"""What a mining job has found so far: one file per chunk of images.
+"""What a mining job has found so far: two files per chunk of images.
 
-A file appears whole or not at all, so that a killed job lost at most what it was
-working on, and goes on with the chunks that are not there.
+One holds the pairs, as a file of the data set to come; the other, which is written
+last, says what is in it. A file appears whole or not at all, so that a killed job lost
+at most what it was working on, and goes on with the chunks that are not there.
 """
 
 import dataclasses
-import io
-import json
-import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Mapping, Sequence
+from concurrent import futures
 from typing import Any
 
 import numpy as np
-from PIL import Image
 
-from ovs_jax.core.files import Place, atomic_path
-from ovs_jax.core.preemption import pause
-from ovs_jax.core.types import UInt8
+from ovs_jax.core.files import Place, below, read_json, write_json
+from ovs_jax.data import crops, pairs
+from ovs_jax.data.frames import file_size, write_records
 
 Pair = dict[str, Any]
-_NUMBERS = ('caption', 'proposal', 'score', 'cosine')
+AT_ONCE = 16  # tables that are read at the same time
+_FIELDS = ('noun', 'image_id', 'caption', 'proposal', 'box', 'score', 'cosine')
 
 
 @dataclasses.dataclass
@@ -49,69 +48,84 @@ class Notes:
       setattr(self, field.name, mine + theirs)
 
 
-def chunk_path(folder: Place, index: int) -> Place:
-  """Returns where a chunk is kept."""
-  return folder / f'{index:06d}.npz'
+@dataclasses.dataclass(frozen=True)
+class Stored:
+  """A pair as it is written.
 
-
-def compress(pair: Pair) -> Pair:
-  """Returns a pair with its image and mask as PNG, which takes most of writing it."""
-  return {**pair, 'image': _png(pair['image']), 'mask': _png(pair['mask'][..., 0])}
-
-
-def write_chunk(path: Place, found: Sequence[Pair], notes: Notes) -> None:
-  """Writes the pairs of a chunk, each from `compress`."""
-  arrays: dict[str, np.ndarray] = {}
-  table = []
-  for i, pair in enumerate(found):
-    arrays |= {f'{name}_{i}': pair[name] for name in ('image', 'mask')}
-    row = {name: pair[name] for name in ('noun', 'image_id')}
-    row |= {name: float(pair[name]) for name in _NUMBERS}
-    table.append({**row, 'box': pair['box'].tolist(), 'area': int(pair['area'])})
-  text = json.dumps({'pairs': table, 'notes': dataclasses.asdict(notes)})
-  with atomic_path(path) as temporary:
-    np.savez(temporary, table=np.array(text), **arrays)
-
-
-def read_tables(folder: Place, count: int) -> Iterator[tuple[list[Pair], Notes]]:
-  """Yields pairs without their images, and the notes, of every chunk in order."""
-  for i in range(count):
-    with chunk_path(folder, i).open('rb') as file, np.load(file) as chunk:
-      content = json.loads(str(chunk['table']))
-    yield content['pairs'], Notes(**content['notes'])
-
-
-def read_pairs(folder: Place, count: int, keep: Sequence[bool]) -> Iterator[Pair]:
-  """Yields the pairs that `keep` marks, in order, as `data.pairs.write` takes them.
-
-  Raises:
-    Stopped: SIGTERM came.
+  Attributes:
+    record: of the data set.
+    row: what is known of it without reading that: noun, image, score, area in pixels.
   """
-  marks = iter(keep)
-  for i in range(count):
-    pause(f'all {count} chunks are mined; the pairs will be written anew')
-    with chunk_path(folder, i).open('rb') as file, np.load(file) as chunk:
-      rows = json.loads(str(chunk['table']))['pairs']
-      for k, row in enumerate(rows):
-        if next(marks):
-          yield to_pair(row, {name: chunk[f'{name}_{k}'] for name in ('image', 'mask')})
+
+  record: bytes
+  row: Mapping[str, Any]
 
 
-def to_pair(row: Pair, images: dict[str, UInt8[np.ndarray, 'n']]) -> Pair:
-  """Joins a row of a chunk's table with its encoded images."""
-  return {
-    'noun': row['noun'],
-    'image_id': row['image_id'],
-    'box': np.asarray(row['box'], np.int32),
-    'caption': int(row['caption']),
-    'proposal': int(row['proposal']),
-    'score': np.float32(row['score']),
-    'cosine': np.float32(row['cosine']),
-    **{name: io.BytesIO(png.tobytes()) for name, png in images.items()},
+def records_path(folder: Place, index: int) -> Place:
+  """Returns where the pairs of a chunk are kept; one without any has no such file."""
+  return folder / f'{index:06d}.tfrecord'
+
+
+def table_path(folder: Place, index: int) -> Place:
+  """Returns where it is kept what the pairs of a chunk are."""
+  return folder / f'{index:06d}.json'
+
+
+def store(pair: Pair, *, shortest: int, crop_format: str) -> Stored:
+  """Returns a pair as it is written, which takes most of writing it.
+
+  Args:
+    pair: of the miner; its `image` (h, w, 3) and `mask` (h, w, 1) are uint8.
+    shortest: that the shorter side of its crop is made, if it is longer; 0: as it is.
+    crop_format: png or jpeg.
+  """
+  image, mask = crops.shrink(pair['image'], pair['mask'][..., 0], shortest)
+  encoded = {
+    'image': crops.encode(image, crop_format),
+    'mask': crops.encode(mask, 'png'),
   }
+  record = pairs.serialize(
+    {**{name: pair[name] for name in _FIELDS}, **encoded}, crop_format
+  )
+  row = {
+    'noun': pair['noun'],
+    'image_id': pair['image_id'],
+    'score': float(pair['score']),
+    'area': int(pair['area']),
+    'length': len(record),
+  }
+  return Stored(record, row)
 
 
-def _png(array: UInt8[np.ndarray, 'h w ...']) -> UInt8[np.ndarray, 'n']:
-  buffer = io.BytesIO()
-  Image.fromarray(array).save(buffer, 'png', compress_level=zlib.Z_BEST_SPEED)
-  return np.frombuffer(buffer.getvalue(), np.uint8)
+def write_chunk(
+  folder: Place, index: int, found: Sequence[Stored], notes: Notes
+) -> None:
+  """Writes the pairs of a chunk, and then what they are."""
+  if found:
+    write_records(records_path(folder, index), (pair.record for pair in found))
+  names = ('noun', 'image_id', 'score', 'area', 'length')
+  columns = {name: [pair.row[name] for pair in found] for name in names}
+  write_json(
+    table_path(folder, index), {'notes': dataclasses.asdict(notes), 'pairs': columns}
+  )
+
+
+def read_table(folder: Place, index: int) -> tuple[dict[str, list[Any]], Notes]:
+  """Returns what the pairs of a chunk are, in columns, and its notes."""
+  content = read_json(table_path(folder, index))
+  return content['pairs'], Notes(**content['notes'])
+
+
+def missing(folder: Place, indices: Sequence[int]) -> list[int]:
+  """Returns which of these chunks are not there, or not whole."""
+  sizes = dict(below(folder))
+  there = [i for i in indices if table_path(folder, i).name in sizes]
+
+  def whole(index: int) -> bool:
+    lengths = np.array(read_table(folder, index)[0]['length'], np.int64)
+    found = sizes.get(records_path(folder, index).name, 0)
+    return found == file_size(lengths)
+
+  with futures.ThreadPoolExecutor(AT_ONCE) as pool:
+    kept = {i for i, use in zip(there, pool.map(whole, there), strict=True) if use}
+  return [i for i in indices if i not in kept]

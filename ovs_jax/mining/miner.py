@@ -27,14 +27,15 @@ from ovs_jax.text.tokenizer import tokenize
 
 MASKS = ('proposals', 'truth')
 NOUNS = ('captions', 'classes')
-Started = list[futures.Future[tuple[list[Pair], Notes]]]  # one an image
+# One an image; of pairs, or what `after` makes of them.
+Started = list[futures.Future[tuple[list[Any], Notes]]]
 
 
 def _as_it_is(value: Any) -> Any:
   return value
 
 
-def finish(started: Started) -> tuple[list[Pair], Notes]:
+def finish(started: Started) -> tuple[list[Any], Notes]:
   """Waits for a chunk; returns its pairs in order, and what was left out."""
   found, notes = [], Notes()
   for future in started:
@@ -136,7 +137,7 @@ class Miner:
     records: Sequence[dict[str, Any]],
     *,
     before: Callable[[dict[str, Any]], dict[str, Any] | Broken] = _as_it_is,
-    after: Callable[[Pair], Pair] = _as_it_is,
+    after: Callable[[Pair], Any] = _as_it_is,
   ) -> Started:
     """Starts the work on some images; `finish` waits for its results.
 
@@ -155,10 +156,10 @@ class Miner:
   def _mine(
     self,
     before: Callable[[dict[str, Any]], dict[str, Any] | Broken],
-    after: Callable[[Pair], Pair],
+    after: Callable[[Pair], Any],
     place: int,
     given: tuple[dict[str, Any], list[tuple[str, int]], Notes],
-  ) -> tuple[list[Pair], Notes]:
+  ) -> tuple[list[Any], Notes]:
     """The pairs of an image, whose masks are made on the device of that place."""
     record, nouns, notes = given
     example = before(record)

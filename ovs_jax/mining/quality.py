@@ -218,6 +218,7 @@ def settings(checkpoint: str, data_dir: str, variant: str) -> ml_collections.Con
       'backend': 'lexicon',
       'pipeline': '',
       'adjectives': 'colour',
+      'nouns_as': 'names',
       'score': 'cosine',
       'exclusive': False,
       'min_area': 40,

@@ -1,8 +1,8 @@
 """The mining job: captions + proposals + CLIP -> mask-noun pairs.
 
 Images are worked off in chunks, which hosts take in turns; they need one directory that
-all of them see. Each finished chunk is one file; a killed job goes on with the chunks
-that are missing, and the data set is written when all are there.
+all of them see. Each finished chunk is a file of the data set to come; a killed job
+goes on with the chunks that are missing, and the data set is joined when all are there.
 """
 
 import collections
@@ -10,7 +10,7 @@ import functools
 import json
 import pathlib
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import jax
@@ -23,24 +23,25 @@ from ovs_jax.core.errors import UserError
 from ovs_jax.core.files import (
   Place,
   check_writable,
-  clear_leftovers,
   place,
   read_json,
-  remove,
   write_json,
 )
+from ovs_jax.core.lookup import lookup
 from ovs_jax.core.preemption import apart, pause
 from ovs_jax.core.runlog import progress
 from ovs_jax.core.workers import Workers
-from ovs_jax.data import load_dataset, pairs
+from ovs_jax.data import crops, load_dataset, pairs
 from ovs_jax.data.records import decode_example, encoded_examples
 from ovs_jax.data.shards import Shards
-from ovs_jax.mining import chunks, sheet
+from ovs_jax.mining import chunks, disk, joining, sheet, table
 from ovs_jax.mining.candidates import check_sources
-from ovs_jax.mining.chunks import Notes, Pair
+from ovs_jax.mining.chunks import Notes, Stored
 from ovs_jax.mining.miner import Miner, Started, finish
 
-_MODEL = 'model.json'  # what chunks were mined with, beside them
+_MADE_WITH = 'made_with.json'  # what chunks were mined with, beside them
+# Settings that no chunk depends on; of a checkpoint its version counts.
+_OF_NO_CHUNK = ('checkpoint', 'disk_megabytes', 'max_per_noun', 'min_noun_count')
 _EARLY = 64  # captions without any noun after which something must be wrong
 
 
@@ -58,44 +59,78 @@ def mine(config: Any, workdir: Place) -> dict[str, Any]:
   """
   began = time.time()
   c = config.mining
-  check_counts(config, {'mining.chunk': 1})
-  workdir = check_writable(workdir, megabytes=c.disk_megabytes)
+  check_counts(config, {'mining.chunk': 1, 'mining.crop_shortest': 0})
+  lookup(dict.fromkeys(crops.FORMATS), c.crop_format, 'config.mining.crop_format')
+  workdir = check_writable(workdir, megabytes=0)
   _, builder = load_dataset(config.dataset)
   check_sources(c, list(builder.info.features))
-  if pairs.is_written(workdir / 'pairs'):
-    found = pairs.datasheet(workdir / 'pairs')
-    return {**found, 'seconds': round(time.time() - began, 1)}
-  captions = read_captions(c.caption_file) if c.caption_file else None
-  shards = Shards([builder], c.split)
-  folder = workdir / 'chunks'
-  folder.mkdir(parents=True, exist_ok=True)
-  count = -(-len(shards) // c.chunk)
-  with Workers() as workers:
-    miner = Miner(config, captions, workers=workers)
-    if miner.described is not None:
-      _check_model(folder, c.checkpoint)
-    with apart(f'the chunks of {config.name}'):
-      _mine_chunks(config, shards, miner, folder, count)
-  with apart(f'writing the pairs of {config.name}'):
-    if _place()[0] == 0:
-      _finish(config, builder, miner, workdir, count)
+  if not pairs.is_written(workdir / 'pairs'):
+    _mine(config, builder, workdir)
+  elif hosts.primary():
+    joining.clean_up(workdir, seed=config.seed)
   found = pairs.datasheet(workdir / 'pairs')
   return {**found, 'seconds': round(time.time() - began, 1)}
 
 
-def _check_model(folder: Place, checkpoint: str) -> None:
-  """Refuses chunks of a model that has been written anew since.
+def _mine(config: Any, builder: Any, workdir: Place) -> None:
+  """Mines what is missing, and writes the data set."""
+  c = config.mining
+  captions = read_captions(c.caption_file) if c.caption_file else None
+  shards = Shards([builder], c.split)
+  folder = workdir / 'chunks'
+  folder.mkdir(parents=True, exist_ok=True)
+  needed = c.disk_megabytes or disk.megabytes(c, shards)
+  check_writable(workdir, megabytes=disk.to_come(folder, needed))
+  count = -(-len(shards) // c.chunk)
+  with Workers() as workers:
+    miner = Miner(config, captions, workers=workers)
+    _check_settings(folder, _made_with(config, builder, miner))
+    with apart(f'the chunks of {config.name}'):
+      if not joining.has_begun(folder):
+        _mine_chunks(config, shards, miner, folder, count)
+  with apart(f'writing the pairs of {config.name}'):
+    if _place()[0] == 0:
+      _finish(config, builder, miner, workdir, count)
+
+
+def _made_with(config: Any, builder: Any, miner: Miner) -> dict[str, Any]:
+  """What a chunk depends on, as JSON gives it back."""
+  c = config.mining
+  settings = {k: v for k, v in c.to_dict().items() if k not in _OF_NO_CHUNK}
+  model = None if miner.described is None else version(c.checkpoint)
+  found = {
+    **settings,
+    'model': model,
+    'source': builder.info.full_name,
+    'noun_backend': miner.backend,
+    'template': config.text.train_template,
+    'region': config.region.to_dict(),
+  }
+  return json.loads(json.dumps(found))
+
+
+def _check_settings(folder: Place, now: dict[str, Any]) -> None:
+  """Refuses chunks of other settings, of another model, or of an earlier version.
 
   Raises:
     ValueError: there are some.
   """
-  note, now = folder / _MODEL, version(checkpoint)
+  note = folder / _MADE_WITH
+  again = 'delete that directory to mine all images anew'
   if note.is_file():
-    if (before := read_json(note)) != now:
+    before = read_json(note)
+    names = sorted(before.keys() | now.keys())
+    other = [
+      f'{name} {before.get(name)!r} (now {now.get(name)!r})'
+      for name in names
+      if before.get(name) != now.get(name)
+    ]
+    if other:
       raise UserError(
-        f'the chunks in {folder} were mined with {before}, the checkpoint now is '
-        f'{now}; delete that directory to mine all images anew'
+        f'the chunks in {folder} were mined with {", ".join(other)}; {again}'
       )
+  elif any(path.suffix == '.npz' for path in folder.iterdir()):
+    raise UserError(f'the chunks in {folder} are of an earlier version; {again}')
   elif hosts.primary():
     write_json(note, now)
 
@@ -105,30 +140,37 @@ def _mine_chunks(
 ) -> None:
   """Mines this host's chunks that are not there."""
   host, hosts_in_all = _place()
-  paths = {i: chunks.chunk_path(folder, i) for i in range(host, count, hosts_in_all)}
-  missing = [i for i, path in paths.items() if not path.exists()]
+  own = range(host, count, hosts_in_all)
+  missing = chunks.missing(folder, own)
+  done = len(own) - len(missing)
   mined = _mined(config, shards, miner, missing)
   seen = Notes()
   title = f'{config.name}: mine'
   for i, found, notes in progress(mined, total=len(missing), title=title):
     seen.add(notes)
     _check_nouns(seen, miner, early=True)
-    chunks.write_chunk(paths[i], found, notes)
-    pause(f'{sum(p.exists() for p in paths.values())} of {len(paths)} chunks are mined')
+    chunks.write_chunk(folder, i, found, notes)
+    done += 1
+    pause(f'{done} of {len(own)} chunks are mined')
 
 
 def _mined(
   config: Any, shards: Shards, miner: Miner, indices: Sequence[int]
-) -> Iterator[tuple[int, list[Pair], Notes]]:
+) -> Iterator[tuple[int, list[Stored], Notes]]:
   """Yields chunks in order; the next one is under way while one is waited for."""
   running: collections.deque[tuple[int, Started]] = collections.deque()
+  store = functools.partial(
+    chunks.store,
+    shortest=config.mining.crop_shortest,
+    crop_format=config.mining.crop_format,
+  )
   for i in indices:
     first = i * config.mining.chunk
     last = min(first + config.mining.chunk, len(shards))
     started = miner.start(
       list(encoded_examples(shards, np.arange(first, last))),
       before=functools.partial(decode_example, shards),
-      after=chunks.compress,
+      after=store,
     )
     running.append((i, started))
     if len(running) > 1:
@@ -167,51 +209,30 @@ def _finish(
   """Writes the data set, its datasheet and its summary from all chunks."""
   c = config.mining
   folder = workdir / 'chunks'
-  notes = Notes()
-  table: list[Pair] = []
-  for rows, part in chunks.read_tables(folder, count):
-    table += rows
-    notes.add(part)
+  found, notes = table.read(folder, count)
   _check_nouns(notes, miner, early=False)
-  keep = select(table, most=c.max_per_noun, least=c.min_noun_count)
-  if not any(keep):
+  rule = {name: c[name] for name in ('max_per_noun', 'min_noun_count')}
+  keep = table.select(
+    found.noun, found.score, most=c.max_per_noun, least=c.min_noun_count
+  )
+  if not keep.any():
     raise UserError(
       f'no pairs in {notes.images} images: {notes.without_proposals} of them have no '
       f'mask as large as config.mining.min_area ({c.min_area}), {len(notes.broken)} '
-      f'cannot be read; {len(table)} pairs reached config.mining.min_score '
+      f'cannot be read; {len(found)} pairs reached config.mining.min_score '
       f'({c.min_score}), none was left by max_per_noun ({c.max_per_noun}) and '
       f'min_noun_count ({c.min_noun_count}). Train the proposer longer or change the '
       f'settings, and delete {folder}'
     )
-  kept = [row for row, use in zip(table, keep, strict=True) if use]
-  found = sheet.datasheet(
-    config, builder, miner, kept, notes, left_out=keep.count(False)
+  joining.join(
+    workdir,
+    found,
+    keep,
+    sheet.datasheet(config, builder, miner, found, keep, notes),
+    rule=rule,
+    crop_format=c.crop_format,
   )
-  clear_leftovers(workdir / 'pairs')
-  pairs.write(workdir / 'pairs', chunks.read_pairs(folder, count, keep), found)
-  sheet.write_summary(workdir, found, seed=config.seed)
-  remove(folder)
-
-
-def select(table: Sequence[Mapping[str, Any]], *, most: int, least: int) -> list[bool]:
-  """Returns which pairs stay.
-
-  Args:
-    table: pairs with `noun` and `score`.
-    most: pairs of a noun that stay, those with the highest scores, the first of equal
-      ones; 0: all.
-    least: pairs that a noun must have to stay at all; counted before.
-  """
-  rows: dict[str, list[int]] = collections.defaultdict(list)
-  for i, pair in enumerate(table):
-    rows[pair['noun']].append(i)
-  keep = [False] * len(table)
-  for indices in rows.values():
-    if len(indices) >= least:
-      best = sorted(indices, key=lambda i: (-table[i]['score'], i))
-      for i in best[: most or None]:
-        keep[i] = True
-  return keep
+  joining.clean_up(workdir, seed=config.seed)
 
 
 def read_captions(path: str) -> dict[str, list[str]]:

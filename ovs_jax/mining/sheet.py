@@ -2,7 +2,7 @@
 
 import collections
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -11,13 +11,23 @@ from PIL import Image, ImageDraw
 
 import ovs_jax
 from ovs_jax.core.checkpoint import resolve
-from ovs_jax.core.files import Place, atomic_path, below, place, write_text
+from ovs_jax.core.files import (
+  Place,
+  atomic_path,
+  below,
+  clear_leftovers,
+  place,
+  write_text,
+)
+from ovs_jax.core.types import Bool
 from ovs_jax.data import pairs
 from ovs_jax.data.records import decode_example, encoded_examples
 from ovs_jax.data.shards import Shards
 from ovs_jax.mining.chunks import Notes
 from ovs_jax.mining.miner import Miner
+from ovs_jax.mining.table import Table
 
+_SUMMARY, _PICTURE = 'summary.md', 'summary.png'  # the first comes last
 _TOP = 50
 _LISTED = 100  # broken images in the datasheet
 _COLUMNS, _ROWS, _SIDE, _LINE = 6, 4, 144, 16
@@ -27,37 +37,46 @@ def datasheet(
   config: Any,
   builder: Any,
   miner: Miner,
-  kept: Sequence[Mapping[str, Any]],
+  table: Table,
+  keep: Bool[np.ndarray, 'n'],
   notes: Notes,
-  *,
-  left_out: int,
 ) -> dict[str, Any]:
-  """Returns counts, the most frequent nouns, histograms, settings and sources."""
+  """Returns counts, the most frequent nouns, histograms, settings and sources.
+
+  Args:
+    config: of the job.
+    builder: of the images.
+    miner: that found the pairs.
+    table: of all pairs.
+    keep: which of them stay; at least one.
+    notes: of all images.
+  """
   c = config.mining
-  nouns = collections.Counter(pair['noun'] for pair in kept)
-  per_image = collections.Counter(pair['image_id'] for pair in kept)
+  per_noun, per_image = (np.bincount(x[keep]) for x in (table.noun, table.image))
+  nouns = {table.names[i]: int(per_noun[i]) for i in np.flatnonzero(per_noun)}
+  with_pairs = per_image[per_image > 0].tolist()
   checkpoint = None
   if miner.described is not None:
     checkpoint = {'path': str(c.checkpoint), 'sha256': _digest(resolve(c.checkpoint))}
   return {
-    'pairs': len(kept),
+    'pairs': int(keep.sum()),
     'unique_nouns': len(nouns),
     'images': notes.images,
-    'images_with_pairs': len(per_image),
+    'images_with_pairs': len(with_pairs),
     'captions': notes.captions,
     'captions_per_image': c.captions,
     'left_out': {
-      'pairs_by_noun_counts': left_out,
+      'pairs_by_noun_counts': int((~keep).sum()),
       'images_without_captions': notes.without_captions,
       'images_without_nouns': notes.without_nouns,
       'images_without_proposals': notes.without_proposals,
       'broken_images': len(notes.broken),
       'broken': notes.broken[:_LISTED],
     },
-    'median_area': float(np.median([pair['area'] for pair in kept])),
+    'median_area': float(np.median(table.area[keep])),
     'top_nouns': dict(sorted(nouns.items(), key=lambda x: (-x[1], x[0]))[:_TOP]),
     'nouns_by_count': _doubling(nouns.values()),
-    'images_by_pairs': _doubling(per_image.values()),
+    'images_by_pairs': _doubling(with_pairs),
     'min_area': c.min_area,
     'min_score': c.min_score,
     'nouns': miner.backend,
@@ -95,21 +114,35 @@ def _digest(folder: Place) -> str:
   return digest.hexdigest()
 
 
+def is_summarised(workdir: Place) -> bool:
+  """Returns whether `write_summary` came to its end."""
+  return (workdir / _SUMMARY).is_file()
+
+
 def write_summary(workdir: Place, found: Mapping[str, Any], *, seed: int) -> None:
-  """Writes `summary.md` and `summary.png`, a few random pairs, beside the pairs."""
+  """Writes `summary.png`, a few random pairs, and `summary.md` beside the pairs.
+
+  Args:
+    workdir: with the folder `pairs`, of which the files with those few are read.
+    found: the datasheet.
+    seed: of the choice.
+  """
+  for name in (_SUMMARY, _PICTURE):
+    clear_leftovers(workdir / name)
   total = found['pairs']
   shown = min(_COLUMNS * _ROWS, total)
   chosen = np.random.default_rng(seed).choice(total, shown, replace=False)
   picture = Image.new(
     'RGB', (_COLUMNS * _SIDE, -(-shown // _COLUMNS) * (_SIDE + _LINE)), 'white'
   )
-  shards = Shards([pairs.load(workdir / 'pairs')], 'train')
-  for k, record in enumerate(encoded_examples(shards, np.sort(chosen))):
+  split = '+'.join(f'train[{i}:{i + 1}]' for i in np.sort(chosen))
+  shards = Shards([pairs.load(workdir / 'pairs')], split)
+  for k, record in enumerate(encoded_examples(shards, np.arange(shown))):
     y, x = divmod(k, _COLUMNS)
     _draw(picture, decode_example(shards, record), x * _SIDE, y * (_SIDE + _LINE))
-  with atomic_path(workdir / 'summary.png') as temporary:
+  with atomic_path(workdir / _PICTURE) as temporary:
     picture.save(temporary)
-  write_text(workdir / 'summary.md', _text(found))
+  write_text(workdir / _SUMMARY, _text(found))
 
 
 def _draw(picture: Image.Image, pair: Mapping[str, Any], x: int, y: int) -> None:

@@ -5,23 +5,25 @@ import signal
 import subprocess
 import sys
 
-import numpy as np
 import pytest
 import tiny_ovseg
 
 from ovs_jax.core.checkpoint import save_model
+from ovs_jax.core.files import below
 from ovs_jax.data import pairs, pipeline
 
 TESTS = pathlib.Path(__file__).parents[1]
 # The job of test_run.py in a process of its own, whose networks cost nothing. It kills
-# itself at a call of that number: amid a chunk, amid the file of a chunk, or amid the
-# data set.
+# itself at a call of that number: amid a chunk, amid the file of a chunk, amid a file
+# that is copied into the data set, before one or all chunks are removed, or amid what
+# describes the data set.
 JOB = """
 import os, pathlib, signal, sys
 sys.path[:0] = [{root!r}, {tests!r}, {tests!r} + '/support', {here!r}]
 import conftest, test_run
 from configs import scenes
-from ovs_jax.mining import candidates, chunks, miner, run
+from ovs_jax.data import frames
+from ovs_jax.mining import candidates, chunks, joining, miner, run
 
 moment, left = {moment!r}, {number!r}
 
@@ -36,22 +38,34 @@ def propose(*args):
   passing('image')
   return test_run.propose(*args)
 
-def savez(file, savez=chunks.np.savez, **arrays):
-  savez(file, **arrays)
-  whole = file.read_bytes()
-  file.write_bytes(whole[:len(whole) // 2])
-  passing('file')
-  file.write_bytes(whole)
+class Writer(frames.tf.io.TFRecordWriter):
+  def write(self, record):
+    super().write(record)
+    self.flush()
+    passing('file')
 
-def pair(*args, pair=chunks.to_pair):
-  passing('data set')
-  return pair(*args)
+def copy(source, target, keep, copy=joining.copy_records):
+  left_over = target.with_name(f'.{{target.name}}.0.tmp')
+  target.parent.mkdir(parents=True, exist_ok=True)
+  left_over.write_bytes(source.read_bytes()[:99])
+  passing('copy')
+  left_over.unlink()
+  copy(source, target, keep)
+
+def before(name, function):
+  def called(*args, **options):
+    passing(name)
+    return function(*args, **options)
+  return called
 
 candidates.propose_masks, miner.clip.encode_prompts = propose, test_run.embed
-chunks.np.savez, chunks.to_pair = savez, pair
+frames.tf.io.TFRecordWriter, joining.copy_records = Writer, copy
+joining.pairs.write_text = before('text', joining.pairs.write_text)
+joining.remove = before('remove', joining.remove)
 config = scenes.mine({model!r})
 config.dataset.update(variant='smoke', data_dir={data!r})
 config.mining.update(chunk=4, backend='lexicon', min_score=-1.0)
+config.mining.max_per_noun = 2
 run.mine(config, pathlib.Path({output!r}))
 """
 
@@ -78,30 +92,27 @@ def test_kill_nine_loses_and_doubles_nothing(
 
   assert run('whole') == 0
   chunks = tmp_path / 'killed' / 'chunks'
-  finished = 0
-  for moment, number in (('image', 12), ('file', 3), ('data set', 20)):
-    assert run('killed', moment, number) == -signal.SIGKILL
-    before, finished = finished, len(list(chunks.glob('0*.npz')))
-    if moment == 'image':  # of eleven images, some of which others still work on
-      assert finished <= 2
-    else:  # two more whole files, then all of them
-      assert finished == (before + 2 if moment == 'file' else 8)
-    assert not (tmp_path / 'killed' / 'pairs').exists()
+  for moment, number, whole in (
+    ('image', 12, range(3)),  # of eleven images, some of which others still work on
+    ('file', 30, range(2, 8)),
+    ('copy', 2, [8]),
+    ('remove', 1, [8]),
+    ('text', 2, [8]),
+    ('remove', 1, [8]),
+  ):
+    assert run('killed', moment, number) == -signal.SIGKILL, moment
+    assert len(list(chunks.glob('0*.json'))) in whole, moment
+  assert (tmp_path / 'killed' / 'pairs' / 'datasheet.json').exists()
+  assert chunks.exists()
   assert run('killed') == 0
+  found = list(pipeline.examples(pairs.load(tmp_path / 'killed' / 'pairs'), 'train'))
+  keys = {(pair['image_id'], pair['noun']) for pair in found}
+  sheet = pairs.datasheet(tmp_path / 'killed' / 'pairs')
+  assert len(keys) == len(found) == sheet['pairs'] > 32
+  assert sheet['images'] == 32 and sheet['left_out']['pairs_by_noun_counts'] > 10
+  # All bytes are the same, and nothing half-written stays.
   expected, got = (
-    list(pipeline.examples(pairs.load(tmp_path / name / 'pairs'), 'train'))
-    for name in ('whole', 'killed')
+    {name: (tmp_path / of / name).read_bytes() for name, _ in below(tmp_path / of)}
+    for of in ('whole', 'killed')
   )
-  assert len(got) == len(expected) > 32
-  for one, other in zip(expected, got, strict=True):
-    for name in one:
-      np.testing.assert_array_equal(one[name], other[name])
-  keys = {(pair['image_id'], pair['noun']) for pair in got}
-  assert len(keys) == len(got)
-  sheets = [pairs.datasheet(tmp_path / name / 'pairs') for name in ('whole', 'killed')]
-  assert sheets[0] == sheets[1] and sheets[0]['images'] == 32
-  # Nor does anything half-written stay.
-  names = [
-    sorted(p.name for p in (tmp_path / n).iterdir()) for n in ('whole', 'killed')
-  ]
-  assert names[0] == names[1]
+  assert expected == got

@@ -2,7 +2,6 @@
 
 import json
 import pathlib
-import zipfile
 from collections.abc import Sequence
 from typing import Any
 
@@ -13,11 +12,11 @@ import tiny_ovseg
 from PIL import Image
 
 from configs import scenes
-from ovs_jax.core.checkpoint import save_model, version
-from ovs_jax.core.files import write_json
+from ovs_jax.core.checkpoint import save_model
+from ovs_jax.core.files import atomic_path, read_json, write_json
 from ovs_jax.core.types import VOID
 from ovs_jax.data import pairs, pipeline
-from ovs_jax.mining import candidates, chunks, miner, run
+from ovs_jax.mining import candidates, chunks, joining, miner, run
 
 QUERIES = 4
 
@@ -158,16 +157,36 @@ def test_a_noun_counts_once_per_image(config: Any) -> None:
     assert notes.captions == count
 
 
-def test_chunks_of_another_model_are_not_mixed_in(
+def test_chunks_of_other_settings_are_not_mixed_in(
+  config: Any, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+  with monkeypatch.context() as patch:
+    patch.setattr(run, '_finish', lambda *_: None)
+    with pytest.raises(FileNotFoundError, match='datasheet.json'):
+      run.mine(config, tmp_path)
+  note = tmp_path / 'chunks' / 'made_with.json'
+  made_with = read_json(note)
+  config.mining.chunk = 16
+  with pytest.raises(ValueError, match=r'mined with chunk 8 \(now 16\); delete'):
+    run.mine(config, tmp_path)
+  config.mining.chunk = 8
+  write_json(note, {**made_with, 'model': ['elsewhere', 1]})
+  with pytest.raises(ValueError, match=r"mined with model \['elsewhere', 1\] \(now"):
+    run.mine(config, tmp_path)
+  write_json(note, made_with)
+  config.mining.update(max_per_noun=3, disk_megabytes=1)  # of no chunk
+  assert 0 < max(run.mine(config, tmp_path)['top_nouns'].values()) <= 3
+
+
+def test_chunks_of_an_earlier_version_are_refused(
   config: Any, tmp_path: pathlib.Path
 ) -> None:
-  folder = tmp_path / 'chunks'
-  folder.mkdir()
-  write_json(folder / 'model.json', ['elsewhere', 1])
-  with pytest.raises(ValueError, match=r"mined with \['elsewhere', 1\], the"):
+  (tmp_path / 'chunks').mkdir()
+  (tmp_path / 'chunks' / '000000.npz').write_bytes(b'')
+  with pytest.raises(
+    ValueError, match='chunks in .* are of an earlier version; delete that'
+  ):
     run.mine(config, tmp_path)
-  write_json(folder / 'model.json', version(config.mining.checkpoint))
-  assert run.mine(config, tmp_path)['pairs'] > 0
 
 
 def test_small_proposals_are_not_used(config: Any, tmp_path: pathlib.Path) -> None:
@@ -193,14 +212,55 @@ def test_pairs_below_the_score_are_left_out(
 def test_a_chunk_is_written_whole(
   config: Any, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-  def full(file: Any, **arrays: Any) -> None:
-    with zipfile.ZipFile(file, 'w'):
+  def full(path: pathlib.Path, records: Any) -> None:
+    with atomic_path(path) as temporary:
+      temporary.write_bytes(next(iter(records)))
       raise OSError(28, 'No space left on device')
 
-  monkeypatch.setattr(chunks.np, 'savez', full)
+  monkeypatch.setattr(chunks, 'write_records', full)
   with pytest.raises(OSError, match='No space left'):
     run.mine(config, tmp_path)
-  assert [x.name for x in (tmp_path / 'chunks').iterdir()] == ['model.json']
+  assert [x.name for x in (tmp_path / 'chunks').iterdir()] == ['made_with.json']
+
+
+def test_a_job_killed_before_its_summary_writes_it(
+  config: Any, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+  def killed(*args: Any, **options: Any) -> None:
+    raise Killed
+
+  with monkeypatch.context() as patch:
+    patch.setattr(joining, 'clean_up', killed)
+    with pytest.raises(Killed):
+      run.mine(config, tmp_path)
+  assert (tmp_path / 'chunks').exists() and not (tmp_path / 'summary.md').exists()
+  sheet = run.mine(config, tmp_path)
+  names = sorted(path.name for path in tmp_path.iterdir())
+  assert names == ['pairs', 'summary.md', 'summary.png']
+  assert f'{sheet["pairs"]} pairs' in (tmp_path / 'summary.md').read_text()
+
+
+def test_crops_are_stored_as_asked(config: Any, tmp_path: pathlib.Path) -> None:
+  run.mine(config, tmp_path / 'whole')
+  config.mining.update(crop_shortest=20, crop_format='jpeg')
+  run.mine(config, tmp_path / 'small')
+  builder = pairs.load(tmp_path / 'small' / 'pairs')
+  assert builder.info.features['image'].encoding_format == 'jpeg'
+  shrunk = 0
+  for one, other in zip(
+    read(tmp_path / 'whole'), read(tmp_path / 'small'), strict=True
+  ):
+    short, stored = min(one['mask'].shape), other['mask'].shape
+    assert other['image'].shape[:2] == stored and min(stored) == min(short, 20)
+    assert set(np.unique(other['mask'])) <= {0, 255}
+    np.testing.assert_array_equal(one['box'], other['box'])
+    shrunk += short > 20
+    if short <= 20:
+      np.testing.assert_array_equal(one['mask'], other['mask'])
+  assert shrunk > 10
+  config.mining.crop_format = 'jpg'
+  with pytest.raises(ValueError, match="Did you mean 'jpeg'"):
+    run.mine(config, tmp_path / 'other')
 
 
 def test_hosts_share_the_chunks(
@@ -314,11 +374,3 @@ def test_captions_without_nouns_stop_early(
   monkeypatch.setattr(miner, 'load_extractor', lambda *a, **k: silent)
   with pytest.raises(ValueError, match="'lexicon' finds no noun in .* captions"):
     run.mine(config, tmp_path)
-
-
-def test_selection_by_counts() -> None:
-  rows = [('a', 0.1), ('b', 0.5), ('a', 0.3), ('a', 0.3), ('c', 0.2), ('c', 0.1)]
-  table = [{'noun': noun, 'score': score} for noun, score in rows]
-  assert run.select(table, most=0, least=0) == [True] * 6
-  assert run.select(table, most=2, least=0) == [False, True, True, True, True, True]
-  assert run.select(table, most=1, least=2) == [False, False, True, False, True, False]
