@@ -16,8 +16,20 @@ PROMPT_DEPTH = 3
 SCRIPT = 'script'
 _WEIGHTS = {'vitl14': ('l14', 'ViT-L/14'), 'vitb16': ('b16', 'ViT-B/16')}
 _FOLDERS = {'vitl14': 'clip_vit_l14', 'vitb16': 'clip_vit_b16'}
-PAIRS = 'runs/mine_coco_captions/mine/pairs'
-TRUE_PAIRS = 'runs/gt_classes_vitl14_pairs/pairs'
+# Of configs/mine_coco_captions.py, by what follows its name: the cases of Table 2.
+PAIRS = {
+  '': 'runs/mine_coco_captions/mine/pairs',
+  'classes': 'runs/mine_coco_captions_classes/pairs',
+  'truth': 'runs/mine_coco_captions_truth/pairs',
+  'five_captions': 'runs/mine_coco_captions_five_captions/mine/pairs',
+}
+_MADE_OF = {
+  '': 'mask-noun pairs of COCO Captions',
+  'classes': 'true masks of COCO-Stuff and their classes',
+  'truth': 'true masks of COCO-Stuff and nouns of COCO Captions',
+  'five_captions': 'mask-noun pairs of five captions an image',
+}
+METHODS = ('frozen', 'mpt', 'ft', 'mpt_ft')  # ways to adapt the CLIP of an OVSeg
 _PROPOSERS = {'vitl14': 'proposer_swin_b', 'vitb16': 'proposer_r101c'}
 _BACKBONES = {'vitl14': 'Swin', 'vitb16': 'ResNet'}
 
@@ -44,13 +56,16 @@ def proposer(size: str) -> tuple[str, str, str]:
   )
 
 
-def mined() -> tuple[str, str, str]:
-  """What says that mined pairs are needed, and how to make them."""
-  return (
-    'init.pairs',
-    'mask-noun pairs of COCO Captions',
-    'launch/run.sh --config=configs/mine_coco_captions.py',
-  )
+def mined(case: str = '') -> tuple[str, str, str]:
+  """What says that the pairs of a case are needed, and how to make them."""
+  command = 'launch/run.sh --config=configs/mine_coco_captions.py'
+  return 'init.pairs', _MADE_OF[case], f'{command}:{case}'.rstrip(':')
+
+
+def tuned(key: str, name: str) -> tuple[str, str, str]:
+  """What says that the training configs/<name>.py is needed."""
+  what = 'mask prompts' if key == 'init.prompts' else 'the fine-tuned tower'
+  return key, what, f'launch/run.sh --config=configs/{name}.py'
 
 
 def adaptation(name: str, size: str) -> ml_collections.ConfigDict:
@@ -62,7 +77,7 @@ def adaptation(name: str, size: str) -> ml_collections.ConfigDict:
   preset = dataclasses.replace(preset, dtype='bfloat16', remat=True)
   config.clip = ml_collections.ConfigDict(dataclasses.asdict(preset))
   config.init.clip = f'checkpoints/{_FOLDERS[size]}'
-  config.init.pairs = PAIRS
+  config.init.pairs = PAIRS['']
   config.needs = (weights(size), mined())
   config.train.update(steps=0, epochs=5.0, batch_size=256)
   config.train.text_length = 77
@@ -99,26 +114,28 @@ def prompt_tuning(name: str, size: str, arg: str) -> ml_collections.ConfigDict:
   return config
 
 
-def fine_tuning(name: str, size: str, arg: str) -> ml_collections.ConfigDict:
-  """The image tower and the temperature, without mask prompts (OVSeg, section 3.3)."""
+def fine_tuning(
+  name: str, size: str, arg: str, *, case: str = ''
+) -> ml_collections.ConfigDict:
+  """The image tower and the temperature, without mask prompts (OVSeg, section 3.3).
+
+  Args:
+    name: of the run.
+    size: of the CLIP.
+    arg: '', 'script', or a case of Table 2, a key of `PAIRS`.
+    case: likewise, where `arg` is not one.
+  """
   config = adaptation(name, size)
   config.optimizer.learning_rate = 5e-6
   config.optimizer.weight_decay = 0.2
   config.optimizer.groups = ((r'^(visual/|logit_scale$)', 1.0), (r'.*', None))
   if arg == SCRIPT:
     config.train.batch_size = {'vitl14': 128, 'vitb16': 512}[size]
-  return config
-
-
-def true_classes(name: str, size: str, arg: str) -> ml_collections.ConfigDict:
-  """Fine-tuning on true masks and their class names (Table 2, case 1)."""
-  config = fine_tuning(name, size, arg)
-  config.init.pairs = TRUE_PAIRS
-  command = (
-    'launch/run.sh --config=configs/mine_coco_captions.py:classes '
-    f'--workdir={TRUE_PAIRS.removesuffix("/pairs")}'
-  )
-  config.needs = (weights(size), ('init.pairs', 'true masks of COCO-Stuff', command))
+  if arg in PAIRS and arg:
+    case = arg
+    config.name = f'{name}_{case}'
+  config.init.pairs = PAIRS[case]
+  config.needs = (weights(size), mined(case))
   return config
 
 
@@ -128,10 +145,19 @@ def finish(
   """Returns the training itself, or as `smoke` a pipeline on the embedded scenes.
 
   Raises:
-    ValueError: `arg` is not '', 'script' or 'smoke'.
+    ValueError: `arg` is not '', 'script', a case or 'smoke'.
   """
   if arg != 'smoke':
-    return common.finish(config, '' if arg == SCRIPT else arg)
+    return common.finish(config, '' if arg == SCRIPT or arg in PAIRS else arg)
+  return scenes.pipeline(
+    config.name, stage, arg, own={stage: _with_tiny_clip(config, stage)}
+  )
+
+
+def _with_tiny_clip(
+  config: ml_collections.ConfigDict, stage: str
+) -> ml_collections.ConfigDict:
+  """Lets a training adapt the embedded world's CLIP."""
   depth = config.clip.prompt_depth
   config.clip.update(dataclasses.asdict(clip.PRESETS['tiny']))
   config.clip.prompt_depth = depth
@@ -139,7 +165,7 @@ def finish(
   config.init.clip = '{run}/ft' if stage == 'mpt_ft' else '{run}/clip'
   pairs = 'classes' if stage == 'ft_classes' else 'mine'
   config.init.pairs = f'{{run}}/{pairs}/pairs'
-  return scenes.pipeline(config.name, stage, arg, own={stage: config})
+  return config
 
 
 def baseline(name: str, size: str, arg: str) -> ml_collections.ConfigDict:
@@ -185,3 +211,33 @@ def frozen(size: str) -> ml_collections.ConfigDict:
   config.region.threshold = published.threshold
   config.test.update(shortest=published.shortest, longest=published.longest)
   return config
+
+
+def assembled(name: str, size: str, arg: str) -> ml_collections.ConfigDict:
+  """An OVSeg of a proposer and a CLIP, adapted by one of `METHODS`.
+
+  Args:
+    name: of the run.
+    size: of the CLIP.
+    arg: '' for the paper's best, fine-tuning and then prompts; a method; or 'smoke'.
+  """
+  method = arg if arg in METHODS else 'mpt_ft'
+  config = frozen(size)
+  config.name = name if arg in ('', 'smoke') else f'{name}_{arg}'
+  needs = [weights(size) if method in ('frozen', 'mpt') else None, proposer(size)]
+  if method in ('ft', 'mpt_ft'):
+    config.init.clip = f'runs/ft_{size}'
+    needs[0] = tuned('init.clip', f'ft_{size}')
+  if method in ('mpt', 'mpt_ft'):
+    config.init.prompts = f'runs/{method}_{size}'
+    needs.append(tuned('init.prompts', f'{method}_{size}'))
+  config.needs = tuple(needs)
+  if arg != 'smoke':
+    return common.finish(config, '' if arg in METHODS else arg)
+  config.needs = ()
+  of_scenes(config)
+  config.init.clip = scenes.in_pipeline('ft')
+  config.init.prompts = scenes.in_pipeline('mpt_ft')
+  prompts = prompt_tuning(f'mpt_ft_{size}', size, '')  # alone, as at full size
+  own = {'mpt_ft': _with_tiny_clip(prompts, 'mpt_ft'), 'ovseg_mpt_ft': config}
+  return scenes.pipeline(name, 'ovseg_mpt_ft', arg, own=own)

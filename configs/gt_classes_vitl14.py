@@ -15,5 +15,5 @@ from configs import adaptation
 
 def get_config(arg: str = '') -> ml_collections.ConfigDict:
   """See above."""
-  config = adaptation.true_classes('gt_classes_vitl14', 'vitl14', arg)
+  config = adaptation.fine_tuning('gt_classes_vitl14', 'vitl14', arg, case='classes')
   return adaptation.finish(config, 'ft_classes', arg)

@@ -42,7 +42,7 @@ def get_config(arg: str = '') -> ml_collections.ConfigDict:
   labelled = mining.mining.masks == 'truth'
   mining.dataset.name = 'coco_stuff_171' if labelled else 'coco_captions_2017'
   if labelled:  # one job, without a proposer
-    mining.name = name
+    mining.name = f'{name}_{arg}'
     if arg == 'ade_crops':
       mining.dataset.name = 'ade20k_150'
     needs = [('dataset', 'its images and label maps', '')]
@@ -62,7 +62,7 @@ def get_config(arg: str = '') -> ml_collections.ConfigDict:
     own = {'ovseg_frozen': adaptation.of_scenes(frozen), 'mine': mining}
     return scenes.pipeline(name, 'mine', arg, own=own)
   mining.mining.checkpoint = '{run}/ovseg/model'
-  config = common.base(name, 'pipeline')
+  config = common.base(f'{name}_{arg}' if arg in CASES and arg else name, 'pipeline')
   config.stages = ml_collections.ConfigDict({'ovseg': frozen, 'mine': mining})
   config.order = ('ovseg', 'mine')
   adaptation.share(config, config.stages.mine, 'dataset')

@@ -26,6 +26,5 @@ def get_config(arg: str = '') -> ml_collections.ConfigDict:
     return adaptation.finish(config, 'ft', '')
   config = adaptation.prompt_tuning(name, size, arg)
   config.init.clip = 'runs/ft_vitl14'
-  tower = 'launch/run.sh --config=configs/ft_vitl14.py'
-  config.needs = (('init.clip', 'the fine-tuned tower', tower), adaptation.mined())
+  config.needs = (adaptation.tuned('init.clip', 'ft_vitl14'), adaptation.mined())
   return adaptation.finish(config, 'mpt_ft', arg)

@@ -9,7 +9,7 @@ import math
 
 import numpy as np
 
-from ovs_jax.core.checkpoint import load_model
+from ovs_jax.core.checkpoint import load_config, load_model
 from ovs_jax.core.errors import UserError
 from ovs_jax.core.files import Path
 from ovs_jax.core.types import Params
@@ -36,6 +36,12 @@ def add_prompts(
     ValueError: it holds something else, or prompts for another grid or width, or of
       more layers than this CLIP has.
   """
+  if load_config(directory, what='prompts').get('model') == 'clip':
+    raise UserError(
+      f'{directory} holds a whole CLIP and not prompts alone: name it as the CLIP '
+      '(config.init.clip), without config.init.prompts or --prompts; or train with '
+      "config.adapt.store='prompts'"
+    )
   stored, _ = load_model(directory, kind=KIND, what='prompts')
   prompts = np.asarray(stored['visual']['mask_prompt'])
   depth, *sizes = prompts.shape

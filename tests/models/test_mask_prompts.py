@@ -65,8 +65,11 @@ def test_prompts_of_another_size_are_refused(
 
 def test_another_checkpoint_is_refused(params: dict, tmp_path: pathlib.Path) -> None:
   save_model(tmp_path / 'clip', {'x': np.ones(1)}, {'model': 'clip'})
-  with pytest.raises(ValueError, match="holds a 'clip' model; a 'prompts' model"):
+  with pytest.raises(ValueError, match='holds a whole CLIP and not prompts alone'):
     mask_prompts.add_prompts(CONFIG, params, tmp_path / 'clip')
+  save_model(tmp_path / 'other', {'x': np.ones(1)}, {'model': 'coseg'})
+  with pytest.raises(ValueError, match="holds a 'coseg' model; a 'prompts' model"):
+    mask_prompts.add_prompts(CONFIG, params, tmp_path / 'other')
   with pytest.raises(FileNotFoundError, match='prompts .*/no not found'):
     mask_prompts.add_prompts(CONFIG, params, tmp_path / 'no')
 
