@@ -1,6 +1,7 @@
 """The layers of the package, and the size of its files and functions."""
 
 import ast
+import collections
 import importlib
 import pathlib
 import subprocess
@@ -153,3 +154,8 @@ def test_every_table_names_what_exists() -> None:
   for name, dataset in DATASETS.items():
     if name != 'folder':  # brings its own class list
       assert len(vocabulary.load(dataset.vocabulary)) > 0
+
+
+def test_no_two_files_of_tests_have_one_name() -> None:
+  names = collections.Counter(path.name for path in ROOT.glob('tests/**/test_*.py'))
+  assert [name for name, count in names.items() if count > 1] == []
