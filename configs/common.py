@@ -220,7 +220,7 @@ def _mining() -> ml_collections.ConfigDict:
     crop_shortest=0,  # side that crops are stored at most with; 0: as they are
     crop_format='png',  # of crops: png (no loss) | jpeg; masks are png
     chunk=64,  # images between two resumable points; a file of the pairs
-    disk_megabytes=0,  # that must be free before mining starts; 0: an estimate
+    disk_megabytes=0,  # of all pairs, free before mining starts; 0: an estimate
   )
 
 

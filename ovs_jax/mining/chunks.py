@@ -116,6 +116,13 @@ def read_table(folder: Place, index: int) -> tuple[dict[str, list[Any]], Notes]:
   return content['pairs'], Notes(**content['notes'])
 
 
+def share_to_come(folder: Place, count: int) -> float:
+  """Returns which part of `count` chunks has no table yet."""
+  names = {name for name, _ in below(folder)}
+  there = sum(table_path(folder, i).name in names for i in range(count))
+  return 1 - there / max(count, 1)
+
+
 def missing(folder: Place, indices: Sequence[int]) -> list[int]:
   """Returns which of these chunks are not there, or not whole."""
   sizes = dict(below(folder))

@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 
-from ovs_jax.core.files import Place, below
 from ovs_jax.core.images import shortest_size
 from ovs_jax.data.crops import small_size
 from ovs_jax.data.records import Broken, decode_example, encoded_examples
@@ -77,13 +76,3 @@ def megabytes_of(config: Any, images: int, sizes: Sequence[tuple[int, int]]) -> 
   """
   pairs = images * pairs_of_image(config)
   return round(_SPARE * pairs * bytes_of_pair(config, sizes) / 2**20)
-
-
-def to_come(folder: Place, needed: int) -> int:
-  """Returns how much of `needed` is not there yet, both in 2**20 bytes.
-
-  Args:
-    folder: of the chunks that are mined.
-    needed: by all of them.
-  """
-  return max(needed - (sum(size for _, size in below(folder)) >> 20), 0)

@@ -79,9 +79,10 @@ def _mine(config: Any, builder: Any, workdir: Place) -> None:
   shards = Shards([builder], c.split)
   folder = workdir / 'chunks'
   folder.mkdir(parents=True, exist_ok=True)
-  needed = c.disk_megabytes or disk.megabytes(c, shards)
-  check_writable(workdir, megabytes=disk.to_come(folder, needed))
   count = -(-len(shards) // c.chunk)
+  if to_come := chunks.share_to_come(folder, count):
+    needed = c.disk_megabytes or disk.megabytes(c, shards)
+    check_writable(workdir, megabytes=round(to_come * needed))
   with Workers() as workers:
     miner = Miner(config, captions, workers=workers)
     _check_settings(folder, _made_with(config, builder, miner))

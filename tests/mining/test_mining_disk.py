@@ -10,7 +10,8 @@ import pytest
 
 from configs import mine_coco_captions, scenes
 from ovs_jax.core import files
-from ovs_jax.mining import disk, run
+from ovs_jax.core.files import write_json
+from ovs_jax.mining import chunks, disk, run
 
 IMAGES = {'ade_crops': 2_000}
 COCO = 118_287
@@ -76,8 +77,27 @@ def test_mining_says_what_it_needs_before_it_starts(
   config.mining.disk_megabytes = 31
   with pytest.raises(OSError, match='has 30 MB free, this needs about 31 MB'):
     run.mine(config, tmp_path)
-  # What is there already is not asked for again.
-  (tmp_path / 'chunks' / '000000.tfrecord').write_bytes(bytes(2 * 2**20))
+  # Of what is there already nothing is asked for again.
   config.mining.shortest = 0
-  assert disk.to_come(tmp_path / 'chunks', 31) == 29
+  for i in range(8):
+    write_json(tmp_path / 'chunks' / f'{i:06d}.json', {})
+  assert chunks.share_to_come(tmp_path / 'chunks', 32) == 0.75
+  for path in (tmp_path / 'chunks').iterdir():
+    path.unlink()
+  monkeypatch.setattr(run.disk, 'megabytes', lambda *_: 30)
+  config.mining.disk_megabytes = 0
+  assert run.mine(config, tmp_path)['pairs'] > 32
+
+
+def test_a_job_whose_images_are_all_mined_needs_no_room(
+  data_dir: str, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+  config = scenes.mine('')
+  config.dataset.update(variant='smoke', data_dir=data_dir)
+  config.mining.update(masks='truth', nouns='classes', min_area=1)
+  with monkeypatch.context() as patch:
+    patch.setattr(run, '_finish', lambda *_: None)
+    with pytest.raises(FileNotFoundError, match='datasheet.json'):
+      run.mine(config, tmp_path)
+  monkeypatch.setattr(files.shutil, 'disk_usage', lambda path: Usage(0, 0, 0))
   assert run.mine(config, tmp_path)['pairs'] > 32
