@@ -148,7 +148,7 @@ def finish(
     ValueError: `arg` is not '', 'script', a case or 'smoke'.
   """
   if arg != 'smoke':
-    return common.finish(config, '' if arg == SCRIPT or arg in PAIRS else arg)
+    return common.finish(config, arg, applied=(SCRIPT, *PAIRS))
   return scenes.pipeline(
     config.name, stage, arg, own={stage: _with_tiny_clip(config, stage)}
   )
@@ -233,7 +233,7 @@ def assembled(name: str, size: str, arg: str) -> ml_collections.ConfigDict:
     needs.append(tuned('init.prompts', f'{method}_{size}'))
   config.needs = tuple(needs)
   if arg != 'smoke':
-    return common.finish(config, '' if arg in METHODS else arg)
+    return common.finish(config, arg, applied=METHODS)
   config.needs = ()
   of_scenes(config)
   config.init.clip = scenes.in_pipeline('ft')

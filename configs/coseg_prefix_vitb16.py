@@ -3,7 +3,7 @@
 Reproduces section 3.5: ViT-B/16 frozen, 20 slots sorted by area, 8 blocks of 4 heads,
 tau 0.08, lambda 0.08, Adam from 1e-4 to 1e-6, batches of 32, 100 epochs of 118,287
 images. What the paper leaves open has a key: config.coseg.* (see
-ovs_jax.models.coseg.CoSegConfig) and config.slots.* (configs/common.py). Beyond the
+ovs_jax.models.coseg.CoSegConfig) and config.slots.* (ovs_jax/settings). Beyond the
 paper: --config.slots.matching=hungarian, --config.slots.weights.dice=1.0,
 --config.coseg.size_embedding=slot (or area, with config.slots.weights.area=0.1),
 --config.coseg.language.context=False, --config.coseg.language.num_slots=1.

@@ -55,7 +55,7 @@ def get_config(arg: str = '') -> ml_collections.ConfigDict:
       what = 'annotations_trainval2017.zip of cocodataset.org, unpacked'
       needs.append(('mining.caption_file', 'its captions', f'from {what}'))
     mining.needs = tuple(needs)
-    return common.finish(mining, '')
+    return common.finish(mining, arg, applied=CASES)
   frozen = adaptation.frozen(size)
   if arg == 'smoke':
     mining.mining.checkpoint = scenes.in_pipeline('ovseg_frozen/model')
@@ -69,4 +69,4 @@ def get_config(arg: str = '') -> ml_collections.ConfigDict:
   adaptation.share(config, config.stages.ovseg, 'init')
   dataset = ('dataset', 'COCO Captions', '')
   config.needs = (adaptation.weights(size), adaptation.proposer(size), dataset)
-  return common.finish(config, '' if arg in CASES else arg)
+  return common.finish(config, arg, applied=CASES)

@@ -38,7 +38,7 @@ def get_config(arg: str = '') -> ml_collections.ConfigDict:
     common.follow(stage, config)
   config.order = tuple(chosen)
   config.stages = ml_collections.ConfigDict(chosen)
-  return common.finish(config, '' if arg == 'three' else arg)
+  return common.finish(config, arg, applied=('three',))
 
 
 def _stages(*, smoke: bool) -> dict[str, ml_collections.ConfigDict]:

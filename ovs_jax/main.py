@@ -28,6 +28,7 @@ from absl import app, flags, logging  # noqa: E402
 from ml_collections import config_flags  # noqa: E402
 
 import ovs_jax  # noqa: E402
+from ovs_jax import arguments  # noqa: E402
 from ovs_jax.core import hosts  # noqa: E402
 from ovs_jax.core.checkpoint import skip_noise  # noqa: E402
 from ovs_jax.core.errors import UserError  # noqa: E402
@@ -36,6 +37,7 @@ from ovs_jax.core.lookup import lookup  # noqa: E402
 from ovs_jax.core.preemption import STOPPED_STATUS, Stopped, apart  # noqa: E402
 from ovs_jax.core.programs import compile_sooner, keep_programs  # noqa: E402
 from ovs_jax.data.needs import check_needs  # noqa: E402
+from ovs_jax.settings import Settings  # noqa: E402
 from ovs_jax.train.pipeline import check_changes, check_owner  # noqa: E402
 
 _CONFIG = config_flags.DEFINE_config_file('config', None, 'Configuration file.')
@@ -77,7 +79,7 @@ TOGETHER = (
 )
 
 
-def run(mode: str, config: Any, workdir: Place) -> dict[str, Any]:
+def run(mode: str, config: Settings, workdir: Place) -> dict[str, Any]:
   """Runs one job in `workdir`, which it claims for this configuration.
 
   Returns:
@@ -99,7 +101,7 @@ def run(mode: str, config: Any, workdir: Place) -> dict[str, Any]:
     return job(config, workdir, run) if mode == 'pipeline' else job(config, workdir)
 
 
-def _plain(config: Any) -> dict[str, Any]:
+def _plain(config: Settings) -> dict[str, Any]:
   """The configuration as JSON has it."""
   return json.loads(json.dumps(config.to_dict(), default=str))
 
@@ -118,16 +120,17 @@ def main(argv: list[str]) -> None:
     config.suite.i_know = True
     changed.append('suite.i_know')
   keep_programs()
-  if not config.optimize_programs:
-    compile_sooner()
   try:
+    settings = Settings.of(config)
     check_changes(config, changed)
-    workdir = place(_WORKDIR.value or f'runs/{config.name}', schemes=('gs',))
+    if not settings.optimize_programs:
+      compile_sooner()
+    workdir = place(_WORKDIR.value or f'runs/{settings.name}', schemes=('gs',))
     if _MULTIHOST.value:
       hosts.join()
       hosts.check_same('versions', f'Python {platform.python_version()}, {_VERSIONS}')
-      hosts.check_same('configuration', fingerprint(_plain(config)))
-    run(config.mode, config, workdir)
+      hosts.check_same('configuration', fingerprint(_plain(settings)))
+    run(settings.mode, settings, workdir)
   except Stopped as stopped:
     print(f'{stopped}; run the same command to go on', file=sys.stderr)
     sys.exit(STOPPED_STATUS)
@@ -142,7 +145,7 @@ def start() -> None:
   signal.signal(signal.SIGTERM, _stop_at_once)  # until a run listens
   flags.mark_flag_as_required('config')
   sys.unraisablehook = skip_noise
-  app.run(main)
+  app.run(main, flags_parser=arguments.parse)
 
 
 if __name__ == '__main__':

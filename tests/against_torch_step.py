@@ -35,6 +35,7 @@ from against_torch import converted, hugging_face  # noqa: E402
 
 from ovs_jax.bench.clip_adapt_step import Options, settings  # noqa: E402
 from ovs_jax.models.clip import PRESETS  # noqa: E402
+from ovs_jax.settings import Settings  # noqa: E402
 from ovs_jax.train.loop import make_step  # noqa: E402
 from ovs_jax.train.recipes.clip_regions import ClipRegions  # noqa: E402
 from ovs_jax.train.state import TrainState, split_params  # noqa: E402
@@ -112,8 +113,8 @@ def jax_step(
   # So small that every step has the loss of the first.
   keys.optimizer.learning_rate = 1e-9
   keys.optimizer.weight_decay = 0.01
-  recipe = ClipRegions(keys)
-  take, optimizer, trained = make_step(recipe, keys, params)
+  recipe = ClipRegions(Settings.of(keys))
+  take, optimizer, trained = make_step(recipe, Settings.of(keys), params)
   state = optimizer.init(split_params(params, trained)[0])
   state = TrainState(jnp.int32(0), params, state)
   take = jax.jit(take, donate_argnums=0)  # as the training loop does

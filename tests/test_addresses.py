@@ -14,6 +14,7 @@ from ovs_jax.bench import __main__ as bench
 from ovs_jax.convert import command as convert
 from ovs_jax.data import prepare
 from ovs_jax.mining import train_tagger
+from ovs_jax.settings import Settings
 from ovs_jax.text import cache
 
 PACKAGE = pathlib.Path(main.__file__).parent
@@ -65,7 +66,7 @@ def predict_with(flag: str, names: str | None = 'a') -> int:
 def run(mode: str, section: str, key: str, value: str) -> Any:
   config = common.base('test', mode)
   config[section][key] = value
-  return main.run(mode, config, pathlib.Path('runs'))
+  return main.run(mode, Settings.of(config), pathlib.Path('runs'))
 
 
 def said(call: Callable[[str], Any], address: str, capsys: Any) -> str:

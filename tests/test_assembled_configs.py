@@ -7,6 +7,7 @@ import pytest
 
 from configs import adaptation, ft_vitl14, mine_coco_captions
 from ovs_jax.data.needs import check_needs
+from ovs_jax.settings import Settings
 
 CLIPS = {'vitl14': 'checkpoints/clip_vit_l14', 'vitb16': 'checkpoints/clip_vit_b16'}
 PROPOSERS = {'vitl14': 'runs/proposer_swin_b', 'vitb16': 'runs/proposer_r101c'}
@@ -40,7 +41,7 @@ def test_an_ovseg_is_made_of_what_the_trainings_leave(
   assert config.test.prompt_depth == -1  # whatever the CLIP has then
   monkeypatch.chdir(tmp_path)
   with pytest.raises(FileNotFoundError) as caught:
-    check_needs(config)
+    check_needs(Settings.of(config))
   named = [config.init.clip, config.init.proposer, config.init.prompts]
   for place in filter(None, named):
     assert place in str(caught.value)

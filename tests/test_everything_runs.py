@@ -15,6 +15,7 @@ from ovs_jax import Segmenter, main
 from ovs_jax.bench import drawn, modes
 from ovs_jax.bench.measure import measure
 from ovs_jax.inference import encode as encoding
+from ovs_jax.settings import Settings
 from ovs_jax.train.pipeline import run_pipeline
 
 ROOT = pathlib.Path(__file__).parents[1]
@@ -64,7 +65,7 @@ def quickstart(
 ) -> pathlib.Path:
   """Returns the directory of a finished quickstart."""
   directory = tmp_path_factory.mktemp('quickstart')
-  run_pipeline(smoke('quickstart', data_dir), directory, reuse)
+  run_pipeline(Settings.of(smoke('quickstart', data_dir)), directory, reuse)
   return directory
 
 
@@ -99,7 +100,7 @@ def test_a_config_runs_as_smoke(
   del quickstart  # most stages were run by it
   config = smoke(name, data_dir)
   assert config.mode == 'pipeline'
-  results = run_pipeline(config, tmp_path, reuse)
+  results = run_pipeline(Settings.of(config), tmp_path, reuse)
   assert list(results) == list(config.order)
   for stage in config.order:
     assert (tmp_path / stage / 'done.json').is_file()
@@ -125,7 +126,7 @@ def test_a_second_quickstart_skips_everything(
   quickstart: pathlib.Path, data_dir: str, reuse: Reuse
 ) -> None:
   before = list(reuse.ran)
-  run_pipeline(smoke('quickstart', data_dir), quickstart, reuse)
+  run_pipeline(Settings.of(smoke('quickstart', data_dir)), quickstart, reuse)
   assert reuse.ran == before
 
 

@@ -22,6 +22,7 @@ from ovs_jax import main
 from ovs_jax.core import hosts
 from ovs_jax.core.preemption import Stopped, pause
 from ovs_jax.evaluate.tally import gather
+from ovs_jax.settings import Settings
 
 address, index, workdir, long = sys.argv[1:]
 os.environ.update(OVS_COORDINATOR=address, OVS_PROCESSES='2', OVS_PROCESS=index)
@@ -52,7 +53,7 @@ for stage in config.stages.values():
 if long and index == '1':
   threading.Timer(2, os.kill, (os.getpid(), signal.SIGTERM)).start()
 try:
-  results = main.run('pipeline', config, pathlib.Path(workdir))
+  results = main.run('pipeline', Settings.of(config), pathlib.Path(workdir))
 except Stopped as stopped:
   results = str(stopped)
 print(json.dumps([worked, results]))

@@ -6,6 +6,7 @@ import pytest
 
 from configs import replicate
 from ovs_jax import main
+from ovs_jax.settings import Settings
 from ovs_jax.train.pipeline import run_pipeline
 
 STAGES = ('data', 'clip', 'proposer', 'ovseg_frozen', 'mine', 'mpt', 'ft')
@@ -32,7 +33,7 @@ def test_adapted_clips_name_crops_better(
         stage.train.steps = STEPS[short]
       stage.mining.split = 'train[:1000]'
       stage.eval.split = 'val[:200]'
-  results = run_pipeline(config, tmp_path, main.run)
+  results = run_pipeline(Settings.of(config), tmp_path, main.run)
   accuracy = {
     name: results[f'seed_0/evaluate_{name}']['result']['crops']
     for name in ('frozen', 'mpt', 'ft')

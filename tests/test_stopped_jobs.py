@@ -18,6 +18,7 @@ from configs import scenes
 from ovs_jax.core.checkpoint import save_model
 from ovs_jax.data import pairs, pipeline
 from ovs_jax.mining import run
+from ovs_jax.settings import Settings
 
 ROOT = pathlib.Path(__file__).parents[1]
 # The command itself, which tells itself to stop when it comes to an item of a number.
@@ -117,7 +118,7 @@ def test_a_stopped_mining_job_goes_on(data_dir: str, tmp_path: pathlib.Path) -> 
   config.dataset.update(data_dir=data_dir, variant='smoke')
   config.mining.update(masks='truth', nouns='classes', chunk=4)
   for path in (broken, whole):
-    run.mine(config, path)
+    run.mine(Settings.of(config), path)
   same_pairs(broken, whole)
 
 

@@ -17,6 +17,7 @@ from reuse import Reuse, stage_key
 
 from ovs_jax import main
 from ovs_jax.bench import drawn
+from ovs_jax.settings import Settings
 from ovs_jax.train.pipeline import run_pipeline
 
 PAGE = pathlib.Path(__file__).parents[1] / 'docs' / 'tutorial.md'
@@ -279,7 +280,7 @@ def test_stages_are_those_of_the_configurations(
 
   for name in ('quickstart', 'scenes:clipseg', 'scenes:coseg_prefix'):
     config = drawn.configuration(name, 'smoke')
-    run_pipeline(config, tmp_path / name, note)
+    run_pipeline(Settings.of(config), tmp_path / name, note)
   others = set(found.values()) - {found.get(key) for key in asked}
   assert others == {'data', 'report'}
   assert len(asked) == 12  # and the evaluation of CoSeg

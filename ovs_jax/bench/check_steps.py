@@ -18,6 +18,7 @@ from ovs_jax.bench.placed_step import place_step
 from ovs_jax.core.devices import least_seconds
 from ovs_jax.core.tree import flatten
 from ovs_jax.core.types import Batch, Constants, Params
+from ovs_jax.settings import Settings
 from ovs_jax.train.recipes import Recipe, make_recipe
 
 # Configuration, examples (an eighth of the configuration's batch: eight GPUs share
@@ -60,6 +61,7 @@ def _step(name: str, size: int, narrow: bool, repeats: int) -> Found:
   config = drawn.configuration(name)
   if narrow:
     _narrow(config)
+  config = Settings.of(config)
   recipe = make_recipe(config)
   params = drawn.fill(drawn.initializer(recipe))
   constants = drawn.draw_constants(recipe, size)
@@ -115,7 +117,7 @@ def _as_wide(name: str) -> Found:
 def _tiny(
   config: ml_collections.ConfigDict,
 ) -> tuple[Recipe, Params, Constants, Batch]:
-  recipe = make_recipe(config)
+  recipe = make_recipe(Settings.of(config))
   batch = drawn.draw_batch(recipe, 4, jax.random.key(2))
   params = drawn.fill(drawn.initializer(recipe))
   return recipe, params, *jax.device_get((drawn.draw_constants(recipe, 4), batch))

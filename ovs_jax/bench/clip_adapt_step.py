@@ -11,6 +11,7 @@ from ovs_jax.bench.placed_step import place_step
 from ovs_jax.core.lookup import lookup
 from ovs_jax.core.tree import flatten
 from ovs_jax.models.clip import PRESETS, ClipConfig
+from ovs_jax.settings import Settings
 from ovs_jax.train.recipes import make_recipe
 
 # Configurations of which all is taken but the tower's size.
@@ -47,14 +48,15 @@ def build(options: Options) -> Workload:
     dtype=options.dtype,
     remat=options.remat,
   )
-  config = settings(clip, options)
+  config = Settings.of(settings(clip, options))
   recipe = make_recipe(config)
   params = drawn.fill(drawn.initializer(recipe))
   constants = drawn.draw_constants(recipe, options.batch)
   placed = place_step(recipe, config, params, constants, options.mesh)
   variants = []
   for name, cached in (('package', True), ('with text tower', False)):
-    config.adapt.cache_text = cached
+    adapt = dataclasses.replace(config.adapt, cache_text=cached)
+    recipe.config = dataclasses.replace(config, adapt=adapt)
     batch = placed.put(drawn.draw_batch(recipe, options.batch, jax.random.key(1)))
     program = placed.compile(batch)
     # The state stays, so that every run does the same work.

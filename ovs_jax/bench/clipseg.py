@@ -40,7 +40,7 @@ def sizes(options: Options) -> ClipSegConfig:
   table = {**PRESETS, 'tiny': None}
   config = lookup(table, options.preset, 'CLIPSeg preset')
   if config is None:
-    config = ClipSegConfig(CLIPS['tiny'], tiny('rd64_refined'), 64, 4)
+    config = ClipSegConfig(tiny('rd64_refined'), 64, 4, CLIPS['tiny'])
   clip = dataclasses.replace(config.clip, dtype=options.dtype)
   return dataclasses.replace(
     config,

@@ -11,6 +11,7 @@ from ovs_jax.bench.placed_step import place_step
 from ovs_jax.core.lookup import lookup
 from ovs_jax.core.types import Batch
 from ovs_jax.models.coseg import PRESETS, tiny
+from ovs_jax.settings import Settings
 from ovs_jax.train.recipes import make_recipe
 from ovs_jax.train.recipes.coseg import encode_images
 
@@ -50,7 +51,7 @@ def configuration(options: Options) -> ml_collections.ConfigDict:
 
 def build(options: Options) -> Workload:
   """The step that the training loop runs."""
-  config = configuration(options)
+  config = Settings.of(configuration(options))
   recipe = make_recipe(config)
   params = drawn.fill(drawn.initializer(recipe))
   constants = drawn.draw_constants(recipe, options.batch)

@@ -7,7 +7,6 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
-import ml_collections
 import numpy as np
 from jax.sharding import AxisType, Mesh
 
@@ -15,6 +14,7 @@ from ovs_jax.bench.measure import Program, compile_program
 from ovs_jax.core import sharding
 from ovs_jax.core.errors import UserError
 from ovs_jax.core.types import Batch, Constants, Params
+from ovs_jax.settings import Settings
 from ovs_jax.train import loop
 from ovs_jax.train.recipes import Recipe
 from ovs_jax.train.state import TrainState
@@ -72,7 +72,7 @@ class PlacedStep:
 
 def place_step(
   recipe: Recipe,
-  config: ml_collections.ConfigDict,
+  config: Settings,
   params: Params,
   constants: Constants,
   shape: tuple[int, ...],

@@ -15,6 +15,7 @@ from ovs_jax.bench.collectives import Loop, traffic, waiting_loops
 from ovs_jax.core import sharding
 from ovs_jax.core.flops import count_work
 from ovs_jax.core.tree import count_parameters, unflatten
+from ovs_jax.settings import Settings
 from ovs_jax.train import loop
 from ovs_jax.train.recipes import make_recipe
 from ovs_jax.train.state import TrainState, split_params
@@ -69,7 +70,7 @@ class AbstractStep:
   gradients: int
 
 
-def abstract_step(config: Any) -> AbstractStep:
+def abstract_step(config: Settings) -> AbstractStep:
   """Returns the training step of a configuration, whose mesh must fit the devices."""
   mesh = sharding.make_mesh(config.mesh.data, config.mesh.model)
   recipe = make_recipe(config)
@@ -102,7 +103,7 @@ def _placed(x: Any, where: NamedSharding) -> jax.ShapeDtypeStruct:
   return jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=where)
 
 
-def compile_step(config: Any) -> StepProgram:
+def compile_step(config: Settings) -> StepProgram:
   """Compiles the training step of a configuration for the devices that are here."""
   step = abstract_step(config)
   given = step.state, step.constants, step.batch

@@ -13,6 +13,7 @@ from ovs_jax.bench.placed_step import place_step
 from ovs_jax.bench.proposer_forward import proposer_config
 from ovs_jax.core.tree import count_parameters
 from ovs_jax.models.maskformer import MaskFormerConfig
+from ovs_jax.settings import Settings
 from ovs_jax.train.recipes import make_recipe
 
 # Configurations of which all is taken but what the options say.
@@ -67,9 +68,11 @@ def _step(
   config: MaskFormerConfig, options: Options
 ) -> tuple[Callable[[], Any], Program, float, int]:
   """Returns what runs a step, its program, the seconds it took, and the parameters."""
-  settings = drawn.configuration(_TRAININGS[options.preset])
-  settings.proposer.update(dataclasses.asdict(config))
-  settings.train.update(crop=options.side, max_targets=options.targets)
+  settings = Settings.of(drawn.configuration(_TRAININGS[options.preset]))
+  train = dataclasses.replace(
+    settings.train, crop=options.side, max_targets=options.targets
+  )
+  settings = dataclasses.replace(settings, proposer=config, train=train)
   recipe = make_recipe(settings)
   params = drawn.fill(drawn.initializer(recipe))
   constants = drawn.draw_constants(recipe, options.batch)

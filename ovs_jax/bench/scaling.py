@@ -23,6 +23,7 @@ from ovs_jax.bench import drawn
 from ovs_jax.bench.programs import StepProgram, compile_step
 from ovs_jax.core.devices import simulate_devices
 from ovs_jax.core.errors import UserError
+from ovs_jax.settings import Settings
 
 _UTILISATION = 0.5  # of a chip's peak while it computes
 _DEVICES = 8  # that are simulated
@@ -139,7 +140,7 @@ def configured(given: Row) -> Any:
 def row(given: Row) -> str:
   """Compiles a step; returns its line of the table."""
   config = configured(given)
-  found = compile_step(config)
+  found = compile_step(Settings.of(config))
   # The model knows one axis, and that what is gathered are examples.
   plain = config.mesh.model == 1 and not config.mesh.fsdp
   return line(given.name, config.train.batch_size, found, predicted=plain)

@@ -298,7 +298,7 @@ def _config(model: Mapping[str, Any]) -> ClipSegConfig:
 def _whole(sizes: ClipConfig, decoder: DecoderConfig) -> ClipSegConfig:
   """Returns a CLIPSeg for pictures as in training, or a multiple of the patch near."""
   image_size = max(IMAGE_SIZE // sizes.patch, 1) * sizes.patch
-  return ClipSegConfig(sizes, decoder, image_size, CHUNK)
+  return ClipSegConfig(decoder, image_size, CHUNK, sizes)
 
 
 def _given_clip(options: Options) -> tuple[ClipConfig, dict[str, Any]]:

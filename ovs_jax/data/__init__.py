@@ -15,8 +15,8 @@ from collections.abc import Callable  # noqa: E402
 
 import tensorflow as tf  # noqa: E402
 
+from ovs_jax import settings  # noqa: E402
 from ovs_jax.core.files import place  # noqa: E402
-from ovs_jax.core.lookup import lookup  # noqa: E402
 from ovs_jax.core.types import VOID  # noqa: E402
 from ovs_jax.data import benchmarks, folder, scenes  # noqa: E402
 from ovs_jax.text import vocabulary as names  # noqa: E402
@@ -64,25 +64,16 @@ DATASETS: dict[str, Dataset] = {
 }
 
 
-def load_dataset(config: Any) -> tuple[Dataset, Any]:
-  """Returns the data set of `config.dataset` and its builder, prepared if needed.
-
-  Args:
-    config: with `name`, `variant` (a TFDS configuration; of `folder`, a directory) and
-      `data_dir`.
-  """
-  dataset = lookup(DATASETS, config.name, 'data set')
+def load_dataset(config: settings.Dataset) -> tuple[Dataset, Any]:
+  """Returns a data set and its builder, prepared if needed."""
+  dataset = DATASETS[config.name]
   data_dir = place(config.data_dir, schemes=('gs',))
   return dataset, dataset.prepare(data_dir, config.variant)
 
 
-def load_names(config: Any) -> names.Vocabulary:
-  """Returns the class list of `config.dataset`.
-
-  Args:
-    config: as for `load_dataset`; a folder, which brings its own list, is prepared.
-  """
-  dataset = lookup(DATASETS, config.name, 'data set')
+def load_names(config: settings.Dataset) -> names.Vocabulary:
+  """Returns the class list of a data set; a folder, which brings one, is prepared."""
+  dataset = DATASETS[config.name]
   if dataset.vocabulary:
     return names.load(dataset.vocabulary)
   return folder.vocabulary_of(load_dataset(config)[1])

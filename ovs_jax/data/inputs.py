@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from ovs_jax.core.files import Place, check_writable, place
+from ovs_jax.settings import Settings
 
 _PUBLISHED = {
   'clip': 'python -m ovs_jax.convert --download=ViT-B/16 --output={path}',
@@ -59,7 +60,7 @@ def check_inputs(
   return found
 
 
-def prepare(config: Any, workdir: Place) -> dict[str, int]:
+def prepare(config: Settings, workdir: Place) -> dict[str, int]:
   """Mode `prepare`: draws the configured data set, or looks for its files.
 
   Returns:

@@ -5,10 +5,10 @@ in the configuration, such as 'init.clip', or 'dataset'.
 """
 
 import functools
-from typing import Any
 
 from ovs_jax.core import files
 from ovs_jax.core.tree import flatten
+from ovs_jax.settings import Dataset, Settings
 
 # What can be given as an address of some kinds only, or of none; other keys take all.
 _SCHEMES = {
@@ -23,7 +23,7 @@ _SCHEMES = {
 }
 
 
-def check_needs(config: Any) -> None:
+def check_needs(config: Settings) -> None:
   """Returns if everything is there.
 
   Raises:
@@ -40,7 +40,7 @@ def check_needs(config: Any) -> None:
       absent, command = _dataset_is_absent(config.dataset, command)
       place = f'{config.dataset.name}/{config.dataset.variant}'
     else:
-      place = functools.reduce(lambda node, part: node[part], key.split('.'), config)
+      place = functools.reduce(getattr, key.split('.'), config)
       absent = not place or not files.place(place).exists()
     if absent:
       lines = '\n'.join(f'       {line}' for line in command.splitlines())
@@ -55,7 +55,7 @@ def check_needs(config: Any) -> None:
     )
 
 
-def _dataset_is_absent(dataset: Any, command: str) -> tuple[bool, str]:
+def _dataset_is_absent(dataset: Dataset, command: str) -> tuple[bool, str]:
   """Returns whether a data set is not prepared, and the command that prepares it."""
   from ovs_jax.data import load_dataset
 

@@ -6,7 +6,6 @@ import tensorflow as tf
 
 from ovs_jax.data.transforms import Example, Transform
 
-PRIORS = ('mask', 'box')
 _TRIES = 10
 
 

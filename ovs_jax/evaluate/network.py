@@ -18,6 +18,7 @@ from ovs_jax.inference.names import NameEmbedder
 from ovs_jax.models import ovseg
 from ovs_jax.models.mask_prompts import add_to_ovseg
 from ovs_jax.ops.ensemble import combine
+from ovs_jax.settings import Settings
 
 OTHERS = 'others'  # what a single name competes with
 
@@ -61,10 +62,11 @@ class Changes:
   proposer_side: int = 0
 
   @classmethod
-  def of(cls, config: Any) -> 'Changes':
+  def of(cls, config: Settings) -> 'Changes':
     """Returns those of a configuration."""
     asked = (field.name for field in dataclasses.fields(cls)[1:])
-    return cls(config.init.prompts, **{name: config.eval[name] for name in asked})
+    asked = {name: getattr(config.eval, name) for name in asked}
+    return cls(config.init.prompts, **asked)
 
 
 @dataclasses.dataclass(frozen=True)

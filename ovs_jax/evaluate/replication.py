@@ -14,12 +14,13 @@ from ovs_jax.evaluate.claims import CLAIMS, Claim
 from ovs_jax.evaluate.report import draw, stage_seconds
 from ovs_jax.evaluate.resampling import Estimate, Gain, Quantity, Resampler
 from ovs_jax.evaluate.scores import groups_of
+from ovs_jax.settings import Settings
 
 _PICTURES = 'evaluate_mpt_ft'  # the stage whose label maps are shown
 _METHOD = 'ensemble_0.20'
 
 
-def replicate(config: Any, workdir: Place) -> dict[str, Any]:
+def replicate(config: Settings, workdir: Place) -> dict[str, Any]:
   """Writes report.md, report.json, figures and pictures into the run's directory.
 
   Reads the counts of `<run>/<seed>/<stage>/counts.npz` for each of

@@ -22,6 +22,7 @@ from ovs_jax.data import load_names
 from ovs_jax.evaluate import tables
 from ovs_jax.evaluate.tables import number
 from ovs_jax.ops.overlay import blend, legend, palette, shares
+from ovs_jax.settings import Settings
 from ovs_jax.text import vocabulary
 
 _GAP = 8  # pixels between pictures
@@ -34,7 +35,7 @@ _COLUMNS = {
 }
 
 
-def report(config: Any, workdir: Place) -> dict[str, Any]:
+def report(config: Settings, workdir: Place) -> dict[str, Any]:
   """Writes report.md, report.json and pictures, into the pipeline's directory.
 
   Raises:

@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 
 from ovs_jax.core import hosts
-from ovs_jax.core.counts import check_counts
 from ovs_jax.core.files import (
   Place,
   atomic_path,
@@ -31,15 +30,15 @@ from ovs_jax.evaluate.scores import groups_of
 from ovs_jax.evaluate.tally import Tally
 from ovs_jax.models import ovseg
 from ovs_jax.ops.confusion import segmentation_scores
+from ovs_jax.settings import Settings
 from ovs_jax.text import vocabulary
 
-_LEAST = {'eval.save_every': 1}
 _NO_CLASS = 2**16 - 1  # 255 is a class of the large data sets
 _CROPS = 'crop_'  # tallies of crops, not of pixels
 Scores = dict[str, Any]
 
 
-def evaluate(config: Any, workdir: Place) -> Scores:
+def evaluate(config: Settings, workdir: Place) -> Scores:
   """Evaluates `config.eval.checkpoint` and writes scores.json and per_class.csv.
 
   The counts of each image, from which scores of resampled data sets follow, are in
@@ -56,7 +55,6 @@ def evaluate(config: Any, workdir: Place) -> Scores:
     Stopped: SIGTERM came; what is counted will not be counted again.
   """
   began = time.time()
-  check_counts(config, _LEAST)
   workdir = check_writable(workdir, megabytes=10)
   c = config.eval
   target = sources.Target(config.dataset.name, config.dataset.variant, c.split)
@@ -88,12 +86,12 @@ def evaluate(config: Any, workdir: Place) -> Scores:
 
 
 def _count(
-  config: Any, source: sources.Source, counted: Counted
+  config: Settings, source: sources.Source, counted: Counted
 ) -> tuple[ModelJudge, dict[str, Tally]]:
   """Counts what is left, in all of `config.eval.methods` and with all oracles."""
   c = config.eval
   plan = Plan(
-    settings=tuple(Setting(m.classifier, float(m.weight)) for m in c.methods),
+    settings=tuple(Setting(m.classifier, m.weight) for m in c.methods),
     distractors=tuple(sorted(c.distractors)),
     distractor_images=0,
     near=config.suite.near,

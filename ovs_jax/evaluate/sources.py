@@ -8,9 +8,11 @@ from typing import Any
 import numpy as np
 
 from ovs_jax.core.errors import UserError
+from ovs_jax.core.lookup import lookup
 from ovs_jax.core.types import Int, UInt8
-from ovs_jax.data import load_dataset, load_names, transforms
+from ovs_jax.data import DATASETS, load_dataset, load_names, transforms
 from ovs_jax.data.pipeline import Arrays, eval_batches
+from ovs_jax.settings import Settings
 from ovs_jax.text import vocabulary
 
 _TARGET = re.compile(r'(\w+)(?:/(.+?))?(?::(\w+(?:\[.*\])?(?:\+.*)?))?')
@@ -90,15 +92,13 @@ class Sample:
   position: int
 
 
-def load_sources(config: Any, targets: list[Target]) -> list[Source]:
+def load_sources(config: Settings, targets: list[Target]) -> list[Source]:
   """Returns all data sets.
 
   Raises:
-    ValueError: there is none, one comes twice, is unknown, or has no labelled images.
+    ValueError: one comes twice, is unknown, or has no labelled images.
     FileNotFoundError: with all that are not prepared.
   """
-  if not targets:
-    raise UserError('config.suite.datasets is empty; name at least one data set')
   if len(set(targets)) < len(targets):
     raise UserError('config.suite.datasets names a data set twice; name each once')
   sources, missing = [], []
@@ -115,15 +115,17 @@ def load_sources(config: Any, targets: list[Target]) -> list[Source]:
   return sources
 
 
-def load_source(config: Any, target: Target) -> Source:
+def load_source(config: Settings, target: Target) -> Source:
   """Returns a data set.
 
   Raises:
     ValueError: it is unknown, or has no labelled images.
     FileNotFoundError: it is not prepared.
   """
-  section = config.dataset.copy_and_resolve_references()
-  section.update(name=target.name, variant=target.variant)
+  lookup(DATASETS, target.name, 'data set')
+  section = dataclasses.replace(
+    config.dataset, name=target.name, variant=target.variant
+  )
   builder = load_dataset(section)[1]
   if 'label' not in builder.info.features:
     raise UserError(f'{target} has no label maps; evaluation needs them')

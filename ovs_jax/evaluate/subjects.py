@@ -6,7 +6,6 @@ from typing import Any
 
 from ovs_jax.core.checkpoint import load_config
 from ovs_jax.core.errors import UserError
-from ovs_jax.core.lookup import lookup
 from ovs_jax.core.workers import Workers
 from ovs_jax.evaluate import predictions
 from ovs_jax.evaluate.judges import Judge, ModelJudge, Plan, SavedJudge
@@ -15,7 +14,7 @@ from ovs_jax.evaluate.sources import Source
 from ovs_jax.evaluate.system_judge import Merging, SystemJudge
 from ovs_jax.inference.load import load_system
 from ovs_jax.inference.system import MaskSystem
-from ovs_jax.ops.merging import RULES
+from ovs_jax.settings import Settings, Suite, Systems
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,7 +36,7 @@ class Subject:
   judge: Callable[[Source], Judge]
 
 
-def load_subject(config: Any, workers: Workers) -> Subject:
+def load_subject(config: Settings, workers: Workers) -> Subject:
   """Loads what a configuration names.
 
   Raises:
@@ -51,7 +50,7 @@ def load_subject(config: Any, workers: Workers) -> Subject:
   return _network(config, workers)
 
 
-def _saved(config: Any) -> Subject:
+def _saved(config: Settings) -> Subject:
   root = config.suite.predictions
 
   def judge(source: Source) -> Judge:
@@ -63,15 +62,15 @@ def _saved(config: Any) -> Subject:
   return Subject(str(root), None, None, (), judge)
 
 
-def _network(config: Any, workers: Workers) -> Subject:
+def _network(config: Settings, workers: Workers) -> Subject:
   suite, checkpoint = config.suite, config.eval.checkpoint
   network = Network(checkpoint, changes=Changes.of(config), workers=workers)
 
   def judge(source: Source) -> Judge:
-    further = [Setting(m.classifier, float(m.weight)) for m in config.eval.methods]
-    further += [Setting('ensemble', float(w)) for w in suite.search]
+    further = [Setting(m.classifier, m.weight) for m in config.eval.methods]
+    further += [Setting('ensemble', w) for w in suite.search]
     tuned = dict(suite.tuned).get(source.target.name)
-    further += [] if tuned is None else [Setting('ensemble', float(tuned))]
+    further += [] if tuned is None else [Setting('ensemble', tuned)]
     return ModelJudge(network, source.names, _plan(suite, tuple(further)))
 
   models = (checkpoint, config.init.prompts)
@@ -79,7 +78,7 @@ def _network(config: Any, workers: Workers) -> Subject:
   return Subject(str(checkpoint), settings, trained, models, judge)
 
 
-def _plan(suite: Any, settings: tuple[Setting, ...] = ()) -> Plan:
+def _plan(suite: Suite, settings: tuple[Setting, ...] = ()) -> Plan:
   return Plan(
     settings=settings,
     distractors=tuple(sorted(suite.distractors)),
@@ -89,7 +88,7 @@ def _plan(suite: Any, settings: tuple[Setting, ...] = ()) -> Plan:
   )
 
 
-def _system(config: Any, stored: Any, workers: Workers) -> Subject:
+def _system(config: Settings, stored: Any, workers: Workers) -> Subject:
   checkpoint, settings = config.eval.checkpoint, config.systems
   what = f'the {stored["model"]!r} model {checkpoint}'
   _refuse_search(config, what)
@@ -135,7 +134,7 @@ def _system(config: Any, stored: Any, workers: Workers) -> Subject:
   )
 
 
-def _refuse_search(config: Any, what: str) -> None:
+def _refuse_search(config: Settings, what: str) -> None:
   if config.suite.search:
     raise UserError(
       f'config.suite.search weighs the two classifiers of an OVSeg, and {what} has '
@@ -144,7 +143,7 @@ def _refuse_search(config: Any, what: str) -> None:
 
 
 def system_of(
-  settings: Any, directory: str, *, kind: str, every: bool = False
+  settings: Systems, directory: str, *, kind: str, every: bool = False
 ) -> MaskSystem:
   """Loads a system with the settings of `config.systems`.
 
@@ -166,14 +165,8 @@ def system_of(
   return load_system(directory, kinds=(kind,), **options)
 
 
-def merging_of(settings: Any, *, side: int = 0) -> Merging:
-  """Returns the rules of `config.systems`; see `Merging` for `side`.
-
-  Raises:
-    ValueError: an unknown rule.
-  """
-  for name in settings.rules:
-    lookup(RULES, name, 'merging rule')
+def merging_of(settings: Systems, *, side: int = 0) -> Merging:
+  """Returns the rules of `config.systems`; see `Merging` for `side`."""
   return Merging(
-    tuple(settings.rules), settings.threshold, settings.tau, settings.bounds, side
+    settings.rules, settings.threshold, settings.tau, settings.bounds, side
   )

@@ -10,7 +10,6 @@ from typing import Any
 
 import jax
 
-from ovs_jax.core.counts import check_counts
 from ovs_jax.core.errors import UserError
 from ovs_jax.core.files import Place, check_writable, fingerprint, read_json, write_json
 from ovs_jax.core.workers import Workers
@@ -31,13 +30,14 @@ from ovs_jax.evaluate.subjects import Subject, load_subject
 from ovs_jax.evaluate.summary import Training, summarise
 from ovs_jax.evaluate.tally import Tally, gather
 from ovs_jax.evaluate.training_names import check_training
+from ovs_jax.settings import Settings, Suite
 from ovs_jax.text import vocabulary
 
 _DONE = 'done.json'
 _NONE = b'-'
 
 
-def benchmark(config: Any, workdir: Place) -> dict[str, Any]:
+def benchmark(config: Settings, workdir: Place) -> dict[str, Any]:
   """Evaluates on all of `config.suite.datasets` and writes the report.
 
   Returns:
@@ -48,7 +48,6 @@ def benchmark(config: Any, workdir: Place) -> dict[str, Any]:
     ValueError: settings that cannot be, or label maps that cannot be scored.
     OSError: `workdir` cannot be written.
   """
-  check_counts(config, {'eval.save_every': 1})
   targets = [Target.parse(text) for text in config.suite.datasets]
   check_search(config.suite, targets)
   workdir = check_writable(workdir, megabytes=50)
@@ -77,7 +76,7 @@ def benchmark(config: Any, workdir: Place) -> dict[str, Any]:
   return summaries
 
 
-def check_search(suite: Any, targets: list[Target]) -> None:
+def check_search(suite: Suite, targets: list[Target]) -> None:
   """Refuses to choose settings on the data that they are then judged by.
 
   Raises:
@@ -93,7 +92,7 @@ def check_search(suite: Any, targets: list[Target]) -> None:
 
 
 def _evaluate(
-  config: Any,
+  config: Settings,
   source: Source,
   subject: Subject,
   workdir: Place,
@@ -141,7 +140,7 @@ def _evaluate(
 
 
 def count_all(
-  config: Any,
+  config: Settings,
   judge: Judge,
   source: Source,
   counted: Counted,
@@ -270,7 +269,7 @@ def _finished(directory: Place, identity: str) -> dict[str, Any] | None:
   return None
 
 
-def _training(config: Any, source: Source, judge: Judge) -> Training:
+def _training(config: Settings, source: Source, judge: Judge) -> Training:
   """The names that training had masks of, and their embeddings."""
   own = [n for n, s in zip(source.names.names, source.names.splits, strict=True) if s]
   if own:

@@ -19,6 +19,7 @@ from ovs_jax.evaluate.scores import (
 from ovs_jax.evaluate.system_judge import LABELS
 from ovs_jax.evaluate.tally import Arrays, Tally
 from ovs_jax.ops.confusion import segmentation_scores
+from ovs_jax.settings import Suite
 from ovs_jax.text.vocabulary import Vocabulary
 
 
@@ -40,7 +41,7 @@ class Training:
 
 
 def summarise(
-  suite: Any,
+  suite: Suite,
   dataset: str,
   names: Vocabulary,
   headline: str,
@@ -74,7 +75,7 @@ def summarise(
     if name not in curve and tally.images
   }
   tuned = dict(suite.tuned).get(dataset)
-  searched = [Setting('ensemble', float(w)).name for w in suite.search]
+  searched = [Setting('ensemble', w).name for w in suite.search]
   named = None if tuned is None else Setting('ensemble', tuned).name
   return {
     'vocabulary': names.name,
@@ -98,7 +99,7 @@ def summarise(
 
 
 def _groups(
-  suite: Any, names: Vocabulary, training: Training
+  suite: Suite, names: Vocabulary, training: Training
 ) -> tuple[dict[str, list[int]], list[dict[str, Any]]]:
   """The groups of classes, and for each class its group and nearest training name."""
   count = len(names)

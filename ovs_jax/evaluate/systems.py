@@ -14,7 +14,6 @@ from typing import Any
 import numpy as np
 
 from ovs_jax.core import hosts
-from ovs_jax.core.counts import check_counts
 from ovs_jax.core.errors import UserError
 from ovs_jax.core.files import (
   Place,
@@ -23,7 +22,7 @@ from ovs_jax.core.files import (
   write_json,
   write_text,
 )
-from ovs_jax.core.lookup import lookup
+from ovs_jax.core.limits import plain
 from ovs_jax.core.workers import Workers
 from ovs_jax.data.inputs import check_inputs
 from ovs_jax.evaluate import suite, tables
@@ -50,10 +49,10 @@ from ovs_jax.evaluate.subjects import merging_of, system_of
 from ovs_jax.evaluate.system_judge import HEADLINE, LABELS, SystemJudge
 from ovs_jax.evaluate.tally import Arrays, Tally
 from ovs_jax.inference.system import MaskSystem
+from ovs_jax.settings import Settings, Systems
 from ovs_jax.text import vocabulary
 
 ALL_NAMES = 'clipseg'  # the system that takes every name as a prompt
-PROTOCOLS = dict.fromkeys(('standard', 'paper'))
 _ORACLES = {
   TRUE_VOCABULARY: 'oracle labels',
   TRUE_MASKS: 'oracle masks',
@@ -62,7 +61,7 @@ _ORACLES = {
 Report = dict[str, Any]
 
 
-def evaluate_systems(config: Any, workdir: Place) -> Report:
+def evaluate_systems(config: Settings, workdir: Place) -> Report:
   """Evaluates the systems of `config.systems`; writes scores.json, .md and .csv.
 
   The counts of each image are in counts.npz: for every SYSTEM/PROTOCOL/METHOD (n, 3, k)
@@ -74,12 +73,11 @@ def evaluate_systems(config: Any, workdir: Place) -> Report:
     Stopped: SIGTERM came; what is counted will not be counted again.
   """
   began = time.time()
-  _check_settings(config)
   workdir = check_writable(workdir, megabytes=10)
   settings = config.systems
   source = _source(config)
   systems = build_systems(settings)
-  models = (settings.clipseg, settings.label_clip, *settings.coseg.values())
+  models = (settings.clipseg, settings.label_clip, *vars(settings.coseg).values())
   counted = Counted(workdir, models=models)
   with Workers() as workers:
     judge = judge_of(settings, systems, source.names, workers)
@@ -91,7 +89,7 @@ def evaluate_systems(config: Any, workdir: Place) -> Report:
     'dataset': f'{config.dataset.name}/{config.dataset.variant}:{settings.split}',
     'vocabulary_sha256': source.names.sha256,
     'images': source.images,
-    'settings': json.loads(json.dumps(settings.to_dict())),
+    'settings': json.loads(json.dumps(plain(settings))),
     'systems': scores_by_system(settings, systems, source.names, tallies, sums),
   }
   report['seconds'] = round(time.time() - began, 1)
@@ -111,20 +109,15 @@ def evaluate_systems(config: Any, workdir: Place) -> Report:
   return report['systems']
 
 
-def _check_settings(config: Any) -> None:
-  check_counts(config, {'eval.save_every': 1})
-  for name in config.systems.protocols:
-    lookup(PROTOCOLS, name, 'protocol')
-  merging_of(config.systems)  # knows its rules
-
-
-def _source(config: Any) -> Source:
+def _source(config: Settings) -> Source:
   """Returns the data set, once all checkpoints are there."""
   settings, dataset = config.systems, config.dataset
   wanted = [
     ('config.systems.clipseg', 'clipseg', settings.clipseg),
     ('config.systems.label_clip', 'clip', settings.label_clip),
-    *((f'config.systems.coseg.{k}', 'coseg', v) for k, v in settings.coseg.items()),
+    *(
+      (f'config.systems.coseg.{k}', 'coseg', v) for k, v in vars(settings.coseg).items()
+    ),
   ]
   target = Target(dataset.name, dataset.variant, settings.split)
   source = check_inputs(
@@ -134,7 +127,7 @@ def _source(config: Any) -> Source:
   return dataclasses.replace(source, images=count)
 
 
-def build_systems(settings: Any) -> dict[str, MaskSystem]:
+def build_systems(settings: Systems) -> dict[str, MaskSystem]:
   """Loads the systems that have a checkpoint.
 
   Raises:
@@ -147,19 +140,19 @@ def build_systems(settings: Any) -> dict[str, MaskSystem]:
       systems[ALL_NAMES] = system_of(
         settings, settings.clipseg, kind='clipseg', every=True
       )
-  for name, directory in settings.coseg.items():
+  for name, directory in vars(settings.coseg).items():
     if directory:
       systems[name] = system_of(settings, directory, kind='coseg')
   if not systems:
     raise UserError(
       'nothing to evaluate: set config.systems.clipseg to a CLIPSeg, or '
-      f'config.systems.coseg.NAME to a CoSeg; NAMEs: {", ".join(settings.coseg)}'
+      f'config.systems.coseg.NAME to a CoSeg; NAMEs: {", ".join(vars(settings.coseg))}'
     )
   return systems
 
 
 def judge_of(
-  settings: Any,
+  settings: Systems,
   systems: Mapping[str, MaskSystem],
   names: vocabulary.Vocabulary,
   workers: Workers,
@@ -210,7 +203,7 @@ def methods_of(
 
 
 def scores_by_system(
-  settings: Any,
+  settings: Systems,
   systems: Mapping[str, MaskSystem],
   names: vocabulary.Vocabulary,
   tallies: Mapping[str, Tally],

@@ -1,14 +1,14 @@
 """Whether an evaluation takes the class list of training for what it was."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 from ovs_jax.core.errors import UserError
+from ovs_jax.settings import Settings
 from ovs_jax.text import vocabulary
 
 
 def check_training(
-  config: Any,
+  config: Settings,
   trained: Mapping[str, str] | None,
   evaluated: Sequence[vocabulary.Vocabulary],
 ) -> str | None:

@@ -18,9 +18,10 @@ from ovs_jax.inference.load import load
 from ovs_jax.models.mask_prompts import add_prompts, without_prompts
 from ovs_jax.models.ovseg import OvSegConfig
 from ovs_jax.ops.resize import resize_positions
+from ovs_jax.settings import Settings
 
 
-def assemble(config: Any, workdir: Place) -> dict[str, Any]:
+def assemble(config: Settings, workdir: Place) -> dict[str, Any]:
   """Writes `workdir/model` from `config.init.proposer` and `config.init.clip`.
 
   Raises:
@@ -51,7 +52,7 @@ def assemble(config: Any, workdir: Place) -> dict[str, Any]:
     {
       'proposer': stored['proposer'],
       'clip': clip_config,
-      'region': {**config.region, 'size': clip_config['image_size']},
+      'region': {**vars(config.region), 'size': clip_config['image_size']},
       'chunk': config.test.chunk,
     }
   )

@@ -3,7 +3,6 @@
 import dataclasses
 import functools
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -17,6 +16,7 @@ from ovs_jax.models import ovseg
 from ovs_jax.models.clip import ClipConfig
 from ovs_jax.models.clip_fast import encode_images
 from ovs_jax.ops.regions import RegionConfig, crop_regions, patch_mask
+from ovs_jax.settings import Mining
 
 _MULTIPLE = 64  # sides of padded images, so that few sizes are compiled
 
@@ -149,7 +149,7 @@ def embed_padded(
   return encode_images(config, params, crops.pixels, keep)
 
 
-def check_sources(config: Any, features: Sequence[str]) -> None:
+def check_sources(config: Mining, features: Sequence[str]) -> None:
   """Refuses settings of `config.mining` that the data set cannot serve.
 
   Raises:
@@ -158,12 +158,12 @@ def check_sources(config: Any, features: Sequence[str]) -> None:
   truth = [
     key
     for key, value in (('masks', 'truth'), ('nouns', 'classes'))
-    if config[key] == value
+    if getattr(config, key) == value
   ]
   if truth and 'label' not in features:
     raise UserError(
-      f'config.mining.{truth[0]}={config[truth[0]]!r} needs label maps, which this '
-      'data set does not have'
+      f'config.mining.{truth[0]}={getattr(config, truth[0])!r} needs label maps, '
+      'which this data set does not have'
     )
   if config.nouns == 'captions' and not (config.caption_file or 'captions' in features):
     raise UserError(

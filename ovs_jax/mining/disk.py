@@ -6,7 +6,6 @@ less.
 """
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 
@@ -14,6 +13,7 @@ from ovs_jax.core.images import shortest_size
 from ovs_jax.data.crops import small_size
 from ovs_jax.data.records import Broken, decode_example, encoded_examples
 from ovs_jax.data.shards import Shards
+from ovs_jax.settings import Mining
 
 _SAMPLES = 16  # images whose sizes are looked at
 _SPARE = 1.25  # what estimates of an image's pairs and their bytes may be short of
@@ -29,14 +29,14 @@ _BYTES_OF_PIXEL = {'png': 1.55, 'jpeg': 0.34}
 _REST = 3000  # bytes of a pair's mask and what else its record has
 
 
-def pairs_of_image(config: Any) -> float:
+def pairs_of_image(config: Mining) -> float:
   """Returns how many pairs an image is expected to have, by the section `mining`."""
   if config.nouns == 'classes':
     return _OF_CLASSES
   return _OF_CAPTION * config.captions**_POWER
 
 
-def bytes_of_pair(config: Any, sizes: Sequence[tuple[int, int]]) -> float:
+def bytes_of_pair(config: Mining, sizes: Sequence[tuple[int, int]]) -> float:
   """Returns how many bytes a pair is expected to take, on average.
 
   Args:
@@ -53,7 +53,7 @@ def bytes_of_pair(config: Any, sizes: Sequence[tuple[int, int]]) -> float:
   return _BYTES_OF_PIXEL[config.crop_format] * float(np.mean(pixels)) + _REST
 
 
-def megabytes(config: Any, shards: Shards) -> int:
+def megabytes(config: Mining, shards: Shards) -> int:
   """Returns what all pairs of some images are expected to take, in 2**20 bytes.
 
   Args:
@@ -66,7 +66,7 @@ def megabytes(config: Any, shards: Shards) -> int:
   return megabytes_of(config, len(shards), sizes) if sizes else 0
 
 
-def megabytes_of(config: Any, images: int, sizes: Sequence[tuple[int, int]]) -> int:
+def megabytes_of(config: Mining, images: int, sizes: Sequence[tuple[int, int]]) -> int:
   """Returns what the pairs of so many images are expected to take, in 2**20 bytes.
 
   Args:

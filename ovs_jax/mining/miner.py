@@ -9,24 +9,22 @@ from typing import Any
 import numpy as np
 
 from ovs_jax.core.images import resize_shortest
-from ovs_jax.core.lookup import lookup
 from ovs_jax.core.types import Float, Num
 from ovs_jax.core.workers import Workers
 from ovs_jax.data import DATASETS, load_names
 from ovs_jax.data.records import Broken
 from ovs_jax.inference.load import load
 from ovs_jax.mining import candidates
-from ovs_jax.mining.assign import SCORES, assign, cosine, rank
+from ovs_jax.mining.assign import assign, cosine, rank
 from ovs_jax.mining.candidates import Candidates
 from ovs_jax.mining.chunks import Notes, Pair
 from ovs_jax.mining.nouns import NounExtractor, load_extractor
 from ovs_jax.models import clip, ovseg
 from ovs_jax.ops.regions import RegionConfig
+from ovs_jax.settings import Settings
 from ovs_jax.text.templates import fill
 from ovs_jax.text.tokenizer import tokenize
 
-MASKS = ('proposals', 'truth')
-NOUNS = ('captions', 'classes')
 # One an image; of pairs, or what `after` makes of them.
 Started = list[futures.Future[tuple[list[Any], Notes]]]
 
@@ -55,7 +53,7 @@ class Miner:
 
   def __init__(
     self,
-    config: Any,
+    config: Settings,
     captions: Mapping[str, Sequence[str]] | None = None,
     *,
     workers: Workers | None = None,
@@ -70,18 +68,10 @@ class Miner:
       workers: that share the images; None starts some.
 
     Raises:
-      FileNotFoundError, ValueError: no checkpoint, or of another model; or settings
-        that do not exist.
+      FileNotFoundError, ValueError: no checkpoint, or of another model.
     """
     self.config = c = config.mining
     self._workers = workers or Workers()
-    for key, known in (
-      ('masks', MASKS),
-      ('nouns', NOUNS),
-      ('score', tuple(SCORES)),
-      ('dtype', ('', *ovseg.DTYPES)),
-    ):
-      lookup(dict.fromkeys(known), c[key], f'config.mining.{key}')
     self._template = config.text.train_template
     self._captions = captions
     self._void = DATASETS[config.dataset.name].void
@@ -104,7 +94,7 @@ class Miner:
     if c.nouns == 'classes' and not self._labelled:
       self._embed(set(self._names.names))
 
-  def _load(self, config: Any) -> None:
+  def _load(self, config: Settings) -> None:
     proposes = self.config.masks == 'proposals'
     kinds = ('ovseg',) if proposes else ('ovseg', 'clip')
     found = load(self.config.checkpoint, kinds=kinds)
@@ -120,7 +110,7 @@ class Miner:
       self._clip = dataclasses.replace(
         self._text, dtype=self.config.dtype or self._text.dtype
       )
-      self._region = RegionConfig(size=self._clip.image_size, **config.region)
+      self._region = RegionConfig(size=self._clip.image_size, **vars(config.region))
       params = {'clip': params}
     self._params = self._workers.copies(params)
 

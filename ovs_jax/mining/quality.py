@@ -12,7 +12,6 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-import ml_collections
 import numpy as np
 
 from ovs_jax.core.types import VOID, Float, Num
@@ -21,6 +20,7 @@ from ovs_jax.mining import lexicon
 from ovs_jax.mining.candidates import Candidates
 from ovs_jax.mining.chunks import Pair
 from ovs_jax.mining.miner import Miner
+from ovs_jax.settings import Dataset, Mining, Region, Settings
 from ovs_jax.text import vocabulary
 
 _CHUNK = 16
@@ -122,7 +122,7 @@ def mentions(captions: Sequence[str]) -> set[int]:
 
 
 def evaluate(
-  config: Any, *, oracle: bool, noise: float, limit: int
+  config: Settings, *, oracle: bool, noise: float, limit: int
 ) -> dict[str, float | int]:
   """Mines some images of `config` and measures the pairs.
 
@@ -189,44 +189,46 @@ def main(argv: Sequence[str] | None = None) -> int:
   return 0
 
 
-def _config(
-  arguments: argparse.Namespace, masks: str, oracle: bool
-) -> ml_collections.ConfigDict:
+def _config(arguments: argparse.Namespace, masks: str, oracle: bool) -> Settings:
   """The mining job of the scenes, with these masks."""
-  config = settings(arguments.checkpoint, arguments.data_dir, arguments.variant)
-  config.mining.split = arguments.split
-  config.mining.masks = masks
-  config.mining.min_score = _OVERLAP if oracle else arguments.min_score
-  return config
+  return settings(
+    arguments.checkpoint,
+    arguments.data_dir,
+    arguments.variant,
+    split=arguments.split,
+    masks=masks,
+    min_score=_OVERLAP if oracle else arguments.min_score,
+  )
 
 
-def settings(checkpoint: str, data_dir: str, variant: str) -> ml_collections.ConfigDict:
-  """Returns what `evaluate` reads of a mining job on the scenes; five captions."""
-  keys = {
-    'seed': 0,
-    'dataset': {'name': 'scenes', 'variant': variant, 'data_dir': data_dir},
-    'text': {'train_template': 'single'},
-    'region': {'threshold': 0.6, 'fill': 'mean', 'expand': 1.0, 'matting': False},
-    'mining': {
-      'checkpoint': checkpoint,
-      'split': 'val',
-      'masks': 'truth',
-      'nouns': 'captions',
-      'captions': 5,
-      'shortest': 0,
-      'longest': 0,
-      'backend': 'lexicon',
-      'pipeline': '',
-      'adjectives': 'colour',
-      'nouns_as': 'names',
-      'score': 'cosine',
-      'exclusive': False,
-      'min_area': 40,
-      'min_score': _OVERLAP,
-      'dtype': '',
-    },
-  }
-  return ml_collections.ConfigDict(keys)
+def settings(checkpoint: str, data_dir: str, variant: str, **mining: Any) -> Settings:
+  """Returns a mining job on the scenes; five captions.
+
+  Args:
+    checkpoint: of the OVSeg.
+    data_dir: where the scenes are.
+    variant: of them.
+    mining: other keys of `config.mining`.
+  """
+  return Settings(
+    'quality',
+    'mine',
+    dataset=Dataset('scenes', variant, data_dir),
+    region=Region(threshold=0.6),
+    mining=Mining(
+      **{
+        'checkpoint': checkpoint,
+        'split': 'val',
+        'masks': 'truth',
+        'captions': 5,
+        'backend': 'lexicon',
+        'adjectives': 'colour',
+        'min_area': 40,
+        'min_score': _OVERLAP,
+        **mining,
+      }
+    ),
+  )
 
 
 if __name__ == '__main__':

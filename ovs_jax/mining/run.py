@@ -18,7 +18,6 @@ import numpy as np
 
 from ovs_jax.core import hosts
 from ovs_jax.core.checkpoint import version
-from ovs_jax.core.counts import check_counts
 from ovs_jax.core.errors import UserError
 from ovs_jax.core.files import (
   Place,
@@ -27,17 +26,17 @@ from ovs_jax.core.files import (
   read_json,
   write_json,
 )
-from ovs_jax.core.lookup import lookup
 from ovs_jax.core.preemption import apart, pause
 from ovs_jax.core.runlog import progress
 from ovs_jax.core.workers import Workers
-from ovs_jax.data import crops, load_dataset, pairs
+from ovs_jax.data import load_dataset, pairs
 from ovs_jax.data.records import decode_example, encoded_examples
 from ovs_jax.data.shards import Shards
 from ovs_jax.mining import chunks, disk, joining, sheet, table
 from ovs_jax.mining.candidates import check_sources
 from ovs_jax.mining.chunks import Notes, Stored
 from ovs_jax.mining.miner import Miner, Started, finish
+from ovs_jax.settings import Settings
 
 _MADE_WITH = 'made_with.json'  # what chunks were mined with, beside them
 # Settings that no chunk depends on; of a checkpoint its version counts.
@@ -45,7 +44,7 @@ _OF_NO_CHUNK = ('checkpoint', 'disk_megabytes', 'max_per_noun', 'min_noun_count'
 _EARLY = 64  # captions without any noun after which something must be wrong
 
 
-def mine(config: Any, workdir: Place) -> dict[str, Any]:
+def mine(config: Settings, workdir: Place) -> dict[str, Any]:
   """Mines `config.mining.split` of the data set into `workdir/pairs`.
 
   Returns:
@@ -59,8 +58,6 @@ def mine(config: Any, workdir: Place) -> dict[str, Any]:
   """
   began = time.time()
   c = config.mining
-  check_counts(config, {'mining.chunk': 1, 'mining.crop_shortest': 0})
-  lookup(dict.fromkeys(crops.FORMATS), c.crop_format, 'config.mining.crop_format')
   workdir = check_writable(workdir, megabytes=0)
   _, builder = load_dataset(config.dataset)
   check_sources(c, list(builder.info.features))
@@ -72,7 +69,7 @@ def mine(config: Any, workdir: Place) -> dict[str, Any]:
   return {**found, 'seconds': round(time.time() - began, 1)}
 
 
-def _mine(config: Any, builder: Any, workdir: Place) -> None:
+def _mine(config: Settings, builder: Any, workdir: Place) -> None:
   """Mines what is missing, and writes the data set."""
   c = config.mining
   captions = read_captions(c.caption_file) if c.caption_file else None
@@ -94,10 +91,10 @@ def _mine(config: Any, builder: Any, workdir: Place) -> None:
       _finish(config, builder, miner, workdir, count)
 
 
-def _made_with(config: Any, builder: Any, miner: Miner) -> dict[str, Any]:
+def _made_with(config: Settings, builder: Any, miner: Miner) -> dict[str, Any]:
   """What a chunk depends on, as JSON gives it back."""
   c = config.mining
-  settings = {k: v for k, v in c.to_dict().items() if k not in _OF_NO_CHUNK}
+  settings = {k: v for k, v in vars(c).items() if k not in _OF_NO_CHUNK}
   model = None if miner.described is None else version(c.checkpoint)
   found = {
     **settings,
@@ -105,7 +102,7 @@ def _made_with(config: Any, builder: Any, miner: Miner) -> dict[str, Any]:
     'source': builder.info.full_name,
     'noun_backend': miner.backend,
     'template': config.text.train_template,
-    'region': config.region.to_dict(),
+    'region': vars(config.region),
   }
   return json.loads(json.dumps(found))
 
@@ -137,7 +134,7 @@ def _check_settings(folder: Place, now: dict[str, Any]) -> None:
 
 
 def _mine_chunks(
-  config: Any, shards: Shards, miner: Miner, folder: Place, count: int
+  config: Settings, shards: Shards, miner: Miner, folder: Place, count: int
 ) -> None:
   """Mines this host's chunks that are not there."""
   host, hosts_in_all = _place()
@@ -156,7 +153,7 @@ def _mine_chunks(
 
 
 def _mined(
-  config: Any, shards: Shards, miner: Miner, indices: Sequence[int]
+  config: Settings, shards: Shards, miner: Miner, indices: Sequence[int]
 ) -> Iterator[tuple[int, list[Stored], Notes]]:
   """Yields chunks in order; the next one is under way while one is waited for."""
   running: collections.deque[tuple[int, Started]] = collections.deque()
@@ -205,14 +202,14 @@ def _check_nouns(notes: Notes, miner: Miner, *, early: bool) -> None:
 
 
 def _finish(
-  config: Any, builder: Any, miner: Miner, workdir: Place, count: int
+  config: Settings, builder: Any, miner: Miner, workdir: Place, count: int
 ) -> None:
   """Writes the data set, its datasheet and its summary from all chunks."""
   c = config.mining
   folder = workdir / 'chunks'
   found, notes = table.read(folder, count)
   _check_nouns(notes, miner, early=False)
-  rule = {name: c[name] for name in ('max_per_noun', 'min_noun_count')}
+  rule = {name: getattr(c, name) for name in ('max_per_noun', 'min_noun_count')}
   keep = table.select(
     found.noun, found.score, most=c.max_per_noun, least=c.min_noun_count
   )

@@ -26,6 +26,7 @@ from ovs_jax.data.shards import Shards
 from ovs_jax.mining.chunks import Notes
 from ovs_jax.mining.miner import Miner
 from ovs_jax.mining.table import Table
+from ovs_jax.settings import Settings
 
 _SUMMARY, _PICTURE = 'summary.md', 'summary.png'  # the first comes last
 _TOP = 50
@@ -34,7 +35,7 @@ _COLUMNS, _ROWS, _SIDE, _LINE = 6, 4, 144, 16
 
 
 def datasheet(
-  config: Any,
+  config: Settings,
   builder: Any,
   miner: Miner,
   table: Table,
@@ -81,7 +82,7 @@ def datasheet(
     'min_score': c.min_score,
     'nouns': miner.backend,
     'template': config.text.train_template,
-    'settings': {k: _plain(v) for k, v in c.to_dict().items() if k != 'checkpoint'},
+    'settings': {k: _plain(v) for k, v in vars(c).items() if k != 'checkpoint'},
     'source': f'{builder.info.full_name}:{c.split}',
     'source_sha256': _digest(place(builder.data_dir)),
     'checkpoint': checkpoint,

@@ -1,11 +1,12 @@
 """The backbones of the proposer, by name, by sizes, and as modules."""
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Annotated, Any
 
 import flax.linen as nn
 import jax.numpy as jnp
 
+from ovs_jax.core.limits import OneOf
 from ovs_jax.core.lookup import lookup
 from ovs_jax.core.types import Array, Params
 from ovs_jax.models import resnet, swin
@@ -13,6 +14,7 @@ from ovs_jax.models import resnet, swin
 Config = resnet.ResNetConfig | swin.SwinConfig
 
 PRESETS: dict[str, Config] = {**resnet.PRESETS, **swin.PRESETS}
+Preset = Annotated[str, OneOf(PRESETS)]
 PATCH = 4  # pixels of the smallest input: the first features have stride 4
 
 

@@ -4,6 +4,7 @@ import dataclasses
 import functools
 import math
 from collections.abc import Callable, Sequence
+from typing import Annotated
 
 import flax.linen as nn
 import jax
@@ -11,12 +12,13 @@ import jax.numpy as jnp
 import numpy as np
 
 from ovs_jax.core.errors import UserError
+from ovs_jax.core.limits import Count, Natural, OneOf, Positive
 from ovs_jax.core.lookup import lookup
 from ovs_jax.core.types import Array, Bool, Float, Int, Params
 from ovs_jax.models.clip_blocks import Tower
 from ovs_jax.models.clip_text import ClipText
 from ovs_jax.models.clip_vision import ClipVision
-from ovs_jax.models.layers import ACTIVATIONS, NORM_EPSILON
+from ovs_jax.models.layers import ACTIVATIONS, NORM_EPSILON, Dtype
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,29 +45,29 @@ class ClipConfig:
     end_token: id whose first place is the text's summary; 0: the largest id.
   """
 
-  embed_dim: int
-  image_size: int
-  patch: int
-  vision_width: int
-  vision_layers: int
-  vision_heads: int
-  text_width: int
-  text_layers: int
-  text_heads: int
-  context_length: int
-  vocab_size: int
-  prompt_depth: int
-  dtype: str
+  embed_dim: Count
+  image_size: Count
+  patch: Count
+  vision_width: Count
+  vision_layers: Count
+  vision_heads: Count
+  text_width: Count
+  text_layers: Count
+  text_heads: Count
+  context_length: Count
+  vocab_size: Count
+  prompt_depth: Natural
+  dtype: Dtype
   remat: bool
-  unroll: int
+  unroll: Count
   # Later than the rest, with the values that all CLIPs had until then: checkpoints
   # written before know nothing of them.
-  activation: str = 'quick_gelu'
-  vision_mlp: int = 0
-  text_mlp: int = 0
-  vision_epsilon: float = NORM_EPSILON
-  text_epsilon: float = NORM_EPSILON
-  end_token: int = 0
+  activation: Annotated[str, OneOf(ACTIVATIONS)] = 'quick_gelu'
+  vision_mlp: Natural = 0
+  text_mlp: Natural = 0
+  vision_epsilon: Positive = NORM_EPSILON
+  text_epsilon: Positive = NORM_EPSILON
+  end_token: Natural = 0
 
   def __post_init__(self) -> None:
     lookup(ACTIVATIONS, self.activation, 'activation')

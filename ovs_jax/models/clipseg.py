@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from ovs_jax.core.errors import UserError
+from ovs_jax.core.limits import Count
 from ovs_jax.core.types import Array, Float, Int, Num, Params
 from ovs_jax.models import clip, clipseg_decoder
 from ovs_jax.models.clip import Clip, ClipConfig, init_clip, trim_tokens
@@ -27,20 +28,29 @@ from ovs_jax.ops.resize import resize_bilinear
 
 
 @dataclasses.dataclass(frozen=True)
-class ClipSegConfig:
-  """The parts of the model.
+class ClipSegParts:
+  """What the model has beside its CLIP.
 
   Attributes:
-    clip: sizes of CLIP; mask prompts are not used.
     decoder: how masks are decoded.
     image_size: side that pictures are squashed to, in pixels.
     chunk: prompts that are decoded at once; bounds the memory.
   """
 
-  clip: ClipConfig
   decoder: DecoderConfig
-  image_size: int
-  chunk: int
+  image_size: Count
+  chunk: Count
+
+
+@dataclasses.dataclass(frozen=True)
+class ClipSegConfig(ClipSegParts):
+  """The parts of the model.
+
+  Attributes:
+    clip: sizes of CLIP; mask prompts are not used.
+  """
+
+  clip: ClipConfig
 
   def __post_init__(self) -> None:
     if max(self.decoder.extract) >= self.clip.vision_layers:

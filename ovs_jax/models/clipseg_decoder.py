@@ -3,13 +3,14 @@
 import dataclasses
 import math
 from collections.abc import Mapping
-from typing import Any
+from typing import Annotated, Any
 
 import flax.linen as nn
 import jax.numpy as jnp
 
 from ovs_jax.core.errors import UserError
 from ovs_jax.core.flops import recomputes
+from ovs_jax.core.limits import Count, Natural, OneOf, Rate
 from ovs_jax.core.lookup import lookup
 from ovs_jax.core.types import Array, Bool, Float
 from ovs_jax.models.layers import Attention, gelu, layer_norm, linear
@@ -42,18 +43,18 @@ class DecoderConfig:
     dropout: rate in training, as in PyTorch's encoder layer.
   """
 
-  reduce_dim: int
-  heads: int
-  mlp: int
-  extract: tuple[int, ...]
-  order: str
-  film_steps: tuple[int, ...]
-  film_position: str
+  reduce_dim: Count
+  heads: Count
+  mlp: Count
+  extract: tuple[Natural, ...]
+  order: Annotated[str, OneOf(_CHOICES['order'])]
+  film_steps: tuple[Natural, ...]
+  film_position: Annotated[str, OneOf(_CHOICES['film_position'])]
   film_shared: bool
   keep_class: bool
-  head: str
-  strides: tuple[int, ...]
-  dropout: float
+  head: Annotated[str, OneOf(_CHOICES['head'])]
+  strides: tuple[Count, ...]
+  dropout: Rate
 
   def __post_init__(self) -> None:
     for name, choices in _CHOICES.items():

@@ -4,13 +4,14 @@ import dataclasses
 import functools
 import json
 from collections.abc import Mapping
-from typing import Any
+from typing import Annotated, Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
 from ovs_jax.core.errors import UserError
+from ovs_jax.core.limits import Count, OneOf, Positive
 from ovs_jax.core.lookup import lookup
 from ovs_jax.core.types import Array, Bool, Float, Int, Num, Params
 from ovs_jax.models import clip, clipseg, clipseg_decoder, coseg_slots
@@ -34,14 +35,13 @@ _CHOICES = {
 
 
 @dataclasses.dataclass(frozen=True)
-class CoSegConfig:
-  """The parts of the model, with the paper's ambiguities as fields.
+class CoSegParts:
+  """What the model has beside its CLIP, with the paper's ambiguities as fields.
 
   Attributes:
-    clip: sizes of CLIP, which is frozen.
-    image_size: side of the input in pixels; the paper's is CLIP's own.
     language: sizes of the model that turns patches into label embeddings.
     decoder: how masks are decoded; all slots share it.
+    image_size: side of the input in pixels; the paper's is CLIP's own.
     statistics: of the pixels: CLIP's, as the language model reads the same activations,
       or ImageNet's.
     patch_norm: whether patches go through CLIP's last norm before its projection.
@@ -53,16 +53,31 @@ class CoSegConfig:
       (the paper), a learned vector per slot, or the predicted logarithm of the area.
   """
 
-  clip: ClipConfig
   language: LanguageConfig
   decoder: DecoderConfig
-  image_size: int
-  statistics: str
+  image_size: Count
+  statistics: Annotated[str, OneOf(_CHOICES['statistics'])]
   patch_norm: bool
-  condition_norm: str
-  condition_scale: float
+  condition_norm: Annotated[str, OneOf(_CHOICES['condition_norm'])]
+  condition_scale: Positive
   language_out: bool
-  size_embedding: str
+  size_embedding: Annotated[str, OneOf(_CHOICES['size_embedding'])]
+
+
+@dataclasses.dataclass(frozen=True)
+class CoSegConfig(CoSegParts):
+  """The parts of the model.
+
+  Attributes:
+    clip: sizes of CLIP, which is frozen.
+  """
+
+  clip: ClipConfig
+
+  def parts(self) -> CoSegParts:
+    """Returns all but the CLIP."""
+    names = (field.name for field in dataclasses.fields(CoSegParts))
+    return CoSegParts(**{name: getattr(self, name) for name in names})
 
   def __post_init__(self) -> None:
     for name, choices in _CHOICES.items():

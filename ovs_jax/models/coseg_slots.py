@@ -1,11 +1,13 @@
 """The learned slots of CoSeg's language models, and what both models are made of."""
 
 import dataclasses
+from typing import Annotated
 
 import flax.linen as nn
 import jax.numpy as jnp
 
 from ovs_jax.core.errors import UserError
+from ovs_jax.core.limits import Count, Natural, OneOf, Rate, Weight
 from ovs_jax.core.lookup import lookup
 from ovs_jax.core.types import Array, Float
 
@@ -36,17 +38,17 @@ class LanguageConfig:
     context: whether slots see each other; without, each is predicted on its own.
   """
 
-  kind: str
-  num_slots: int
-  encoder_layers: int
-  decoder_layers: int
-  heads: int
-  mlp: int
-  dropout: float
+  kind: Annotated[str, OneOf(_CHOICES['kind'])]
+  num_slots: Count
+  encoder_layers: Count
+  decoder_layers: Natural
+  heads: Count
+  mlp: Count
+  dropout: Rate
   pre_norm: bool
-  token_std: float
-  slot_position: str
-  image_position: str
+  token_std: Weight
+  slot_position: Annotated[str, OneOf(_CHOICES['slot_position'])]
+  image_position: Annotated[str, OneOf(_CHOICES['image_position'])]
   context: bool
 
   def __post_init__(self) -> None:

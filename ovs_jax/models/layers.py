@@ -2,14 +2,18 @@
 
 import functools
 from collections.abc import Callable
-from typing import Any
+from typing import Annotated, Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from ovs_jax.core.limits import OneOf
 from ovs_jax.core.types import Array, Bool, Float, Int
 from ovs_jax.ops.attention import attend, attention_weights
+
+# The type that a network computes in.
+Dtype = Annotated[str, OneOf(('float32', 'bfloat16', 'float16'))]
 
 # PyTorch's default for layer, group and batch norms; Flax's is 1e-6.
 NORM_EPSILON = 1e-5

@@ -10,10 +10,11 @@ import jax
 import jax.numpy as jnp
 
 from ovs_jax.core.errors import UserError
+from ovs_jax.core.limits import Count, Natural, Rate
 from ovs_jax.core.types import Array, Float, Int, Num, Params
 from ovs_jax.models import backbones
 from ovs_jax.models.content import SIZE_DIVISIBILITY, Content, repeat_edge, zero_outside
-from ovs_jax.models.layers import MlpHead, linear
+from ovs_jax.models.layers import Dtype, MlpHead, linear
 from ovs_jax.models.pixel_decoder import PixelDecoder
 from ovs_jax.models.query_decoder import QueryDecoder
 
@@ -46,21 +47,21 @@ class MaskFormerConfig:
       "no object" takes their place (MaskFormer without CLIP).
   """
 
-  backbone: str | backbones.Config | Mapping[str, Any]
-  pixel_width: int
-  mask_dim: int
-  groups: int
-  num_queries: int
-  width: int
-  heads: int
-  feed_forward: int
-  layers: int
-  dropout: float
-  embed_hidden: int
-  embed_dim: int
-  dtype: str
+  backbone: backbones.Preset | backbones.Config | Mapping[str, Any]
+  pixel_width: Count
+  mask_dim: Count
+  groups: Count
+  num_queries: Count
+  width: Count
+  heads: Count
+  feed_forward: Count
+  layers: Count
+  dropout: Rate
+  embed_hidden: Count
+  embed_dim: Count
+  dtype: Dtype
   remat: bool = False
-  num_classes: int = 0
+  num_classes: Natural = 0
 
   def __post_init__(self) -> None:
     if self.num_queries < 1:

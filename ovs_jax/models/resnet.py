@@ -3,7 +3,7 @@
 import dataclasses
 import functools
 from collections.abc import Mapping
-from typing import Any
+from typing import Annotated, Any
 
 import flax.linen as nn
 import jax
@@ -11,9 +11,16 @@ import jax.numpy as jnp
 
 from ovs_jax.core.errors import UserError
 from ovs_jax.core.flops import recomputes
+from ovs_jax.core.limits import Count, OneOf
 from ovs_jax.core.types import Array, Float
 from ovs_jax.models.content import Content, norm_mask, zero_outside
 from ovs_jax.models.layers import NORM_EPSILON
+
+_CHOICES = {
+  'stem': ('deep', 'plain'),
+  'block': ('bottleneck', 'basic'),
+  'norm': ('frozen', 'group'),
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,25 +43,22 @@ class ResNetConfig:
     widths: channels after each stage where they do not double.
   """
 
-  depths: tuple[int, ...]
-  stem_width: int
-  bottleneck: int
-  out_width: int
-  multi_grid: tuple[int, ...]
-  norm: str
-  strides: tuple[int, ...] = (1, 2, 2, 2)
-  stem: str = 'deep'
-  block: str = 'bottleneck'
+  depths: tuple[Count, ...]
+  stem_width: Count
+  bottleneck: Count
+  out_width: Count
+  multi_grid: tuple[Count, ...]
+  norm: Annotated[str, OneOf(_CHOICES['norm'])]
+  strides: tuple[Count, ...] = (1, 2, 2, 2)
+  stem: Annotated[str, OneOf(_CHOICES['stem'])] = 'deep'
+  block: Annotated[str, OneOf(_CHOICES['block'])] = 'bottleneck'
   stride_first: bool = False
-  widths: tuple[int, ...] = ()
+  widths: tuple[Count, ...] = ()
 
   def __post_init__(self) -> None:
-    for value, known in (
-      (self.stem, ('deep', 'plain')),
-      (self.block, ('bottleneck', 'basic')),
-      (self.norm, ('frozen', 'group')),
-    ):
-      if value not in known:
+    for name, known in _CHOICES.items():
+      if getattr(self, name) not in known:
+        value = getattr(self, name)
         raise UserError(f'{value!r} is none of {known} in the sizes of a ResNet')
 
   def stage_widths(self) -> tuple[int, ...]:

@@ -11,6 +11,7 @@ import numpy as np
 
 from ovs_jax.core.errors import UserError
 from ovs_jax.core.flops import recomputes
+from ovs_jax.core.limits import Count, Rate
 from ovs_jax.core.types import Array, Bool, Float, Int
 from ovs_jax.models.content import Content, zero_outside
 from ovs_jax.models.layers import layer_norm, linear
@@ -36,14 +37,14 @@ class SwinConfig:
     unroll: blocks in one step of a stage's loop; more compile longer.
   """
 
-  embed_dim: int
-  depths: tuple[int, ...]
-  heads: tuple[int, ...]
-  window: int
-  drop_path: float = 0.3
-  patch: int = 4
-  mlp_ratio: int = 4
-  unroll: int = 1
+  embed_dim: Count
+  depths: tuple[Count, ...]
+  heads: tuple[Count, ...]
+  window: Count
+  drop_path: Rate = 0.3
+  patch: Count = 4
+  mlp_ratio: Count = 4
+  unroll: Count = 1
 
   def __post_init__(self) -> None:
     widths = [self.embed_dim * 2**i for i in range(len(self.depths))]

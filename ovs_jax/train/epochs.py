@@ -1,13 +1,12 @@
 """How long a training is, in steps or in epochs of the data that is there."""
 
-from typing import Any
-
 from ovs_jax.core import hosts
 from ovs_jax.core.errors import UserError
+from ovs_jax.settings import Settings
 from ovs_jax.train.recipes.recipe import Recipe
 
 
-def steps_of(config: Any, recipe: Recipe) -> int:
+def steps_of(config: Settings, recipe: Recipe) -> int:
   """Returns the steps of `config.train`, and says them where epochs decide.
 
   Epochs have whole batches: what is left over of one is not shown.

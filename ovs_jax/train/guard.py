@@ -4,7 +4,6 @@ All processes look at the same numbers, and so come to the same answer.
 """
 
 import math
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -14,24 +13,16 @@ from jax.sharding import Sharding
 from ovs_jax.core.checkpoint import RunCheckpoints
 from ovs_jax.core.errors import UserError
 from ovs_jax.core.types import Array, Bool, Float
+from ovs_jax.settings import Train
 from ovs_jax.train.state import TrainState
 
 
 class Guard:
   """Stops a run whose numbers are not finite, and says what is left of it."""
 
-  def __init__(self, config: Any, saved: RunCheckpoints, everywhere: Sharding) -> None:
-    """Takes the whole configuration, the run's checkpoints, and where scalars live.
-
-    Raises:
-      ValueError: `config.train.skip_not_finite` is negative.
-    """
-    self._most = config.train.skip_not_finite
-    if self._most < 0:
-      raise UserError(
-        f'config.train.skip_not_finite is {self._most}, expected 0 (no step is left '
-        'out) or more'
-      )
+  def __init__(self, train: Train, saved: RunCheckpoints, everywhere: Sharding) -> None:
+    """Takes `config.train`, the run's checkpoints, and where scalars live."""
+    self._most = train.skip_not_finite
     self._saved = saved
     self._program = jax.jit(_finite, out_shardings=everywhere)
 

@@ -1,6 +1,7 @@
 """The one training loop: every recipe runs through it."""
 
 import collections
+import dataclasses
 import json
 import time
 from collections.abc import Callable, Iterator
@@ -12,9 +13,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from ovs_jax.core import hosts, sharding
 from ovs_jax.core.checkpoint import RunCheckpoints
-from ovs_jax.core.counts import check_counts
 from ovs_jax.core.devices import least_seconds
-from ovs_jax.core.errors import UserError
 from ovs_jax.core.files import Place, check_writable
 from ovs_jax.core.flops import count_work
 from ovs_jax.core.preemption import Preemption, Stopped
@@ -22,6 +21,7 @@ from ovs_jax.core.runlog import RunLog, Trace
 from ovs_jax.core.tree import count_parameters, flatten
 from ovs_jax.core.types import Array, Batch, Constants, Metrics
 from ovs_jax.core.writers import check_writers
+from ovs_jax.settings import Settings
 from ovs_jax.train.epochs import steps_of
 from ovs_jax.train.guard import Guard
 from ovs_jax.train.keeping import Keeping
@@ -39,17 +39,10 @@ Step = Callable[[TrainState, Constants, Batch], tuple[TrainState, Metrics]]
 # Batches that wait on the devices while a step runs. Enough to hide how they get there;
 # without a limit the host runs ahead of the devices and fills their memory.
 _WAITING = 2
-_LEAST = {
-  'train.steps': 0,
-  'train.log_every': 1,
-  'train.save_every': 1,
-  'train.keep': 1,
-  'train.profile': 0,
-}
 
 
 def make_step(
-  recipe: Recipe, config: Any, params: Any, *, whole: Any = None
+  recipe: Recipe, config: Settings, params: Any, *, whole: Any = None
 ) -> tuple[Step, Any, set[str]]:
   """Returns the jittable step, the optimizer and the paths that it trains.
 
@@ -146,7 +139,7 @@ def accumulate(
 
 
 def init_state(
-  recipe: Recipe, config: Any, mesh: Mesh
+  recipe: Recipe, config: Settings, mesh: Mesh
 ) -> tuple[TrainState, Constants, Step, set[str]]:
   """Draws or loads the parameters and places everything on the mesh.
 
@@ -154,11 +147,6 @@ def init_state(
     What the first step starts from, the constants, the step, and the paths of the
     parameters that it trains.
   """
-  if not 0 <= config.train.ema < 1:
-    raise UserError(
-      f'config.train.ema is {config.train.ema}, expected 0 (no averages) or more, and '
-      'less than 1'
-    )
   params, constants = recipe.prepare(jax.random.key(config.seed))
   placement = sharding.parameter_shardings(
     mesh, params, rules=config.mesh.rules, fsdp=config.mesh.fsdp
@@ -221,7 +209,7 @@ def jit_step(step: Step, state: TrainState) -> Any:
   return jax.jit(step, donate_argnums=0, out_shardings=(placed, None))
 
 
-def train(config: Any, workdir: Place) -> dict[str, Any]:
+def train(config: Settings, workdir: Place) -> dict[str, Any]:
   """Trains to the last step (`epochs.steps_of`), or goes on where a run stopped.
 
   Returns:
@@ -235,7 +223,6 @@ def train(config: Any, workdir: Place) -> dict[str, Any]:
     Stopped: SIGTERM came; the last step is saved.
   """
   began = time.time()
-  check_counts(config, _LEAST)
   recipe = make_recipe(config)
   workdir = check_writable(workdir, megabytes=config.train.disk_megabytes)
   check_writers(config.train.writers)
@@ -253,7 +240,7 @@ def train(config: Any, workdir: Place) -> dict[str, Any]:
     workdir / 'checkpoints', keep=config.train.keep, config=recipe.model_config
   )
   keeping = Keeping(recipe, constants, workdir, steps=config.train.steps)
-  guard = Guard(config, saved, state.step.sharding)
+  guard = Guard(config.train, saved, state.step.sharding)
   try:
     state = keeping.restore(saved, state, trainable)
     guard.check_restored(state)
@@ -275,14 +262,14 @@ def train(config: Any, workdir: Place) -> dict[str, Any]:
   return {**metrics, **numbers, 'seconds': time.time() - began}
 
 
-def _with_steps(config: Any, steps: int) -> Any:
-  copy = config.copy_and_resolve_references()
-  copy.train.steps = steps
-  return copy
+def _with_steps(config: Settings, steps: int) -> Settings:
+  return dataclasses.replace(
+    config, train=dataclasses.replace(config.train, steps=steps)
+  )
 
 
 def _run(
-  config: Any,
+  config: Settings,
   workdir: Place,
   mesh: Mesh,
   recipe: Recipe,
@@ -351,7 +338,9 @@ def global_batches(
     yield sharding.shard_batch(mesh, batch, size=size)
 
 
-def _open_log(config: Any, workdir: Place, start: int, flops: dict[str, int]) -> RunLog:
+def _open_log(
+  config: Settings, workdir: Place, start: int, flops: dict[str, int]
+) -> RunLog:
   return RunLog(
     workdir,
     title=config.name,
@@ -361,11 +350,13 @@ def _open_log(config: Any, workdir: Place, start: int, flops: dict[str, int]) ->
     flops=least_seconds(flops) / jax.device_count(),
     silent=not hosts.primary(),
     writers=config.train.writers,
-    config=json.loads(config.to_json_best_effort()),
+    config=json.loads(json.dumps(config.to_dict(), default=str)),
   )
 
 
-def _summarize(config: Any, mesh: Mesh, numbers: dict[str, int], flops: int) -> None:
+def _summarize(
+  config: Settings, mesh: Mesh, numbers: dict[str, int], flops: int
+) -> None:
   """Prints what is about to run."""
   if hosts.primary():
     shape = 'x'.join(str(n) for n in mesh.shape.values())

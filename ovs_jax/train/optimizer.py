@@ -20,12 +20,15 @@ from optax.contrib import MuonDimensionNumbers, scale_by_muon
 from ovs_jax.core.errors import UserError
 from ovs_jax.core.schedule import build_schedule
 from ovs_jax.core.tree import flatten, match_rules
+from ovs_jax.settings import Optimizer
 
 # The root mean square of Muon's updates: about what Adam's have (Liu et al. 2025, 2.2).
 _MUON_RMS = 0.2
 
 
-def learning_rate_scales(config: Any, params: Mapping[str, Any]) -> dict[str, float]:
+def learning_rate_scales(
+  config: Optimizer, params: Mapping[str, Any]
+) -> dict[str, float]:
   """Returns the scale of every trainable parameter, by path.
 
   Raises:
@@ -39,7 +42,7 @@ def learning_rate_scales(config: Any, params: Mapping[str, Any]) -> dict[str, fl
 
 
 def build_optimizer(
-  config: Any, scales: Mapping[str, float], steps: int
+  config: Optimizer, scales: Mapping[str, float], steps: int
 ) -> tuple[optax.GradientTransformation, optax.Schedule]:
   """Returns the transformation of {path: gradient} dicts, and the learning rate.
 
@@ -84,7 +87,7 @@ def build_optimizer(
 
 
 def _direction(
-  config: Any, scales: Mapping[str, float]
+  config: Optimizer, scales: Mapping[str, float]
 ) -> optax.GradientTransformation:
   """Adam; for the matrices that `config.muon` names, Muon."""
   adam = optax.scale_by_adam(b1=config.b1, b2=config.b2, eps=config.eps)

@@ -4,6 +4,7 @@ A stage is a configuration of its own, run in `workdir/<stage>`; when it has fin
 `done.json` there holds its result and the fingerprint of its configuration.
 """
 
+import dataclasses
 import functools
 import operator
 import re
@@ -11,12 +12,15 @@ import time
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
+from ml_collections import ConfigDict
+
 from ovs_jax.core import hosts
 from ovs_jax.core.errors import UserError
 from ovs_jax.core.files import Place, fingerprint, read_json, write_json
 from ovs_jax.core.tree import flatten
+from ovs_jax.settings import Settings
 
-Run = Callable[[str, Any, Place], dict[str, Any]]
+Run = Callable[[str, Settings, Place], dict[str, Any]]
 _DONE = 'done.json'
 # What a pipeline reads itself, or gives its stages by way of a sum.
 _OWN = ('name', 'mode', 'order', 'optimize_programs', 'seed')
@@ -27,13 +31,13 @@ _FREE = re.compile(
 )
 
 
-def run_pipeline(config: Any, workdir: Place, run: Run) -> dict[str, Any]:
+def run_pipeline(config: Settings, workdir: Place, run: Run) -> dict[str, Any]:
   """Runs `config.stages` in the order of `config.order`.
 
   In a stage's configuration `{run}` stands for `workdir`.
 
   Args:
-    config: with `order` (names) and `stages` (a configuration for each name).
+    config: of a pipeline.
     workdir: holds a directory for each stage.
     run: from (mode, stage configuration, stage directory) to the stage's result; all
       processes call it, and it begins when all have.
@@ -75,7 +79,7 @@ def run_pipeline(config: Any, workdir: Place, run: Run) -> dict[str, Any]:
   return results
 
 
-def check_changes(config: Any, changed: Iterable[str]) -> None:
+def check_changes(config: ConfigDict, changed: Iterable[str]) -> None:
   """Refuses changed settings that no stage of a pipeline has.
 
   Args:
@@ -97,7 +101,7 @@ def check_changes(config: Any, changed: Iterable[str]) -> None:
       )
 
 
-def _reference(config: Any, path: str) -> Any:
+def _reference(config: ConfigDict, path: str) -> Any:
   """What two configurations share where a change of one is one of the other."""
   *sections, key = path.split('.')
   return functools.reduce(operator.getitem, sections, config).get_ref(key)
@@ -134,26 +138,13 @@ def _bound(config: Mapping[str, Any]) -> dict[str, Any]:
   return {k: v for k, v in flatten(config).items() if not _FREE.search(k)}
 
 
-def _placed(stage: Any, workdir: Place) -> Any:
-  """Returns a copy of a stage's configuration with `{run}` filled in."""
-  copy = stage.copy_and_resolve_references()
-  with copy.unlocked():
-    for key, value in _strings(copy.to_dict()):
-      node = copy
-      *parents, last = key
-      for parent in parents:
-        node = node[parent]
-      node[last] = value.replace('{run}', str(workdir))
-  return copy
-
-
-def _strings(
-  tree: Mapping[str, Any], path: tuple[str, ...] = ()
-) -> list[tuple[tuple[str, ...], str]]:
-  found = []
-  for key, value in tree.items():
-    if isinstance(value, Mapping):
-      found += _strings(value, (*path, key))
-    elif isinstance(value, str) and '{run}' in value:
-      found.append(((*path, key), value))
-  return found
+def _placed(value: Any, workdir: Place) -> Any:
+  """Returns a stage's settings, or a part of them, with `{run}` filled in."""
+  if isinstance(value, str):
+    return value.replace('{run}', str(workdir))
+  if not dataclasses.is_dataclass(value):
+    return value
+  parts = {f.name: getattr(value, f.name) for f in dataclasses.fields(value)}
+  return dataclasses.replace(
+    value, **{k: _placed(x, workdir) for k, x in parts.items()}
+  )

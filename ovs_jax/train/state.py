@@ -1,6 +1,6 @@
 """What a training run carries from step to step."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from typing import Any
 
 import jax
@@ -67,7 +67,7 @@ def merge_params(*parts: dict[str, Array]) -> dict[str, Any]:
 
 
 def draw_params(
-  init: Callable[[Any, Array], Params], config: Any, key: Array
+  init: Callable[[Any, Array], Params], config: Hashable, key: Array
 ) -> Params:
   """Returns `init(config, key)`, compiled for a single use.
 

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from ovs_jax.bench import drawn
+from ovs_jax.settings import Settings
 from ovs_jax.train.recipes import make_recipe
 
 
@@ -21,14 +22,14 @@ def test_batches_are_those_of_the_recipes(name: str, data_dir: str) -> None:
   config = drawn.configuration(name)
   config.dataset.update(variant='smoke', data_dir=data_dir)
   config.train.batch_size = 8
-  recipe = make_recipe(config)
+  recipe = make_recipe(Settings.of(config))
   key = jax.random.key(0)
   batch = jax.eval_shape(lambda key: drawn.draw_batch(recipe, 8, key), key)
   assert shapes(batch) == shapes(next(recipe.batches(0)))
 
 
 def test_parameters_keep_what_passes_through_in_range() -> None:
-  recipe = make_recipe(drawn.configuration('scenes:proposer'))
+  recipe = make_recipe(Settings.of(drawn.configuration('scenes:proposer')))
   params = drawn.fill(drawn.initializer(recipe))
   assert shapes(params) == shapes(
     jax.eval_shape(drawn.initializer(recipe), jax.random.key(0))
@@ -41,7 +42,7 @@ def test_parameters_keep_what_passes_through_in_range() -> None:
 def test_targets_are_bands_with_padding() -> None:
   config = drawn.configuration('proposer_swin_b')
   config.train.update(crop=32, max_targets=4)
-  batch = drawn.draw_batch(make_recipe(config), 2, jax.random.key(0))
+  batch = drawn.draw_batch(make_recipe(Settings.of(config)), 2, jax.random.key(0))
   np.testing.assert_array_equal(batch['valid'], [[True, True, True, False]] * 2)
   for label, ids in zip(np.asarray(batch['label']), batch['ids'], strict=True):
     assert [np.sum(label == i) for i in ids] == [8 * 32] * 4

@@ -9,6 +9,7 @@ import tiny_configs
 from configs import proposer_swin_b
 from ovs_jax.bench import programs
 from ovs_jax.models import backbones, maskformer, swin
+from ovs_jax.settings import Settings
 from ovs_jax.train.recipes import RECIPES
 
 
@@ -28,7 +29,7 @@ def test_the_proposer_sends_its_gradients_and_waits_for_nobody(
   monkeypatch: pytest.MonkeyPatch,
 ) -> None:
   config = tiny_swin_proposer(monkeypatch)
-  found = programs.compile_step(config)
+  found = programs.compile_step(Settings.of(config))
   # Neither masks, of any layer or target, nor the biases of each window.
   assert found.gradients <= sum(found.sent.values()) < found.gradients + 2**16
   # Blocks add up their gradients one by one; matching has loops, too.
@@ -44,7 +45,7 @@ def test_more_examples_send_no_more(recipe: str) -> None:
   sent = {}
   for size in (16, 32):
     config.train.batch_size = size
-    sent[size] = programs.compile_step(config).sent
+    sent[size] = programs.compile_step(Settings.of(config)).sent
   gathered = {size: n.get('all-gather', 0) for size, n in sent.items()}
   if recipe.startswith('clip_'):
     assert gathered == {size: size * config.clip.embed_dim * 4 for size in sent}

@@ -19,6 +19,7 @@ from ovs_jax.core import sharding
 from ovs_jax.core.tree import flatten
 from ovs_jax.core.types import Array, Batch, Params
 from ovs_jax.models import clip, clipseg_decoder, coseg, maskformer
+from ovs_jax.settings import Settings
 from ovs_jax.train.recipes import RECIPES
 
 KEY = jax.random.key(0)
@@ -298,7 +299,7 @@ class TestSlices:
 
 
 def test_a_mesh_gives_the_losses_and_gradients_of_one_device() -> None:
-  recipe = RECIPES['clip_pretrain'](tiny_configs.pretraining('unused'))
+  recipe = RECIPES['clip_pretrain'](Settings.of(tiny_configs.pretraining('unused')))
   draw = np.random.default_rng(0)
   params = jax.tree.map(
     lambda x: jnp.asarray(draw.normal(0, 0.2, x.shape), jnp.float32),

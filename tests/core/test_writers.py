@@ -8,6 +8,7 @@ from metric_stand_ins import read
 
 from ovs_jax.core import writers
 from ovs_jax.core.runlog import RunLog
+from ovs_jax.settings import Settings
 from ovs_jax.train.loop import train
 
 
@@ -59,8 +60,8 @@ def test_what_is_not_installed_is_named_before_training(
   config = tiny_configs.pretraining(data_dir)
   config.train.writers = ('wandb',)
   with pytest.raises(ValueError, match="'wandb', which is not installed; pip install"):
-    train(config, tmp_path)
+    train(Settings.of(config), tmp_path)
   config.train.writers = ('wandbi',)
   with pytest.raises(ValueError, match="Did you mean 'wandb'"):
-    train(config, tmp_path)
+    train(Settings.of(config), tmp_path)
   assert list(tmp_path.iterdir()) == []

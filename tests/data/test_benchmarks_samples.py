@@ -13,6 +13,7 @@ import pytest
 from PIL import Image
 
 from ovs_jax.data import layouts, load_dataset, pipeline, prepare, shrink, sources
+from ovs_jax.settings import Dataset
 from ovs_jax.text import vocabulary
 
 pytestmark = pytest.mark.samples
@@ -43,8 +44,7 @@ def raw(path: pathlib.Path) -> np.ndarray:
 def test_every_pixel(name: str, samples: pathlib.Path, tmp_path: pathlib.Path) -> None:
   """Names of classes in the built data are those that the source values mean."""
   prepare.prepare(name, samples, tmp_path, 'partial')
-  place = {'name': name, 'variant': 'partial', 'data_dir': str(tmp_path)}
-  dataset, builder = load_dataset(type('Config', (), place))
+  dataset, builder = load_dataset(Dataset(name, 'partial', str(tmp_path)))
   layout, names = layouts.LAYOUTS[name], vocabulary.load(dataset.vocabulary)
   means = dict(zip(names.source_values, range(len(names)), strict=True))
   for split, count in COUNTS[name].items():
@@ -66,12 +66,8 @@ def test_every_pixel(name: str, samples: pathlib.Path, tmp_path: pathlib.Path) -
 
 def test_captions(samples: pathlib.Path, tmp_path: pathlib.Path) -> None:
   prepare.prepare('coco_captions_2017', samples, tmp_path, 'partial')
-  place = {
-    'name': 'coco_captions_2017',
-    'variant': 'partial',
-    'data_dir': str(tmp_path),
-  }
-  _, builder = load_dataset(type('Config', (), place))
+  place = Dataset('coco_captions_2017', 'partial', str(tmp_path))
+  _, builder = load_dataset(place)
   for split in builder.info.splits:
     path = samples / f'coco/annotations/captions_{split}2017.json'
     given: dict[int, list[str]] = {}

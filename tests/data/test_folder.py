@@ -12,6 +12,7 @@ from PIL import Image
 
 from ovs_jax.data import folder, load_dataset, load_names, pipeline, prepare
 from ovs_jax.data.sources import SourceError
+from ovs_jax.settings import Dataset
 
 
 @pytest.fixture
@@ -27,10 +28,9 @@ def mine(tmp_path: pathlib.Path) -> pathlib.Path:
   return root
 
 
-def config(root: pathlib.Path, data_dir: pathlib.Path) -> Any:
+def config(root: pathlib.Path, data_dir: pathlib.Path) -> Dataset:
   """Returns what `config.dataset` would be."""
-  names = {'name': 'folder', 'variant': str(root), 'data_dir': str(data_dir)}
-  return type('Config', (), names)
+  return Dataset('folder', str(root), str(data_dir))
 
 
 def examples(builder: Any, split: str) -> dict[str, Any]:

@@ -13,6 +13,7 @@ import tiny_layouts
 
 from ovs_jax.data import benchmarks, build, layouts, load_dataset, prepare, sources
 from ovs_jax.data.sources import Problem, SourceError
+from ovs_jax.settings import Dataset
 
 VOC = 'VOCdevkit/VOC2012'
 
@@ -136,10 +137,7 @@ def test_a_whole_data_set(
   }
   label.unlink()  # nothing is read a second time
   assert prepare.main(arguments) == 0
-  config: Any = type(
-    'C', (), {'name': 'voc_20', 'variant': 'default', 'data_dir': data}
-  )
-  _, builder = load_dataset(config)
+  _, builder = load_dataset(Dataset('voc_20', data_dir=str(data)))
   assert builder.info.splits['val'].num_examples == 2
   assert builder.info.metadata['partial'] is False
 

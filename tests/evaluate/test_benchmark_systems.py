@@ -11,6 +11,7 @@ import tiny_prompted
 from configs import common
 from ovs_jax.core import preemption
 from ovs_jax.evaluate import counted, subjects, suite
+from ovs_jax.settings import Settings
 
 TARGET = 'scenes/smoke:val[:5]'
 RULES = {'A', 'A, threshold 0', 'B'}
@@ -55,7 +56,7 @@ def right(workdir: pathlib.Path, method: str) -> int:
 def test_a_coseg_has_all_that_an_ovseg_has(
   config: Any, tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-  summary = suite.benchmark(config, tmp_path)[TARGET]
+  summary = suite.benchmark(Settings.of(config), tmp_path)[TARGET]
   assert summary['headline'] == 'A' and summary['images'] == 5
   found = summary['methods']
   assert set(found) == RULES | ORACLES | {'C', 'D (binary masks)'}
@@ -76,10 +77,13 @@ def test_a_coseg_has_all_that_an_ovseg_has(
   assert '(scenes_smoke_val_5/sheet.png)' in text and 'model coseg' in text
   # Finished data sets are not counted again, and label maps are as good as the model.
   capsys.readouterr()
-  assert suite.benchmark(config, tmp_path)[TARGET]['methods'].keys() == found.keys()
+  assert (
+    suite.benchmark(Settings.of(config), tmp_path)[TARGET]['methods'].keys()
+    == found.keys()
+  )
   assert 'finished earlier' in capsys.readouterr().out
   config.suite.predictions = str(tmp_path / 'scenes_smoke_val_5/predictions')
-  again = suite.benchmark(config, tmp_path / 'again')[TARGET]
+  again = suite.benchmark(Settings.of(config), tmp_path / 'again')[TARGET]
   saved = again['methods'][again['headline']]
   for key in ('miou', 'miou_predicted_too', 'boundary_iou', 'iou_per_class'):
     np.testing.assert_array_equal(saved[key], found['A'][key], err_msg=key)
@@ -105,9 +109,9 @@ def test_a_stopped_clipseg_goes_on(
     for module in (counted, preemption):
       patch.setattr(module, 'asked', lambda: len(seen) >= 2)
     with pytest.raises(preemption.Stopped, match='of 5 steps are counted'):
-      suite.benchmark(config, tmp_path)
+      suite.benchmark(Settings.of(config), tmp_path)
   assert 2 <= len(seen) < 5
-  summary = suite.benchmark(config, tmp_path)[TARGET]
+  summary = suite.benchmark(Settings.of(config), tmp_path)[TARGET]
   assert len(seen) == len(set(seen)) == 5 and summary['images'] == 5
   assert set(summary['methods']) == RULES | ORACLES | {'D (binary masks)'}
   assert right(tmp_path, 'A') == pytest.approx(398, abs=5)
@@ -119,15 +123,15 @@ def test_what_a_system_cannot_do(
 ) -> None:
   def refused(message: str) -> None:
     with pytest.raises(ValueError, match=message):
-      suite.benchmark(config, tmp_path)
+      suite.benchmark(Settings.of(config), tmp_path)
 
   config.systems.rules = ('A', 'E')
-  refused("unknown merging rule 'E'")
+  refused("is 'E', expected one of 'A', 'B'")
   config.systems.rules = ('A', 'B')
   config.suite.update(search=(0.5,), i_know=True)
   refused(r"weighs the two classifiers of an OVSeg, and the 'coseg' model .* has none")
   config.suite.search = ()
-  config.eval.update(templates='clip', shortest=100)
+  config.eval.update(templates='vild', shortest=100)
   config.init.prompts = 'prompts'
   refused(r'nothing that config\.init\.prompts, .*templates, config\.eval\.shortest wo')
   config.eval.update(templates='', shortest=0)

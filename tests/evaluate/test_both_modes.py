@@ -15,6 +15,7 @@ from ovs_jax.core.checkpoint import load_model, save_model
 from ovs_jax.data import load_dataset, pipeline
 from ovs_jax.evaluate import runner, suite
 from ovs_jax.models.mask_prompts import KIND
+from ovs_jax.settings import Settings
 
 NAMES = ('sky', 'grass', 'red ball')
 SIZES = ((37, 61), (101, 47))
@@ -75,7 +76,7 @@ def benchmark(config: Any, folder: pathlib.Path, workdir: pathlib.Path) -> Any:
     sheet=0,
     save_predictions=True,
   )
-  [summary] = suite.benchmark(config, workdir).values()
+  [summary] = suite.benchmark(Settings.of(config), workdir).values()
   return summary
 
 
@@ -90,7 +91,8 @@ def test_both_count_the_same(
   for asked in ('', str(prompts)):
     config = configured(scenes.evaluate(''), checkpoint, folder, data_dir)
     config.init.prompts = asked
-    one = runner.evaluate(config, tmp_path / f'one{bool(asked)}')['methods']
+    settings = Settings.of(config)
+    one = runner.evaluate(settings, tmp_path / f'one{bool(asked)}')['methods']
     config = configured(common.base('both', 'benchmark'), checkpoint, folder, data_dir)
     config.eval.methods = scenes.evaluate('').eval.methods
     config.init.prompts = asked
@@ -109,9 +111,11 @@ def test_labels_are_those_of_prediction(
   checkpoint: pathlib.Path, folder: pathlib.Path, data_dir: str, tmp_path: pathlib.Path
 ) -> None:
   config = configured(scenes.evaluate(''), checkpoint, folder, data_dir)
-  scores = runner.evaluate(config, tmp_path)
+  scores = runner.evaluate(Settings.of(config), tmp_path)
   segmenter = Segmenter.load(checkpoint)
-  examples = list(pipeline.examples(load_dataset(config.dataset)[1], 'val'))
+  examples = list(
+    pipeline.examples(load_dataset(Settings.of(config).dataset)[1], 'val')
+  )
   right, labelled = 0, 0
   with np.load(tmp_path / 'pictures.npz') as kept:
     assert kept['image'].shape == (2, 101, 61, 3)

@@ -12,6 +12,7 @@ from ovs_jax.evaluate.judges import ModelJudge, Plan
 from ovs_jax.evaluate.network import Network, Picture, Setting
 from ovs_jax.evaluate.sources import Sample
 from ovs_jax.evaluate.summary import Training, summarise
+from ovs_jax.settings import Suite
 from ovs_jax.text.vocabulary import Vocabulary
 
 NAMES = Vocabulary(
@@ -141,21 +142,18 @@ def test_an_image_of_void_is_no_mistake(judge: ModelJudge) -> None:
   assert judge.sums['errors'].sum() == 0
 
 
-class Suite:
-  """`config.suite`, as far as a summary reads it."""
-
-  near, bootstrap = 0.9, 10
-  search = (0.5, 0.7)
-  tuned = (('three', 0.7),)
-
-
 def test_the_summary_names_the_roles(judge: ModelJudge) -> None:
   for i in range(2):
     judge.count(sample(i))
   rows = judge.network.embed(('cat', 'grass'))
   training = Training('three', ('cat', 'grass'), rows, judge.text)
   got = summarise(
-    Suite(), 'three', NAMES, judge.headline, (judge.tallies, judge.sums), training
+    Suite(bootstrap=10, search=(0.5, 0.7), tuned=(('three', 0.7),)),
+    'three',
+    NAMES,
+    judge.headline,
+    (judge.tallies, judge.sums),
+    training,
   )
   assert (got['headline'], got['tuned']) == ('ensemble_0.50', 'ensemble_0.70')
   assert got['searched'] == 'ensemble_0.70'

@@ -15,6 +15,7 @@ from configs import common
 from ovs_jax.core.checkpoint import save_model
 from ovs_jax.data import prepare
 from ovs_jax.evaluate import suite
+from ovs_jax.settings import Settings
 from ovs_jax.text import vocabulary
 
 NAMES = vocabulary.load('ade20k_847')
@@ -51,7 +52,7 @@ def config(tmp_path: pathlib.Path) -> Any:
 
 @pytest.mark.slow
 def test_labels_beyond_8_bits_are_counted(config: Any, tmp_path: pathlib.Path) -> None:
-  summary = suite.benchmark(config, tmp_path / 'out')[TARGET]
+  summary = suite.benchmark(Settings.of(config), tmp_path / 'out')[TARGET]
   assert summary['classes'] == 847 and summary['images'] == 2
   scores = summary['methods'][summary['headline']]
   assert scores['classes_present'] == 5
@@ -73,7 +74,7 @@ def test_labels_beyond_8_bits_are_counted(config: Any, tmp_path: pathlib.Path) -
   assert 'does not say with which names' in report['training_note']
   # What was saved is the same when it is read again.
   config.suite.predictions = str(folder / 'predictions')
-  again = suite.benchmark(config, tmp_path / 'again')[TARGET]
+  again = suite.benchmark(Settings.of(config), tmp_path / 'again')[TARGET]
   saved = again['methods'][again['headline']]
   for key in ('miou', 'fwiou', 'pixel_accuracy', 'boundary_iou', 'iou_per_class'):
     np.testing.assert_array_equal(saved[key], scores[key], err_msg=key)

@@ -13,6 +13,7 @@ from ovs_jax.evaluate import replication
 from ovs_jax.evaluate.claims import CLAIMS
 from ovs_jax.evaluate.network import Setting
 from ovs_jax.evaluate.resampling import Gain, Quantity
+from ovs_jax.settings import Settings
 
 CLASSES = 72
 
@@ -62,7 +63,7 @@ def config(tmp_path: pathlib.Path) -> Any:
 def test_every_claim_can_be_judged(config: Any, tmp_path: pathlib.Path) -> None:
   level = {'evaluate_frozen': 30, 'evaluate_mpt': 60, 'evaluate_ft': 60}
   write(tmp_path / 'seed_0', level)
-  found = replication.replicate(config, tmp_path / 'report')
+  found = replication.replicate(Settings.of(config), tmp_path / 'report')
   assert set(found) == {claim.key for claim in CLAIMS}
   steps = {r['title'].split(':')[0]: r['verdict'] for r in found['b']}
   assert steps['frozen < MPT'] == steps['frozen < FT'] == 'holds'
@@ -85,7 +86,7 @@ def test_seeds_are_summed_up(config: Any, tmp_path: pathlib.Path) -> None:
   config.report.seeds = ('seed_0', 'seed_1')
   write(tmp_path / 'seed_0', {'evaluate_frozen': 30})
   write(tmp_path / 'seed_1', {'evaluate_frozen': 40})
-  replication.replicate(config, tmp_path / 'report')
+  replication.replicate(Settings.of(config), tmp_path / 'report')
   stored = json.loads((tmp_path / 'report.json').read_text())
   cell = stored['claims'][1]['rows'][0]['cells'][3]
   assert cell['seeds'] == pytest.approx([30, 40], abs=1)
@@ -99,14 +100,14 @@ def test_claims_without_their_stages_are_said_to_be_not_run(
   write(tmp_path / 'seed_0', {})
   for stage in (tmp_path / 'seed_0').glob('evaluate_coseg'):
     (stage / 'counts.npz').unlink()
-  found = replication.replicate(config, tmp_path / 'report')
+  found = replication.replicate(Settings.of(config), tmp_path / 'report')
   assert {r['verdict'] for r in found['g']} == {'not run'}
   assert 'Not run.' in (tmp_path / 'report.md').read_text()
 
 
 def test_nothing_to_report_is_an_error(config: Any, tmp_path: pathlib.Path) -> None:
   with pytest.raises(FileNotFoundError, match=r'configs/replicate\.py'):
-    replication.replicate(config, tmp_path / 'report')
+    replication.replicate(Settings.of(config), tmp_path / 'report')
 
 
 @pytest.mark.parametrize(('arg', 'seeds'), [('', 1), ('three', 3)])

@@ -12,6 +12,7 @@ from configs import scenes
 from ovs_jax.core.files import write_json
 from ovs_jax.core.types import VOID
 from ovs_jax.evaluate import report
+from ovs_jax.settings import Settings
 from ovs_jax.text import vocabulary
 
 METHODS = ('proposer', 'clip', 'ensemble_0.20', 'oracle_masks', 'oracle_classes')
@@ -103,7 +104,7 @@ def test_scores_among_seen_classes_have_none_of_the_unseen() -> None:
 
 
 def test_the_whole_report(run: pathlib.Path) -> None:
-  report.report(configured(run), run / 'report')
+  report.report(Settings.of(configured(run)), run / 'report')
   summary = json.loads((run / 'report.json').read_text())
   text = (run / 'report.md').read_text()
   assert summary['images'] == 16 and summary['mining']['pairs'] == 7
@@ -123,7 +124,7 @@ def test_the_whole_report(run: pathlib.Path) -> None:
 def test_a_missing_evaluation_is_named(run: pathlib.Path) -> None:
   (run / 'evaluate_mpt' / 'scores.json').unlink()
   with pytest.raises(FileNotFoundError, match=r'evaluate_mpt/scores\.json not found'):
-    report.report(configured(run), run / 'report')
+    report.report(Settings.of(configured(run)), run / 'report')
 
 
 def test_pictures_of_another_method_are_refused(run: pathlib.Path) -> None:

@@ -17,6 +17,7 @@ from ovs_jax.core.types import VOID
 from ovs_jax.data import load_dataset, load_names, pipeline
 from ovs_jax.evaluate import counted, network, oracle, predictions, runner, sources
 from ovs_jax.models import ovseg
+from ovs_jax.settings import Settings
 from ovs_jax.text import vocabulary
 
 ORACLES = {'oracle_masks', 'oracle_classes', 'oracle_vocabulary'}
@@ -108,14 +109,14 @@ def config(data_dir: str, checkpoint: str, monkeypatch: pytest.MonkeyPatch) -> A
 
 def labels(config: Any, *, by_id: bool = False) -> np.ndarray:
   """Label maps in the order of the data set, or of the images' ids."""
-  found = list(pipeline.examples(load_dataset(config.dataset)[1], 'val'))
+  found = list(pipeline.examples(load_dataset(Settings.of(config).dataset)[1], 'val'))
   if by_id:
     found.sort(key=lambda example: example['image_id'])
   return np.stack([example['label'] for example in found])
 
 
 def test_the_truth_scores_100(config: Any, tmp_path: pathlib.Path) -> None:
-  scores = runner.evaluate(config, tmp_path)
+  scores = runner.evaluate(Settings.of(config), tmp_path)
   assert set(scores['methods']) == METHODS
   assert scores['images'] == 16
   for name in METHODS - {'oracle_masks'}:
@@ -138,7 +139,7 @@ def test_the_truth_scores_100(config: Any, tmp_path: pathlib.Path) -> None:
 def test_files_hold_what_was_returned(config: Any, tmp_path: pathlib.Path) -> None:
   config.eval.pictures = 3
   config.suite.save_predictions = True
-  scores = runner.evaluate(config, tmp_path)
+  scores = runner.evaluate(Settings.of(config), tmp_path)
   stored = json.loads((tmp_path / 'scores.json').read_text())
   assert stored['images'] == 16
   names = vocabulary.load('scenes')
@@ -152,7 +153,9 @@ def test_files_hold_what_was_returned(config: Any, tmp_path: pathlib.Path) -> No
     assert float(row['clip'] or 'nan') == pytest.approx(value, abs=0.01, nan_ok=True)
   maps = predictions.SavedMaps(tmp_path / 'predictions', CLASSES)
   assert len(list(maps.directory.glob('*.png'))) == 16
-  source = sources.load_source(config, sources.Target.parse('scenes/smoke'))
+  source = sources.load_source(
+    Settings.of(config), sources.Target.parse('scenes/smoke')
+  )
   first = next(sources.samples(source))
   saved = maps.read(first.image_id, (SIDE, SIDE))
   with np.load(tmp_path / 'pictures.npz') as kept:
@@ -167,15 +170,17 @@ def test_files_hold_what_was_returned(config: Any, tmp_path: pathlib.Path) -> No
 def test_a_missing_checkpoint_is_named(config: Any, tmp_path: pathlib.Path) -> None:
   config.eval.checkpoint = str(tmp_path / 'none')
   with pytest.raises(FileNotFoundError, match='/none not found'):
-    runner.evaluate(config, tmp_path / 'out')
+    runner.evaluate(Settings.of(config), tmp_path / 'out')
 
 
 def test_counts_of_images_add_up_to_the_scores(
   config: Any, tmp_path: pathlib.Path
 ) -> None:
-  scores = runner.evaluate(config, tmp_path)
+  scores = runner.evaluate(Settings.of(config), tmp_path)
   truth = labels(config, by_id=True)
-  seen = np.array([split == 'seen' for split in load_names(config.dataset).splits])
+  seen = np.array(
+    [split == 'seen' for split in load_names(Settings.of(config).dataset).splits]
+  )
   with np.load(tmp_path / 'counts.npz') as counts:
     assert set(counts) == METHODS | {'crop_true_mask', 'crop_proposal'}
     for name in METHODS:
@@ -209,18 +214,20 @@ def be_host(monkeypatch: pytest.MonkeyPatch, index: int) -> None:
 def test_two_hosts_count_what_one_does(
   config: Any, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-  alone = runner.evaluate(config, tmp_path / 'alone')
+  alone = runner.evaluate(Settings.of(config), tmp_path / 'alone')
   parts: dict[int, list[bytes]] = {0: [], 1: []}
   for index in parts:
     be_host(monkeypatch, index)
     keep = parts[index].append
     monkeypatch.setattr(counted, 'gather', lambda p, keep=keep: keep(p) or [p])
     with pytest.raises(ValueError, match='^8 images of scenes/smoke:val were counted'):
-      runner.evaluate(config, tmp_path / str(index))  # as nobody sends the others
+      runner.evaluate(
+        Settings.of(config), tmp_path / str(index)
+      )  # as nobody sends the others
   merged = iter(zip(*parts.values(), strict=True))
   be_host(monkeypatch, 0)
   monkeypatch.setattr(counted, 'gather', lambda part: next(merged))
-  together = runner.evaluate(config, tmp_path / 'together')
+  together = runner.evaluate(Settings.of(config), tmp_path / 'together')
   for scores in (alone, together):
     scores.pop('seconds')
   np.testing.assert_equal(together, alone)
@@ -235,7 +242,7 @@ def test_a_stopped_evaluation_goes_on(
   config: Any, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
   config.eval.save_every = 8
-  whole = runner.evaluate(config, tmp_path / 'whole')
+  whole = runner.evaluate(Settings.of(config), tmp_path / 'whole')
   seen: list[int] = []
   original = runner.ModelJudge.count
 
@@ -248,9 +255,9 @@ def test_a_stopped_evaluation_goes_on(
     for module in (counted, preemption):
       patch.setattr(module, 'asked', lambda: len(seen) >= 3)
     with pytest.raises(preemption.Stopped, match='of 16 steps are counted'):
-      runner.evaluate(config, tmp_path / 'broken')
+      runner.evaluate(Settings.of(config), tmp_path / 'broken')
   assert len(seen) < 16
-  broken = runner.evaluate(config, tmp_path / 'broken')
+  broken = runner.evaluate(Settings.of(config), tmp_path / 'broken')
   assert len(seen) == 16
   for scores in (whole, broken):
     scores.pop('seconds')
@@ -279,7 +286,7 @@ def test_irrelevant_names_take_what_looks_like_them(
   monkeypatch.setattr(network.NameEmbedder, 'names', embed)
   config.eval.distractors = (2,)
   config.suite.near = 2.0
-  scores = runner.evaluate(config, tmp_path)['methods']
+  scores = runner.evaluate(Settings.of(config), tmp_path)['methods']
   assert 'distractors_0' not in scores
   crowded = np.array(scores['distractors_2']['accuracy_per_class'])
   present = sorted(set(np.unique(labels(config))) - {VOID})
@@ -291,7 +298,7 @@ def test_irrelevant_names_take_what_looks_like_them(
 
 
 def test_settings_are_told(config: Any, tmp_path: pathlib.Path) -> None:
-  config.eval.templates = 'clip'
-  settings = runner.evaluate(config, tmp_path)['settings']
+  config.eval.templates = 'vild'
+  settings = runner.evaluate(Settings.of(config), tmp_path)['settings']
   assert settings['lambda'] == 0.2 and settings['shortest_side'] == SIDE
   assert settings["not the checkpoint's"] == 'templates (its own: single)'

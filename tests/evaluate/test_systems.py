@@ -20,6 +20,7 @@ from ovs_jax.evaluate.sources import Sample
 from ovs_jax.evaluate.system_judge import LABELS, Merging, SystemJudge
 from ovs_jax.evaluate.systems import build_systems, evaluate_systems
 from ovs_jax.inference.system import MaskChunk, MaskSystem, Texts
+from ovs_jax.settings import Settings
 from ovs_jax.text import vocabulary
 
 TRUTH = np.zeros((8, 8), np.int32)
@@ -115,13 +116,13 @@ def test_the_papers_view_is_the_centre() -> None:
 def test_mistakes() -> None:
   config = common.base('x', 'evaluate_systems')
   with pytest.raises(ValueError, match='nothing to evaluate: set config.systems'):
-    build_systems(config.systems)
+    build_systems(Settings.of(config).systems)
   config.systems.clipseg = 'nowhere/clipseg'
   config.systems.coseg.cross = 'nowhere/cross'
   config.dataset.name = 'voc_20'
   config.dataset.data_dir = '/nonexistent'
   with pytest.raises(FileNotFoundError) as error:
-    evaluate_systems(config, pathlib.Path('.'))
+    evaluate_systems(Settings.of(config), pathlib.Path('.'))
   for part in (
     '3 missing inputs',
     'ovs_jax.convert --source=hf_clipseg --input=FOLDER --output=nowhere/clipseg',
@@ -131,7 +132,7 @@ def test_mistakes() -> None:
     assert part in str(error.value)
   config.systems.protocols = ('papers',)
   with pytest.raises(ValueError, match="Did you mean 'paper'"):
-    evaluate_systems(config, pathlib.Path('.'))
+    evaluate_systems(Settings.of(config), pathlib.Path('.'))
 
 
 @pytest.fixture
@@ -187,7 +188,7 @@ COUNTED = {
 
 def test_numbers_and_label_maps(config: Any, tmp_path: pathlib.Path) -> None:
   config.suite.save_predictions = True
-  evaluate_systems(config, tmp_path)
+  evaluate_systems(Settings.of(config), tmp_path)
   counts = counts_of(tmp_path)
   for name, (right, predicted) in COUNTED.items():
     found, truth = counts[name].sum(axis=(0, 2))[[0, 2]], counts[name][:, 1].sum()
@@ -198,7 +199,9 @@ def test_numbers_and_label_maps(config: Any, tmp_path: pathlib.Path) -> None:
   assert not [name for name in counts if name.startswith(left_out)]
   # The label maps that were kept, counted slowly, in the order of the data set.
   names = vocabulary.load('scenes').names
-  examples = list(pipeline.examples(load_dataset(config.dataset)[1], 'val[:5]'))
+  examples = list(
+    pipeline.examples(load_dataset(Settings.of(config).dataset)[1], 'val[:5]')
+  )
   for system in made_systems.systems():
     kept = tmp_path / 'predictions' / system / 'standard'
     assert predictions.check_names(kept, names)
@@ -244,7 +247,7 @@ def test_a_stopped_evaluation_goes_on(
 ) -> None:
   config.eval.save_every = 1
   config.systems.update(rules=('A',), distractors=(), protocols=('standard',))
-  evaluate_systems(config, tmp_path / 'whole')
+  evaluate_systems(Settings.of(config), tmp_path / 'whole')
   seen: list[str] = []
   original = judges.Several.count
 
@@ -257,9 +260,9 @@ def test_a_stopped_evaluation_goes_on(
     for module in (counted, preemption):
       patch.setattr(module, 'asked', lambda: len(seen) >= 2)
     with pytest.raises(preemption.Stopped, match='of 5 steps are counted'):
-      evaluate_systems(config, tmp_path / 'broken')
+      evaluate_systems(Settings.of(config), tmp_path / 'broken')
   assert 2 <= len(seen) < 5
-  evaluate_systems(config, tmp_path / 'broken')
+  evaluate_systems(Settings.of(config), tmp_path / 'broken')
   assert len(seen) == len(set(seen)) == 5
   whole, broken = (counts_of(tmp_path / x) for x in ('whole', 'broken'))
   assert list(whole) == list(broken)

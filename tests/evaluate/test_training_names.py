@@ -3,7 +3,6 @@
 import pathlib
 from typing import Any
 
-import ml_collections
 import pytest
 import tiny_configs
 import tiny_ovseg
@@ -13,6 +12,7 @@ from ovs_jax.core.checkpoint import load_config, save_model
 from ovs_jax.evaluate.suite_report import markdown
 from ovs_jax.evaluate.training_names import check_training
 from ovs_jax.inference.assemble import assemble
+from ovs_jax.settings import Eval, Settings
 from ovs_jax.text import vocabulary
 from ovs_jax.train.recipes.proposer import Proposer
 
@@ -22,10 +22,8 @@ SAID = 'The groups of classes take them to be those of coco_stuff_171.'
 
 def check(trained: dict[str, str] | None, *evaluated: str) -> str | None:
   """Checks a checkpoint that was trained with a list, with the default settings."""
-  config = ml_collections.ConfigDict(
-    {'suite': {'training': 'coco_stuff_171'}, 'eval': {'checkpoint': 'runs/x'}}
-  )
-  return check_training(config, trained, [vocabulary.load(x) for x in evaluated])
+  settings = Settings('x', 'benchmark', eval=Eval(checkpoint='runs/x'))
+  return check_training(settings, trained, [vocabulary.load(x) for x in evaluated])
 
 
 def test_the_same_list_is_no_word_worth() -> None:
@@ -65,7 +63,7 @@ def test_what_cannot_be_compared_is_reported() -> None:
 def test_a_proposer_and_its_ovseg_keep_the_list(
   data_dir: str, tmp_path: pathlib.Path
 ) -> None:
-  recipe = Proposer(tiny_configs.proposer(data_dir, 'nowhere'))
+  recipe = Proposer(Settings.of(tiny_configs.proposer(data_dir, 'nowhere')))
   expected = vocabulary.load('scenes').identity()
   assert recipe.model_config['training_names'] == expected
   model, params = tiny_ovseg.CONFIG.to_dict(), tiny_ovseg.draw_params()
@@ -77,6 +75,6 @@ def test_a_proposer_and_its_ovseg_keep_the_list(
     config = scenes.assemble(
       str(tmp_path / name), str(tmp_path / 'clip'), prompt_depth=3
     )
-    assemble(config, tmp_path / f'{name}_whole')
+    assemble(Settings.of(config), tmp_path / f'{name}_whole')
     stored = load_config(tmp_path / f'{name}_whole' / 'model')
     assert stored.get('training_names') == more.get('training_names')

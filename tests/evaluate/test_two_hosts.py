@@ -14,6 +14,7 @@ from configs import common
 from ovs_jax.core.types import VOID
 from ovs_jax.data import load_dataset, pipeline
 from ovs_jax.evaluate import predictions
+from ovs_jax.settings import Settings
 from ovs_jax.text import vocabulary
 
 PROGRAM = """
@@ -24,12 +25,13 @@ address, index, data_dir, maps, out = sys.argv[1:]
 jax.distributed.initialize(address, num_processes=2, process_id=int(index))
 from configs import common
 from ovs_jax.evaluate import suite
+from ovs_jax.settings import Settings
 config = common.base('eval', 'benchmark')
 config.dataset.data_dir = data_dir
 config.suite.update(datasets=('scenes/smoke:val[:9]',), training='scenes',
                     bootstrap=0, sheet=1, predictions=maps)
 try:
-  suite.benchmark(config, pathlib.Path(out) / index)
+  suite.benchmark(Settings.of(config), pathlib.Path(out) / index)
 except ValueError as error:
   print('refused:', error)
 """
@@ -40,7 +42,7 @@ def test_two_processes_write_one_report(data_dir: str, tmp_path: pathlib.Path) -
   config = common.base('eval', 'benchmark')
   config.dataset.update(name='scenes', variant='smoke', data_dir=data_dir)
   names = vocabulary.load('scenes').names
-  builder = load_dataset(config.dataset)[1]
+  builder = load_dataset(Settings.of(config).dataset)[1]
   examples = list(pipeline.examples(builder, 'val[:9]'))
   maps = tmp_path / 'maps'
   total = 0
@@ -74,13 +76,14 @@ if address:
   jax.distributed.initialize(address, num_processes=2, process_id=int(index))
 from configs import common
 from ovs_jax.evaluate.systems import evaluate_systems
+from ovs_jax.settings import Settings
 config = common.base('eval', 'evaluate_systems')
 config.dataset.update(name='scenes', variant='smoke', data_dir=data_dir)
 config.systems.clipseg = models + '/clipseg'
 config.systems.coseg.prefix = models + '/coseg'
 config.systems.update(images=5, labels=4, resamples=5, distractors=(2,))
 config.suite.save_predictions = True
-evaluate_systems(config, pathlib.Path(out))
+evaluate_systems(Settings.of(config), pathlib.Path(out))
 """
 
 

@@ -14,6 +14,7 @@ from ovs_jax.core.checkpoint import load_config, save_model
 from ovs_jax.inference.assemble import assemble
 from ovs_jax.inference.load import MODELS, check_agreement, load
 from ovs_jax.models.clip import ClipConfig, init_clip
+from ovs_jax.settings import Settings
 from ovs_jax.train.recipes import RECIPES
 
 ADAPTING = ('clip_regions', 'clipseg', 'coseg')
@@ -54,7 +55,7 @@ def test_another_network_is_not_trained_in_silence(
     'is 1e-06'
   )
   with pytest.raises(ValueError, match=said):
-    RECIPES[name](config).prepare(jax.random.key(0))
+    RECIPES[name](Settings.of(config)).prepare(jax.random.key(0))
 
 
 @pytest.mark.parametrize('name', ADAPTING)
@@ -63,7 +64,7 @@ def test_the_network_that_is_asked_for_is_stored(
 ) -> None:
   config = recipe(name, clips['gelu'], data_dir)
   config.clip.update(activation='gelu', vision_epsilon=1e-6)
-  trained = RECIPES[name](config)
+  trained = RECIPES[name](Settings.of(config))
   trained.prepare(jax.random.key(0))
   stored = trained.model_config
   assert (stored.get(name) or stored)['clip']['activation'] == 'gelu'
@@ -72,7 +73,7 @@ def test_the_network_that_is_asked_for_is_stored(
 def test_how_to_compute_is_free(clips: dict[str, str], data_dir: str) -> None:
   config = recipe('clip_regions', clips['spelt'], data_dir)
   config.clip.update(dtype='bfloat16', remat=True, prompt_depth=2)
-  RECIPES['clip_regions'](config).prepare(jax.random.key(0))
+  RECIPES['clip_regions'](Settings.of(config)).prepare(jax.random.key(0))
 
 
 def test_fields_are_compared_as_deep_as_they_are() -> None:
@@ -115,6 +116,6 @@ def test_assembling_keeps_the_prompts_of_a_clip(tmp_path: pathlib.Path) -> None:
     config.test.prompt_depth = scenes.benchmark('').test.prompt_depth
     if asked is not None:
       config.test.prompt_depth = asked
-    assemble(config, tmp_path / f'{asked}')
+    assemble(Settings.of(config), tmp_path / f'{asked}')
     depths[asked] = load_config(tmp_path / f'{asked}/model')['clip']['prompt_depth']
   assert depths == {None: 3, 0: 0, 3: 3}

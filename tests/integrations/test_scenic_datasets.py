@@ -12,6 +12,7 @@ import tiny_configs
 
 from ovs_jax.integrations import scenic
 from ovs_jax.integrations.scenic import checkout
+from ovs_jax.settings import Settings
 from ovs_jax.train.recipes import RECIPES
 
 
@@ -85,7 +86,7 @@ def test_a_recipe_has_the_batches_of_our_loop(stand_in: None, data_dir: str) -> 
   # Scenic's trainers start from these, and count no examples.
   assert (meta['input_shape'], meta['input_dtype']) == ((-1, 16, 16, 3), np.uint8)
   assert meta['num_eval_examples'] == 0
-  expected = RECIPES[config.recipe](config).batches(0)
+  expected = RECIPES[config.recipe](Settings.of(config)).batches(0)
   for _ in range(2):
     batch, own = next(dataset.train_iter), next(expected)
     assert batch['inputs']['image'].shape[:2] == (8, 1)

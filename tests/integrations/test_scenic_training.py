@@ -26,6 +26,7 @@ from ovs_jax.integrations.scenic.model import (
   metrics_of,
 )
 from ovs_jax.integrations.scenic.optimizer import RecipeSchedule, recipe_optimizer
+from ovs_jax.settings import Settings
 from ovs_jax.train import loop
 from ovs_jax.train.recipes import Recipe, make_recipe
 from ovs_jax.train.recipes.clip_pretrain import clamp_scale
@@ -61,14 +62,14 @@ def test_training_equals_our_loop_and_goes_on(
   stand_in: None, data_dir: str, tmp_path: pathlib.Path, capsys: pytest.CaptureFixture
 ) -> None:
   config = settings(data_dir)
-  expected = loop.train(config, tmp_path / 'ours')
+  expected = loop.train(Settings.of(config), tmp_path / 'ours')
   whole, _ = load_model(tmp_path / 'ours', kind='clip')
   lines = run(wrap(config), tmp_path / 'scenic')
   # Eight devices with a row each: without the others' no row has a negative.
   assert lines[4]['loss'] == pytest.approx(expected['loss'], rel=1e-4)
   assert lines[4]['learning_rate'] == pytest.approx(expected['learning_rate'])
   params, _ = load_model(tmp_path / 'scenic', kind='clip')
-  start = flatten(make_recipe(config).prepare(jax.random.key(0))[0])
+  start = flatten(make_recipe(Settings.of(config)).prepare(jax.random.key(0))[0])
   for path, x in flatten(params).items():
     np.testing.assert_allclose(x, flatten(whole)[path], atol=1e-4, err_msg=path)
     if path.startswith('text/'):
@@ -85,7 +86,7 @@ def test_training_equals_our_loop_and_goes_on(
 
 
 def optimize(config: Any, params: dict[str, Any], gradient: float) -> dict[str, Any]:
-  optimizer = recipe_optimizer(RecipeSchedule(config))
+  optimizer = recipe_optimizer(RecipeSchedule(Settings.of(config)))
   tree = {'recipe': params}
   gradients = jax.tree.map(lambda x: jnp.full_like(x, gradient), tree)
   updates, _ = optimizer.update(gradients, optimizer.init(tree), tree)
@@ -99,7 +100,7 @@ def test_the_temperature_stays_within_its_bounds(data_dir: str) -> None:
   assert moved['logit_scale'] == pytest.approx(math.log(100), abs=1e-6)
   assert optimize(config, params, 1.0)['logit_scale'] < 4.605
   # Half the rate, as the group says, and no bound.
-  rate = float(RecipeSchedule(config)(0))
+  rate = float(RecipeSchedule(Settings.of(config))(0))
   np.testing.assert_allclose(moved['visual']['kernel'], 1 + 0.5 * rate, atol=1e-4)
   del params['logit_scale']  # frozen, it is not Scenic's to move
   np.testing.assert_allclose(
@@ -128,7 +129,7 @@ class Scale(Recipe):
 
 
 def apply(scale: Any, batch: Any) -> Any:
-  config = ml_collections.ConfigDict({'recipe': 'it'})
+  config = Settings('it', 'train', 'clip_pretrain')
   module = RecipeModule(Held(Scale(), {}, config, {}))
   return module.apply({'params': {'recipe': {'logit_scale': scale}}}, batch)[0]
 
@@ -136,7 +137,7 @@ def apply(scale: Any, batch: Any) -> Any:
 def test_losses_over_the_batch_need_all_of_it() -> None:
   step = jax.pmap(functools.partial(apply, jnp.float32(2)), axis_name='batch')
   assert step({'image': jnp.zeros((1, 1, 4))}) == 2
-  with pytest.raises(ValueError, match="'it' is over the whole batch, of which"):
+  with pytest.raises(ValueError, match='is over the whole batch, of which'):
     step({'image': jnp.zeros((2, 1, 4))})
 
 

@@ -24,6 +24,7 @@ import conftest, test_run
 from configs import scenes
 from ovs_jax.data import frames
 from ovs_jax.mining import candidates, chunks, joining, miner, run
+from ovs_jax.settings import Settings
 
 moment, left = {moment!r}, {number!r}
 
@@ -66,7 +67,7 @@ config = scenes.mine({model!r})
 config.dataset.update(variant='smoke', data_dir={data!r})
 config.mining.update(chunk=4, backend='lexicon', min_score=-1.0)
 config.mining.max_per_noun = 2
-run.mine(config, pathlib.Path({output!r}))
+run.mine(Settings.of(config), pathlib.Path({output!r}))
 """
 
 

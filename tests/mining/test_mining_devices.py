@@ -16,13 +16,14 @@ from ovs_jax.core import workers
 from ovs_jax.core.checkpoint import save_model
 from ovs_jax.data import load_dataset, pipeline
 from ovs_jax.mining import candidates, miner
+from ovs_jax.settings import Settings
 
 
 @pytest.fixture(scope='module')
 def examples(data_dir: str) -> list[dict[str, Any]]:
   config = scenes.mine('')
   config.dataset.update(variant='smoke', data_dir=data_dir)
-  _, builder = load_dataset(config.dataset)
+  _, builder = load_dataset(Settings.of(config).dataset)
   return list(pipeline.examples(builder, 'train'))[:8]
 
 
@@ -78,11 +79,11 @@ def test_every_device_works_and_the_pairs_are_those_of_one(
   monkeypatch.setattr(candidates, name, noted)
   with monkeypatch.context() as patch:
     patch.setattr(workers, 'own_devices', jax.local_devices)
-    found, notes = miner.Miner(config).pairs(examples)
+    found, notes = miner.Miner(Settings.of(config)).pairs(examples)
   assert len(placed) == 8 and all(len(devices) == 1 for devices in placed)
   assert set.union(*placed) == set(jax.local_devices())
   monkeypatch.setattr(candidates, name, program)
-  expected, of_one = miner.Miner(config).pairs(examples)
+  expected, of_one = miner.Miner(Settings.of(config)).pairs(examples)
   assert notes == of_one and len(found) == len(expected) > 4
   for one, other in zip(found, expected, strict=True):
     for key in one:
@@ -101,8 +102,8 @@ def test_networks_compute_in_what_is_asked_for(
   monkeypatch.setattr(candidates, 'propose_masks', noted)
   for dtype, expected in (('', 'float32'), ('bfloat16', 'bfloat16')):
     config.mining.dtype = dtype
-    miner.Miner(config).pairs(examples[:1])
+    miner.Miner(Settings.of(config)).pairs(examples[:1])
     assert given.pop() == {expected}
   config.mining.dtype = 'float8'
-  with pytest.raises(ValueError, match=r"config.mining.dtype 'float8'"):
-    miner.Miner(config)
+  with pytest.raises(ValueError, match=r"config.mining.dtype is 'float8'"):
+    miner.Miner(Settings.of(config))

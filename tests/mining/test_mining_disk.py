@@ -3,15 +3,14 @@
 import collections
 import pathlib
 import re
-from typing import Any
 
-import ml_collections
 import pytest
 
 from configs import mine_coco_captions, scenes
 from ovs_jax.core import files
 from ovs_jax.core.files import write_json
 from ovs_jax.mining import chunks, disk, run
+from ovs_jax.settings import Mining, Settings
 
 IMAGES = {'ade_crops': 2_000}
 COCO = 118_287
@@ -19,9 +18,9 @@ SIZES = [(480, 640), (427, 640), (640, 480)]  # of most of COCO
 Usage = collections.namedtuple('Usage', 'total used free')
 
 
-def section(case: str) -> Any:
-  config = mine_coco_captions.get_config(case)
-  return (config.stages.mine if 'stages' in config else config).mining
+def section(case: str) -> Mining:
+  settings = Settings.of(mine_coco_captions.get_config(case))
+  return settings.stages.get('mine', settings).mining
 
 
 @pytest.mark.parametrize('case', mine_coco_captions.CASES)
@@ -53,12 +52,7 @@ def test_pairs_of_an_image_are_those_of_the_paper() -> None:
 def test_a_pair_takes_no_more_than_is_asked_for(
   crop_format: str, shortest: int, bytes_of_pair: int
 ) -> None:
-  c = ml_collections.ConfigDict(
-    {
-      **{'captions': 1, 'nouns': 'captions', 'shortest': 640, 'longest': 2560},
-      **{'crop_format': crop_format, 'crop_shortest': shortest},
-    }
-  )
+  c = Mining(shortest=640, crop_format=crop_format, crop_shortest=shortest)
   asked = disk.megabytes_of(c, 10_000, SIZES) * 2**20 / 37_400
   assert bytes_of_pair < asked < 1.4 * bytes_of_pair
 
@@ -72,11 +66,11 @@ def test_mining_says_what_it_needs_before_it_starts(
   # 32 images of 640 x 640 pixels, 8.16 pairs each, 1.5 bytes a pixel of theirs.
   monkeypatch.setattr(files.shutil, 'disk_usage', lambda path: Usage(0, 0, 30 * 2**20))
   with pytest.raises(OSError, match=r'has 30 MB free, this needs about [5-8]\d MB'):
-    run.mine(config, tmp_path)
+    run.mine(Settings.of(config), tmp_path)
   assert [path.name for path in tmp_path.rglob('*')] == ['chunks']
   config.mining.disk_megabytes = 31
   with pytest.raises(OSError, match='has 30 MB free, this needs about 31 MB'):
-    run.mine(config, tmp_path)
+    run.mine(Settings.of(config), tmp_path)
   # Of what is there already nothing is asked for again.
   config.mining.shortest = 0
   for i in range(8):
@@ -86,7 +80,7 @@ def test_mining_says_what_it_needs_before_it_starts(
     path.unlink()
   monkeypatch.setattr(run.disk, 'megabytes', lambda *_: 30)
   config.mining.disk_megabytes = 0
-  assert run.mine(config, tmp_path)['pairs'] > 32
+  assert run.mine(Settings.of(config), tmp_path)['pairs'] > 32
 
 
 def test_a_job_whose_images_are_all_mined_needs_no_room(
@@ -98,6 +92,6 @@ def test_a_job_whose_images_are_all_mined_needs_no_room(
   with monkeypatch.context() as patch:
     patch.setattr(run, '_finish', lambda *_: None)
     with pytest.raises(FileNotFoundError, match='datasheet.json'):
-      run.mine(config, tmp_path)
+      run.mine(Settings.of(config), tmp_path)
   monkeypatch.setattr(files.shutil, 'disk_usage', lambda path: Usage(0, 0, 0))
-  assert run.mine(config, tmp_path)['pairs'] > 32
+  assert run.mine(Settings.of(config), tmp_path)['pairs'] > 32

@@ -8,16 +8,17 @@ import tiny_ovseg
 
 from ovs_jax.core.checkpoint import save_model
 from ovs_jax.mining import quality
+from ovs_jax.settings import Settings
 
 
 @pytest.fixture
-def config(data_dir: str, tmp_path: pathlib.Path) -> object:
+def config(data_dir: str, tmp_path: pathlib.Path) -> Settings:
   """Returns the mining of the smoke scenes; the networks are never run."""
   save_model(tmp_path / 'model', tiny_ovseg.draw_params(), tiny_ovseg.STORED)
   return quality.settings(str(tmp_path / 'model'), data_dir, 'smoke')
 
 
-def test_an_oracle_shows_what_nouns_and_books_lose(config: object) -> None:
+def test_an_oracle_shows_what_nouns_and_books_lose(config: Settings) -> None:
   clean = quality.evaluate(config, oracle=True, noise=0.0, limit=0)
   assert clean['precision'] >= 0.95
   assert clean['recall'] >= 0.90

@@ -19,6 +19,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+from ovs_jax.settings import Settings
+
 ROOT = pathlib.Path(__file__).parents[2]
 IMAGES = 118_287  # of COCO's train2017
 PAIRS = 442_323  # of 3.74 an image
@@ -111,10 +113,10 @@ def measured(images: int, each: float, data_dir: str) -> dict[str, Any]:
   run._finish = finish
   with tempfile.TemporaryDirectory() as name:
     workdir = pathlib.Path(name)
-    run.load_dataset(config.dataset)
+    run.load_dataset(Settings.of(config).dataset)
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     began, watch = time.time(), Watch(workdir)
-    sheet = run.mine(config, workdir)
+    sheet = run.mine(Settings.of(config), workdir)
     ended = time.time()
     watch.end()
     files = [p for p in workdir.rglob('*') if p.is_file()]

@@ -17,6 +17,7 @@ from ovs_jax.core.files import atomic_path, read_json, write_json
 from ovs_jax.core.types import VOID
 from ovs_jax.data import pairs, pipeline
 from ovs_jax.mining import candidates, chunks, joining, miner, run
+from ovs_jax.settings import Settings
 
 QUERIES = 4
 
@@ -79,7 +80,7 @@ def read(directory: pathlib.Path) -> list[dict[str, Any]]:
 def test_a_killed_job_goes_on(
   config: Any, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-  whole = run.mine(config, tmp_path / 'whole')
+  whole = run.mine(Settings.of(config), tmp_path / 'whole')
   calls: list[int] = []
 
   def count(*args: Any) -> Any:
@@ -90,9 +91,9 @@ def test_a_killed_job_goes_on(
 
   monkeypatch.setattr(candidates, 'propose_masks', count)
   with pytest.raises(Killed):
-    run.mine(config, tmp_path / 'resumed')
+    run.mine(Settings.of(config), tmp_path / 'resumed')
   assert not (tmp_path / 'resumed' / 'pairs').exists()
-  sheet = run.mine(config, tmp_path / 'resumed')
+  sheet = run.mine(Settings.of(config), tmp_path / 'resumed')
   assert 32 < len(calls) <= 32 + 16  # what was under way is done again, no more
   assert {**sheet, 'seconds': 0} == {**whole, 'seconds': 0}
   expected, got = read(tmp_path / 'whole'), read(tmp_path / 'resumed')
@@ -105,8 +106,8 @@ def test_a_killed_job_goes_on(
 
 
 def test_pairs_are_what_the_picture_shows(config: Any, tmp_path: pathlib.Path) -> None:
-  sheet = run.mine(config, tmp_path)
-  builder = run.load_dataset(config.dataset)[1]
+  sheet = run.mine(Settings.of(config), tmp_path)
+  builder = run.load_dataset(Settings.of(config).dataset)[1]
   images = {e['image_id']: e for e in pipeline.examples(builder, 'train')}
   for pair in read(tmp_path):
     source = images[pair['image_id']]
@@ -123,7 +124,7 @@ def test_pairs_are_what_the_picture_shows(config: Any, tmp_path: pathlib.Path) -
 
 
 def test_the_datasheet_records_the_backend(config: Any, tmp_path: pathlib.Path) -> None:
-  returned = run.mine(config, tmp_path)
+  returned = run.mine(Settings.of(config), tmp_path)
   sheet = pairs.datasheet(tmp_path / 'pairs')
   assert sheet['nouns']['backend'] == 'lexicon' and sheet['nouns']['version']
   assert sheet['template'] == config.text.train_template
@@ -144,7 +145,7 @@ def test_the_datasheet_records_the_backend(config: Any, tmp_path: pathlib.Path) 
   assert f'{sheet["pairs"]} pairs of' in text and 'summary.png' in text
   assert not (tmp_path / 'chunks').exists()
   # A finished job is not done again.
-  again = run.mine(config, tmp_path)
+  again = run.mine(Settings.of(config), tmp_path)
   assert {**again, 'seconds': 0} == {**returned, 'seconds': 0}
 
 
@@ -152,7 +153,9 @@ def test_a_noun_counts_once_per_image(config: Any) -> None:
   captions = [b'a red ball on the grass', b'grass and a red ball', b'a blue box']
   for count, found in ((2, ()), (3, (('blue box', 2),))):
     config.mining.captions = count
-    nouns, notes = miner.Miner(config)._caption_nouns({'captions': captions})
+    nouns, notes = miner.Miner(Settings.of(config))._caption_nouns(
+      {'captions': captions}
+    )
     assert nouns == [('red ball', 0), ('grass', 0), *found]
     assert notes.captions == count
 
@@ -163,19 +166,19 @@ def test_chunks_of_other_settings_are_not_mixed_in(
   with monkeypatch.context() as patch:
     patch.setattr(run, '_finish', lambda *_: None)
     with pytest.raises(FileNotFoundError, match='datasheet.json'):
-      run.mine(config, tmp_path)
+      run.mine(Settings.of(config), tmp_path)
   note = tmp_path / 'chunks' / 'made_with.json'
   made_with = read_json(note)
   config.mining.chunk = 16
   with pytest.raises(ValueError, match=r'mined with chunk 8 \(now 16\); delete'):
-    run.mine(config, tmp_path)
+    run.mine(Settings.of(config), tmp_path)
   config.mining.chunk = 8
   write_json(note, {**made_with, 'model': ['elsewhere', 1]})
   with pytest.raises(ValueError, match=r"mined with model \['elsewhere', 1\] \(now"):
-    run.mine(config, tmp_path)
+    run.mine(Settings.of(config), tmp_path)
   write_json(note, made_with)
   config.mining.update(max_per_noun=3, disk_megabytes=1)  # of no chunk
-  assert 0 < max(run.mine(config, tmp_path)['top_nouns'].values()) <= 3
+  assert 0 < max(run.mine(Settings.of(config), tmp_path)['top_nouns'].values()) <= 3
 
 
 def test_chunks_of_an_earlier_version_are_refused(
@@ -186,23 +189,23 @@ def test_chunks_of_an_earlier_version_are_refused(
   with pytest.raises(
     ValueError, match='chunks in .* are of an earlier version; delete that'
   ):
-    run.mine(config, tmp_path)
+    run.mine(Settings.of(config), tmp_path)
 
 
 def test_small_proposals_are_not_used(config: Any, tmp_path: pathlib.Path) -> None:
   config.mining.min_area = 128 * 128
   with pytest.raises(ValueError, match=r'no pairs in 32 images: 32 of them.*\(16384\)'):
-    run.mine(config, tmp_path)
+    run.mine(Settings.of(config), tmp_path)
 
 
 def test_pairs_below_the_score_are_left_out(
   config: Any, tmp_path: pathlib.Path
 ) -> None:
-  run.mine(config, tmp_path / 'all')
+  run.mine(Settings.of(config), tmp_path / 'all')
   scores = sorted(float(pair['score']) for pair in read(tmp_path / 'all'))
   bound = scores[len(scores) // 2]
   config.mining.min_score = bound
-  sheet = run.mine(config, tmp_path / 'best')
+  sheet = run.mine(Settings.of(config), tmp_path / 'best')
   kept = sorted(float(pair['score']) for pair in read(tmp_path / 'best'))
   assert kept == [score for score in scores if score >= bound]
   assert sheet['min_score'] == bound
@@ -219,7 +222,7 @@ def test_a_chunk_is_written_whole(
 
   monkeypatch.setattr(chunks, 'write_records', full)
   with pytest.raises(OSError, match='No space left'):
-    run.mine(config, tmp_path)
+    run.mine(Settings.of(config), tmp_path)
   assert [x.name for x in (tmp_path / 'chunks').iterdir()] == ['made_with.json']
 
 
@@ -232,18 +235,18 @@ def test_a_job_killed_before_its_summary_writes_it(
   with monkeypatch.context() as patch:
     patch.setattr(joining, 'clean_up', killed)
     with pytest.raises(Killed):
-      run.mine(config, tmp_path)
+      run.mine(Settings.of(config), tmp_path)
   assert (tmp_path / 'chunks').exists() and not (tmp_path / 'summary.md').exists()
-  sheet = run.mine(config, tmp_path)
+  sheet = run.mine(Settings.of(config), tmp_path)
   names = sorted(path.name for path in tmp_path.iterdir())
   assert names == ['pairs', 'summary.md', 'summary.png']
   assert f'{sheet["pairs"]} pairs' in (tmp_path / 'summary.md').read_text()
 
 
 def test_crops_are_stored_as_asked(config: Any, tmp_path: pathlib.Path) -> None:
-  run.mine(config, tmp_path / 'whole')
+  run.mine(Settings.of(config), tmp_path / 'whole')
   config.mining.update(crop_shortest=20, crop_format='jpeg')
-  run.mine(config, tmp_path / 'small')
+  run.mine(Settings.of(config), tmp_path / 'small')
   builder = pairs.load(tmp_path / 'small' / 'pairs')
   assert builder.info.features['image'].encoding_format == 'jpeg'
   shrunk = 0
@@ -260,13 +263,13 @@ def test_crops_are_stored_as_asked(config: Any, tmp_path: pathlib.Path) -> None:
   assert shrunk > 10
   config.mining.crop_format = 'jpg'
   with pytest.raises(ValueError, match="Did you mean 'jpeg'"):
-    run.mine(config, tmp_path / 'other')
+    run.mine(Settings.of(config), tmp_path / 'other')
 
 
 def test_hosts_share_the_chunks(
   config: Any, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-  run.mine(config, tmp_path / 'alone')
+  run.mine(Settings.of(config), tmp_path / 'alone')
   seen: list[int] = []
   place = {'host': 0}
 
@@ -279,9 +282,9 @@ def test_hosts_share_the_chunks(
   for host in (2, 1):
     place['host'] = host
     with pytest.raises(FileNotFoundError, match='datasheet.json'):  # of the first host
-      run.mine(config, tmp_path / 'together')
+      run.mine(Settings.of(config), tmp_path / 'together')
   place['host'] = 0
-  run.mine(config, tmp_path / 'together')
+  run.mine(Settings.of(config), tmp_path / 'together')
   assert [seen.count(host) for host in (2, 1, 0)] == [8, 8, 16]
   for one, other in zip(
     read(tmp_path / 'alone'), read(tmp_path / 'together'), strict=True
@@ -302,7 +305,7 @@ def test_a_broken_image_is_left_out_and_listed(
       yield record
 
   monkeypatch.setattr(run, 'encoded_examples', damaged)
-  sheet = run.mine(config, tmp_path)
+  sheet = run.mine(Settings.of(config), tmp_path)
   assert sheet['images'] == 32
   assert sheet['left_out']['broken_images'] == 1
   (name, why) = sheet['left_out']['broken'][0]
@@ -314,12 +317,14 @@ def test_true_masks_with_their_classes_need_no_model(
   config: Any, tmp_path: pathlib.Path
 ) -> None:
   config.mining.update(masks='truth', nouns='classes', checkpoint='', min_area=1)
-  sheet = run.mine(config, tmp_path)
+  sheet = run.mine(Settings.of(config), tmp_path)
   images = {
     e['image_id']: e
-    for e in pipeline.examples(run.load_dataset(config.dataset)[1], 'train')
+    for e in pipeline.examples(
+      run.load_dataset(Settings.of(config).dataset)[1], 'train'
+    )
   }
-  names = miner.load_names(config.dataset).names
+  names = miner.load_names(Settings.of(config).dataset).names
   wanted = sum(len(set(np.unique(e['label'])) - {VOID}) for e in images.values())
   assert sheet['pairs'] == wanted > 32
   assert sheet['nouns']['backend'] == 'classes' and sheet['checkpoint'] is None
@@ -353,8 +358,8 @@ def test_captions_can_come_from_a_file(config: Any, tmp_path: pathlib.Path) -> N
   [
     ({'masks': 'true'}, "Did you mean 'truth'"),
     ({'nouns': 'class'}, "Did you mean 'classes'"),
-    ({'score': 'softmax'}, 'known: cosine, nouns, proposals'),
-    ({'captions': 0}, '32 images have no captions'),
+    ({'score': 'softmax'}, "one of 'cosine', 'proposals', 'nouns'"),
+    ({'captions': 0}, 'captions is 0, expected an integer, at least 1'),
   ],
 )
 def test_wrong_settings(
@@ -362,7 +367,7 @@ def test_wrong_settings(
 ) -> None:
   config.mining.update(settings)
   with pytest.raises(ValueError, match=message):
-    run.mine(config, tmp_path)
+    run.mine(Settings.of(config), tmp_path)
 
 
 def test_captions_without_nouns_stop_early(
@@ -373,4 +378,4 @@ def test_captions_without_nouns_stop_early(
   monkeypatch.setattr(silent, 'extract', lambda captions: [[] for _ in captions])
   monkeypatch.setattr(miner, 'load_extractor', lambda *a, **k: silent)
   with pytest.raises(ValueError, match="'lexicon' finds no noun in .* captions"):
-    run.mine(config, tmp_path)
+    run.mine(Settings.of(config), tmp_path)

@@ -16,6 +16,7 @@ from ovs_jax.core.tree import flatten
 from ovs_jax.inference.assemble import assemble
 from ovs_jax.models import mask_prompts
 from ovs_jax.models.clip import PRESETS, ClipConfig, init_clip
+from ovs_jax.settings import Settings
 
 CONFIG = dataclasses.replace(PRESETS['tiny'], **tiny_configs.CLIP_SIZES)
 
@@ -106,7 +107,7 @@ def test_parts_are_assembled_with_prompts(tmp_path: pathlib.Path) -> None:
     str(tmp_path / 'other'), str(tmp_path / 'clip'), prompt_depth=2
   )
   config.init.prompts = directory
-  assemble(config, tmp_path / 'run')
+  assemble(Settings.of(config), tmp_path / 'run')
   got, described = load_model(tmp_path / 'run' / 'model', kind='ovseg')
   assert described['clip']['prompt_depth'] == 2
   before = flatten(params)

@@ -19,6 +19,7 @@ from ovs_jax.core.schedule import build_schedule
 from ovs_jax.core.tree import flatten, match_rules
 from ovs_jax.models.clip import Clip, unit
 from ovs_jax.ops.regions import patch_mask
+from ovs_jax.settings import Settings
 from ovs_jax.train.loop import make_step
 from ovs_jax.train.recipes.clip_regions import ClipRegions
 from ovs_jax.train.state import TrainState, split_params
@@ -32,10 +33,10 @@ def clip_adapt_step(case: Case) -> None:
   sizes, params = load_clip(case)
   rules = convert_clip.rules(sizes)
   config = training_config(case, sizes, rules)
-  recipe = ClipRegions(config)
+  recipe = ClipRegions(Settings.of(config))
   batches = [batch(case, i) for i in range(c['total_steps'])]
   first_step(case, recipe, params, batches[0], rules)
-  step, optimizer, trainable = make_step(recipe, config, params)
+  step, optimizer, trainable = make_step(recipe, Settings.of(config), params)
   state = optimizer.init(split_params(params, trainable)[0])
   state = TrainState(jnp.zeros((), jnp.int32), params, state)
   step = jax.jit(step)

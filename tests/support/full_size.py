@@ -9,6 +9,7 @@ import pytest
 from jax.sharding import NamedSharding, PartitionSpec
 
 from ovs_jax.bench import drawn, placed_step
+from ovs_jax.settings import Settings
 from ovs_jax.train import loop
 from ovs_jax.train.recipes import make_recipe
 from ovs_jax.train.state import TrainState, split_params
@@ -33,12 +34,12 @@ def step(config: Any) -> tuple[Any, TrainState, Any, Any]:
 
   To be used under `jax.set_mesh(mesh())`.
   """
-  recipe = make_recipe(config)
+  recipe = make_recipe(Settings.of(config))
   key, size = jax.random.key(0), config.train.batch_size
   params = jax.eval_shape(drawn.initializer(recipe), key)
   batch = jax.eval_shape(lambda key: drawn.draw_batch(recipe, size, key), key)
   constants = jax.eval_shape(lambda: drawn.draw_constants(recipe, size))
-  take, optimizer, trainable = loop.make_step(recipe, config, params)
+  take, optimizer, trainable = loop.make_step(recipe, Settings.of(config), params)
   moments = jax.eval_shape(
     lambda params: optimizer.init(split_params(params, trainable)[0]), params
   )

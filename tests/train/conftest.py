@@ -7,6 +7,7 @@ import pytest
 import tiny_configs
 
 from ovs_jax.data import pairs
+from ovs_jax.settings import Settings
 from ovs_jax.train.loop import train
 
 
@@ -14,7 +15,7 @@ from ovs_jax.train.loop import train
 def clip_run(data_dir: str, tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
   """Returns the run of a CLIP trained for four steps."""
   directory = tmp_path_factory.mktemp('clip_run')
-  train(tiny_configs.pretraining(data_dir), directory)
+  train(Settings.of(tiny_configs.pretraining(data_dir)), directory)
   return directory
 
 

@@ -13,6 +13,7 @@ import conftest  # noqa: E402, F401
 import tiny_configs  # noqa: E402
 
 from ovs_jax.core import files  # noqa: E402
+from ovs_jax.settings import Settings  # noqa: E402
 from ovs_jax.train import loop  # noqa: E402
 
 STEPS = 8
@@ -20,4 +21,4 @@ STEPS = 8
 if __name__ == '__main__':
   config = tiny_configs.pretraining(sys.argv[1])
   config.train.update(steps=STEPS, save_every=1)
-  loop.train(config, files.place(sys.argv[2]))
+  loop.train(Settings.of(config), files.place(sys.argv[2]))

@@ -12,6 +12,7 @@ import tiny_configs
 
 from ovs_jax import main
 from ovs_jax.core.types import Array, Batch, Constants, Metrics, Params
+from ovs_jax.settings import Settings
 from ovs_jax.train import loop
 from ovs_jax.train.recipes import RECIPES, Recipe
 
@@ -55,7 +56,6 @@ class Line(Recipe):
 def configured(**train: Any) -> Any:
   """Four steps of plain gradient descent, saved after each second one."""
   config = tiny_configs.pretraining('nowhere')
-  config.recipe = 'line'
   config.train.update(train)
   config.optimizer.update(schedule='constant', learning_rate=0.1, warmup=0)
   config.optimizer.groups = ((r'^line/', 1.0), (r'.*', None))
@@ -94,11 +94,11 @@ def run(
     return line
 
   with pytest.MonkeyPatch.context() as patch:
-    patch.setitem(RECIPES, 'line', build)
+    patch.setitem(RECIPES, config.recipe, build)
     try:
       if command:
-        return main.run('train', config, directory)
-      return loop.train(config, directory)
+        return main.run('train', Settings.of(config), directory)
+      return loop.train(Settings.of(config), directory)
     except KeyboardInterrupt:
       assert steps is not None
       return {}

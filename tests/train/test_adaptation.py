@@ -27,6 +27,7 @@ from ovs_jax.data import pair_batches, pairs, transforms
 from ovs_jax.data.needs import check_needs
 from ovs_jax.models import mask_prompts
 from ovs_jax.models.clip import PRESETS, ClipConfig, init_clip
+from ovs_jax.settings import Settings
 from ovs_jax.train import loop
 from ovs_jax.train.epochs import steps_of
 from ovs_jax.train.optimizer import build_optimizer, learning_rate_scales
@@ -68,14 +69,14 @@ def run(
     evaluate_batch=16,
   )
   config.init.more_pairs = ((f'{pairs_dir}/.', 0.5),)
-  loop.train(config, directory)
+  loop.train(Settings.of(config), directory)
   return config, directory
 
 
 @pytest.mark.parametrize('module', [mpt_vitl14, ft_vitl14, mpt_ft_vitl14])
 def test_bfloat16_is_for_training_and_not_stored(module: Any) -> None:
   config = module.get_config()
-  recipe = make_recipe(config)
+  recipe = make_recipe(Settings.of(config))
   assert recipe.clip.dtype == 'bfloat16'
   stored = dict(recipe.model_config['clip'])
   assert stored.pop('dtype') == 'float32'
@@ -103,7 +104,7 @@ def test_only_the_prompts_are_stored_and_the_rest_is_bit_identical(
   before, after = flatten(params), flatten(whole)
   for path, value in before.items():
     assert value.tobytes() == after[path].tobytes(), path
-  start, _ = ClipRegions(config).prepare(jax.random.key(config.seed))
+  start, _ = ClipRegions(Settings.of(config)).prepare(jax.random.key(config.seed))
   assert np.any(start['visual']['mask_prompt'] != after['visual/mask_prompt'])
   size = sum(p.stat().st_size for p in (directory / 'best').rglob('*') if p.is_file())
   assert size < 100_000 < sum(x.nbytes for x in before.values())
@@ -132,7 +133,7 @@ def test_a_stopped_run_of_prompts_goes_on(
   config, directory = run
   shutil.copytree(directory, tmp_path / 'run')
   shutil.rmtree(tmp_path / 'run' / 'checkpoints' / '4')
-  loop.train(config, tmp_path / 'run')
+  loop.train(Settings.of(config), tmp_path / 'run')
   for name in ('.', 'best'):
     expected, got = (load_model(d / name)[0] for d in (directory, tmp_path / 'run'))
     for path, value in flatten(expected).items():
@@ -147,7 +148,7 @@ def test_cached_texts_are_those_of_the_tower(
   losses, pictures = [], []
   for cached in (True, False):
     config = tuning(data_dir, clip_run, pairs_dir, cache_text=cached)
-    recipe = ClipRegions(config)
+    recipe = ClipRegions(Settings.of(config))
     params, constants = recipe.prepare(jax.random.key(0))
     batch = next(recipe.batches(0))
     assert batch['image'].dtype == batch['mask'].dtype == np.uint8
@@ -166,7 +167,7 @@ def test_boxes_show_what_is_around(
   batch = {}
   for prior in ('mask', 'box'):
     config = tuning(data_dir, clip_run, pairs_dir, prior=prior, cache_text=False)
-    batch[prior] = next(ClipRegions(config).batches(0))
+    batch[prior] = next(ClipRegions(Settings.of(config)).batches(0))
   assert (batch['box']['mask'] == 1).all() and (batch['mask']['mask'] == 0).any()
   inside = batch['mask']['mask'] > 0
   assert inside.mean() < 0.6
@@ -220,14 +221,14 @@ def test_weighted_batches_resume_and_mix(pairs_dir: pathlib.Path) -> None:
   [
     ({'store': 'prompt'}, "Did you mean 'prompts'"),
     ({'duplicates': 'negative'}, "Did you mean 'negatives'"),
-    ({'prior': 'crop'}, 'known: box, mask'),
+    ({'prior': 'crop'}, "expected one of 'mask', 'box'"),
   ],
 )
 def test_unknown_choices(
   data_dir: str, tmp_path: pathlib.Path, changes: dict[str, str], message: str
 ) -> None:
   with pytest.raises(ValueError, match=message):
-    ClipRegions(tuning(data_dir, tmp_path, tmp_path, **changes))
+    ClipRegions(Settings.of(tuning(data_dir, tmp_path, tmp_path, **changes)))
 
 
 def test_an_epoch_has_every_pair_as_often_as_its_source_weighs(
@@ -236,13 +237,13 @@ def test_an_epoch_has_every_pair_as_often_as_its_source_weighs(
   config = tuning(data_dir, clip_run, pairs_dir)
   count = len(pairs.nouns(pairs_dir))
   config.train.update(steps=0, epochs=1.5)
-  assert make_recipe(config).examples() == count
+  assert make_recipe(Settings.of(config)).examples() == count
   config.init.more_pairs = ((f'{pairs_dir}/.', 0.5),)
-  recipe = make_recipe(config)
+  recipe = make_recipe(Settings.of(config))
   assert recipe.examples() == round(1.5 * count)
   steps = int(1.5 * (round(1.5 * count) // 8))
-  assert steps_of(config, recipe) == steps
-  loop.train(config, tmp_path)
+  assert steps_of(recipe.config, recipe) == steps
+  loop.train(Settings.of(config), tmp_path)
   lines = (tmp_path / 'metrics.jsonl').read_text().splitlines()
   assert [json.loads(line)['step'] for line in lines] == list(range(1, steps + 1))
 
@@ -267,7 +268,7 @@ def test_steps_or_epochs(
   config = tuning(data_dir, clip_run, pairs_dir)
   config.train.update(steps=steps, epochs=epochs)
   with pytest.raises(ValueError, match=message):
-    loop.train(config, tmp_path)
+    loop.train(Settings.of(config), tmp_path)
 
 
 def test_choices_that_exclude_each_other(
@@ -276,15 +277,15 @@ def test_choices_that_exclude_each_other(
   config = tuning(data_dir, clip_run, pairs_dir)
   config.optimizer.groups = ((r'^visual/', 1.0), (r'.*', None))
   with pytest.raises(ValueError, match=r'would lose \d+ trained parameters, such as'):
-    ClipRegions(config).prepare(jax.random.key(0))
+    ClipRegions(Settings.of(config)).prepare(jax.random.key(0))
   config.adapt.store = 'all'
   config.optimizer.groups = ((r'^(text|visual)/', 1.0), (r'.*', None))
   with pytest.raises(ValueError, match='parameters of the text tower are trained'):
-    ClipRegions(config).prepare(jax.random.key(0))
+    ClipRegions(Settings.of(config)).prepare(jax.random.key(0))
   config = tuning(data_dir, clip_run, pairs_dir, evaluate_every=1)
   config.init.labelled = ''
   with pytest.raises(ValueError, match='config.init.labelled names no pairs'):
-    ClipRegions(config).prepare(jax.random.key(0))
+    ClipRegions(Settings.of(config)).prepare(jax.random.key(0))
 
 
 class TestFullSize:
@@ -293,14 +294,15 @@ class TestFullSize:
   def scales(self, config: Any) -> tuple[dict[str, float], dict[str, Any]]:
     sizes = ClipConfig(**config.clip)
     tree = jax.eval_shape(lambda key: init_clip(sizes, key), jax.random.key(0))
-    return learning_rate_scales(config.optimizer, tree), flatten(tree)
+    return learning_rate_scales(Settings.of(config).optimizer, tree), flatten(tree)
 
   def test_fine_tuning_trains_the_tower(self) -> None:
     config = ft_vitl14.get_config('script')
     scales, leaves = self.scales(config)
     count = sum(leaves[path].size for path in scales)
     assert count == 303_966_208 + 1  # with the temperature
-    _, schedule = build_optimizer(config.optimizer, scales, 17_270)
+    optimizer = Settings.of(config).optimizer
+    _, schedule = build_optimizer(optimizer, scales, 17_270)
     for step, rate in ((0, 5e-8), (99, 5e-6), (100, 5e-6), (8635, 2.52287e-6)):
       assert float(schedule(step)) == pytest.approx(rate, rel=1e-4)
 
@@ -343,7 +345,8 @@ class TestFullSize:
   ) -> None:
     monkeypatch.setattr(ClipRegions, 'examples', lambda recipe: pairs_in_all)
     config = module.get_config(argument)
-    assert steps_of(config, make_recipe(config)) == steps
+    settings = Settings.of(config)
+    assert steps_of(settings, make_recipe(settings)) == steps
     assert f'5 epochs of {pairs_in_all:,} examples' in capsys.readouterr().out
 
   @pytest.mark.parametrize('name', ['mpt_vitl14', 'mine_coco_captions'])
@@ -355,7 +358,7 @@ class TestFullSize:
     with config.unlocked():
       config.dataset.data_dir = str(tmp_path)
     with pytest.raises(FileNotFoundError) as caught:
-      check_needs(config)
+      check_needs(Settings.of(config))
     text = str(caught.value)
     assert f'{name} cannot start' in text and f'configs/{name}.py:smoke' in text
     assert 'python -m ovs_jax.convert --download=ViT-L/14' in text
@@ -366,7 +369,7 @@ class TestFullSize:
     assert commands[name] in text
     (tmp_path / 'checkpoints' / 'clip_vit_l14').mkdir(parents=True)
     with pytest.raises(FileNotFoundError) as caught:
-      check_needs(config)
+      check_needs(Settings.of(config))
     assert 'ovs_jax.convert --download' not in str(caught.value)
 
 
@@ -378,7 +381,7 @@ def test_drawn_batches_are_like_those_of_pairs(
 ) -> None:
   config = tiny_configs.prompt_tuning(data_dir, '', str(pairs_dir))
   config.adapt.update(uint8=as_bytes, duplicates=duplicates)
-  recipe = make_recipe(config)
+  recipe = make_recipe(Settings.of(config))
   shapes = [
     {name: (x.shape, np.dtype(x.dtype)) for name, x in batch.items()}
     for batch in (
@@ -388,6 +391,7 @@ def test_drawn_batches_are_like_those_of_pairs(
   ]
   assert shapes[0] == shapes[1]
   config.adapt.cache_text = True
+  recipe = make_recipe(Settings.of(config))
   drawn_batch = drawn.draw_batch(recipe, 8, jax.random.key(0))
   assert 'tokens' not in drawn_batch and drawn_batch['noun'].shape == (8,)
   nouns = drawn.draw_constants(recipe, 8)['nouns']

@@ -87,9 +87,3 @@ def test_and_to_end_with_what_trains(tmp_path: pathlib.Path) -> None:
   line.run(plain(), tmp_path / 'changed')
   line.run(plain(), tmp_path / 'raw')
   assert_equal(tmp_path / 'changed', tmp_path / 'raw')
-
-
-@pytest.mark.parametrize('decay', [-0.1, 1.0])
-def test_others_are_refused(decay: float, tmp_path: pathlib.Path) -> None:
-  with pytest.raises(ValueError, match=r'train\.ema is .*, expected 0 .* less than 1'):
-    line.run(line.configured(ema=decay), tmp_path)

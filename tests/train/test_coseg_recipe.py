@@ -16,6 +16,7 @@ from ovs_jax.core.checkpoint import load_model
 from ovs_jax.core.tree import flatten
 from ovs_jax.core.types import VOID, Batch
 from ovs_jax.models.coseg import CoSegConfig
+from ovs_jax.settings import Settings
 from ovs_jax.train import loop
 from ovs_jax.train.recipes.clipseg import ClipSegTraining
 from ovs_jax.train.recipes.coseg import CoSegTraining
@@ -61,7 +62,7 @@ def run(
 ) -> tuple[Any, pathlib.Path, dict[str, Any]]:
   directory = tmp_path_factory.mktemp('coseg')
   config = coseg(data_dir, str(clip_run))
-  return config, directory, loop.train(config, directory)
+  return config, directory, loop.train(Settings.of(config), directory)
 
 
 def test_clip_stays_and_everything_else_moves(
@@ -70,7 +71,7 @@ def test_clip_stays_and_everything_else_moves(
   config, directory, result = run
   trained, stored = load_model(directory, kind='coseg')
   assert CoSegConfig.from_dict(stored['coseg']).language.num_slots == 6
-  recipe = CoSegTraining(config)
+  recipe = CoSegTraining(Settings.of(config))
   params, constants = recipe.prepare(jax.random.key(config.seed))
   before = flatten(params)
   after = flatten(trained)
@@ -88,7 +89,7 @@ def test_clip_stays_and_everything_else_moves(
 
 
 def test_targets_know_the_seen_classes_only(data_dir: str) -> None:
-  recipe = CoSegTraining(coseg(data_dir, ''))
+  recipe = CoSegTraining(Settings.of(coseg(data_dir, '')))
   first, second = recipe.seen[0], recipe.seen[3]
   unseen = next(k for k in range(100) if k not in recipe.seen)
   label = np.full((1, 16, 16), VOID, np.uint8)
@@ -102,7 +103,7 @@ def test_targets_know_the_seen_classes_only(data_dir: str) -> None:
 
 def test_phrases_are_of_classes_that_are_there_or_not(data_dir: str) -> None:
   config = clipseg(data_dir, '')
-  recipe = ClipSegTraining(config)
+  recipe = ClipSegTraining(Settings.of(config))
   label = np.full((4, 4), VOID, np.uint8)
   label[:2] = recipe.seen[5]
   rng = np.random.default_rng(0)
@@ -120,7 +121,7 @@ def test_phrases_are_of_classes_that_are_there_or_not(data_dir: str) -> None:
 
 def batch_of(config: Any, rows: Any = None) -> Batch:
   """Some rows of the second batch."""
-  return next(ClipSegTraining(config).batches(1, rows))
+  return next(ClipSegTraining(Settings.of(config)).batches(1, rows))
 
 
 @pytest.mark.parametrize('own', [False, True], ids=['classes', 'table'])
@@ -145,10 +146,10 @@ def test_unknown_choices_are_refused(data_dir: str) -> None:
   config = coseg(data_dir, '')
   config.slots.matching = 'hungary'
   with pytest.raises(ValueError, match="Did you mean 'hungarian'"):
-    CoSegTraining(config)
+    CoSegTraining(Settings.of(config))
   config.slots.update(matching='hungarian', forced=0.5)
   with pytest.raises(ValueError, match='knows before decoding'):
-    CoSegTraining(config)
+    CoSegTraining(Settings.of(config))
 
 
 def test_a_decoder_goes_on_only_with_its_own_clip(
@@ -157,7 +158,7 @@ def test_a_decoder_goes_on_only_with_its_own_clip(
   config = clipseg(data_dir, str(clip_run))
   config.init.clipseg = str(clip_run)
   with pytest.raises(ValueError, match="a 'clipseg' model was expected"):
-    ClipSegTraining(config).prepare(jax.random.key(0))
+    ClipSegTraining(Settings.of(config)).prepare(jax.random.key(0))
 
 
 def test_cached_activations_train_to_the_same_numbers(
@@ -169,9 +170,11 @@ def test_cached_activations_train_to_the_same_numbers(
   again.slots.cache = str(tmp_path / 'cache')
   names = ('filled', 'read')
   for name in names:
-    loop.train(again, tmp_path / name)
+    loop.train(Settings.of(again), tmp_path / name)
   filled, read = (flatten(load_model(tmp_path / name)[0]) for name in names)
-  before = flatten(CoSegTraining(config).prepare(jax.random.key(config.seed))[0])
+  before = flatten(
+    CoSegTraining(Settings.of(config)).prepare(jax.random.key(config.seed))[0]
+  )
   for path, value in flatten(load_model(directory)[0]).items():
     np.testing.assert_array_equal(read[path], filled[path], err_msg=path)
     if not path.endswith('k/bias'):  # whose gradient is rounding alone
@@ -184,7 +187,7 @@ def test_cached_activations_train_to_the_same_numbers(
 def test_no_activations_go_through_the_host(
   run: tuple[Any, pathlib.Path, dict[str, Any]],
 ) -> None:
-  recipe = CoSegTraining(run[0])
+  recipe = CoSegTraining(Settings.of(run[0]))
   batch = next(recipe.batches(0))
   assert {name: x.dtype for name, x in batch.items()} == {
     'image': np.uint8,
@@ -200,9 +203,9 @@ def test_a_users_own_table_trains_the_decoder(
   config = clipseg(data_dir, str(clip_run))
   config.phrases.table = str(tmp_path / 'phrases.csv')
   config.train.steps = 2
-  result = loop.train(config, tmp_path / 'run')
+  result = loop.train(Settings.of(config), tmp_path / 'run')
   assert np.isfinite(result['bce'])
-  recipe = ClipSegTraining(config)
+  recipe = ClipSegTraining(Settings.of(config))
   _, constants = recipe.prepare(jax.random.key(0))
   assert len(constants['phrases']) == 3 * len(config.phrases.templates)
   batch = next(recipe.batches(0))
@@ -210,4 +213,4 @@ def test_a_users_own_table_trains_the_decoder(
   config.phrases.table = 'nowhere.csv'
   config.init.clip = 'nowhere'
   with pytest.raises(FileNotFoundError, match='2 missing inputs'):
-    ClipSegTraining(config).prepare(jax.random.key(0))
+    ClipSegTraining(Settings.of(config)).prepare(jax.random.key(0))

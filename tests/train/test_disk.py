@@ -10,6 +10,7 @@ import pytest
 
 from configs import scenes
 from ovs_jax.bench import drawn
+from ovs_jax.settings import Settings
 from ovs_jax.train.optimizer import build_optimizer, learning_rate_scales
 from ovs_jax.train.recipes import make_recipe
 from ovs_jax.train.state import split_params
@@ -35,10 +36,12 @@ def trainings(name: str) -> Iterator[Any]:
 
 def megabytes(config: Any) -> float:
   """What one checkpoint takes, from the shapes of the parameters and moments."""
-  recipe = make_recipe(config)
+  recipe = make_recipe(Settings.of(config))
   params = jax.eval_shape(drawn.initializer(recipe), jax.random.key(0))
-  scales = learning_rate_scales(config.optimizer, params)
-  optimizer, _ = build_optimizer(config.optimizer, scales, config.train.steps)
+  scales = learning_rate_scales(Settings.of(config).optimizer, params)
+  optimizer, _ = build_optimizer(
+    Settings.of(config).optimizer, scales, config.train.steps
+  )
   moments = jax.eval_shape(optimizer.init, split_params(params, set(scales))[0])
   kept = recipe.stored(params)
   leaves = jax.tree.leaves((kept, moments))

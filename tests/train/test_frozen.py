@@ -14,6 +14,7 @@ from ovs_jax.core.checkpoint import save_model
 from ovs_jax.core.tree import flatten, map_with_path
 from ovs_jax.models.maskformer import PRESETS, MaskFormer, init_maskformer
 from ovs_jax.ops.losses import SET_WEIGHTS
+from ovs_jax.settings import Settings
 from ovs_jax.train.loop import make_step
 from ovs_jax.train.optimizer import build_optimizer, learning_rate_scales
 from ovs_jax.train.recipes import Recipe
@@ -68,7 +69,7 @@ def test_frozen_norms_and_stages_stay_where_they_are() -> None:
       return sum(jnp.mean(jnp.sin(x)) for x in losses), {}
 
   before = random_params(SMALL)
-  step, optimizer, trainable = make_step(Sines(), config, before)
+  step, optimizer, trainable = make_step(Sines(), Settings.of(config), before)
   start = optimizer.init(split_params(before, trainable)[0])
   state = TrainState(jnp.int32(0), before, start)
   state, _ = jax.jit(step)(state, {}, {'image': image})
@@ -102,8 +103,10 @@ def test_the_recipes_groups_fit_the_full_models(module: Any, preset: str) -> Non
   config = module.get_config()
   tree = shapes(PRESETS[preset])
   assert PRESETS[preset] == type(PRESETS[preset])(**config.proposer)
-  scales = learning_rate_scales(config.optimizer, tree)
-  _, schedule = build_optimizer(config.optimizer, scales, config.train.steps)
+  scales = learning_rate_scales(Settings.of(config).optimizer, tree)
+  _, schedule = build_optimizer(
+    Settings.of(config).optimizer, scales, config.train.steps
+  )
   decayed = dict(config.optimizer.decay)
   assert decayed[r'.*'] == 1.0
   leaves = flatten(tree)
@@ -185,7 +188,7 @@ def test_unfit_proposers_are_explained(tmp_path: Any) -> None:
   config = proposer_r101c.get_config()
   config.init.proposer, config.init.backbone = 'a', 'b'
   with pytest.raises(ValueError, match='config.init.proposer=a brings a backbone of'):
-    Proposer(config)
+    Proposer(Settings.of(config))
 
 
 def gradients(config: Any, *counts: int) -> list[dict[str, Any]]:

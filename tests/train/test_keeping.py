@@ -10,6 +10,7 @@ import tiny_configs
 
 from ovs_jax.core.checkpoint import load_model
 from ovs_jax.core.types import Constants, Params
+from ovs_jax.settings import Settings
 from ovs_jax.train.keeping import Keeping
 from ovs_jax.train.recipes import RECIPES, Recipe, make_recipe
 
@@ -62,7 +63,7 @@ def test_a_resumed_run_forgets_what_it_does_again(tmp_path: pathlib.Path) -> Non
 @pytest.mark.parametrize('name', sorted(RECIPES.keys() - {'clip_regions'}))
 def test_a_recipe_without_scores_is_refused(name: str) -> None:
   config = tiny_configs.of_recipe(name, '-', '-', '-', heads=2)
-  assert make_recipe(config).evaluate_every == 0
+  assert make_recipe(Settings.of(config)).evaluate_every == 0
   config.adapt.evaluate_every = 1
   with pytest.raises(ValueError, match=f"recipe '{name}' has no evaluation"):
-    make_recipe(config)
+    make_recipe(Settings.of(config))

@@ -18,6 +18,7 @@ from ovs_jax.core.checkpoint import load_model
 from ovs_jax.core.files import Place, place
 from ovs_jax.core.tree import flatten
 from ovs_jax.data import load_dataset
+from ovs_jax.settings import Settings
 
 
 def start(data_dir: str, directory: Place, **more: str) -> subprocess.Popen[bytes]:
@@ -34,7 +35,7 @@ def losses(directory: Place) -> list[tuple[int, float]]:
 def test_kill_nine_in_a_save_changes_nothing(
   data_dir: str, tmp_path: pathlib.Path
 ) -> None:
-  load_dataset(tiny_configs.pretraining(data_dir).dataset)  # prepared once
+  load_dataset(Settings.of(tiny_configs.pretraining(data_dir)).dataset)  # prepared once
   whole, killed = tmp_path / 'whole', tmp_path / 'killed'
   assert start(data_dir, whole).wait() == 0
   for step in (1, 3, 6):
@@ -64,9 +65,9 @@ def test_kill_nine_in_a_save_to_a_bucket_changes_nothing(
   data_dir: str, tmp_path: pathlib.Path, bucket: str, emulator: Any
 ) -> None:
   """Data, checkpoints and metrics are in the bucket."""
-  load_dataset(tiny_configs.pretraining(data_dir).dataset)
+  load_dataset(Settings.of(tiny_configs.pretraining(data_dir)).dataset)
   data = f'{bucket}/data'
-  load_dataset(tiny_configs.pretraining(data).dataset)
+  load_dataset(Settings.of(tiny_configs.pretraining(data)).dataset)
   whole, killed = tmp_path / 'whole', place(bucket) / 'killed'
   assert start(data_dir, whole).wait() == 0
   process = start(data, killed, **emulator.tensorflow)

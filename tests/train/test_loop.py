@@ -13,6 +13,7 @@ import tiny_configs
 from ovs_jax.core.checkpoint import load_model
 from ovs_jax.core.tree import flatten
 from ovs_jax.core.types import Array, Batch, Constants, Params
+from ovs_jax.settings import Settings
 from ovs_jax.train import loop
 from ovs_jax.train.recipes import RECIPES
 
@@ -45,7 +46,7 @@ def unbroken(
   runs = {}
   for name in NAMES:
     directory = tmp_path_factory.mktemp(name)
-    runs[name] = (directory, loop.train(configs[name], directory))
+    runs[name] = (directory, loop.train(Settings.of(configs[name]), directory))
   return runs
 
 
@@ -96,9 +97,9 @@ def test_two_and_two_steps_are_four(
   with pytest.MonkeyPatch.context() as patch:
     stop_after(patch, config.recipe, 3)  # the third is lost: saved after the second
     with pytest.raises(Killed):
-      loop.train(config, tmp_path)
+      loop.train(Settings.of(config), tmp_path)
   assert [line['step'] for line in read_metrics(tmp_path)] == [1, 2, 3]
-  loop.train(config, tmp_path)
+  loop.train(Settings.of(config), tmp_path)
   directory, _ = unbroken[name]
   assert read_metrics(tmp_path) == read_metrics(directory)
   assert [line['step'] for line in read_metrics(tmp_path)] == [1, 2, 3, 4]
@@ -116,7 +117,7 @@ def test_only_what_is_chosen_moves(
   name: str, trained: str, configs: dict[str, Any], unbroken: dict[str, Any]
 ) -> None:
   directory, result = unbroken[name]
-  recipe = RECIPES[configs[name].recipe](configs[name])
+  recipe = RECIPES[configs[name].recipe](Settings.of(configs[name]))
   before = flatten(recipe.prepare(jax.random.key(configs[name].seed))[0])
   after = flatten(load_model(directory)[0])
   moved = {path for path in before if np.any(before[path] != after[path])}
@@ -133,7 +134,7 @@ def test_a_finished_run_is_left_as_it_is(
 ) -> None:
   directory, _ = unbroken['mpt']
   before = read_metrics(directory)
-  result = loop.train(configs['mpt'], directory)
+  result = loop.train(Settings.of(configs['mpt']), directory)
   assert read_metrics(directory) == before
   assert result['trainable'] > 0
 
@@ -143,7 +144,7 @@ def test_a_checkpoint_of_another_model_is_refused(
 ) -> None:
   directory, _ = unbroken['ft']
   with pytest.raises(ValueError, match='cannot be read|of another shape|missing'):
-    loop.train(configs['mpt'], directory)
+    loop.train(Settings.of(configs['mpt']), directory)
 
 
 @pytest.mark.slow
@@ -151,7 +152,7 @@ def test_the_loss_falls(data_dir: str, tmp_path: pathlib.Path) -> None:
   config = tiny_configs.pretraining(data_dir)
   config.train.update(steps=30, save_every=30)
   config.optimizer.update(learning_rate=1e-2, warmup=5)
-  loop.train(config, tmp_path)
+  loop.train(Settings.of(config), tmp_path)
   losses = [line['loss'] for line in read_metrics(tmp_path)]
   assert np.mean(losses[-10:]) < np.mean(losses[:10]) - 0.2
 
@@ -174,7 +175,7 @@ def test_a_loss_that_is_not_finite_ends_the_run(
 
   monkeypatch.setitem(RECIPES, 'clip_pretrain', build)
   with pytest.raises(FloatingPointError, match='the loss is nan at step 1.'):
-    loop.train(configs['clip_pretrain'], tmp_path)
+    loop.train(Settings.of(configs['clip_pretrain']), tmp_path)
   assert len(read_metrics(tmp_path)) == 1
   assert not [p for p in (tmp_path / 'checkpoints').iterdir() if p.name.isdigit()]
 
@@ -183,7 +184,7 @@ def test_an_unknown_recipe_is_refused(data_dir: str, tmp_path: pathlib.Path) -> 
   config = tiny_configs.pretraining(data_dir)
   config.recipe = 'clip_pretrian'
   with pytest.raises(ValueError, match="Did you mean 'clip_pretrain'"):
-    loop.train(config, tmp_path)
+    loop.train(Settings.of(config), tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -205,7 +206,7 @@ def test_what_cannot_work_is_refused_early(
   config = tiny_configs.pretraining(data_dir)
   config[section].update(values)
   with pytest.raises(ValueError, match=message):
-    loop.train(config, tmp_path)
+    loop.train(Settings.of(config), tmp_path)
 
 
 def test_a_full_disk_is_noticed_before_training(
@@ -214,4 +215,4 @@ def test_a_full_disk_is_noticed_before_training(
   config = tiny_configs.pretraining(data_dir)
   config.train.disk_megabytes = 10**9
   with pytest.raises(OSError, match='this needs about 1000000000 MB'):
-    loop.train(config, tmp_path)
+    loop.train(Settings.of(config), tmp_path)

@@ -20,6 +20,7 @@ from ovs_jax.core.devices import least_seconds
 from ovs_jax.core.preemption import Stopped
 from ovs_jax.core.tree import flatten
 from ovs_jax.core.types import Array, Batch
+from ovs_jax.settings import Settings
 from ovs_jax.train import loop
 from ovs_jax.train.recipes import RECIPES
 
@@ -61,11 +62,11 @@ def test_each_turn_has_its_own_randomness() -> None:
 def test_turns_train(data_dir: str, tmp_path: pathlib.Path) -> None:
   config = tiny_configs.pretraining(data_dir)
   config.train.update(accumulate=2, steps=2, batch_size=16)
-  assert np.isfinite(loop.train(config, tmp_path)['loss'])
+  assert np.isfinite(loop.train(Settings.of(config), tmp_path)['loss'])
   for value, message in ((0, 'accumulate is 0'), (3, 'batch_size 16 is not')):
     config.train.accumulate = value
     with pytest.raises(ValueError, match=message):
-      loop.train(config, tmp_path)
+      loop.train(Settings.of(config), tmp_path)
 
 
 def notice_at(monkeypatch: pytest.MonkeyPatch, recipe: str, step: int) -> None:
@@ -97,11 +98,11 @@ def test_a_notice_saves_the_step_and_the_run_goes_on(
   with pytest.MonkeyPatch.context() as patch:
     notice_at(patch, config.recipe, 3)
     with pytest.raises(Stopped, match='after step 3 of 4, which is saved'):
-      loop.train(config, tmp_path / 'stopped')
+      loop.train(Settings.of(config), tmp_path / 'stopped')
   assert signal.getsignal(signal.SIGTERM) is before
   assert (tmp_path / 'stopped/checkpoints/3').is_dir()
-  loop.train(config, tmp_path / 'stopped')
-  loop.train(config, tmp_path / 'whole')
+  loop.train(Settings.of(config), tmp_path / 'stopped')
+  loop.train(Settings.of(config), tmp_path / 'whole')
   whole, stopped = (
     flatten(load_model(tmp_path / name)[0]) for name in ('whole', 'stopped')
   )
@@ -115,7 +116,7 @@ def test_a_notice_at_the_last_step_changes_nothing(
 ) -> None:
   config = tiny_configs.pretraining(data_dir)
   notice_at(monkeypatch, config.recipe, 4)
-  assert np.isfinite(loop.train(config, tmp_path)['loss'])
+  assert np.isfinite(loop.train(Settings.of(config), tmp_path)['loss'])
 
 
 def test_lines_say_where_time_and_memory_went(
@@ -135,7 +136,7 @@ def test_lines_say_where_time_and_memory_went(
     return least_seconds(flops)
 
   monkeypatch.setattr(loop, 'least_seconds', seconds)
-  loop.train(config, tmp_path)
+  loop.train(Settings.of(config), tmp_path)
   lines = [
     json.loads(line) for line in (tmp_path / 'metrics.jsonl').read_text().splitlines()
   ]
@@ -164,7 +165,7 @@ def test_fsdp_trains_the_same(data_dir: str, tmp_path: pathlib.Path) -> None:
     config = tiny_configs.pretraining(data_dir)
     config.train.steps = 2
     config.mesh.fsdp = fsdp
-    results.append(loop.train(config, tmp_path / str(fsdp))['loss'])
+    results.append(loop.train(Settings.of(config), tmp_path / str(fsdp))['loss'])
   np.testing.assert_allclose(results[0], results[1], rtol=1e-5)
 
 
@@ -202,7 +203,7 @@ def test_the_host_does_not_run_ahead_of_the_devices(
     return built
 
   monkeypatch.setitem(RECIPES, config.recipe, build)
-  loop.train(config, tmp_path)
+  loop.train(Settings.of(config), tmp_path)
   assert len(done) == 8
   # The step that runs is not done either.
   ahead = [i + 1 - finished for i, finished in enumerate(asked[:8])]

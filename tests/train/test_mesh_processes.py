@@ -15,6 +15,7 @@ from two_processes import run_together
 from ovs_jax.core.checkpoint import load_model
 from ovs_jax.core.tree import flatten
 from ovs_jax.core.types import Params
+from ovs_jax.settings import Settings
 from ovs_jax.train.recipes import RECIPES
 
 PROGRAM = """
@@ -23,6 +24,7 @@ sys.path.insert(0, 'tests/support')
 import jax
 import tiny_configs
 from ovs_jax.core import hosts
+from ovs_jax.settings import Settings
 from ovs_jax.train.loop import train
 address, index, count, data, model, names, out, *inputs = sys.argv[1:]
 if count != '1':
@@ -38,7 +40,7 @@ for name in names.split(','):
   if name == 'clip_regions' and '/' in inputs[2]:
     config.init.labelled = inputs[2]
     config.adapt.evaluate_every, config.adapt.evaluate_batch = 3, 8
-  train(config, pathlib.Path(out) / name)
+  train(Settings.of(config), pathlib.Path(out) / name)
 """
 
 
@@ -76,11 +78,12 @@ jax.distributed.initialize(address, num_processes=2, process_id=int(index))
 import tiny_configs
 from test_mesh_processes import draw_params
 from ovs_jax.core import sharding
+from ovs_jax.settings import Settings
 from ovs_jax.train import loop
 from ovs_jax.train.recipes import make_recipe
 config = tiny_configs.pretraining(data_dir)
 mesh = sharding.make_mesh(1, 2)
-recipe = make_recipe(config)
+recipe = make_recipe(Settings.of(config))
 params = draw_params(recipe)
 params = jax.device_put(params, sharding.parameter_shardings(mesh, params))
 batch = next(loop.global_batches(recipe, mesh, config.train.batch_size, 0))
@@ -90,7 +93,7 @@ print('loss', float(jax.jit(recipe.loss)(params, {}, batch, jax.random.key(0))[0
 
 def test_processes_of_a_model_axis_have_the_same_rows(data_dir: str) -> None:
   config = tiny_configs.pretraining(data_dir)
-  recipe = RECIPES[config.recipe](config)
+  recipe = RECIPES[config.recipe](Settings.of(config))
   batch = next(recipe.batches(0))
   given = draw_params(recipe), {}, batch, jax.random.key(0)
   expected, _ = jax.jit(recipe.loss)(*given)
@@ -112,7 +115,7 @@ def clip_of_heads(
     config.clip.update(vision_heads=heads, text_heads=heads)
     config.train.steps = 1
     made = tmp_path_factory.mktemp(f'clip_of_{heads}_heads')
-    train(config, made)
+    train(Settings.of(config), made)
     return str(made)
 
   return directory

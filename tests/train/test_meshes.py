@@ -11,6 +11,7 @@ import tiny_configs
 from ovs_jax.core import sharding
 from ovs_jax.core.tree import flatten
 from ovs_jax.core.types import Array, Batch, Constants, Params
+from ovs_jax.settings import Settings
 from ovs_jax.train.recipes import RECIPES
 
 HEADS = 8
@@ -26,7 +27,7 @@ def clip_of_eight_heads(data_dir: str, tmp_path_factory: pytest.TempPathFactory)
   config.clip.update(vision_heads=HEADS, text_heads=HEADS)
   config.train.steps = 1
   directory = tmp_path_factory.mktemp('clip_of_eight_heads')
-  train(config, directory)
+  train(Settings.of(config), directory)
   return str(directory)
 
 
@@ -48,7 +49,7 @@ def test_losses_and_gradients_are_those_of_one_device(
   config = tiny_configs.of_recipe(
     name, data_dir, clip_of_eight_heads, str(pairs_dir), heads=HEADS
   )
-  recipe = RECIPES[name](config)
+  recipe = RECIPES[name](Settings.of(config))
   prepared = jax.tree.map(np.asarray, recipe.prepare(jax.random.key(0)))
   params, constants = prepared
   batch = next(recipe.batches(0))

@@ -1,12 +1,12 @@
 """AdamW over groups, against steps computed by hand."""
 
 import functools
+from typing import Any
 
-import ml_collections
 import numpy as np
 import pytest
 
-from configs import common
+from ovs_jax.settings import Optimizer
 from ovs_jax.train.optimizer import build_optimizer, learning_rate_scales
 
 # Adam divides by 1 - 0.999: float32 keeps four digits of it.
@@ -18,15 +18,13 @@ PARAMS = {
 }
 
 
-def settings(**changes: object) -> ml_collections.ConfigDict:
+def settings(**changes: Any) -> Optimizer:
   """Returns the section `optimizer`, with a constant learning rate."""
-  config = common.base('test', 'train').optimizer
-  config.update(schedule='constant', learning_rate=0.1, warmup=0, eps=0.0)
-  config.update(changes)
-  return config
+  constant = {'schedule': 'constant', 'learning_rate': 0.1, 'warmup': 0, 'eps': 0.0}
+  return Optimizer(**{**constant, **changes})
 
 
-def first_step(config: ml_collections.ConfigDict, gradient: float) -> dict[str, float]:
+def first_step(config: Optimizer, gradient: float) -> dict[str, float]:
   """Returns the change of each trainable parameter in the first step."""
   scales = learning_rate_scales(config, PARAMS)
   optimizer, _ = build_optimizer(config, scales, 10)

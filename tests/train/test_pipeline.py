@@ -8,12 +8,14 @@ import pytest
 
 from configs import (
   baseline_vitl14,
+  common,
   mpt_vitl14,
   proposer_photos,
   quickstart,
   replicate,
 )
 from ovs_jax.core.files import read_json
+from ovs_jax.settings import Settings
 from ovs_jax.train.pipeline import check_changes, check_owner, run_pipeline
 
 
@@ -68,19 +70,17 @@ def stages() -> Stages:
   return Stages()
 
 
-def pipeline(**changes: Any) -> ml_collections.ConfigDict:
+def pipeline(**changes: Any) -> Settings:
   """Returns two stages, the second of which reads what the first makes."""
-  config = ml_collections.ConfigDict()
-  config.seed = 0
-  config.order = ('one', 'two')
-  config.stages = {
-    'one': {'name': 'one', 'mode': 'train', 'steps': 1, 'init': {'clip': ''}},
-    'two': {'name': 'two', 'mode': 'mine', 'steps': 1, 'init': {'clip': '{run}/one'}},
-  }
-  for name in config.order:
-    config.stages[name].seed = config.get_ref('seed')
+  config = common.base('both', 'pipeline')
+  stages = {'one': common.base('one', 'train'), 'two': common.base('two', 'mine')}
+  stages['two'].init.clip = '{run}/one'
+  for stage in stages.values():
+    stage.seed = config.get_ref('seed')
+  config.order = tuple(stages)
+  config.stages = ml_collections.ConfigDict(stages)
   config.update_from_flattened_dict(changes)
-  return config.lock()
+  return Settings.of(config)
 
 
 def test_stages_run_in_order_and_know_the_run(
@@ -112,7 +112,11 @@ def test_a_killed_stage_goes_on(stages: Stages, tmp_path: pathlib.Path) -> None:
 
 @pytest.mark.parametrize(
   ('key', 'value', 'place'),
-  [('stages.two.steps', 2, 'two'), ('stages.one.steps', 2, 'one'), ('seed', 1, 'one')],
+  [
+    ('stages.two.mining.chunk', 2, 'two'),
+    ('stages.one.train.steps', 2, 'one'),
+    ('seed', 1, 'one'),
+  ],
 )
 def test_another_configuration_is_refused(
   stages: Stages, tmp_path: pathlib.Path, key: str, value: int, place: str
@@ -126,12 +130,8 @@ def test_another_configuration_is_refused(
 def test_finished_stages_do_not_depend_on_how_they_were_done(
   stages: Stages, tmp_path: pathlib.Path
 ) -> None:
-  config = pipeline().unlock()
-  for stage in config.stages.values():
-    stage.mesh = {'model': 1}
-  run_pipeline(config, tmp_path, stages)
-  for stage in config.stages.values():
-    stage.mesh.model = 2
+  run_pipeline(pipeline(), tmp_path, stages)
+  config = pipeline(**{'stages.one.mesh.model': 2, 'stages.two.mesh.model': 2})
   assert run_pipeline(config, tmp_path, stages)['one']['result'] == {'name': 'one'}
   assert len(stages.ran) == 2
 
@@ -142,7 +142,7 @@ def test_a_stage_depends_on_those_before_it(
   run_pipeline(pipeline(), tmp_path, stages)
   (tmp_path / 'one' / 'done.json').unlink()  # as if its directory were deleted
   with pytest.raises(ValueError, match='/two was made with another configuration'):
-    run_pipeline(pipeline(**{'stages.one.steps': 2}), tmp_path, stages)
+    run_pipeline(pipeline(**{'stages.one.train.steps': 2}), tmp_path, stages)
 
 
 class TestOwner:

@@ -14,6 +14,7 @@ import tiny_configs
 from ovs_jax.core.checkpoint import save_model
 from ovs_jax.core.tree import flatten
 from ovs_jax.core.types import Params
+from ovs_jax.settings import Settings
 from ovs_jax.text import vocabulary
 from ovs_jax.text.tokenizer import tokenize
 from ovs_jax.train.recipes import clip_pretrain
@@ -47,7 +48,7 @@ def test_captions_become_tokens_of_one_length() -> None:
 
 
 def test_pretraining_sees_captioned_images(data_dir: str) -> None:
-  recipe = clip_pretrain.ClipPretrain(tiny_configs.pretraining(data_dir))
+  recipe = clip_pretrain.ClipPretrain(Settings.of(tiny_configs.pretraining(data_dir)))
   batch = next(recipe.batches(0))
   assert batch['image'].shape == (8, 16, 16, 3) and batch['image'].dtype == np.uint8
   assert batch['tokens'].shape == (8, 16)
@@ -60,7 +61,7 @@ class TestProposer:
   ) -> tuple[Callable[[Params], Any], Params]:
     """Returns `deep_loss` with `settings` on a batch, and drawn parameters."""
     config = tiny_configs.proposer(data_dir, str(clip_run))
-    recipe = Proposer(config)
+    recipe = Proposer(Settings.of(config))
     params, constants = recipe.prepare(jax.random.key(1))
     text = jnp.asarray(constants['text'])
     batch = jax.tree.map(jnp.asarray, next(recipe.batches(0)))
@@ -125,11 +126,11 @@ class TestProposer:
     config = tiny_configs.proposer(data_dir, str(clip_run))
     with config.unlocked():
       config.train.paste_scenes = 0
-    plain = next(Proposer(config).batches(0))
+    plain = next(Proposer(Settings.of(config)).batches(0))
     with config.unlocked():
       config.train.paste_scenes = 2
-    pasted = next(Proposer(config).batches(0))
-    again = next(Proposer(config).batches(0))
+    pasted = next(Proposer(Settings.of(config)).batches(0))
+    again = next(Proposer(Settings.of(config)).batches(0))
     for name in plain:
       np.testing.assert_array_equal(pasted[name], again[name])
     changed = (pasted['image'] != plain['image']).any(-1).mean()
@@ -139,7 +140,7 @@ class TestProposer:
   def test_targets_are_rows_of_the_seen_classes(
     self, data_dir: str, clip_run: pathlib.Path
   ) -> None:
-    recipe = Proposer(tiny_configs.proposer(data_dir, str(clip_run)))
+    recipe = Proposer(Settings.of(tiny_configs.proposer(data_dir, str(clip_run))))
     names = vocabulary.load('scenes')
     assert len(recipe.seen) == names.splits.count('seen')
     batch = next(recipe.batches(0))
@@ -156,12 +157,12 @@ class TestProposer:
     config = tiny_configs.proposer(data_dir, str(clip_run))
     config.proposer.embed_dim = 8
     with pytest.raises(ValueError, match='embeds in 16 dimensions'):
-      Proposer(config).prepare(jax.random.key(0))
+      Proposer(Settings.of(config)).prepare(jax.random.key(0))
 
   def test_a_missing_clip_is_named(self, data_dir: str, tmp_path: pathlib.Path) -> None:
     config = tiny_configs.proposer(data_dir, str(tmp_path / 'no'))
     with pytest.raises(FileNotFoundError, match='CLIP checkpoint .*/no not found'):
-      Proposer(config).prepare(jax.random.key(0))
+      Proposer(Settings.of(config)).prepare(jax.random.key(0))
 
 
 @pytest.fixture(scope='module')
@@ -176,7 +177,9 @@ class TestClipRegions:
   def test_batches_hold_crops_masks_and_sentences(
     self, inputs: tuple[str, str, str]
   ) -> None:
-    batch = next(ClipRegions(tiny_configs.prompt_tuning(*inputs)).batches(0))
+    batch = next(
+      ClipRegions(Settings.of(tiny_configs.prompt_tuning(*inputs))).batches(0)
+    )
     assert batch['image'].shape == (8, 16, 16, 3)
     assert batch['image'].dtype == np.float32
     assert set(np.unique(batch['mask'])) <= {0.0, 1.0}
@@ -189,18 +192,22 @@ class TestClipRegions:
   def test_prompts_are_drawn_where_the_checkpoint_has_none(
     self, inputs: tuple[str, str, str], tmp_path: pathlib.Path
   ) -> None:
-    recipe = ClipRegions(tiny_configs.prompt_tuning(*inputs))
+    recipe = ClipRegions(Settings.of(tiny_configs.prompt_tuning(*inputs)))
     drawn, _ = recipe.prepare(jax.random.key(0))
     assert drawn['visual']['mask_prompt'].shape == (2, 4, 16)
     # A CLIP with prompts keeps them, and fine-tuning drops them.
     save_model(tmp_path / 'prompted', drawn, recipe.model_config)
     again, _ = ClipRegions(
-      tiny_configs.prompt_tuning(inputs[0], str(tmp_path / 'prompted'), inputs[2])
+      Settings.of(
+        tiny_configs.prompt_tuning(inputs[0], str(tmp_path / 'prompted'), inputs[2])
+      )
     ).prepare(jax.random.key(1))
     for path, x in flatten(drawn).items():
       np.testing.assert_array_equal(flatten(again)[path], x, err_msg=path)
     tuned, _ = ClipRegions(
-      tiny_configs.fine_tuning(inputs[0], str(tmp_path / 'prompted'), inputs[2])
+      Settings.of(
+        tiny_configs.fine_tuning(inputs[0], str(tmp_path / 'prompted'), inputs[2])
+      )
     ).prepare(jax.random.key(1))
     assert 'mask_prompt' not in tuned['visual']
 
@@ -211,13 +218,13 @@ class TestClipRegions:
     config.clip.vision_width = 32
     said = 'config.clip.vision_width is 32, there it is 16'
     with pytest.raises(ValueError, match=said):
-      ClipRegions(config).prepare(jax.random.key(0))
+      ClipRegions(Settings.of(config)).prepare(jax.random.key(0))
 
   def test_equal_sentences_are_each_others_negatives(
     self, inputs: tuple[str, str, str]
   ) -> None:
     config = tiny_configs.fine_tuning(*inputs)
-    recipe = ClipRegions(config)
+    recipe = ClipRegions(Settings.of(config))
     params, constants = recipe.prepare(jax.random.key(0))
     rng = np.random.default_rng(0)
     one = tokenize(['a red ball'])[:, :16].astype(np.int32)

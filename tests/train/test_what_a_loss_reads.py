@@ -11,6 +11,7 @@ import pytest
 import tiny_configs
 
 from ovs_jax.core.types import Batch, Constants, Params
+from ovs_jax.settings import Settings
 from ovs_jax.train.loop import make_step
 from ovs_jax.train.recipes import RECIPES, Recipe, make_recipe
 from ovs_jax.train.state import TrainState, split_params
@@ -43,7 +44,7 @@ def prepared(
   if cached:
     config.adapt.update(cache_text=True, evaluate_every=1)
     config.init.labelled = str(pairs_dir)
-  recipe = make_recipe(config)
+  recipe = make_recipe(Settings.of(config))
   batch = next(recipe.batches(0))
   return request.param, (config, recipe, *recipe.prepare(jax.random.key(0)), batch)
 
@@ -70,7 +71,7 @@ def captured(program: Any) -> Iterator[Any]:
 def test_a_step_reads_its_arguments_alone(prepared: tuple[str, Prepared]) -> None:
   name, (config, recipe, params, constants, batch) = prepared
   assert constants.keys() == CONSTANTS[name]
-  step, optimizer, trainable = make_step(recipe, config, params)
+  step, optimizer, trainable = make_step(recipe, Settings.of(config), params)
   moments = optimizer.init(split_params(params, trainable)[0])
   state = TrainState(jnp.int32(0), params, moments)
   program = jax.make_jaxpr(step)(state, constants, batch)

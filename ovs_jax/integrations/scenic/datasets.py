@@ -1,20 +1,21 @@
 """Our data sets as Scenic calls them."""
 
+import dataclasses
 import itertools
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import jax
-import ml_collections
 import numpy as np
 
 from ovs_jax.core.errors import UserError
 from ovs_jax.core.lookup import lookup
 from ovs_jax.core.types import VOID, Int
-from ovs_jax.data import augment, load_dataset, load_names, transforms
+from ovs_jax.data import DATASETS, augment, load_dataset, load_names, transforms
 from ovs_jax.data.pipeline import eval_batches, train_batches
 from ovs_jax.integrations.scenic.checkout import load
 from ovs_jax.integrations.scenic.model import Held, build_recipe
+from ovs_jax.settings import Dataset, Settings
 
 _SIDE = 512  # of images, unless `dataset_configs.size` says otherwise
 
@@ -48,10 +49,11 @@ def segmentation_dataset(
   """
   del rng, dataset_service_address
   settings = _settings(dataset_configs)
-  config = ml_collections.ConfigDict({'name': name, **settings})
-  _, builder = load_dataset(config)
+  lookup(DATASETS, name, 'data set')
+  dataset = Dataset(name, settings['variant'], settings['data_dir'])
+  _, builder = load_dataset(dataset)
   train, valid = _batches(
-    builder, config, batch_size, eval_batch_size, shuffle_seed or 0
+    builder, settings, batch_size, eval_batch_size, shuffle_seed or 0
   )
   utils = load('scenic.dataset_lib.dataset_utils')
 
@@ -59,7 +61,7 @@ def segmentation_dataset(
     for batch in batches:
       yield utils.shard(_for_scenic(batch, dtype_str), num_shards)
 
-  names = load_names(config).names
+  names = load_names(dataset).names
   splits = builder.info.splits
   return utils.Dataset(
     train_iter=shards(train),
@@ -67,29 +69,33 @@ def segmentation_dataset(
     meta_data={
       'num_classes': len(names),
       'class_names': list(names),
-      'input_shape': (-1, config.size, config.size, 3),
+      'input_shape': (-1, settings['size'], settings['size'], 3),
       'input_dtype': np.dtype(dtype_str),
-      'num_train_examples': splits[config.train_split].num_examples,
-      'num_eval_examples': splits[config.valid_split].num_examples,
+      'num_train_examples': splits[settings['train_split']].num_examples,
+      'num_eval_examples': splits[settings['valid_split']].num_examples,
       'target_is_onehot': False,
     },
   )
 
 
 def _batches(
-  builder: Any, config: Any, batch_size: int, eval_batch_size: int, seed: int
+  builder: Any,
+  settings: Mapping[str, Any],
+  batch_size: int,
+  eval_batch_size: int,
+  seed: int,
 ) -> tuple[Iterator[dict[str, np.ndarray]], Iterator[dict[str, np.ndarray]]]:
   """Training and validation, both without end."""
   steps = [
-    augment.scale_jitter((config.size,), config.size),
-    augment.pad_square(config.size),
+    augment.scale_jitter((settings['size'],), settings['size']),
+    augment.pad_square(settings['size']),
     transforms.keep('image', 'label'),
   ]
   place = {'process_index': jax.process_index(), 'process_count': jax.process_count()}
   size = batch_size * jax.process_count()
   train = train_batches(
     builder,
-    config.train_split,
+    settings['train_split'],
     [steps[0], transforms.random_flip, *steps[1:]],
     batch_size=size,
     seed=seed,
@@ -101,7 +107,7 @@ def _batches(
     """Scenic asks for as many batches as there are, again and again."""
     while True:
       yield from eval_batches(
-        builder, config.valid_split, steps, batch_size=eval_batch_size, **place
+        builder, settings['valid_split'], steps, batch_size=eval_batch_size, **place
       )
 
   return train, valid()
@@ -174,11 +180,12 @@ def recipe_dataset(
   del eval_batch_size, dtype_str, rng, dataset_service_address
   if dataset_configs is None or not dataset_configs.get('recipe'):
     raise UserError('dataset_configs is not a configuration of configs/ with a recipe')
-  config = dataset_configs.copy_and_resolve_references()
-  with config.unlocked():
-    config.train.batch_size = batch_size * jax.process_count()
-    if shuffle_seed is not None:
-      config.seed = shuffle_seed
+  given = Settings.of(dataset_configs)
+  config = dataclasses.replace(
+    given,
+    train=dataclasses.replace(given.train, batch_size=batch_size * jax.process_count()),
+    seed=given.seed if shuffle_seed is None else shuffle_seed,
+  )
   recipe = build_recipe(config)
   _, constants = recipe.prepare(jax.random.key(config.seed))
   batches = recipe.batches(start, _own_rows(config.train.batch_size))
@@ -198,6 +205,6 @@ def recipe_dataset(
       'input_shape': shape,
       'input_dtype': dtype,
       'num_eval_examples': 0,
-      'recipe': Held(recipe, constants, dataset_configs, inputs),
+      'recipe': Held(recipe, constants, given, inputs),
     },
   )

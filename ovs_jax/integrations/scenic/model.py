@@ -19,6 +19,7 @@ from ovs_jax.core.tree import flatten, unflatten
 from ovs_jax.core.types import Array, Batch, Constants, Metrics, Params
 from ovs_jax.integrations.scenic.checkout import load
 from ovs_jax.integrations.scenic.optimizer import PARAMS
+from ovs_jax.settings import Settings
 from ovs_jax.train.optimizer import learning_rate_scales
 from ovs_jax.train.recipes import Recipe, make_recipe
 from ovs_jax.train.state import merge_params, split_params
@@ -58,7 +59,7 @@ class Held:
 
   recipe: Recipe
   constants: Constants
-  config: Any
+  config: Settings
   inputs: Mapping[str, tuple[tuple[int, ...], Any]]
 
   def __hash__(self) -> int:
@@ -66,7 +67,7 @@ class Held:
     return id(self)
 
 
-def build_recipe(config: Any) -> Recipe:
+def build_recipe(config: Settings) -> Recipe:
   """Returns the recipe of a configuration, which sees the rows of all devices.
 
   Raises:

@@ -16,6 +16,7 @@ from ovs_jax.core.errors import UserError
 from ovs_jax.core.tree import flatten, match_rules, unflatten
 from ovs_jax.core.types import Array
 from ovs_jax.integrations.scenic.checkout import load
+from ovs_jax.settings import Settings
 from ovs_jax.train.optimizer import build_optimizer
 from ovs_jax.train.recipes import make_recipe
 
@@ -28,10 +29,10 @@ class RecipeSchedule:
   """The learning rate by step.
 
   Attributes:
-    config: a configuration of `configs/`.
+    config: of the recipe.
   """
 
-  config: Any
+  config: Settings
 
   def __call__(self, step: Any) -> Array:
     """Returns the rate of the 0-based step, in its shape."""
@@ -87,6 +88,6 @@ def _leaves(tree: Any) -> dict[str, Array]:
 def register_optimizer() -> None:
   """Makes both known to Scenic."""
   load('scenic.train_lib.lr_schedules').lr_fn_dict[NAME] = lambda lr_configs: (
-    RecipeSchedule(lr_configs.config)
+    RecipeSchedule(Settings.of(lr_configs.config))
   )
   load('scenic.train_lib.optimizers').optax.ovs_jax = recipe_optimizer

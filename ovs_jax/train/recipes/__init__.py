@@ -1,11 +1,10 @@
 """What can be trained. A recipe is a model, its data and its loss."""
 
 from collections.abc import Callable
-from typing import Any
 
-from ovs_jax.core.counts import check_counts
 from ovs_jax.core.errors import UserError
 from ovs_jax.core.lookup import lookup
+from ovs_jax.settings import Settings
 from ovs_jax.train.recipes.clip_pretrain import ClipPretrain
 from ovs_jax.train.recipes.clip_regions import ClipRegions
 from ovs_jax.train.recipes.clipseg import ClipSegTraining
@@ -13,7 +12,7 @@ from ovs_jax.train.recipes.coseg import CoSegTraining
 from ovs_jax.train.recipes.proposer import Proposer
 from ovs_jax.train.recipes.recipe import Recipe
 
-RECIPES: dict[str, Callable[[Any], Recipe]] = {
+RECIPES: dict[str, Callable[[Settings], Recipe]] = {
   'clip_pretrain': ClipPretrain,
   'clip_regions': ClipRegions,
   'clipseg': ClipSegTraining,
@@ -22,14 +21,13 @@ RECIPES: dict[str, Callable[[Any], Recipe]] = {
 }
 
 
-def make_recipe(config: Any) -> Recipe:
+def make_recipe(config: Settings) -> Recipe:
   """Returns the recipe of a configuration.
 
   Raises:
     ValueError: it is unknown, refuses its settings, or has no evaluation and is asked
       for one.
   """
-  check_counts(config, {'adapt.evaluate_every': 0})
   recipe = lookup(RECIPES, config.recipe, 'recipe')(config)
   if config.adapt.evaluate_every and not recipe.evaluate_every:
     raise UserError(

@@ -1,20 +1,20 @@
 """Contrastive pre-training of CLIP on images and captions (CLIP, section 2.3)."""
 
-import dataclasses
 import math
 from collections.abc import Iterable, Iterator
-from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
 
+from ovs_jax.core.limits import plain
 from ovs_jax.core.types import Array, Batch, Constants, Int, Metrics, Params
 from ovs_jax.data import load_dataset, transforms
 from ovs_jax.data.pipeline import train_batches
-from ovs_jax.models.clip import Clip, ClipConfig, init_clip, unit
+from ovs_jax.models.clip import Clip, init_clip, unit
 from ovs_jax.models.clip_fast import encode_images
 from ovs_jax.ops.losses import contrastive_loss
 from ovs_jax.ops.regions import normalise
+from ovs_jax.settings import Settings
 from ovs_jax.text.tokenizer import tokenize
 from ovs_jax.train.recipes.recipe import Recipe, described
 from ovs_jax.train.state import draw_params
@@ -25,11 +25,11 @@ MAX_LOGIT_SCALE = math.log(100.0)
 class ClipPretrain(Recipe):
   """Both towers from scratch; one caption per image and step."""
 
-  def __init__(self, config: Any) -> None:
+  def __init__(self, config: Settings) -> None:
     """Takes the whole configuration; loads nothing."""
     self.config = config
-    self.clip = ClipConfig(**config.clip)
-    self.model_config = described('clip', clip=dataclasses.asdict(self.clip))
+    self.clip = config.clip
+    self.model_config = described('clip', clip=plain(config.clip))
     self.all_rows = own_rows
 
   def prepare(self, key: Array) -> tuple[Params, Constants]:

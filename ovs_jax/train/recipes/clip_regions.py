@@ -4,7 +4,6 @@ The three differ in which parameters `config.optimizer.groups` trains and in the
 checkpoint that they start from.
 """
 
-import dataclasses
 from collections.abc import Iterator
 from typing import Any
 
@@ -13,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from ovs_jax.core.errors import UserError
-from ovs_jax.core.lookup import lookup
+from ovs_jax.core.limits import plain
 from ovs_jax.core.tree import difference, flatten, unflatten
 from ovs_jax.core.types import Array, Batch, Constants, Int, Metrics, Params
 from ovs_jax.data import pair_transforms, pairs, transforms
@@ -23,11 +22,12 @@ from ovs_jax.data.shards import Shards
 from ovs_jax.inference.load import check_agreement, load
 from ovs_jax.inference.names import NameEmbedder
 from ovs_jax.models import mask_prompts
-from ovs_jax.models.clip import Clip, ClipConfig, init_clip, unit
+from ovs_jax.models.clip import Clip, init_clip, unit
 from ovs_jax.models.clip_fast import encode_images
-from ovs_jax.ops.contrastive import DUPLICATES, grouped_contrastive_loss
+from ovs_jax.ops.contrastive import grouped_contrastive_loss
 from ovs_jax.ops.losses import contrastive_loss
 from ovs_jax.ops.regions import normalise, patch_mask
+from ovs_jax.settings import Settings
 from ovs_jax.text.templates import fill
 from ovs_jax.train.optimizer import learning_rate_scales
 from ovs_jax.train.recipes.clip_pretrain import clamp_scale, own_rows, tokenize_batch
@@ -35,30 +35,18 @@ from ovs_jax.train.recipes.recipe import Recipe, described
 from ovs_jax.train.region_scores import label_names, score_crops
 from ovs_jax.train.state import draw_params
 
-STORES = ('all', 'prompts')
-
 
 class ClipRegions(Recipe):
   """CLIP on mined (masked crop, noun) pairs."""
 
-  def __init__(self, config: Any) -> None:
-    """Takes the whole configuration; loads nothing.
-
-    Raises:
-      ValueError: a setting of `config.adapt` is unknown.
-    """
+  def __init__(self, config: Settings) -> None:
+    """Takes the whole configuration; loads nothing."""
     self.config = config
-    self.clip = ClipConfig(**config.clip)
+    self.clip = config.clip
     self.all_rows = own_rows
     adapt = config.adapt
-    for key, known in (
-      ('store', STORES),
-      ('duplicates', DUPLICATES),
-      ('prior', pair_transforms.PRIORS),
-    ):
-      lookup(dict.fromkeys(known), adapt[key], f'config.adapt.{key}')
     kind = mask_prompts.KIND if adapt.store == 'prompts' else 'clip'
-    self.model_config = described(kind, clip=dataclasses.asdict(self.clip))
+    self.model_config = described(kind, clip=plain(config.clip))
     self.evaluate_every = adapt.evaluate_every
     # A plain loss over all logits at once, unless something else is asked for.
     self._plain = adapt.duplicates == 'negatives' and not adapt.loss_chunk
@@ -190,8 +178,7 @@ class ClipRegions(Recipe):
     c = self.config
     cut = transforms.random_crop(c.train.min_crop)
     if c.adapt.crop_area:
-      ratio = tuple(c.adapt.crop_ratio)
-      cut = pair_transforms.resized_crop(tuple(c.adapt.crop_area), ratio)
+      cut = pair_transforms.resized_crop(c.adapt.crop_area, c.adapt.crop_ratio)
     return [
       *([pair_transforms.whole_box] if c.adapt.prior == 'box' else []),
       cut,

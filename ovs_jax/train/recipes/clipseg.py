@@ -8,7 +8,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ovs_jax.core.lookup import lookup
 from ovs_jax.core.types import Array, Batch, Bool, Constants, Int, Metrics, Num, Params
 from ovs_jax.data import load_dataset, load_names, transforms
 from ovs_jax.data.inputs import check_inputs
@@ -25,12 +24,11 @@ from ovs_jax.models.clipseg import (
 from ovs_jax.models.mask_prompts import without_prompts
 from ovs_jax.ops.coseg import mask_losses
 from ovs_jax.ops.resize import resize_nearest
+from ovs_jax.settings import Settings
 from ovs_jax.text.templates import fill
 from ovs_jax.text.tokenizer import tokenize
 from ovs_jax.train.recipes.recipe import Recipe, described
 from ovs_jax.train.state import draw_params
-
-CROPS = dict.fromkeys(('none', 'square'))
 
 
 def row_draws(
@@ -43,18 +41,11 @@ def row_draws(
 class ClipSegTraining(Recipe):
   """CLIP is frozen; its embeddings of phrases are computed once."""
 
-  def __init__(self, config: Any) -> None:
-    """Takes the whole configuration; loads the class list alone, without a table.
-
-    Raises:
-      ValueError: `config.phrases.crop` is unknown.
-    """
+  def __init__(self, config: Settings) -> None:
+    """Takes the whole configuration; loads the class list alone, without a table."""
     self.config = config
-    self.model = ClipSegConfig.from_dict(
-      {**config.clipseg.to_dict(), 'clip': config.clip.to_dict()}
-    )
+    self.model = ClipSegConfig(clip=config.clip, **vars(config.clipseg))
     self.model_config = described('clipseg', clipseg=self.model.to_dict())
-    lookup(CROPS, config.phrases.crop, 'config.phrases.crop')
     self.seen: list[int] = []
     self._names: list[str] = []
     if not config.phrases.table:
@@ -87,7 +78,7 @@ class ClipSegTraining(Recipe):
       asked, found.config, key=key, directory=found.directory, free=('image_size',)
     )
     names = self.table.phrases if self.table is not None else self._names
-    sentences = fill(tuple(c.phrases.templates), names)
+    sentences = fill(c.phrases.templates, names)
     flat = [sentence for group in sentences for sentence in group]
     phrases = embed_texts(self.model.clip, loaded['clip'], flat, tokenize)
     return jax.tree.map(jnp.asarray, loaded), {'phrases': phrases}
@@ -194,7 +185,7 @@ class ClipSegTraining(Recipe):
       rngs={'dropout': key},
     )
     mask = resize_nearest(batch['mask'][:, None].astype(jnp.uint8), logits.shape[2:])
-    weights = self.config.phrases.weights
+    weights = vars(self.config.phrases.weights)
     wanted = tuple(name for name, weight in weights.items() if weight)
     losses = mask_losses(logits, mask > 0, wanted=wanted)
     return sum(weights[name] * value for name, value in losses.items()), losses

@@ -10,7 +10,6 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from ovs_jax.core.errors import UserError
-from ovs_jax.core.lookup import lookup
 from ovs_jax.core.types import (
   VOID,
   Array,
@@ -33,31 +32,25 @@ from ovs_jax.models.coseg import UNLABELED, CoSeg, CoSegConfig, Prediction, init
 from ovs_jax.models.mask_prompts import without_prompts
 from ovs_jax.ops import coseg as ops
 from ovs_jax.ops.resize import resize_nearest
+from ovs_jax.settings import Settings
 from ovs_jax.text.templates import fill
 from ovs_jax.text.tokenizer import tokenize
 from ovs_jax.train.activations import ActivationCache, network_digest
 from ovs_jax.train.recipes.recipe import Recipe, described
 from ovs_jax.train.state import draw_params
 
-MATCHING = dict.fromkeys(('area', 'hungarian'))
-LANGUAGE_LOSSES = dict.fromkeys(('sequence', 'vocabulary'))
-
 
 class CoSegTraining(Recipe):
   """CLIP is frozen; the rest learns end to end from label maps."""
 
-  def __init__(self, config: Any) -> None:
+  def __init__(self, config: Settings) -> None:
     """Takes the whole configuration; loads the class list alone.
 
     Raises:
-      ValueError: a setting of `config.slots` is unknown.
+      ValueError: two settings of `config.slots` exclude each other.
     """
     self.config = config
-    self.model = CoSegConfig.from_dict(
-      {**config.coseg.to_dict(), 'clip': config.clip.to_dict()}
-    )
-    lookup(MATCHING, config.slots.matching, 'config.slots.matching')
-    lookup(LANGUAGE_LOSSES, config.slots.language_loss, 'config.slots.language_loss')
+    self.model = CoSegConfig(clip=config.clip, **vars(config.coseg))
     if config.slots.forced and config.slots.matching != 'area':
       raise UserError(
         'config.slots.forced decodes slots from the texts of their targets, which only '
@@ -208,7 +201,7 @@ class CoSegTraining(Recipe):
     weights = None
     if s.matching == 'hungarian':
       ids, masks = ops.match_slots(
-        out.tokens, out.logits, ids, masks, anchors, weights=tuple(s.match_costs)
+        out.tokens, out.logits, ids, masks, anchors, weights=s.match_costs
       )
       weights = jnp.where(ids == len(self.seen), s.unmatched, 1.0)
     losses = ops.mask_losses(
@@ -216,14 +209,14 @@ class CoSegTraining(Recipe):
       masks,
       ignore=ignore if s.ignore_unlabeled else None,
       empty_weight=s.unmatched if s.matching == 'hungarian' else 1.0,
-      wanted=tuple(name for name, weight in s.weights.items() if weight),
+      wanted=tuple(name for name, weight in vars(s.weights).items() if weight),
     )
     losses['language'] = self._language_loss(out, ids, anchors, weights)
     if out.log_areas is not None:
       filled = jnp.any(masks, axis=(2, 3))
       error = jnp.abs(out.log_areas - ops.log_areas(masks))
       losses['area'] = jnp.sum(error * filled) / jnp.maximum(jnp.sum(filled), 1)
-    total = sum(s.weights[name] * value for name, value in losses.items())
+    total = sum(getattr(s.weights, name) * value for name, value in losses.items())
     return total, {**losses, 'right_labels': self._accuracy(out, ids, anchors)}
 
   def _language_loss(

@@ -2,12 +2,12 @@
 
 import math
 from collections.abc import Iterator, Mapping
-from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
 
 from ovs_jax.core.errors import UserError
+from ovs_jax.core.limits import plain
 from ovs_jax.core.tree import difference
 from ovs_jax.core.types import (
   Array,
@@ -30,6 +30,7 @@ from ovs_jax.ops.ensemble import class_logits
 from ovs_jax.ops.losses import attention_loss, naming_loss, set_losses
 from ovs_jax.ops.matching import match
 from ovs_jax.ops.targets import target_masks
+from ovs_jax.settings import Settings
 from ovs_jax.train.recipes.recipe import Recipe, described
 from ovs_jax.train.state import draw_params
 
@@ -37,14 +38,14 @@ from ovs_jax.train.state import draw_params
 class Proposer(Recipe):
   """The proposer learns; the text tower that names its classes is frozen."""
 
-  def __init__(self, config: Any) -> None:
+  def __init__(self, config: Settings) -> None:
     """Takes the whole configuration; loads the class list alone.
 
     Raises:
       ValueError: two checkpoints are named for one backbone.
     """
     self.config = config
-    self.model = MaskFormerConfig(**config.proposer)
+    self.model = config.proposer
     whole, backbone = config.init.proposer, config.init.backbone
     if whole and backbone:
       raise UserError(
@@ -53,7 +54,7 @@ class Proposer(Recipe):
       )
     names = load_names(config.dataset)
     self.model_config = described(
-      'proposer', proposer=config.proposer.to_dict(), training_names=names.identity()
+      'proposer', proposer=plain(config.proposer), training_names=names.identity()
     )
     held_out = {'seen': 'unseen', 'all': None}[config.train.classes]
     self.seen = [k for k, split in enumerate(names.splits) if split != held_out]
@@ -136,7 +137,7 @@ class Proposer(Recipe):
     """The set loss, summed over all decoder layers, each with its own matching."""
     c = self.config.train
     settings = {
-      'weights': dict(c.set_weights),
+      'weights': vars(c.set_weights),
       'pilot_weight': c.pilot_weight,
       'attention_weight': c.attention_weight,
       'mask_stride': c.mask_stride,

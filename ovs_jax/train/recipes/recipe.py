@@ -8,6 +8,7 @@ import numpy as np
 from ovs_jax.core.types import Array, Batch, Constants, Int, Metrics, Params
 from ovs_jax.data import load_dataset
 from ovs_jax.data.shards import Shards
+from ovs_jax.settings import Settings
 
 
 def described(kind: str, **parts: Any) -> dict[str, Any]:
@@ -40,7 +41,7 @@ class Recipe:
       None: the loss does not ask, and needs the whole batch.
   """
 
-  config: Any
+  config: Settings
   model_config: dict[str, Any]
   evaluate_every: int = 0
   all_rows: Callable[[Array], Array] | None = None

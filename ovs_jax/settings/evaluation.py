@@ -1,0 +1,162 @@
+"""How models are put together and evaluated, and what is reported."""
+
+import dataclasses
+from typing import Annotated, Literal
+
+from ovs_jax.core.limits import (
+  Count,
+  Filled,
+  Name,
+  Natural,
+  OneOf,
+  Positive,
+  Range,
+  Sentence,
+  Share,
+  Weight,
+)
+from ovs_jax.models.ovseg import DTYPES
+from ovs_jax.ops.ensemble import CLASSIFIERS
+from ovs_jax.ops.merging import RULES
+from ovs_jax.text import vocabulary
+from ovs_jax.text.templates import TEMPLATES
+
+Classifier = Annotated[str, OneOf(CLASSIFIERS)]
+
+
+@dataclasses.dataclass(frozen=True)
+class Test:
+  """What an assembled OVSeg does unless it is told otherwise."""
+
+  # of its mask prompts: 0 none, -1 its CLIP's
+  prompt_depth: Annotated[int, Range(least=-1)] = -1
+  # CLIP's input, with resized positions; 0: its own (no mask prompts)
+  clip_side: Natural = 0
+  classifier: Classifier = 'ensemble'  # that names masks
+  weight: Share = 0.7  # lambda, the share of CLIP (ADE20K's value)
+  chunk: Count = 128  # regions through CLIP at once
+  shortest: Count = 640  # side of the network's input
+  longest: Count = 2560  # and what its longer side is at most
+
+
+@dataclasses.dataclass(frozen=True)
+class Method:
+  """A classifier, and the share of CLIP in an ensemble."""
+
+  classifier: Classifier
+  weight: Share
+
+  def __str__(self) -> str:
+    """As config.json has it."""
+    return f'classifier: {self.classifier}\nweight: {self.weight}\n'
+
+
+@dataclasses.dataclass(frozen=True)
+class Eval:
+  """Of the modes evaluate and benchmark."""
+
+  # an assembled OVSeg; of mode benchmark also a CLIPSeg or CoSeg
+  checkpoint: str = ''
+  split: Name = 'val'  # of mode evaluate
+  # that networks see images in; '': the checkpoint's own
+  dtype: Annotated[str, OneOf(('', *DTYPES))] = ''
+  # in place of the checkpoint's own, which '' leaves as they are
+  templates: Annotated[str, OneOf(('', *TEMPLATES))] = ''
+  shortest: Natural = 0  # side that images are resized to; 0: the checkpoint's own
+  longest: Natural = 0  # side that they keep within, likewise
+  threshold: Share = 0.0  # from which a mask's pixel is shown to CLIP, likewise
+  # of the square that the proposer sees; 0: images as they are
+  proposer_side: Natural = 0
+  save_every: Count = 500  # images of a process after which its counts are kept
+  # numbers of irrelevant names, each tried in the own setting
+  distractors: tuple[Natural, ...] = ()
+  pictures: Natural = 6  # first images that are kept for the report
+  # classifiers that are compared, with their shares of CLIP
+  methods: tuple[Method, ...] = (
+    Method('proposer', 0.0),
+    Method('clip', 0.0),
+    Method('ensemble', 0.7),
+  )
+
+
+@dataclasses.dataclass(frozen=True)
+class Suite:
+  """Of the mode benchmark."""
+
+  # each NAME, NAME/VARIANT or NAME/VARIANT:SPLIT
+  datasets: Annotated[tuple[Name, ...], Filled()] = ('scenes',)
+  # (data set, lambda): a second column, labelled so
+  tuned: tuple[tuple[Name, Share], ...] = ()
+  # lambdas to choose from on the data themselves; refused on test splits
+  search: tuple[Share, ...] = ()
+  i_know: bool = False  # search on test splits all the same; --i-know
+  # directory of another system's label maps; --predictions=DIR
+  predictions: str = ''
+  save_predictions: bool = False  # keep the headline's label maps; of all modes
+  # class list of training, where a list does not say
+  training: Annotated[str, OneOf(vocabulary.known())] = 'coco_stuff_171'
+  # cosine of names from which on an unseen class is a near one; above 1: none is
+  near: Weight = 0.9
+  distractors: tuple[Natural, ...] = (100, 1_000, 10_000)  # irrelevant names to add
+  distractor_images: Natural = 100  # the first images, on which they are; 0: all
+  single_concepts: bool = True  # also ask for one name at a time
+  bootstrap: Natural = 1000  # resampled data sets for the intervals; 0: none
+  sheet: Natural = 3  # pictures each of the best, median and worst images
+
+
+@dataclasses.dataclass(frozen=True)
+class CoSegs:
+  """Trained CoSegs; '' leaves one out."""
+
+  cross: str = ''  # directory, as of all others
+  cross_alone: str = ''  # slots do not see each other
+  cross_one: str = ''  # one slot
+  prefix: str = ''
+  prefix_alone: str = ''
+  prefix_area_sort: str = ''  # slots sorted by area
+  prefix_no_dice: str = ''
+  prefix_one: str = ''
+  prefix_size: str = ''  # slots know their size
+
+
+@dataclasses.dataclass(frozen=True)
+class Systems:
+  """Of the mode evaluate_systems, and of CLIPSegs and CoSegs in benchmark."""
+
+  clipseg: str = ''  # CLIPSeg of CoSeg without training; '' leaves it out
+  label_clip: str = ''  # the CLIP that chooses its labels; '' takes the CLIPSeg's own
+  labels: Natural = 20  # k, labels per image (the paper's)
+  select: Sentence = 'a photo of {}'  # sentence of the choice (section 3.6)
+  # sentence for CLIPSeg; the paper does not say
+  prompt: Sentence = 'a photo of a {}.'
+  all_names: bool = False  # also the CLIPSeg with every name as a prompt
+  coseg: CoSegs = CoSegs()
+  split: Name = 'val'  # of the data set
+  images: Natural = 0  # only the first ones; 0: all
+  # standard (whole images, their size) | paper (centre)
+  protocols: Annotated[tuple[Literal['standard', 'paper'], ...], Filled()] = (
+    'standard',
+  )
+  side: Count = 224  # of the centre crops of the protocol `paper`
+  # of merging; see ovs_jax.ops.merging
+  rules: tuple[Annotated[str, OneOf(RULES)], ...] = ('A', 'B', 'C', 'D')
+  threshold: Share = 0.3  # of the masks in A, B and D (the paper's)
+  tau: Positive = 0.08  # temperature of the labels in C
+  # numbers of irrelevant names, each tried with rule A
+  distractors: tuple[Natural, ...] = ()
+  bounds: bool = True  # also with true labels, and with true masks
+  many: Natural = 4  # classes of an image from which it counts as one with many
+  resamples: Natural = 1000  # bootstraps over the images for intervals; 0: none
+
+
+@dataclasses.dataclass(frozen=True)
+class Report:
+  """Of the modes report and replicate."""
+
+  frozen: str = ''  # directory of the evaluation of the un-adapted CLIP
+  adapted: str = ''  # and of the adapted one
+  method: Name = 'ensemble_0.70'  # whose label maps are shown
+  run: str = ''  # of the pipeline, whose stages are timed
+  # directories of a replication's seeds, below `run`
+  seeds: Annotated[tuple[Name, ...], Filled()] = ('seed_0',)
+  resamples: Count = 1000  # bootstraps of a replication's intervals
