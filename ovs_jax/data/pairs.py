@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 import tensorflow_datasets as tfds
+from tensorflow_datasets.core.example_serializer import ExampleSerializer
 
 from ovs_jax.core.errors import UserError
 from ovs_jax.core.files import (
@@ -73,8 +74,14 @@ def serialize(pair: dict[str, Any], crop_format: str = 'png') -> bytes:
   Args:
     pair: with the fields of `features`.
     crop_format: see `features`.
+
+  Returns:
+    The same bytes for the same pair, in every process.
   """
-  return features(crop_format).serialize_example(pair)
+  fields = features(crop_format)
+  serializer = ExampleSerializer(fields.get_serialized_info())
+  example = serializer.get_tf_example(fields.encode_example(pair))
+  return example.SerializeToString(deterministic=True)
 
 
 def file_path(directory: Path, index: int, count: int) -> Place:
