@@ -109,7 +109,7 @@ class Regular:
     return True
 
   def __str__(self) -> str:
-    return 'that is a regular expression'
+    return 'a regular expression'
 
 
 Count = Annotated[int, Range(least=1)]
@@ -130,8 +130,8 @@ def describe(kind: Any) -> str:
   """Says what an annotation accepts, such as 'an integer, at least 1'."""
   origin, inside = typing.get_origin(kind), typing.get_args(kind)
   if origin is Annotated:
-    choices = [str(rule) for rule in inside[1:] if isinstance(rule, OneOf)]
-    return ', '.join(choices or [describe(inside[0]), *map(str, inside[1:])])
+    told = [str(rule) for rule in inside[1:] if isinstance(rule, (OneOf, Regular))]
+    return ', '.join(told or [describe(inside[0]), *map(str, inside[1:])])
   if origin is Literal:
     few = len(inside) == 1
     return repr(inside[0]) if few else f'one of {", ".join(map(repr, inside))}'
@@ -145,6 +145,8 @@ def describe(kind: Any) -> str:
     return f'({"; ".join(describe(x) for x in inside)})'
   if kind is None or kind is type(None):
     return 'None'
+  if origin is not None:
+    return 'sections by name'
   return _PLAIN.get(kind, _SECTION)
 
 

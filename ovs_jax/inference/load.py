@@ -28,6 +28,15 @@ from ovs_jax.models.mask_prompts import add_to_ovseg
 from ovs_jax.models.maskformer import MaskFormerConfig, init_maskformer
 from ovs_jax.models.ovseg import OvSegConfig
 
+ModelConfig = (
+  ClipConfig
+  | MaskFormerConfig
+  | backbones.Config
+  | ClipSegConfig
+  | CoSegConfig
+  | OvSegConfig
+)
+
 
 @dataclasses.dataclass(frozen=True)
 class Model:
@@ -38,7 +47,7 @@ class Model:
     init: draws its parameters, from a configuration and a key.
   """
 
-  read: Callable[[Mapping[str, Any]], Any]
+  read: Callable[[Mapping[str, Any]], ModelConfig]
   init: Callable[[Any, Array], Params]
 
 
@@ -82,7 +91,7 @@ class Checkpoint:
 
   directory: Path
   kind: str
-  config: Any
+  config: ModelConfig
   params: Params
   stored: Mapping[str, Any]
 
@@ -187,21 +196,21 @@ def check_agreement(
     )
 
 
-def _plain(config: Any) -> dict[str, Any]:
+def _plain(sizes: Any) -> dict[str, Any]:
   """Returns the fields, nested; values that mean the same become equal."""
   fields = {}
-  for field in dataclasses.fields(config):
-    value = getattr(config, field.name)
+  for field in dataclasses.fields(sizes):
+    value = getattr(sizes, field.name)
     if dataclasses.is_dataclass(value):
       value = _plain(value)
     fields[field.name] = tuple(value) if isinstance(value, list) else value
-  if isinstance(config, ClipConfig):
+  if isinstance(sizes, ClipConfig):
     for tower in ('vision', 'text'):
       fields[f'{tower}_mlp'] = fields[f'{tower}_mlp'] or 4 * fields[f'{tower}_width']
-    if fields['end_token'] == config.vocab_size - 1:
+    if fields['end_token'] == sizes.vocab_size - 1:
       fields['end_token'] = 0  # the largest id
-  if isinstance(config, MaskFormerConfig):
-    fields['backbone'] = _plain(config.backbone_config())
+  if isinstance(sizes, MaskFormerConfig):
+    fields['backbone'] = _plain(sizes.backbone_config())
   return fields
 
 

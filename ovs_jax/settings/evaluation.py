@@ -108,15 +108,15 @@ class Suite:
 class CoSegs:
   """Trained CoSegs; '' leaves one out."""
 
-  cross: str = ''  # directory, as of all others
-  cross_alone: str = ''  # slots do not see each other
-  cross_one: str = ''  # one slot
-  prefix: str = ''
-  prefix_alone: str = ''
-  prefix_area_sort: str = ''  # slots sorted by area
-  prefix_no_dice: str = ''
-  prefix_one: str = ''
-  prefix_size: str = ''  # slots know their size
+  cross: str = ''  # directory of the cross model
+  cross_alone: str = ''  # of one whose slots do not see each other
+  cross_one: str = ''  # of one with a single slot
+  prefix: str = ''  # directory of the prefix model
+  prefix_alone: str = ''  # of one whose slots do not see each other
+  prefix_area_sort: str = ''  # of one whose slots were sorted by area
+  prefix_no_dice: str = ''  # of one that was trained without dice
+  prefix_one: str = ''  # of one with a single slot
+  prefix_size: str = ''  # of one that knows the sizes of slots
 
 
 @dataclasses.dataclass(frozen=True)

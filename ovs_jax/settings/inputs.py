@@ -33,9 +33,8 @@ class Mesh:
 
   data: Literal[-1] | Count = -1  # devices along the batch; -1: all
   model: Count = 1  # devices along heads and hidden units
-  fsdp: bool = (
-    False  # whether large parameters are split along the batch's devices, too
-  )
+  # whether large parameters are split along the batch's devices, too
+  fsdp: bool = False
   # (path pattern, axes of its last dimensions), before the package's own
   rules: tuple[ShardingRule, ...] = ()
 

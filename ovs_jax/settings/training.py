@@ -53,9 +53,8 @@ class Init:
   # others to mix in: (directory, weight of a pair; 1: once an epoch)
   more_pairs: tuple[tuple[Name, Weight], ...] = ()
   labelled: str = ''  # pairs of true masks and class names, classified during training
-  prompts: str = (
-    ''  # directory of mask prompts for the CLIP in `clip` or `eval.checkpoint`
-  )
+  # directory of mask prompts for the CLIP in `clip` or `eval.checkpoint`
+  prompts: str = ''
 
 
 @dataclasses.dataclass(frozen=True)
@@ -98,9 +97,8 @@ class Train:
   keep: Count = 2  # checkpoints kept
   # decay of the average of what trains, which is kept instead; 0: none
   ema: Rate = 0.0
-  skip_not_finite: Natural = (
-    0  # steps in a row left out at most, if not finite; 0: none
-  )
+  # steps in a row left out at most, if not finite; 0: none
+  skip_not_finite: Natural = 0
   log_every: Count = 20  # steps
   # of metrics; (): tensorboard, if installed
   writers: tuple[Annotated[str, OneOf(WRITERS)], ...] = ()

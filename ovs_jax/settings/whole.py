@@ -44,11 +44,10 @@ _PIPELINES = ('order', 'stages')  # keys that a single job does not have
 class Settings:
   """The whole configuration of a job, or of a pipeline of them."""
 
-  name: Name  # of the run; results go to runs/<name>
+  name: Name  # of the run; results go to runs/NAME
   mode: Mode  # a job of ovs_jax.main
-  recipe: Literal[''] | RecipeName = (
-    ''  # what `train` trains; see ovs_jax.train.recipes
-  )
+  # what `train` trains; see ovs_jax.train.recipes
+  recipe: Literal[''] | RecipeName = ''
   # of parameters, shuffling and augmentation
   seed: Annotated[int, Range(least=0, below=2**32)] = 0
   checkpoint: str = ''  # to evaluate; another name of eval.checkpoint

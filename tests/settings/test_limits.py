@@ -87,7 +87,7 @@ def test_what_fits_is_taken(kind: Any, given: Any, value: Any) -> None:
       (2, 1),
       'x is (2, 1), expected (an integer; an integer), ascending',
     ),
-    (Pattern, '(', "x is '(', expected a text, that is a regular expression"),
+    (Pattern, '(', "x is '(', expected a regular expression"),
     (
       Sentence,
       'a {} on a {}',
