@@ -35,7 +35,7 @@ CHOICES = (
   *(('png', 0), ('png', 336), ('png', 224)),
   *(('jpeg', 0), ('jpeg', 448), ('jpeg', 336), ('jpeg', 224)),
 )
-Crop = tuple[UInt8[np.ndarray, 'h w 3'], UInt8[np.ndarray, 'h w']]
+Crop = tuple[UInt8[np.ndarray, '_ _ 3'], UInt8[np.ndarray, '_ _']]
 Encoded = tuple[bytes, bytes]
 Embed = Callable[[Sequence[Any]], Float[np.ndarray, 'n d']]
 _AT_ONCE = 8  # crops through CLIP
@@ -93,7 +93,7 @@ def _pictures(options: Options) -> list[tuple[Any, Any]]:
     generator = np.random.default_rng(0)
     shape = (options.shortest, options.shortest * 4 // 3)
     image = generator.integers(0, 256, (*shape, 3)).astype(np.uint8)
-    return [(image, np.arange(shape[1])[None].repeat(shape[0], axis=0) // 160)]
+    return [(image, np.arange(shape[1])[None].repeat(shape[0], axis=0) * 5 // shape[1])]
   labels = {path.stem: path for path in sorted(local(options.labels).rglob('*.png'))}
   photographs = sorted(local(options.images).rglob('*.jpg'))
   files = [path for path in photographs if path.stem in labels]
@@ -159,7 +159,7 @@ def _compare(
   seen: Sequence[Crop],
   rows: Float[np.ndarray, 'n d'],
   embed: Embed,
-) -> dict[str, float]:
+) -> dict[str, Any]:
   """The facts of one choice."""
   images, grey, masks = [], [], []
   for (image, mask), (of_image, of_mask) in zip(stored, seen, strict=True):
