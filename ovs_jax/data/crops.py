@@ -8,7 +8,6 @@ from PIL import Image
 
 from ovs_jax.core.types import UInt8
 
-FORMATS = ('png', 'jpeg')
 _QUALITY = 92
 
 
