@@ -6,7 +6,8 @@
 DIR holds one .npz per case. Every size comes from the file, so that other files with
 the same names work too; `--case` runs files of any name as such a case. Prints what was
 compared, the largest error and the tolerance; ends with code 1 if anything is out of
-tolerance, or a FILE is no known case.
+tolerance, a case ends with an error (the others are still compared), or a FILE is no
+known case.
 """
 
 import argparse
@@ -14,6 +15,7 @@ import fnmatch
 import pathlib
 import sys
 import time
+import traceback
 from collections.abc import Callable
 
 import jax
@@ -92,27 +94,34 @@ def main(arguments: list[str] | None = None) -> int:
   if not paths:
     print(f'no .npz file in {options.oracles} matches {", ".join(wanted)}')
     return 1
-  rows, skipped = {}, []
+  rows, skipped, broken = {}, [], {}
   for path in paths:
     if find_case(options.case or path.stem) is None:
       skipped.append(path.stem)
       continue
     began = time.time()
-    rows[path.stem], unchecked = run(path, options.case)
+    try:
+      rows[path.stem], unchecked = run(path, options.case)
+    except Exception as error:  # one case must not hide the others
+      traceback.print_exc()
+      broken[path.stem] = f'{type(error).__name__}: {error}'.splitlines()[0]
+      continue
     print(f'{path.stem}: {time.time() - began:.1f} s', file=sys.stderr)
     if unchecked:
       print(f'{path.stem}: not compared: {", ".join(unchecked)}')
   print(table(rows))
+  for name, problem in broken.items():
+    print(f'{name}: ended with {problem}')
   for name in skipped:
     print(f'{name}: not supported yet')
   checks = [check for checks in rows.values() for check in checks]
   failed = sum(not check.passed for check in checks)
   print(
     f'{len(rows)} cases, {len(checks)} quantities, {failed} out of tolerance, '
-    f'{len(skipped)} cases not supported yet'
+    f'{len(broken)} cases ended with an error, {len(skipped)} not supported yet'
   )
   unknown = [path for path in options.files if path.stem in skipped]
-  return 1 if failed or unknown else 0
+  return 1 if failed or broken or unknown else 0
 
 
 if __name__ == '__main__':

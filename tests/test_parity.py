@@ -70,7 +70,16 @@ def test_files_of_any_name(tmp_path, capsys):
   assert parity.main([str(tmp_path / 'mine.npz')]) == 1
   assert 'mine: not supported yet' in capsys.readouterr().out
   assert parity.main([str(tmp_path / 'mine.npz'), '--case=evaluator']) == 0
-  assert '0 out of tolerance, 0 cases' in capsys.readouterr().out
+  assert '0 out of tolerance, 0 cases ended' in capsys.readouterr().out
+
+
+def test_a_case_that_ends_with_an_error_hides_no_other(tmp_path, capsys):
+  write_evaluator(tmp_path / 'evaluator.npz')
+  np.savez(tmp_path / 'criterion_odd.npz', config_json='{}')
+  assert parity.main([f'--oracles={tmp_path}']) == 1
+  printed = capsys.readouterr().out
+  assert 'criterion_odd: ended with KeyError' in printed
+  assert '1 cases, 14 quantities, 0 out of tolerance, 1 cases ended' in printed
 
 
 def test_outputs_that_nothing_compares_are_named(tmp_path):

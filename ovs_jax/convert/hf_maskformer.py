@@ -91,7 +91,6 @@ _HEAD = f"""
   {_FPN}.stem.1                                    pixel_decoder/layer_4_norm  norm
   model.pixel_level_module.decoder.mask_projection pixel_decoder/mask_features conv
   model.transformer_module.queries_embedder.weight query_decoder/query_embed   same
-  model.transformer_module.input_projection        query_decoder/input_proj    point
   model.transformer_module.decoder.layernorm       query_decoder/norm          norm
   {_LAYER}.self_attn       query_decoder/layer_<index>/self_attn         split_attention
   {_LAYER}.encoder_attn    query_decoder/layer_<index>/cross_attn        split_attention
@@ -110,18 +109,22 @@ for _level in (1, 2, 3):  # theirs count from coarse to fine, from 0
     """
 
 
+_INPUT = 'model.transformer_module.input_projection query_decoder/input_proj point'
+
+
 def rules(config: MaskFormerConfig) -> list[Rule]:
   """Returns the table of the whole model."""
   backbone, encoder = config.backbone_config(), f'{PIXELS}encoder.'
+  head = table(_HEAD) + (table(_INPUT) if config.project_input else [])
   if not isinstance(backbone, SwinConfig):
     return [
       *tables.rules('hf_resnet', backbone, encoder, 'backbone/'),
-      *table(_HEAD),
+      *head,
     ]
   return [
     *tables.rules('hf_swin', backbone, f'{encoder}model.', 'backbone/'),
     *table('hidden_states_norms.<stage> backbone/norm_<stage> norm', encoder),
-    *table(_HEAD),
+    *head,
   ]
 
 
@@ -168,11 +171,10 @@ def infer_config(
   needed = (
     f'{PIXELS}decoder.mask_projection.weight',
     f'{TRANSFORMER}queries_embedder.weight',
-    f'{TRANSFORMER}input_projection.weight',
     f'{TRANSFORMER}decoder.layers.0.fc1.weight',
     'class_predictor.weight',
   )
-  features, queries, _, feed, classes = shapes_of(
+  features, queries, feed, classes = shapes_of(
     source, needed, what="Hugging Face's MaskFormer"
   )
   backbone = tables.infer_config(_encoder(source))
@@ -193,6 +195,7 @@ def infer_config(
     embed_dim=0,
     dtype='float32',
     num_classes=classes[0] - 1,
+    project_input=f'{TRANSFORMER}input_projection.weight' in source,
   )
 
 
@@ -257,6 +260,13 @@ class _MaskFormer(Family):
       raise UserError(
         "Hugging Face's MaskFormer has pixel decoders with 32 groups, and no ResNet "
         'with the stem, the dilations or the group norms of this one'
+      )
+    last = backbone.stage_widths()[-1]
+    if config.project_input == (last == config.width):
+      raise UserError(
+        "Hugging Face's MaskFormer has a layer between backbone and decoder where "
+        f'their widths differ only; here they are {last} and {config.width}, '
+        f'{"with" if config.project_input else "without"} one'
       )
     return config
 

@@ -104,8 +104,19 @@ _narrow_product.defvjp(_narrow_forward, _narrow_backward, symbolic_zeros=True)
 
 
 def layer_norm(name: str, dtype: Any, epsilon: float = NORM_EPSILON) -> nn.LayerNorm:
-  """Returns a layer norm, PyTorch's by default; its statistics are float32."""
-  return nn.LayerNorm(epsilon=epsilon, dtype=dtype, name=name)
+  """Returns a layer norm, PyTorch's by default; its statistics are float32.
+
+  The variance is that of differences from the mean: as the mean of squares less the
+  square of the mean it would lose its digits where the mean is large.
+  """
+  return nn.LayerNorm(epsilon=epsilon, dtype=dtype, use_fast_variance=False, name=name)
+
+
+def group_norm(groups: int, *, name: str, dtype: Any) -> nn.GroupNorm:
+  """Returns PyTorch's group norm, with the variance of `layer_norm`."""
+  return nn.GroupNorm(
+    groups, epsilon=NORM_EPSILON, dtype=dtype, use_fast_variance=False, name=name
+  )
 
 
 def quick_gelu(x: Float[Array, '*b']) -> Float[Array, '*b']:

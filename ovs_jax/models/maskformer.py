@@ -45,6 +45,8 @@ class MaskFormerConfig:
       instead of keeping what is inside them: a third more time, far less memory.
     num_classes: 0 for embeddings; else a linear classifier of so many classes and
       "no object" takes their place (MaskFormer without CLIP).
+    project_input: whether a layer leads from the coarsest features to the decoder's
+      width; Hugging Face has none where both have that width.
   """
 
   backbone: backbones.Preset | backbones.Config | Mapping[str, Any]
@@ -62,6 +64,7 @@ class MaskFormerConfig:
   dtype: Dtype
   remat: bool = False
   num_classes: Natural = 0
+  project_input: bool = True
 
   def __post_init__(self) -> None:
     if self.num_queries < 1:
@@ -184,6 +187,7 @@ class MaskFormer(nn.Module):
       layers=c.layers,
       dropout=c.dropout,
       dtype=dtype,
+      project_input=c.project_input,
       name='query_decoder',
     )(features[-1], train, content, masks)
     if not all_layers:

@@ -9,7 +9,7 @@ import numpy as np
 
 from ovs_jax.core.types import Array, Float
 from ovs_jax.models.content import Content, norm_mask, zero_outside
-from ovs_jax.models.layers import NORM_EPSILON
+from ovs_jax.models.layers import group_norm
 
 _INIT = nn.initializers.variance_scaling(1.0, 'fan_in', 'uniform')  # Caffe2's Xavier
 
@@ -68,7 +68,7 @@ class PixelDecoder(nn.Module):
     )(x)
 
   def _norm(self, x: Array, name: str, content: Content | None) -> Array:
-    norm = nn.GroupNorm(self.groups, epsilon=NORM_EPSILON, dtype=self.dtype, name=name)
+    norm = group_norm(self.groups, name=name, dtype=self.dtype)
     return norm(x, mask=norm_mask(x, content))
 
 

@@ -81,6 +81,8 @@ class QueryDecoder(nn.Module):
     layers: number of decoder layers.
     dropout: rate in training: of attention weights, hidden units and all branches.
     dtype: of the computation.
+    project_input: whether a layer leads from the features to the width; if not, they
+      have it.
   """
 
   num_queries: int
@@ -90,6 +92,7 @@ class QueryDecoder(nn.Module):
   layers: int
   dropout: float
   dtype: Any
+  project_input: bool = True
 
   @nn.compact
   def __call__(
@@ -117,9 +120,10 @@ class QueryDecoder(nn.Module):
       inside = content.mask((y, x))
       sizes = (jnp.sum(inside[:, 0]), jnp.sum(inside[0]))
       seen = jnp.broadcast_to(inside.reshape(1, y * x), (self.num_queries, y * x))
-    memory = linear(self.width, name='input_proj', dtype=self.dtype, init=_CAFFE2)(
-      features
-    )
+    memory = features.astype(self.dtype)
+    if self.project_input:
+      project = linear(self.width, name='input_proj', dtype=self.dtype, init=_CAFFE2)
+      memory = project(memory)
     memory = memory.reshape(b, y * x, self.width)  # b n d
     position = sine_position(y, x, self.width, sizes)[None].astype(self.dtype)
     position = jnp.broadcast_to(position, memory.shape)

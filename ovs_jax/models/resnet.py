@@ -14,7 +14,7 @@ from ovs_jax.core.flops import recomputes
 from ovs_jax.core.limits import Count, OneOf
 from ovs_jax.core.types import Array, Float
 from ovs_jax.models.content import Content, norm_mask, zero_outside
-from ovs_jax.models.layers import NORM_EPSILON
+from ovs_jax.models.layers import NORM_EPSILON, group_norm
 
 _CHOICES = {
   'stem': ('deep', 'plain'),
@@ -139,7 +139,7 @@ class ConvNorm(nn.Module):
       x = FrozenBatchNorm(self.dtype, name='norm')(x)
     else:
       groups = min(32, self.features // 4)
-      norm = nn.GroupNorm(groups, epsilon=NORM_EPSILON, dtype=self.dtype, name='norm')
+      norm = group_norm(groups, name='norm', dtype=self.dtype)
       x = norm(x, mask=norm_mask(x, content))
     return zero_outside(nn.relu(x) if self.relu else x, content)
 

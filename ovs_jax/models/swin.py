@@ -47,15 +47,19 @@ class SwinConfig:
   unroll: Count = 1
 
   def __post_init__(self) -> None:
-    widths = [self.embed_dim * 2**i for i in range(len(self.depths))]
+    widths = self.stage_widths()
     odd = len(self.heads) != len(self.depths) or any(
       width % heads for width, heads in zip(widths, self.heads, strict=False)
     )
     if odd:
       raise UserError(
-        f'{list(self.heads)} heads do not divide the widths {widths} of the '
+        f'{list(self.heads)} heads do not divide the widths {list(widths)} of the '
         f'{len(self.depths)} stages'
       )
+
+  def stage_widths(self) -> tuple[int, ...]:
+    """Returns the channels of each stage."""
+    return tuple(self.embed_dim * 2**i for i in range(len(self.depths)))
 
   @classmethod
   def from_dict(cls, config: Mapping[str, Any]) -> 'SwinConfig':

@@ -13,6 +13,7 @@ from ovs_jax.convert.command import main
 from ovs_jax.convert.rules import export_all
 from ovs_jax.core.checkpoint import load_config, load_model
 from ovs_jax.core.tree import flatten, map_with_path
+from ovs_jax.inference.load import load
 from ovs_jax.models.maskformer import MaskFormerConfig
 from ovs_jax.models.resnet import ResNetConfig
 from ovs_jax.models.swin import SwinConfig
@@ -155,10 +156,14 @@ def four_stages(config):
 
 
 @pytest.mark.parametrize(
-  'backbone', [SWIN, pytest.param(PLAIN, marks=pytest.mark.slow)]
+  ('backbone', 'same_width'),
+  [(SWIN, False), (SWIN, True), pytest.param(PLAIN, False, marks=pytest.mark.slow)],
 )
-def test_hugging_faces_maskformer(backbone, tmp_path, capsys):
+def test_hugging_faces_maskformer(backbone, same_width, tmp_path, capsys):
   config = dataclasses.replace(HEADS, backbone=four_stages(backbone))
+  if same_width:  # where theirs has no layer from the backbone to the decoder
+    width = four_stages(backbone).stage_widths()[-1]
+    config = dataclasses.replace(config, width=width, project_input=False)
   params = draw(maskformer.shapes(config))
   kept = export_all(hf_maskformer.rules(config), params)
   kept['criterion.empty_weight'] = np.float32([1, 1, 0.1])
@@ -183,6 +188,9 @@ def test_hugging_faces_maskformer(backbone, tmp_path, capsys):
   assert stored['labels'] == ['cat', 'dog']
   for path, value in flatten(params).items():
     np.testing.assert_array_equal(flatten(found)[path], value, err_msg=path)
+  projected = 'model.transformer_module.input_projection.weight' in kept
+  assert projected is not same_width
+  assert load(tmp_path / 'o').config == config  # and has its parameters
   back = there_and_back(kept, kept, 'hf_maskformer', tmp_path)
   assert json.loads((back / 'config.json').read_text()) == settings
 

@@ -10,7 +10,7 @@ import pytest
 
 from ovs_jax.core.flops import count_work
 from ovs_jax.core.types import Array
-from ovs_jax.models.layers import linear
+from ovs_jax.models.layers import group_norm, layer_norm, linear
 
 
 class Layer(nn.Module):
@@ -24,6 +24,22 @@ class Layer(nn.Module):
   def __call__(self, x: Array) -> Array:
     layer = linear(self.features, name='layer', dtype=self.dtype, axis=self.axis)
     return layer(x.astype(self.dtype))
+
+
+@pytest.mark.parametrize(
+  ('norm', 'axes'),
+  [
+    (layer_norm('norm', jnp.float32), (-1,)),
+    (group_norm(1, name='norm', dtype=jnp.float32), (1, 2)),
+  ],
+)
+def test_a_large_mean_costs_norms_no_digits(norm: nn.Module, axes: Any) -> None:
+  x = np.random.default_rng(0).normal(100.0, 1.0, (4, 16, 64)).astype(np.float32)
+  exact = x.astype(np.float64)
+  exact = exact - exact.mean(axes, keepdims=True)
+  exact /= np.sqrt(exact.var(axes, keepdims=True) + 1e-5)
+  found, _ = norm.init_with_output(jax.random.key(0), jnp.asarray(x))
+  np.testing.assert_allclose(found, exact, atol=3e-5)
 
 
 @pytest.mark.parametrize(
