@@ -132,6 +132,14 @@ class Proposals:
   no_object: Float[Array, '1 d'] | None
 
 
+def normalise(image: Num[Array, 'b h w 3']) -> Float[Array, 'b h w 3']:
+  """Maps RGB in 0..255 to units of ImageNet's statistics."""
+  shape = (1, 1, 1, 3)
+  return (image - jnp.asarray(IMAGENET_MEAN).reshape(shape)) / jnp.asarray(
+    IMAGENET_STD
+  ).reshape(shape)
+
+
 class MaskFormer(nn.Module):
   """Backbone, pixel decoder, query decoder and the two heads."""
 
@@ -168,9 +176,7 @@ class MaskFormer(nn.Module):
         f'{backbones.PATCH}'
       )
     content = None if size is None else Content.of_image(size, (h, w))
-    mean = jnp.asarray(IMAGENET_MEAN).reshape(1, 1, 1, 3)
-    std = jnp.asarray(IMAGENET_STD).reshape(1, 1, 1, 3)
-    image = zero_outside((image - mean) / std, content)
+    image = zero_outside(normalise(image), content)
     backbone = backbones.build(
       c.backbone_config(), dtype, remat=c.remat, name='backbone'
     )
