@@ -92,7 +92,8 @@ def train_batches(
     rows: of every batch that are made, and read, in order; None: all.
 
   Raises:
-    ValueError: the split has fewer examples than a batch.
+    ValueError: the split has fewer examples than a batch, or the examples of a batch
+      have different shapes.
   """
   shards = Shards([builder], split)
   total = len(shards)
@@ -176,8 +177,39 @@ def ordered_batches(
   # One pipeline for all epochs: small data sets would spend their time on building it.
   data = tf.data.Dataset.range(epoch, tf.int64.max).flat_map(of_epoch)
   data = data.map(apply, num_parallel_calls=parallel_calls(), deterministic=True)
-  data = data.batch(len(rows), drop_remainder=True).prefetch(4)
-  yield from iterate(data)
+  yield from _batched(data, len(rows))
+
+
+def _batched(data: tf.data.Dataset, count: int) -> Iterator[Arrays]:
+  """Yields stacks of `count` examples, which must have equal shapes.
+
+  `tf.data` compares numbers of elements alone: of a portrait and a landscape as large
+  it would read one in the rows of the other. It stacks what has shapes of its own.
+  """
+  specs = tf.nest.flatten(data.element_spec)
+  if all(spec.shape.is_fully_defined() for spec in specs):
+    yield from iterate(data.batch(count, drop_remainder=True).prefetch(4))
+    return
+  stream = iterate(data.prefetch(4 * count))
+  while len(found := list(itertools.islice(stream, count))) == count:
+    for name in found[0]:
+      shapes = [np.shape(example[name]) for example in found]
+      other = next((shape for shape in shapes if shape != shapes[0]), None)
+      if other is not None:
+        raise UserError(
+          f'{name!r} has shape {shapes[0]} in one example of a batch and {other} in '
+          'another; resize or crop all images to one size, or use batches of one'
+        )
+    yield _columns({name: [e[name] for e in found] for name in found[0]})
+
+
+def _columns(columns: dict[str, list[Any]]) -> Arrays:
+  """Stacks each column of examples."""
+  return {
+    # Texts come as bytes, which NumPy would cut to a common length.
+    name: np.array(x, object) if isinstance(x[0], bytes) else np.stack(x)
+    for name, x in columns.items()
+  }
 
 
 def _seeded(
@@ -268,11 +300,7 @@ def _stack(examples: Sequence[dict[str, Any]], *, bucket: int, void: int) -> Arr
       fill = {'image': _GREY, 'label': void, 'mask': 0}[name]
       columns[name] = [_pad(x, height, width, fill) for x in columns[name]]
     columns['size'] = list(sizes)
-  return {
-    # Texts come as bytes, which NumPy would cut to a common length.
-    name: np.array(x, object) if isinstance(x[0], bytes) else np.stack(x)
-    for name, x in columns.items()
-  }
+  return _columns(columns)
 
 
 def _pad(

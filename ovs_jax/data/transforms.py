@@ -49,15 +49,23 @@ def keep(*names: str) -> Transform:
 
 
 def squash(size: int) -> Transform:
-  """Resizes `image` to a square, antialiased, without keeping the aspect ratio.
+  """Resizes `image` and `label` to a square, without keeping the aspect ratio.
 
-  The same distortion as a region's crop; the result stays uint8.
+  The same distortion as a region's crop. The image is antialiased and stays uint8, the
+  label has PyTorch's nearest neighbours.
   """
 
   def apply(example: Example) -> Example:
     image = tf.image.resize(example['image'], (size, size), antialias=True)
     image = tf.cast(tf.clip_by_value(tf.round(image), 0, 255), tf.uint8)
-    return {**example, 'image': image}
+    squashed = {**example, 'image': image}
+    if 'label' in example:
+      shape = tf.shape(example['label'])
+      rows, columns = (tf.range(size) * shape[i] // size for i in range(2))
+      label = tf.gather(tf.gather(example['label'], rows), columns, axis=1)
+      label.set_shape((size, size))
+      squashed['label'] = label
+    return squashed
 
   return apply
 

@@ -90,7 +90,7 @@ class ClipSegTraining(Recipe):
   def batches(
     self, start: int, rows: Int[np.ndarray, 'r'] | None = None
   ) -> Iterator[Batch]:
-    """Yields `image` (b, s, s, 3) uint8, `mask` (b, h, w) bool and `phrase` (b,)."""
+    """Yields `image` (b, s, s, 3) uint8, `mask` (b, s, s) bool and `phrase` (b,)."""
     c = self.config
     rows = np.arange(c.train.batch_size) if rows is None else rows
     if self.table is not None:
