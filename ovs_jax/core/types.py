@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import jax
+import numpy as np
 from jaxtyping import Array, Bool, Float, Int, Key, Num, Shaped, UInt, UInt8
 
 Params = Mapping[str, Any]
@@ -18,14 +19,24 @@ Constants = Mapping[str, Any]  # what a loss reads beside them: frozen, in no ch
 Batch = Mapping[str, Any]
 Metrics = dict[str, jax.Array]
 
-# The label of pixels that carry no ground truth.
-VOID = 255
+
+def void_of(dtype: Any) -> int:
+  """Returns the label of pixels without ground truth in maps of this integer type.
+
+  It is the largest number of the type: in 16 bits, 255 is a class like the others.
+  """
+  return int(np.iinfo(dtype).max)
+
+
+VOID = void_of(np.uint8)  # of maps with at most 255 classes
+VOID_16 = void_of(np.uint16)  # of maps with more
 # The label that a model gives to pixels, masks and proposals of no name.
 NO_LABEL = -1
 
 __all__ = [
   'NO_LABEL',
   'VOID',
+  'VOID_16',
   'Array',
   'Batch',
   'Bool',
@@ -39,4 +50,5 @@ __all__ = [
   'Shaped',
   'UInt',
   'UInt8',
+  'void_of',
 ]

@@ -17,13 +17,11 @@ import tensorflow as tf  # noqa: E402
 
 from ovs_jax import settings  # noqa: E402
 from ovs_jax.core.files import place  # noqa: E402
-from ovs_jax.core.types import VOID  # noqa: E402
+from ovs_jax.core.types import VOID, VOID_16  # noqa: E402
 from ovs_jax.data import benchmarks, folder, scenes  # noqa: E402
 from ovs_jax.text import vocabulary as names  # noqa: E402
 
 tf.config.set_visible_devices([], 'GPU')  # accelerators belong to JAX
-
-_VOID_16 = 2**16 - 1  # of labels that need 16 bits
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,9 +53,9 @@ DATASETS: dict[str, Dataset] = {
   'coco_80': _benchmark('coco_80'),
   'coco_captions_2017': _benchmark('coco_captions_2017'),
   'ade20k_150': _benchmark('ade20k_150'),
-  'ade20k_847': _benchmark('ade20k_847', _VOID_16),
+  'ade20k_847': _benchmark('ade20k_847', VOID_16),
   'pascal_context_59': _benchmark('pascal_context_59'),
-  'pascal_context_459': _benchmark('pascal_context_459', _VOID_16),
+  'pascal_context_459': _benchmark('pascal_context_459', VOID_16),
   'voc_20': _benchmark('voc_20'),
   'voc_20b': _benchmark('voc_20b'),
   'voc_21': _benchmark('voc_21'),

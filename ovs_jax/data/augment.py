@@ -9,10 +9,10 @@ from collections.abc import Sequence
 
 import tensorflow as tf
 
-from ovs_jax.core.types import VOID
+from ovs_jax.core.types import void_of
 from ovs_jax.data.transforms import Example, Transform
 
-PAD_COLOUR = 128  # of images; labels are padded with VOID
+PAD_COLOUR = 128  # of images; labels are padded with void
 
 
 def _uniform(example: Example, stream: int, count: int) -> tf.Tensor:
@@ -101,9 +101,10 @@ def copy_paste(share: float) -> Transform:
     image, label = example['image'], example['label']
     size = tf.shape(label)
     ids = tf.cast(other['label'], tf.int32)
-    counts = tf.math.bincount(tf.reshape(ids, (-1,)), minlength=VOID + 1)
+    void = void_of(label.dtype.as_numpy_dtype)
+    counts = tf.math.bincount(tf.reshape(ids, (-1,)), minlength=void + 1)
     limit = share * tf.cast(tf.size(ids), tf.float32)
-    small = (tf.cast(counts, tf.float32) <= limit) & (tf.range(VOID + 1) != VOID)
+    small = (tf.cast(counts, tf.float32) <= limit) & (tf.range(void + 1) != void)
     shift = (_uniform(other, 7, 2) * 2 - 1) * 0.375 * tf.cast(size, tf.float32)
     start = size - tf.cast(tf.round(shift), tf.int32)
 
@@ -129,7 +130,7 @@ def copy_paste(share: float) -> Transform:
 
 
 def pad_square(size: int) -> Transform:
-  """Pads `image` with grey and `label` with VOID at right and bottom.
+  """Pads `image` with grey and `label` with void at right and bottom.
 
   No mask covers the padding, so that it is a negative of all of them.
   """
@@ -138,7 +139,8 @@ def pad_square(size: int) -> Transform:
     shape = tf.shape(example['image'])[:2]
     sides = [[0, size - shape[0]], [0, size - shape[1]]]
     image = tf.pad(example['image'], [*sides, [0, 0]], constant_values=PAD_COLOUR)
-    label = tf.pad(example['label'], sides, constant_values=VOID)
+    void = void_of(example['label'].dtype.as_numpy_dtype)
+    label = tf.pad(example['label'], sides, constant_values=void)
     image.set_shape((size, size, 3))
     label.set_shape((size, size))
     return {**example, 'image': image, 'label': label}
@@ -182,14 +184,14 @@ def colour_jitter(example: Example) -> Example:
 
 
 def only_classes(classes: Sequence[int]) -> Transform:
-  """Makes the pixels of all other classes VOID in `label`: they were held out."""
+  """Makes the pixels of all other classes void in `label`: they were held out."""
 
   def apply(example: Example) -> Example:
     label = example['label']
     kept = tf.constant([i in set(classes) for i in range(max(classes) + 1)])
     known = tf.cast(label, tf.int32) <= max(classes)
     index = tf.where(known, tf.cast(label, tf.int32), 0)
-    void = tf.constant(VOID, label.dtype)
+    void = tf.constant(void_of(label.dtype.as_numpy_dtype), label.dtype)
     return {**example, 'label': tf.where(known & tf.gather(kept, index), label, void)}
 
   return apply

@@ -23,6 +23,7 @@ import tensorflow_datasets as tfds
 
 from ovs_jax.core.errors import UserError
 from ovs_jax.core.files import Place, fingerprint, local, place, remove
+from ovs_jax.core.types import VOID, VOID_16
 from ovs_jax.data import build, sources
 from ovs_jax.data.sources import Pair, Problem, Reader, SourceError, class_table
 from ovs_jax.text.vocabulary import Vocabulary
@@ -72,7 +73,7 @@ class Folder(build.Builder):
     if not source.names:
       return None
     # Masks of 16 bits may have few classes; 255 is one of them only where they need it.
-    void = (255, 2**16 - 1) if max(source.values) < 255 else (2**16 - 1,)
+    void = (VOID, VOID_16) if max(source.values) < VOID else (VOID_16,)
     return class_table(source.values, void)
 
   def _info(self) -> tfds.core.DatasetInfo:

@@ -15,7 +15,7 @@ import tensorflow as tf
 import tensorflow_datasets as tfds
 
 from ovs_jax.core.errors import UserError
-from ovs_jax.core.types import Int, Num
+from ovs_jax.core.types import Int, Num, void_of
 from ovs_jax.data.shards import Shards, parallel_calls
 from ovs_jax.data.transforms import Example, Transform, as_written, chain, decode
 from ovs_jax.ops.regions import CLIP_MEAN
@@ -63,7 +63,7 @@ def decoder(features: Any) -> Transform:
 
 def void_label(builder: Any) -> int:
   """Returns the label of pixels without a class: the largest number of their type."""
-  return int(np.iinfo(builder.info.features['label'].np_dtype).max)
+  return void_of(builder.info.features['label'].np_dtype)
 
 
 def train_batches(

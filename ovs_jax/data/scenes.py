@@ -27,9 +27,10 @@ from tqdm import tqdm
 
 from ovs_jax.core.errors import UserError
 from ovs_jax.core.files import local, place
+from ovs_jax.core.types import VOID
 from ovs_jax.data import scenes_captions, scenes_draw
 from ovs_jax.data.build import advance, locked, nearby, quiet_tfds
-from ovs_jax.data.scenes_draw import NUM_THINGS, UNSEEN, VOID, Region, Scene
+from ovs_jax.data.scenes_draw import NUM_THINGS, UNSEEN, Region, Scene
 
 SPLITS = ('clip', 'train', 'val')
 _NEEDED_BYTES = 6_000  # per example, a little more than measured

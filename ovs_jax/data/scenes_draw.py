@@ -16,7 +16,6 @@ from ovs_jax.data import scenes_textures
 from ovs_jax.data.scenes_textures import STUFF
 
 SIZE = 128  # px, both sides of a scene
-VOID = 255
 MIN_PIXELS = 60  # things with fewer visible pixels are left out
 
 # RGB, 0..255, before light, cast and noise.

@@ -18,7 +18,7 @@ from PIL import Image, ImageOps
 
 from ovs_jax.core.errors import UserError
 from ovs_jax.core.images import UNREADABLE
-from ovs_jax.core.types import Bool, Num, UInt8
+from ovs_jax.core.types import VOID, Bool, Num, UInt8, void_of
 
 Labels = Num[np.ndarray, 'h w']
 T, R = TypeVar('T'), TypeVar('R')
@@ -107,7 +107,7 @@ class ClassTable:
   @property
   def void(self) -> int:
     """The train id of pixels without a class: the largest number of the type."""
-    return int(np.iinfo(self.train_ids.dtype).max)
+    return void_of(self.train_ids.dtype)
 
   def hide(self, train_ids: Sequence[int]) -> 'ClassTable':
     """Returns a table that makes these classes void."""
@@ -132,11 +132,11 @@ def class_table(source_values: Sequence[int], ignored: Iterable[int]) -> ClassTa
     source_values: by train id; the class's value in label files.
     ignored: further values that occur and are no class.
   """
-  dtype = np.uint8 if len(source_values) <= 255 else np.uint16
+  dtype = np.uint8 if len(source_values) <= VOID else np.uint16
   allowed = {*source_values, *ignored}
   known = np.zeros(max(allowed) + 1, bool)
   known[list(allowed)] = True
-  train_ids = np.full(len(known), np.iinfo(dtype).max, dtype)
+  train_ids = np.full(len(known), void_of(dtype), dtype)
   train_ids[list(source_values)] = np.arange(len(source_values))
   return ClassTable(train_ids, known)
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import tensorflow as tf
 
-from ovs_jax.core.types import VOID
+from ovs_jax.core.types import void_of
 from ovs_jax.ops.regions import CLIP_MEAN
 
 Example = dict[str, Any]
@@ -126,7 +126,8 @@ def label_targets(max_targets: int) -> Transform:
     label = tf.cast(example['label'], tf.int32)
     counts = tf.math.bincount(tf.reshape(label, (-1,)))
     ids = tf.cast(tf.where(counts > 0)[:, 0], tf.int32)  # ascending
-    ids = tf.boolean_mask(ids, ids != VOID)[:max_targets]
+    void = void_of(example['label'].dtype.as_numpy_dtype)
+    ids = tf.boolean_mask(ids, ids != void)[:max_targets]
     count = tf.shape(ids)[0]
     ids = tf.pad(ids, [[0, max_targets - count]])
     ids.set_shape((max_targets,))

@@ -16,7 +16,7 @@ from PIL import Image
 
 from ovs_jax.core.errors import UserError
 from ovs_jax.core.files import Path, Place, atomic_path, local, write_text
-from ovs_jax.core.types import NO_LABEL, Int
+from ovs_jax.core.types import NO_LABEL, VOID, VOID_16, Int, void_of
 
 SUFFIXES = ('.png', '.tif', '.tiff', '.npy')
 NAMES = 'names.txt'
@@ -101,7 +101,7 @@ class SavedMaps:
       h, w = labels.shape
       what = f'{path.name} ({w} x {h}, its label map {size[1]} x {size[0]})'
       return self._note('of the wrong size', what)
-    none = {1: 255, 2: 2**16 - 1}.get(labels.dtype.itemsize, 2**16 - 1)
+    none = VOID if labels.dtype.itemsize == 1 else VOID_16
     none = none if none >= self.num_classes else -1
     labels = labels.astype(np.int64)
     wrong = (labels >= self.num_classes) & (labels != none)
@@ -154,9 +154,8 @@ def save_map(
   names: Sequence[str],
 ) -> None:
   """Writes a label map, and names.txt, as `SavedMaps` reads them."""
-  few = len(names) <= 255
-  none, dtype = (255, np.uint8) if few else (2**16 - 1, np.uint16)
-  image = Image.fromarray(np.where(labels < 0, none, labels).astype(dtype))
+  dtype = np.uint8 if len(names) <= VOID else np.uint16
+  image = Image.fromarray(np.where(labels < 0, void_of(dtype), labels).astype(dtype))
   with atomic_path(directory / f'{image_id}.png') as temporary:
     image.save(temporary)
   if not (directory / NAMES).is_file():

@@ -20,7 +20,7 @@ from ovs_jax.core.files import (
   write_text,
 )
 from ovs_jax.core.images import resize_shortest
-from ovs_jax.core.types import Int
+from ovs_jax.core.types import VOID_16, Int
 from ovs_jax.core.workers import Workers
 from ovs_jax.evaluate import sources, suite, tables
 from ovs_jax.evaluate.counted import Counted
@@ -33,7 +33,6 @@ from ovs_jax.ops.confusion import segmentation_scores
 from ovs_jax.settings import Settings
 from ovs_jax.text import vocabulary
 
-_NO_CLASS = 2**16 - 1  # 255 is a class of the large data sets
 _CROPS = 'crop_'  # tallies of crops, not of pixels
 Scores = dict[str, Any]
 
@@ -158,7 +157,7 @@ def _keep_pictures(
     np.savez_compressed(
       temporary,
       image=fill([sample.image for sample in samples], 0, np.uint8),
-      label=fill([sample.label for sample in samples], _NO_CLASS, np.uint16),
+      label=fill([sample.label for sample in samples], VOID_16, np.uint16),
       **{name: fill([m[name] for m in maps], -1, np.int16) for name in maps[0]},
     )
 

@@ -20,7 +20,7 @@ from ovs_jax.core.files import (
   read_json,
   real,
 )
-from ovs_jax.core.types import UInt8
+from ovs_jax.core.types import VOID, VOID_16, UInt8
 from ovs_jax.inference.heat_maps import heat_sheet
 from ovs_jax.inference.result import Segmentation
 from ovs_jax.ops.overlay import palette, percent
@@ -223,10 +223,10 @@ def label_image(segmentation: Segmentation) -> Image.Image:
   For more than 255 names it has 16 bits and no colours, and 65535 is no name.
   """
   count = len(segmentation.names)
-  if count > 255:
-    labels = np.where(segmentation.labels < 0, 65535, segmentation.labels)
+  if count > VOID:
+    labels = np.where(segmentation.labels < 0, VOID_16, segmentation.labels)
     return Image.fromarray(labels.astype(np.uint16))
-  labels = np.where(segmentation.labels < 0, 255, segmentation.labels)
+  labels = np.where(segmentation.labels < 0, VOID, segmentation.labels)
   image = Image.fromarray(labels.astype(np.uint8))
   colours = np.zeros((256, 3), np.uint8)
   colours[:count] = palette(count)

@@ -11,7 +11,7 @@ import numpy as np
 from ovs_jax.core.errors import UserError
 from ovs_jax.core.images import resize_shortest
 from ovs_jax.core.masks import box_of
-from ovs_jax.core.types import VOID, Array, Bool, Float, Int, Num, Params, UInt8
+from ovs_jax.core.types import Array, Bool, Float, Int, Num, Params, UInt8, void_of
 from ovs_jax.models import ovseg
 from ovs_jax.models.clip import ClipConfig
 from ovs_jax.models.clip_fast import encode_images
@@ -95,18 +95,18 @@ def true_masks(
   image: UInt8[np.ndarray, 'h w 3'],
   label: Num[np.ndarray, 'h w'],
   *,
-  void: int = VOID,
   embed: Callable[..., Float[np.ndarray, 'q d']] | None = None,
 ) -> Candidates:
   """One mask for each class of a label map.
 
   Args:
     image: RGB.
-    label: train ids.
-    void: pixels without a class.
+    label: train ids; the largest number of its type is void.
     embed: from the image and its masks to CLIP's embeddings; None: not needed.
   """
-  classes = np.array([k for k in np.unique(label) if k != void], np.int32)
+  classes = np.array(
+    [k for k in np.unique(label) if k != void_of(label.dtype)], np.int32
+  )
   masks = label[None] == classes[:, None, None]
   return Candidates(
     image=image,

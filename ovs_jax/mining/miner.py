@@ -11,7 +11,7 @@ import numpy as np
 from ovs_jax.core.images import resize_shortest
 from ovs_jax.core.types import Float, Num
 from ovs_jax.core.workers import Workers
-from ovs_jax.data import DATASETS, load_names
+from ovs_jax.data import load_names
 from ovs_jax.data.records import Broken
 from ovs_jax.inference.load import load
 from ovs_jax.mining import candidates
@@ -74,7 +74,6 @@ class Miner:
     self._workers = workers or Workers()
     self._template = config.text.train_template
     self._captions = captions
-    self._void = DATASETS[config.dataset.name].void
     self.described: dict[str, Any] | None = None
     self._model: ovseg.OvSegConfig | None = None
     self._labelled = c.masks == 'truth' and c.nouns == 'classes'
@@ -198,7 +197,7 @@ class Miner:
       image = resize_shortest(image, **sides)
       label = _like(label, image)
     embed = None if self._labelled else functools.partial(self._embed_masks, place)
-    return candidates.true_masks(image, label, void=self._void, embed=embed)
+    return candidates.true_masks(image, label, embed=embed)
 
   def _embed_masks(
     self, place: int, image: Any, masks: Any

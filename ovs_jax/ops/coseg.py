@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import optax
 
 from ovs_jax.core.lookup import lookup
-from ovs_jax.core.types import VOID, Array, Bool, Float, Int
+from ovs_jax.core.types import Array, Bool, Float, Int
 from ovs_jax.ops.losses import dice_loss, focal_loss
 from ovs_jax.ops.matching import assign
 from ovs_jax.ops.resize import EXACT, resize_nearest
@@ -31,7 +31,7 @@ def area_targets(
   """
 
   def one(label: Array) -> tuple[Array, Array]:
-    inside = (label >= 0) & (label < num_classes) & (label != VOID)
+    inside = (label >= 0) & (label < num_classes)
     counted = jnp.where(inside, label, num_classes).reshape(-1)
     areas = jnp.zeros(num_classes + 1, jnp.int32).at[counted].add(1)[:num_classes]
     order = jnp.argsort(-areas, stable=True)[:num_slots]

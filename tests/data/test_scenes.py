@@ -13,9 +13,10 @@ import numpy as np
 import pytest
 
 from ovs_jax.core.preemption import Preemption, Stopped
+from ovs_jax.core.types import VOID
 from ovs_jax.data import scenes, scenes_captions, scenes_draw
 from ovs_jax.data.build import locked
-from ovs_jax.data.scenes_draw import MIN_PIXELS, NAMES, NUM_THINGS, SHAPES, UNSEEN, VOID
+from ovs_jax.data.scenes_draw import MIN_PIXELS, NAMES, NUM_THINGS, SHAPES, UNSEEN
 
 _TINY = {'clip': 20, 'train': 4, 'val': 3}
 

@@ -26,7 +26,6 @@ were not tried.
 
 import functools
 
-from ovs_jax.core.types import VOID
 from ovs_jax.data import DATASETS
 from ovs_jax.integrations.scenic.checkout import load
 from ovs_jax.integrations.scenic.datasets import recipe_dataset, segmentation_dataset
@@ -48,9 +47,8 @@ def register() -> list[str]:
   registry = load('scenic.dataset_lib.datasets').DatasetRegistry
   builders = {
     f'ovs_jax/{name}': functools.partial(segmentation_dataset, name)
-    for name, dataset in DATASETS.items()
-    # Captions alone have no label maps; Scenic's padding needs a void of 8 bits.
-    if name != 'coco_captions_2017' and dataset.void == VOID
+    for name in DATASETS
+    if name != 'coco_captions_2017'  # captions alone have no label maps
   }
   builders['ovs_jax'] = recipe_dataset
   known = set(registry.list())

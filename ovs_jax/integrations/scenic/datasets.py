@@ -10,7 +10,7 @@ import numpy as np
 
 from ovs_jax.core.errors import UserError
 from ovs_jax.core.lookup import lookup
-from ovs_jax.core.types import VOID, Int
+from ovs_jax.core.types import Int, void_of
 from ovs_jax.data import DATASETS, augment, load_dataset, load_names, transforms
 from ovs_jax.data.pipeline import eval_batches, train_batches
 from ovs_jax.integrations.scenic.checkout import load
@@ -139,7 +139,7 @@ def _settings(given: Any) -> dict[str, Any]:
 
 def _for_scenic(batch: dict[str, np.ndarray], dtype: str) -> dict[str, np.ndarray]:
   """Scenic's names; unlabelled pixels and filled-up examples weigh nothing."""
-  known = batch['label'] != VOID
+  known = batch['label'] != void_of(batch['label'].dtype)
   if 'example_valid' in batch:
     known &= batch['example_valid'][:, None, None]
   return {

@@ -11,7 +11,6 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from ovs_jax.core.errors import UserError
 from ovs_jax.core.types import (
-  VOID,
   Array,
   Batch,
   Bool,
@@ -178,9 +177,10 @@ class CoSegTraining(Recipe):
     side = self.model.image_size
     label = resize_nearest(label.astype(jnp.int32), (side, side))
     none = len(self.seen)
-    rows = jnp.full(max(VOID, *self.seen) + 1, none, jnp.int32)
+    # The last row is that of void, which is beyond all classes, and of whatever is.
+    rows = jnp.full(max(self.seen) + 2, none, jnp.int32)
     rows = rows.at[jnp.asarray(self.seen)].set(jnp.arange(none))
-    label = rows[jnp.clip(label, 0, rows.shape[0] - 1)]
+    label = rows[jnp.minimum(label, rows.shape[0] - 1)]
     ids, masks = ops.area_targets(label, self.model.language.num_slots, none)
     return ids, masks, label == none
 
