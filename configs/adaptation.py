@@ -15,7 +15,7 @@ from ovs_jax.models.ovseg import PUBLISHED
 PROMPT_DEPTH = 3
 SCRIPT = 'script'
 _WEIGHTS = {'vitl14': ('l14', 'ViT-L/14'), 'vitb16': ('b16', 'ViT-B/16')}
-_FOLDERS = {'vitl14': 'clip_vit_l14', 'vitb16': 'clip_vit_b16'}
+FOLDERS = {'vitl14': 'clip_vit_l14', 'vitb16': 'clip_vit_b16'}
 # Of configs/mine_coco_captions.py, by what follows its name: the cases of Table 2.
 PAIRS = {
   '': 'runs/mine_coco_captions/mine/pairs',
@@ -41,7 +41,7 @@ def weights(size: str) -> tuple[str, str, str]:
     'init.clip',
     f"OpenAI's CLIP {published}",
     f'python -m ovs_jax.convert --download={published} '
-    f'--output=checkpoints/{_FOLDERS[size]}',
+    f'--output=checkpoints/{FOLDERS[size]}',
   )
 
 
@@ -76,7 +76,7 @@ def adaptation(name: str, size: str) -> ml_collections.ConfigDict:
   # Deep towers keep one block's activations at a time.
   preset = dataclasses.replace(preset, dtype='bfloat16', remat=True)
   config.clip = ml_collections.ConfigDict(dataclasses.asdict(preset))
-  config.init.clip = f'checkpoints/{_FOLDERS[size]}'
+  config.init.clip = f'checkpoints/{FOLDERS[size]}'
   config.init.pairs = PAIRS['']
   config.needs = (weights(size), mined())
   config.train.update(steps=0, epochs=5.0, batch_size=256)
@@ -205,7 +205,7 @@ def of_scenes(ovseg: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
 def frozen(size: str) -> ml_collections.ConfigDict:
   """An OVSeg of a proposer and OpenAI's CLIP, without mask prompts."""
   config = common.base('ovseg', 'assemble')
-  config.init.clip = f'checkpoints/{_FOLDERS[size]}'
+  config.init.clip = f'checkpoints/{FOLDERS[size]}'
   config.init.proposer = f'runs/{_PROPOSERS[size]}'
   published = PUBLISHED[_BACKBONES[size]]
   config.region.threshold = published.threshold

@@ -7,7 +7,7 @@ import dataclasses
 
 import ml_collections
 
-from configs import common, scenes
+from configs import adaptation, common, scenes
 from ovs_jax.models import maskformer
 
 # In the reference norms, embeddings and tables of positions are not decayed, but the
@@ -19,9 +19,30 @@ DECAY = (
 )
 
 
-def proposer_training(name: str, preset: str) -> ml_collections.ConfigDict:
-  """Returns what both have in common."""
+_BACKBONES = {  # by the size of the CLIP: published files, and where they become ours
+  'vitl14': ('swin_base_patch4_window12_384_22k.pth', 'checkpoints/swin_base'),
+  'vitb16': ('R-103.pkl', 'checkpoints/r101c'),
+}
+
+
+def proposer_training(name: str, preset: str, size: str) -> ml_collections.ConfigDict:
+  """Returns what both have in common.
+
+  Args:
+    name: of the run.
+    preset: of the MaskFormer.
+    size: of the CLIP that names the classes.
+  """
   config = common.base(name, 'train')
+  file, config.init.backbone = _BACKBONES[size]
+  config.init.clip = f'checkpoints/{adaptation.FOLDERS[size]}'
+  convert = 'python -m ovs_jax.convert'
+  command = f'{convert} --input={file} --output={config.init.backbone} --check'
+  config.needs = (
+    adaptation.weights(size),
+    ('init.backbone', f'its backbone as published, {file}', command),
+    ('dataset', 'COCO-Stuff', ''),
+  )
   config.recipe = 'proposer'
   config.dataset.name = 'coco_stuff_171'
   config.proposer = ml_collections.ConfigDict(
@@ -48,6 +69,7 @@ def finish(config: ml_collections.ConfigDict, arg: str) -> ml_collections.Config
   """Returns the training itself, or as `smoke` a pipeline on the embedded scenes."""
   if arg != 'smoke':
     return common.finish(config, arg)
+  config.needs = ()
   config.init.clip = '{run}/clip'
   config.init.backbone = ''
   own = {'proposer': config}

@@ -57,7 +57,10 @@ def get_config(arg: str = '') -> ml_collections.ConfigDict:
     mining.needs = tuple(needs)
     return common.finish(mining, arg, applied=CASES)
   frozen = adaptation.frozen(size)
+  frozen.needs = (adaptation.weights(size), adaptation.proposer(size))
+  mining.needs = (('dataset', 'COCO Captions', ''),)
   if arg == 'smoke':
+    frozen.needs = mining.needs = ()
     mining.mining.checkpoint = scenes.in_pipeline('ovseg_frozen/model')
     own = {'ovseg_frozen': adaptation.of_scenes(frozen), 'mine': mining}
     return scenes.pipeline(name, 'mine', arg, own=own)
@@ -67,6 +70,5 @@ def get_config(arg: str = '') -> ml_collections.ConfigDict:
   config.order = ('ovseg', 'mine')
   adaptation.share(config, config.stages.mine, 'dataset')
   adaptation.share(config, config.stages.ovseg, 'init')
-  dataset = ('dataset', 'COCO Captions', '')
-  config.needs = (adaptation.weights(size), adaptation.proposer(size), dataset)
+  config.needs = (*frozen.needs, *mining.needs)
   return common.finish(config, arg, applied=CASES)

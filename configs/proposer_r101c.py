@@ -16,9 +16,7 @@ from configs import coco_stuff
 
 def get_config(arg: str = '') -> ml_collections.ConfigDict:
   """See above."""
-  config = coco_stuff.proposer_training('proposer_r101c', 'r101c_b16')
-  config.init.clip = 'checkpoints/clip_vit_b16'
-  config.init.backbone = 'checkpoints/r101c'
+  config = coco_stuff.proposer_training('proposer_r101c', 'r101c_b16', 'vitb16')
   config.train.shortest = (800,)  # the reference's default: its configuration sets none
   config.train.longest = 1333
   config.train.crop = 512

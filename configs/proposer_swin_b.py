@@ -21,9 +21,7 @@ from configs import coco_stuff
 
 def get_config(arg: str = '') -> ml_collections.ConfigDict:
   """See above."""
-  config = coco_stuff.proposer_training('proposer_swin_b', 'swin_b_l14')
-  config.init.clip = 'checkpoints/clip_vit_l14'
-  config.init.backbone = 'checkpoints/swin_base'
+  config = coco_stuff.proposer_training('proposer_swin_b', 'swin_b_l14', 'vitl14')
   config.train.shortest = tuple(range(320, 1281, 64))
   config.train.longest = 2560
   config.train.crop = 640

@@ -64,6 +64,7 @@ MODES = {
   'prepare': 'ovs_jax.data.inputs:prepare',
   'report': 'ovs_jax.evaluate.report:report',
   'replicate': 'ovs_jax.evaluate.replication:replicate',
+  'table': 'ovs_jax.evaluate.joined:table',
   'pipeline': 'ovs_jax.train.pipeline:run_pipeline',
 }
 # Modes in which all processes work: they share it, or each has data of its own to

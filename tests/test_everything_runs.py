@@ -19,7 +19,7 @@ from ovs_jax.settings import Settings
 from ovs_jax.train.pipeline import run_pipeline
 
 ROOT = pathlib.Path(__file__).parents[1]
-SHARED = ('__init__', 'common', 'scenes', 'coco_stuff', 'adaptation')
+SHARED = ('__init__', 'common', 'scenes', 'coco_stuff', 'adaptation', 'paper')
 FILES = sorted(p.stem for p in (ROOT / 'configs').glob('*.py') if p.stem not in SHARED)
 NAMES = [*FILES, *(f'scenes:{stage}' for stage in scenes.ALONE)]
 # At the size `smoke` these run what another configuration or test runs, too.
@@ -38,6 +38,9 @@ ALIKE = {
   'mpt_ft_vitl14',
   'mpt_vitb16',
   'ovseg_vitb16',
+  'paper_table1',
+  'paper_table2',
+  'paper_table3',
   'proposer_photos',
   'proposer_r101c',
   'proposer_swin_b',

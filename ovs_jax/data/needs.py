@@ -1,9 +1,11 @@
 """What a job needs before it can start: all that is missing, in one message.
 
 `config.needs` lists (key, what it is, commands that make it). The key is that of a path
-in the configuration, such as 'init.clip', or 'dataset'.
+in the configuration, such as 'init.clip', or 'dataset'; of a pipeline's stage with
+'stages.STAGE.' before it.
 """
 
+import dataclasses
 import functools
 
 from ovs_jax.core import files
@@ -23,6 +25,9 @@ _SCHEMES = {
 }
 
 
+_OPTIONAL = ('init.backbone',)  # '' does without
+
+
 def check_needs(config: Settings) -> None:
   """Returns if everything is there.
 
@@ -34,25 +39,46 @@ def check_needs(config: Settings) -> None:
     if isinstance(value, str):
       key = '.'.join(path.split('/')[-2:])
       files.place(value, schemes=_SCHEMES.get(key, files.SCHEMES))
-  missing = []
+  missing, wanted = [], 0
   for key, what, command in config.needs:
-    if key == 'dataset':
-      absent, command = _dataset_is_absent(config.dataset, command)
-      place = f'{config.dataset.name}/{config.dataset.variant}'
-    else:
-      place = functools.reduce(getattr, key.split('.'), config)
-      absent = not place or not files.place(place).exists()
-    if absent:
-      lines = '\n'.join(f'       {line}' for line in command.splitlines())
-      missing.append(f'  {what}: {place} (--config.{key})\n{lines}')
+    for value in _values(config, key):
+      wanted += 1
+      if isinstance(value, Dataset):
+        absent, lines = _dataset_is_absent(value, command)
+        place = f'{value.name}/{value.variant}'
+      else:
+        without = not value and key.endswith(_OPTIONAL)
+        place, lines = value, command
+        absent = not (without or (value and files.place(value).exists()))
+      if absent:
+        lines = '\n'.join(f'       {line}' for line in lines.splitlines())
+        missing.append(f'  {what}: {place} (--config.{key})\n{lines}')
   if missing:
-    count = f'{len(missing)} of {len(config.needs)} things that it needs'
+    count = f'{len(missing)} of {wanted} things that it needs'
     raise FileNotFoundError(
       f'{config.name} cannot start, {count} are missing. Make them in this order:\n'
       + '\n'.join(missing)
       + f'\nOr run all of it on a tiny model and drawn pictures, in about a minute: '
       f'--config=configs/{config.name}.py:smoke'
     )
+
+
+def _values(config: Settings, key: str) -> list[str | Dataset]:
+  """Returns what a key such as 'init.clip' or 'stages.ft.init.clip' names.
+
+  Of 'suite.datasets' these are the data sets.
+  """
+  parts = key.split('.')
+  while parts[0] == 'stages' and len(parts) > 2:
+    config, parts = config.stages[parts[1]], parts[2:]
+  value = functools.reduce(getattr, parts, config)
+  if parts != ['suite', 'datasets']:
+    return [value]
+  named = [text.partition(':')[0].partition('/') for text in value]
+  return [
+    dataclasses.replace(config.dataset, name=name, variant=variant or 'default')
+    for name, _, variant in named
+  ]
 
 
 def _dataset_is_absent(dataset: Dataset, command: str) -> tuple[bool, str]:

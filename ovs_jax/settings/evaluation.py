@@ -22,6 +22,7 @@ from ovs_jax.text import vocabulary
 from ovs_jax.text.templates import TEMPLATES
 
 Classifier = Annotated[str, OneOf(CLASSIFIERS)]
+Row = tuple[Name, Name, tuple[float | None, ...]]  # of a table
 
 
 @dataclasses.dataclass(frozen=True)
@@ -160,3 +161,15 @@ class Report:
   # directories of a replication's seeds, below `run`
   seeds: Annotated[tuple[Name, ...], Filled()] = ('seed_0',)
   resamples: Count = 1000  # bootstraps of a replication's intervals
+
+
+@dataclasses.dataclass(frozen=True)
+class Table:
+  """Of the mode table, which joins benchmarks."""
+
+  title: str = ''  # above the table
+  note: str = ''  # below it
+  columns: tuple[Name, ...] = ()  # data sets
+  # name of the method; directory of a run of mode benchmark; published mIoU of each
+  # column, as detectron2 0.6 counts it, None where there is none
+  rows: tuple[Row, ...] = ()

@@ -17,7 +17,14 @@ from ovs_jax.models.coseg import CoSegParts
 from ovs_jax.models.coseg import tiny as tiny_coseg
 from ovs_jax.models.maskformer import PRESETS as PROPOSERS
 from ovs_jax.models.maskformer import MaskFormerConfig
-from ovs_jax.settings.evaluation import Eval, Report, Suite, Systems, Test
+from ovs_jax.settings.evaluation import (
+  Eval,
+  Report,
+  Suite,
+  Systems,
+  Table,
+  Test,
+)
 from ovs_jax.settings.inputs import Dataset, Mesh, Region, Text
 from ovs_jax.settings.mining import Mining
 from ovs_jax.settings.training import Adapt, Init, Optimizer, Phrases, Slots, Train
@@ -33,6 +40,7 @@ Mode = Literal[
   'prepare',
   'report',
   'replicate',
+  'table',
   'pipeline',
 ]
 RecipeName = Literal['clip_pretrain', 'clip_regions', 'clipseg', 'coseg', 'proposer']
@@ -48,6 +56,7 @@ class Settings:
   mode: Mode  # a job of ovs_jax.main
   # what `train` trains; see ovs_jax.train.recipes
   recipe: Literal[''] | RecipeName = ''
+  place: str = ''  # of a pipeline's stage: its directory, in place of RUN/STAGE
   # of parameters, shuffling and augmentation
   seed: Annotated[int, Range(least=0, below=2**32)] = 0
   checkpoint: str = ''  # to evaluate; another name of eval.checkpoint
@@ -74,6 +83,7 @@ class Settings:
   suite: Suite = Suite()
   systems: Systems = Systems()
   report: Report = Report()
+  table: Table = Table()
   order: tuple[Name, ...] = ()  # of a pipeline's stages
   # of a pipeline: the settings of each, by name
   stages: Mapping[str, 'Settings'] = dataclasses.field(default_factory=dict)

@@ -16,7 +16,7 @@ from ml_collections import ConfigDict
 
 from ovs_jax.core import hosts
 from ovs_jax.core.errors import UserError
-from ovs_jax.core.files import Place, fingerprint, read_json, write_json
+from ovs_jax.core.files import Place, fingerprint, place, read_json, write_json
 from ovs_jax.core.tree import flatten
 from ovs_jax.settings import Settings
 
@@ -26,7 +26,7 @@ _DONE = 'done.json'
 _OWN = ('name', 'mode', 'order', 'optimize_programs', 'seed')
 # What may change between starts: how a run is done and watched, not what comes out.
 _FREE = re.compile(
-  r'(^|/)(mesh/(data|model|fsdp)|(train|mining|eval)/(skip_not_finite|save_every|keep'
+  r'(^|/)(place|mesh/(data|model|fsdp)|(train|mining|eval)/(skip_not_finite|save_every|keep'
   r'|log_every|writers|profile|disk_megabytes))$'
 )
 
@@ -34,7 +34,8 @@ _FREE = re.compile(
 def run_pipeline(config: Settings, workdir: Place, run: Run) -> dict[str, Any]:
   """Runs `config.stages` in the order of `config.order`.
 
-  In a stage's configuration `{run}` stands for `workdir`.
+  In a stage's configuration `{run}` stands for `workdir`. A stage with a `place` of its
+  own is run there, where other pipelines, or it alone, may have begun it.
 
   Args:
     config: of a pipeline.
@@ -68,7 +69,7 @@ def run_pipeline(config: Settings, workdir: Place, run: Run) -> dict[str, Any]:
       continue
     print(f'{title} ({stage.mode})', flush=True)
     began = time.time()
-    result = run(stage.mode, stage, workdir / name)
+    result = run(stage.mode, stage, place(stage.place or workdir / name))
     if hosts.primary():
       # A resumed stage counts the time of its last run only, and says so by itself.
       seconds = round(time.time() - began, 1)
@@ -142,6 +143,8 @@ def _placed(value: Any, workdir: Place) -> Any:
   """Returns a stage's settings, or a part of them, with `{run}` filled in."""
   if isinstance(value, str):
     return value.replace('{run}', str(workdir))
+  if isinstance(value, tuple):
+    return tuple(_placed(x, workdir) for x in value)
   if not dataclasses.is_dataclass(value):
     return value
   parts = {f.name: getattr(value, f.name) for f in dataclasses.fields(value)}

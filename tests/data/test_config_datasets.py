@@ -11,7 +11,7 @@ from ovs_jax.evaluate.sources import Target
 from ovs_jax.text import vocabulary
 
 ROOT = pathlib.Path(__file__).parents[2]
-SHARED = ('__init__', 'adaptation', 'common', 'scenes', 'coco_stuff')
+SHARED = ('__init__', 'adaptation', 'common', 'scenes', 'coco_stuff', 'paper')
 FILES = sorted(p.stem for p in (ROOT / 'configs').glob('*.py') if p.stem not in SHARED)
 NAMES = [*FILES, *(f'scenes:{stage}' for stage in scenes.ALONE)]
 
@@ -29,7 +29,7 @@ def test_data_sets_are_known(name: str) -> None:
 
 
 def test_proposers_can_be_trained_on_156_classes() -> None:
-  config = coco_stuff.proposer_training('x', 'r101c_b16')
+  config = coco_stuff.proposer_training('x', 'r101c_b16', 'vitb16')
   assert config.dataset.name == 'coco_stuff_171' and config.train.classes == 'all'
   split = vocabulary.load(DATASETS['coco_stuff_156_15'].vocabulary)
   hidden = [n for n, s in zip(split.names, split.splits, strict=True) if s == 'unseen']

@@ -16,7 +16,7 @@ from ovs_jax.train.recipes import make_recipe
 from ovs_jax.train.state import split_params
 
 # Of shared settings, not of a run.
-SHARED = ('__init__', 'adaptation', 'coco_stuff', 'common', 'scenes')
+SHARED = ('__init__', 'adaptation', 'coco_stuff', 'common', 'paper', 'scenes')
 FILES = sorted(p.stem for p in pathlib.Path('configs').glob('*.py'))
 FILES += [f'scenes:{stage}' for stage in scenes.ALONE]
 # Small models, with the default space; many stages.
