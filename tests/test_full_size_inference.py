@@ -125,8 +125,8 @@ def starts(
   return full_size.export(program, *args, machine=machine, patch=patch).mlir_module()
 
 
-# In bfloat16 on GPUs: what has an attention without bias.
-FUSED = {'propose', 'embed', 'mine', 'one pass', 'text', 'classifier'}
+# In bfloat16 on GPUs: what has an attention without bias. Texts are float32 always.
+FUSED = {'propose', 'embed', 'mine', 'one pass', 'classifier'}
 FUSED |= {'clipseg image', 'clipseg prompts', 'coseg prefix', 'coseg cross'}
 
 
