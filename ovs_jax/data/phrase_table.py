@@ -10,8 +10,9 @@ where the phrase applies, and has the size of its image. An image may have many 
 
 import csv
 import dataclasses
+import functools
 import pathlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 import numpy as np
 from PIL import Image
@@ -55,6 +56,22 @@ class PhraseTable:
 
   rows: tuple[Row, ...]
   phrases: tuple[str, ...]
+
+  @functools.cached_property
+  def phrases_of(self) -> Mapping[pathlib.Path, tuple[int, ...]]:
+    """The phrases of every image, each once, ascending; made once."""
+    found: dict[pathlib.Path, set[int]] = {}
+    for row in self.rows:
+      found.setdefault(row.image, set()).add(row.phrase)
+    return {image: tuple(sorted(phrases)) for image, phrases in found.items()}
+
+  def other_phrase(self, image: pathlib.Path, place: int) -> int:
+    """Returns the `place`-th, from 0, of the phrases that are not the image's."""
+    for own in self.phrases_of[image]:
+      if own > place:
+        break
+      place += 1
+    return place
 
 
 def read_table(path: Path) -> PhraseTable:
@@ -139,10 +156,12 @@ def table_batches(
     )
   per_epoch = count // batch_size
   rows = np.arange(batch_size) if rows is None else rows
-  step = start
+  step, ordered = start, -1
   while True:
     epoch, place = divmod(step, per_epoch)
-    order = np.random.default_rng([seed, epoch]).permutation(count)
+    if epoch != ordered:
+      order = np.random.default_rng([seed, epoch]).permutation(count)
+      ordered = epoch
     examples = []
     for i in order[place * batch_size + rows]:
       rng = np.random.default_rng([seed, epoch, int(i), 1])
@@ -171,11 +190,11 @@ def _example(
       f'{row.mask} has {mask.shape[0]}x{mask.shape[1]} pixels, its image {row.image} '
       f'{image.shape[0]}x{image.shape[1]}; both must have the same size'
     )
-  own = {r.phrase for r in table.rows if r.image == row.image}
-  others = sorted(set(range(len(table.phrases))) - own)
+  others = len(table.phrases) - len(table.phrases_of[row.image])
   phrase = row.phrase
   if others and rng.random() < negative:
-    phrase, mask = int(rng.choice(others)), np.zeros_like(mask)
+    phrase = table.other_phrase(row.image, int(rng.integers(others)))
+    mask = np.zeros_like(mask)
   elif crop == 'square':
     image, mask = _square(image, mask, rng)
   small = Image.fromarray(image).resize((size, size), Image.Resampling.BILINEAR)

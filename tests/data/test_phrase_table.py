@@ -6,7 +6,7 @@ import tensorflow as tf
 from PIL import Image
 
 from ovs_jax.data import squares
-from ovs_jax.data.phrase_table import read_table, table_batches
+from ovs_jax.data.phrase_table import PhraseTable, Row, read_table, table_batches
 
 RUN = {'size': 8, 'crop': 'none', 'negative': 0.0, 'batch_size': 2, 'seed': 0}
 
@@ -51,6 +51,41 @@ def test_negatives_have_another_phrase_and_no_mask(folder):
   black = batch['image'].max(axis=(1, 2, 3)) == 0
   assert batch['mask'][black].any(axis=(1, 2)).all()
   assert not batch['mask'][~black].any() and batch['phrase'][~black].tolist() == [1]
+
+
+class CountedRows(tuple):
+  """Rows that know how often all of them were looked at."""
+
+  walks = 0
+
+  def __iter__(self):
+    self.walks += 1
+    return super().__iter__()
+
+
+def test_examples_do_not_walk_along_the_table(folder):
+  rng = np.random.default_rng(0)
+  names = ('0.png', '1.png')
+  rows = CountedRows(
+    Row(folder / names[i % 2], folder / 'left.png', int(rng.integers(20)))
+    for i in range(30)
+  )
+  table = PhraseTable(rows, tuple(f'thing {k}' for k in range(20)))
+  settings = {**RUN, 'negative': 1.0, 'batch_size': 10, 'seed': 5}
+  batches = table_batches(table, start=1, **settings)
+  first = [next(batches) for _ in range(5)]
+  assert rows.walks == 1
+  # The draws are those among a list of all other phrases.
+  want = []
+  for step in range(1, 6):
+    epoch, place = divmod(step, 3)
+    order = np.random.default_rng([5, epoch]).permutation(30)
+    for i in order[10 * place : 10 * place + 10]:
+      own = {row.phrase for row in rows if row.image == rows[i].image}
+      draw = np.random.default_rng([5, epoch, int(i), 1])
+      draw.random()
+      want.append(int(draw.choice(sorted(set(range(20)) - own))))
+  assert np.concatenate([batch['phrase'] for batch in first]).tolist() == want
 
 
 def test_squares_show_the_thing(folder):
