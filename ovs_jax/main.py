@@ -36,8 +36,8 @@ from ovs_jax.core.files import Place, check_writable, fingerprint, place  # noqa
 from ovs_jax.core.lookup import lookup  # noqa: E402
 from ovs_jax.core.preemption import STOPPED_STATUS, Stopped, apart  # noqa: E402
 from ovs_jax.core.programs import compile_sooner, keep_programs  # noqa: E402
-from ovs_jax.data.needs import check_needs  # noqa: E402
 from ovs_jax.settings import Settings  # noqa: E402
+from ovs_jax.train.needs import check_needs  # noqa: E402
 from ovs_jax.train.pipeline import check_changes, check_owner  # noqa: E402
 
 _CONFIG = config_flags.DEFINE_config_file('config', None, 'Configuration file.')

@@ -78,7 +78,8 @@ def test_heavy_packages_are_confined(path: pathlib.Path) -> None:
 
 
 @pytest.mark.parametrize(
-  'module', ['ovs_jax', 'ovs_jax.predict', 'ovs_jax.inference.segmenter']
+  'module',
+  ['ovs_jax', 'ovs_jax.main', 'ovs_jax.predict', 'ovs_jax.inference.segmenter'],
 )
 def test_light_imports_leave_heavy_packages_alone(module: str) -> None:
   code = (

@@ -6,8 +6,8 @@ import pathlib
 import pytest
 
 from configs import adaptation, ft_vitl14, mine_coco_captions
-from ovs_jax.data.needs import check_needs
 from ovs_jax.settings import Settings
+from ovs_jax.train.needs import check_needs
 
 CLIPS = {'vitl14': 'checkpoints/clip_vit_l14', 'vitb16': 'checkpoints/clip_vit_b16'}
 PROPOSERS = {'vitl14': 'runs/proposer_swin_b', 'vitb16': 'runs/proposer_r101c'}

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from ovs_jax.core.files import place
-from ovs_jax.data.needs import check_needs
 from ovs_jax.settings import Settings
+from ovs_jax.train.needs import check_needs
 from ovs_jax.train.pipeline import run_pipeline
 
 # The paper's numbers, from its tables.

@@ -24,12 +24,12 @@ from ovs_jax.bench import drawn
 from ovs_jax.core.checkpoint import load_model
 from ovs_jax.core.tree import flatten
 from ovs_jax.data import pair_batches, pairs, transforms
-from ovs_jax.data.needs import check_needs
 from ovs_jax.models import mask_prompts
 from ovs_jax.models.clip import PRESETS, ClipConfig, init_clip
 from ovs_jax.settings import Settings
 from ovs_jax.train import loop
 from ovs_jax.train.epochs import steps_of
+from ovs_jax.train.needs import check_needs
 from ovs_jax.train.optimizer import build_optimizer, learning_rate_scales
 from ovs_jax.train.recipes import make_recipe
 from ovs_jax.train.recipes.clip_regions import ClipRegions
