@@ -22,6 +22,7 @@ from ovs_jax.core.files import (
   Place,
   absolute,
   atomic_path,
+  check_replaceable,
   check_writable,
   place,
   write_json,
@@ -104,10 +105,12 @@ def convert(
     overwrite: whether `output` may have something in it, which is replaced.
 
   Raises:
-    ValueError, OSError: what is wrong with the file, the wishes or the directory.
+    ValueError, OSError: what is wrong with the file, the wishes or the directory. One
+      that is replaced was written by this package, and does not hold the input.
   """
   options = options or Options()
   output = _claim(output, overwrite=overwrite)
+  _keep_apart(path, output)
   checkpoint = read(path)
   name = choose(checkpoint, source)
   conversion = SOURCES[name].convert(checkpoint.tensors, checkpoint.config, options)
@@ -189,6 +192,7 @@ def export(
   if not family.folder and place(output).suffix != '.safetensors':
     raise UserError(f'--output={output} must end in .safetensors')
   output = _claim(output, overwrite=overwrite)
+  _keep_apart(directory, output)
   params, model = load_model(directory, kind=family.model)
   tensors = family.export(params, model, family.names(model))
   del params
@@ -268,7 +272,18 @@ def _claim(output: Path, *, overwrite: bool) -> Place:
     raise UserError(
       f'{output} exists already; choose another --output= or add --overwrite'
     )
+  check_replaceable(output)
   return output
+
+
+def _keep_apart(path: Path, output: Place) -> None:
+  """Refuses to write over what is read."""
+  given = absolute(place(path))
+  if output == given or output in given.parents:
+    raise UserError(
+      f'--input={path} lies in --output={output}, which would be replaced; choose '
+      'another --output='
+    )
 
 
 def _check_space(output: Place, size: int) -> None:

@@ -25,6 +25,10 @@ from ovs_jax.core.errors import UserError
 Path = str | os.PathLike[str]  # what is given
 Place = pathlib.Path | epath.Path  # where it is: on this machine, or an address
 SCHEMES = tuple(buckets.PACKAGES)  # of the addresses that are known
+# What a directory has that was written here: our mark, or that of Orbax's checkpoints,
+# of which earlier versions wrote some without ours.
+_MARK = '.ovs_jax'
+_MARKS = {_MARK, '_CHECKPOINT_METADATA'}
 
 
 def place(given: Path, *, schemes: tuple[str, ...] = SCHEMES) -> Place:
@@ -102,14 +106,36 @@ def move(source: Place, target: Place) -> None:
     buckets.client(source).rm_file(str(source))
 
 
+def check_replaceable(path: Path) -> None:
+  """Refuses to replace a directory that this package has not written.
+
+  Raises:
+    UserError: there is one that is not empty and has no mark of `atomic_path`.
+  """
+  path = place(path)
+  if not isinstance(path, pathlib.Path) or not path.is_dir():
+    return
+  found = sorted(p.name for p in path.iterdir())
+  if found and _MARKS.isdisjoint(found):
+    more = f' and {len(found) - 3} more' if len(found) > 3 else ''
+    raise UserError(
+      f'{path} holds {", ".join(found[:3])}{more}, which this program did not write as '
+      'one; it replaces only what it wrote. Give another directory, or empty this one'
+    )
+
+
 @contextlib.contextmanager
 def atomic_path(path: Path, *, last: str = '') -> Iterator[pathlib.Path]:
   """Yields a temporary path to write, which becomes `path` when all went well.
 
   Works for files and for directories; a failure removes what was written. What exists
-  is replaced in one step. (Where two directories cannot change places, an existing one
-  is moved aside first.) At an address, files are replaced in one step and directories
-  are not: the file `last` in them arrives last, and says that all are there.
+  is replaced in one step, directories only if they were written in this way. (Where two
+  directories cannot change places, an existing one is moved aside first.) At an
+  address, files are replaced in one step and directories are not: the file `last` in
+  them arrives last, and says that all are there.
+
+  Raises:
+    UserError: a directory is to be replaced that something else has written.
   """
   path = place(path)
   if not isinstance(path, pathlib.Path):
@@ -120,6 +146,9 @@ def atomic_path(path: Path, *, last: str = '') -> Iterator[pathlib.Path]:
   temporary = path.with_name(f'.{path.name}.{uuid.uuid4().hex[:8]}.tmp{path.suffix}')
   try:
     yield temporary
+    if temporary.is_dir():
+      check_replaceable(path)
+      (temporary / _MARK).touch()
     if not (path.is_dir() and temporary.is_dir()):
       os.replace(temporary, path)
     elif not _exchange(temporary, path):

@@ -15,12 +15,20 @@ def box_of(mask: Bool[np.ndarray, 'h w']) -> tuple[int, int, int, int]:
 
 
 def read_mask(path: Path) -> Bool[np.ndarray, 'h w']:
-  """Reads a mask of any number of channels: not 0 where the thing is.
+  """Reads a mask of any kind of picture: not 0 where the thing is.
+
+  Transparency is no colour: what cannot be seen is outside. Of a JPEG, whose edges and
+  flat parts are noisy, values from 128 on are inside.
 
   Raises:
     FileNotFoundError, ValueError: there is no such file, or it is no image.
   """
   read_image(path)  # says what is wrong with it
   with Image.open(path) as image:
+    least = 128 if image.format == 'JPEG' else 1
     values = np.asarray(image)
-  return values.reshape(*values.shape[:2], -1).any(axis=2)
+    transparent = image.mode in ('RGBA', 'LA', 'PA')
+  channels = values.reshape(*values.shape[:2], -1)
+  shown = channels[..., -1] > 0 if transparent else True
+  colours = channels[..., :-1] if transparent else channels
+  return (colours >= least).any(axis=2) & shown

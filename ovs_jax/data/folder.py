@@ -26,6 +26,7 @@ from ovs_jax.core.files import Place, fingerprint, local, place, remove
 from ovs_jax.core.types import VOID, VOID_16
 from ovs_jax.data import build, sources
 from ovs_jax.data.sources import Pair, Problem, Reader, SourceError, class_table
+from ovs_jax.data.stored import open_stored
 from ovs_jax.text.vocabulary import Vocabulary
 
 _IMAGES = ('.jpg', '.jpeg', '.png', '.webp', '.bmp', '.tif', '.tiff')
@@ -300,7 +301,7 @@ def _stored(folder: Place) -> Any | None:
   path = folder / '1.0.0'
   if not (path / 'dataset_info.json').exists():
     return None
-  return tfds.builder_from_directory(str(path))
+  return open_stored(path)
 
 
 def vocabulary_of(builder: Any) -> Vocabulary:

@@ -31,6 +31,7 @@ from ovs_jax.core.files import (
   write_text,
 )
 from ovs_jax.data.frames import write_records
+from ovs_jax.data.stored import open_stored
 
 _NAME, _VERSION = 'pairs', '1.0.0'
 _INFO = 'dataset_info.json'  # TFDS's, without which there is no data set
@@ -188,7 +189,7 @@ def load(directory: Path) -> Any:
       f'{directory} holds no mined pairs; make them with a config whose mode is '
       '"mine", such as configs/scenes.py:mine'
     )
-  builder = tfds.builder_from_directory(str(path))
+  builder = open_stored(path)
   missing = [name for name in _NEEDED if name not in builder.info.features]
   if missing:
     raise UserError(

@@ -15,7 +15,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from ovs_jax.core.errors import UserError
-from ovs_jax.core.files import atomic_path, check_writable, local
+from ovs_jax.core.files import atomic_path, check_replaceable, check_writable, local
 from ovs_jax.core.runlog import progress
 
 _PARAGRAPH = 8  # sentences to a document
@@ -59,6 +59,7 @@ def main(argv: Sequence[str] | None = None) -> int:
   try:
     output = local(arguments.output)
     check_writable(output.absolute().parent, megabytes=20, option='--output=')
+    check_replaceable(output)
     sentences = list(read_conllu(arguments.train))
     test = list(read_conllu(arguments.test)) if arguments.test else []
     began = time.time()

@@ -64,7 +64,7 @@ class TestAtomicPath:
       with files.atomic_path(path) as temporary:
         temporary.mkdir()
         (temporary / name).touch()
-    assert [p.name for p in path.iterdir()] == ['new']
+    assert sorted(p.name for p in path.iterdir()) == ['.ovs_jax', 'new']
     assert list(tmp_path.iterdir()) == [path]
 
   def test_directories_that_cannot_change_places_are_moved(
