@@ -62,6 +62,11 @@ def _parser() -> argparse.ArgumentParser:
   add('--check', action='store_true', help='read both again and compare every number')
   add('--overwrite', action='store_true', help='replace what is at --output')
   add(
+    '--allow_not_finite',
+    action='store_true',
+    help='convert parameters that are NaN or infinite, too',
+  )
+  add(
     '--activation',
     choices=tuple(ACTIVATIONS),
     help='of CLIP, where the file does not say. openai and ovseg_clip: quick_gelu, '
@@ -122,6 +127,7 @@ def _convert(arguments: argparse.Namespace, path: str, source: str) -> int:
     source=source,
     options=options,
     overwrite=arguments.overwrite,
+    allow_not_finite=arguments.allow_not_finite,
   )
   print(_summary(report))
   told = options.activation or report.model['source']['settings'] == open_clip.FILE

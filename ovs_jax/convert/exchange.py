@@ -28,7 +28,8 @@ from ovs_jax.core.files import (
   write_json,
 )
 from ovs_jax.core.lookup import lookup
-from ovs_jax.core.tree import shorten
+from ovs_jax.core.tree import flatten, shorten
+from ovs_jax.core.types import Params
 
 # Types that are smaller than ours; what came in one of them leaves in it.
 _HALVES = ('float16', 'bfloat16')
@@ -94,6 +95,7 @@ def convert(
   source: str = 'auto',
   options: Options | None = None,
   overwrite: bool = False,
+  allow_not_finite: bool = False,
 ) -> Report:
   """Converts a foreign checkpoint into a model directory of ours, atomically.
 
@@ -103,6 +105,7 @@ def convert(
     source: family, or `auto`.
     options: what the file does not say.
     overwrite: whether `output` may have something in it, which is replaced.
+    allow_not_finite: whether parameters may be NaN or infinite.
 
   Raises:
     ValueError, OSError: what is wrong with the file, the wishes or the directory. One
@@ -114,6 +117,8 @@ def convert(
   checkpoint = read(path)
   name = choose(checkpoint, source)
   conversion = SOURCES[name].convert(checkpoint.tensors, checkpoint.config, options)
+  if not allow_not_finite:
+    _check_finite(path, conversion.params)
   model = {
     **conversion.model,
     'source': _record(checkpoint, name, conversion, options),
@@ -274,6 +279,18 @@ def _claim(output: Path, *, overwrite: bool) -> Place:
     )
   check_replaceable(output)
   return output
+
+
+def _check_finite(path: Path, params: Params) -> None:
+  """Refuses parameters that no network computes anything with."""
+  leaves: dict[str, np.ndarray] = flatten(params)
+  bad = [name for name, x in leaves.items() if not np.isfinite(x).all()]
+  if bad:
+    raise UserError(
+      f'{len(bad)} of {len(leaves)} parameters of {path} are NaN or infinite: '
+      f'{shorten(bad)}. The file is damaged, or its training failed; '
+      '--allow_not_finite converts it all the same'
+    )
 
 
 def _keep_apart(path: Path, output: Place) -> None:

@@ -27,6 +27,8 @@ PROTOCOL = 1001
 MAX_RATIO = 20
 MAX_EXTRA = 2**24
 
+_AT_ONCE = 2**24  # bytes of a sum
+
 AGAIN = 'Download or copy the file again'
 
 # What zip archives are that are not of `torch.save`, by a name of their entries.
@@ -119,6 +121,22 @@ class _Archive:
         'with torch.save'
       )
 
+  def check_sums(self) -> None:
+    """Compares what tensors are stored in with the checksums of the archive.
+
+    `zipfile` does so for what is read through it, such as compressed entries. A sum of
+    0 says that none was computed.
+
+    Raises:
+      UserError: one differs.
+    """
+    for name, info in self.entries.items():
+      inside = name.startswith(f'{self.prefix}data/')
+      if inside and info.CRC and info.compress_type == zipfile.ZIP_STORED:
+        with _opened(self.path, name) as entry:
+          while entry.read(_AT_ONCE):
+            pass
+
   def _find_prefix(self) -> str:
     found = [n for n in self.entries if re.fullmatch(r'([^/]*/)?data\.pkl', n)]
     if len(found) == 1:
@@ -186,6 +204,7 @@ def read_zip(path: pathlib.Path) -> Loaded:
     persistent=persistent,
     script=script,
   ).load()
+  archive.check_sums()
   if not script:
     return Loaded(root, 'PyTorch zip archive')
   return Loaded(root, 'TorchScript archive', functools.partial(_registered, archive))

@@ -197,6 +197,34 @@ def test_damage_is_found_by_the_check(tmp_path, capsys):
     exchange.check(path, output)
 
 
+def test_a_wrecked_tensor_does_not_fit_its_checksum(tmp_path, capsys):
+  path, output = tmp_path / 'a.pt', tmp_path / 'o'
+  write_pt(path, SOURCE)
+  assert main([f'--input={path}', f'--output={output}', '--source=openai']) == 0
+  data = bytearray(path.read_bytes())
+  table = SOURCE['token_embedding.weight'].tobytes()
+  data[data.index(table) + len(table) // 2] ^= 64
+  path.write_bytes(data)
+  line = [f'--input={path}', f'--output={tmp_path / "p"}', '--source=openai']
+  assert main(line) == 2
+  assert 'damaged (Bad CRC-32 for file' in capsys.readouterr().err
+  assert not (tmp_path / 'p').exists()
+
+
+@pytest.mark.parametrize('value', [np.nan, np.inf, -np.inf])
+def test_parameters_that_are_not_finite(value, tmp_path, capsys):
+  wrong = {name: x.copy() for name, x in FULL.items()}
+  wrong['visual.proj'][0, 0] = value
+  save_file(wrong, tmp_path / 'a.safetensors')
+  line = [f'--input={tmp_path / "a.safetensors"}', f'--output={tmp_path / "o"}']
+  assert main(line) == 2
+  said = capsys.readouterr().err
+  assert 'are NaN or infinite: visual/proj' in said and '1 of ' in said
+  assert not (tmp_path / 'o').exists()
+  assert main([*line, '--allow_not_finite', '--check']) == 0
+  assert 'all equal' in capsys.readouterr().out
+
+
 def test_an_output_with_something_in_it_is_left_alone(tmp_path, capsys):
   path, output = tmp_path / 'a.safetensors', tmp_path / 'o'
   save_file(SOURCE, path)
