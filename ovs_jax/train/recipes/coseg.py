@@ -124,12 +124,14 @@ class CoSegTraining(Recipe):
   def _cache(self, examples: int, local: int) -> ActivationCache:
     """What CLIP makes of pictures, on all devices of this process, kept on disk.
 
+    Trainings that differ in other settings than `encoder_settings` share it. Pictures
+    go by their pixels, so that it does not matter which data set or split has them.
+
     Args:
       examples: of the split.
       local: pictures of a batch.
     """
     c, side = self.config, self.model.image_size
-    settings = {**self.model.to_dict(), 'language': None}
     shape = (local, side, side, 3)
     mesh = Mesh(np.array(jax.local_devices()), ('data',))
     split = shape[0] % mesh.size == 0
@@ -144,7 +146,7 @@ class CoSegTraining(Recipe):
 
     return ActivationCache(
       c.slots.cache,
-      identity=network_digest(loaded, settings),
+      identity=network_digest(loaded, encoder_settings(self.model)),
       encode=encode,
       examples=examples * (2 if c.slots.flip else 1),
       shape=shape,
@@ -246,6 +248,17 @@ class CoSegTraining(Recipe):
     real = ids != len(self.seen)
     right = jnp.argmax(clip.unit(out.tokens) @ anchors.T, axis=2) == ids
     return jnp.sum(right & real) / jnp.maximum(jnp.sum(real), 1)
+
+
+def encoder_settings(model: CoSegConfig) -> dict[str, Any]:
+  """Returns what `encode_images` depends on beside CLIP's parameters."""
+  c = model.to_dict()
+  how = ('remat', 'unroll')  # blocks are computed, without another result
+  return {
+    'clip': {name: value for name, value in c['clip'].items() if name not in how},
+    'extract': c['decoder']['extract'],
+    **{name: c[name] for name in ('image_size', 'statistics', 'patch_norm')},
+  }
 
 
 @functools.partial(jax.jit, static_argnums=0)
