@@ -27,6 +27,7 @@ from ovs_jax.core.types import VOID, VOID_16
 from ovs_jax.data import build, sources
 from ovs_jax.data.sources import Pair, Problem, Reader, SourceError, class_table
 from ovs_jax.data.stored import open_stored
+from ovs_jax.text.tokenizer import clean
 from ovs_jax.text.vocabulary import Vocabulary
 
 _IMAGES = ('.jpg', '.jpeg', '.png', '.webp', '.bmp', '.tif', '.tiff')
@@ -199,10 +200,14 @@ def _names(
     value, _, name = line.partition('\t') if '\t' in line else (str(i), '', line)
     names.append(' '.join(name.split()))
     values.append(int(value) if value.strip().isdecimal() else -1)
-  for found, what in ((names, 'name'), (values, 'value')):
-    for i, x in enumerate(found):
-      if x in found[:i]:
-        where = f'line {found.index(x) + 1} and line {i + 1}'
+  # What the tokenizer takes for one text would be two classes with the same scores.
+  for found, keys, what in (
+    (names, [clean(name) for name in names], 'name'),
+    (values, values, 'value'),
+  ):
+    for i, (x, key) in enumerate(zip(found, keys, strict=True)):
+      if key in keys[:i]:
+        where = f'line {keys.index(key) + 1} and line {i + 1}'
         problems.append(
           Problem('wrong text', f'names.txt: {where} have the {what} {x}')
         )

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping
 from ovs_jax.core.errors import UserError
 from ovs_jax.core.files import Path, place
 from ovs_jax.core.lookup import lookup
+from ovs_jax.text.tokenizer import clean
 from ovs_jax.text.vocabulary import parse_names
 
 # 'mean': the L2-normalised mean of the words' embeddings. 'max': the best word counts,
@@ -87,8 +88,8 @@ def parse_background(names: Names | None, classes: Classes) -> Classes:
   if names is None or (not isinstance(names, (str, Classes)) and not names):
     return NOTHING
   found = parse_classes(names)
-  asked = {name.lower() for name in classes.names}
-  both = [name for name in found.names if name.lower() in asked]
+  asked = {clean(name) for name in classes.names}
+  both = [name for name in found.names if clean(name) in asked]
   if both:
     raise UserError(
       f'{both} are both class names and background (case does not count). Keep each '
@@ -127,9 +128,9 @@ def read_names(path: Path) -> Classes:
         f'{where} has no name before the colon; expected "name" or '
         '"name: synonym, synonym"'
       )
-    if name.lower() in lines:
+    if (key := clean(name)) in lines:
       raise UserError(
-        f'lines {lines[name.lower()]} and {number} of {path} both name {name!r} (case '
+        f'lines {lines[key]} and {number} of {path} both name {name!r} (case '
         'does not count); keep one'
       )
     synonyms = rest.split(',') if colon else []
@@ -138,7 +139,7 @@ def read_names(path: Path) -> Classes:
         f'{where} has a blank synonym; expected "name: synonym, synonym", or the name '
         'without a colon'
       )
-    lines[name.lower()] = number
+    lines[key] = number
     names.append(name)
     words.append(_parse_words([name, *synonyms], name))
   if not names:
@@ -185,5 +186,5 @@ def _parse_words(given: Iterable[object], name: str) -> tuple[str, ...]:
   words = [' '.join(word.split()) for word in words]
   if '' in words:
     raise UserError(f'a synonym of {name!r} is blank; remove it')
-  once = {word.lower(): word for word in reversed(words)}
-  return tuple(once[key] for key in dict.fromkeys(w.lower() for w in words)) or (name,)
+  once = {clean(word): word for word in reversed(words)}
+  return tuple(once[key] for key in dict.fromkeys(map(clean, words))) or (name,)

@@ -11,6 +11,7 @@ from collections.abc import Iterable, Sequence
 
 from ovs_jax.core.errors import UserError
 from ovs_jax.core.lookup import lookup
+from ovs_jax.text.tokenizer import clean
 
 REQUIRED_COLUMNS = ('train_id', 'source_value', 'name')
 SPLITS = ('', 'seen', 'unseen')
@@ -134,8 +135,8 @@ def parse_names(names: str | Iterable[object]) -> tuple[str, ...]:
     The names in order, each stripped and its white space collapsed.
 
   Raises:
-    ValueError: no names, a blank one, one that is not a string, or two that differ
-      at most in case.
+    ValueError: no names, a blank one, one that is not a string, or two that are the
+      same text for CLIP.
   """
   names = names if isinstance(names, str) else list(names)
   given = names.split(',') if isinstance(names, str) else names
@@ -154,10 +155,12 @@ def parse_names(names: str | Iterable[object]) -> tuple[str, ...]:
     )
   first = {}
   for name in found:
-    if name.lower() in first:
+    key = clean(name)
+    if key in first:
       raise UserError(
-        f'class names {first[name.lower()]!r} and {name!r} are the same (case does '
-        'not count). Keep one.'
+        f'class names {first[key]!r} and {name!r} are the same for CLIP, which '
+        'ignores case, accents written in two characters, full width and the like. '
+        'Keep one.'
       )
-    first[name.lower()] = name
+    first[key] = name
   return found
