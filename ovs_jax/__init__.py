@@ -1,9 +1,15 @@
 """Open-vocabulary segmentation in JAX: OVSeg and CoSeg."""
 
+import sys
 from typing import Any
+
+from ovs_jax.core import interrupts
 
 __version__ = '0.1.0'
 __all__ = ['Classifier', 'Segmenter']
+
+if interrupts.is_command(sys.orig_argv, __name__):  # before imports that take seconds
+  interrupts.end_in_one_line()
 
 
 def __getattr__(name: str) -> Any:
