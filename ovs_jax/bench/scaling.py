@@ -87,6 +87,7 @@ ROWS = (
   Row('ft_vitl14', {'mesh.fsdp': True}),
   Row('ft_vitl14', _SPLIT),
   Row('coseg_prefix_vitb16'),
+  Row('coseg_prefix_vitb16', {'clip.remat': True}),
   Row('clipseg_finetune'),
   Row('proposer_r101c'),
   Row('proposer_swin_b'),

@@ -229,7 +229,8 @@ class ClipSegDecoder(nn.Module):
   Attributes:
     config: how masks are decoded.
     dtype: of the computation; parameters are float32.
-    remat: whether the head is computed again in the backward pass.
+    remat: whether blocks and head are computed again in the backward pass, which are
+      large: they run once for every image and condition.
   """
 
   config: DecoderConfig
@@ -260,6 +261,11 @@ class ClipSegDecoder(nn.Module):
     b, k, _ = condition.shape
     if c.order == 'deep_first':
       activations = activations[::-1]
+
+    def run(block: EncoderBlock, x: Array) -> Array:
+      return block(x, train=train)
+
+    run = nn.remat(run) if recomputes(self.remat) else run
     start = 0 if c.keep_class else 1
     films = self._films()
     x = None  # b 1 n d until the condition has acted, then b k n d
@@ -271,7 +277,7 @@ class ClipSegDecoder(nn.Module):
       if acts and c.film_position == 'before':
         x = _film(x, condition, films[step])
       block = EncoderBlock(c.heads, c.mlp, c.dropout, self.dtype, name=f'block_{step}')
-      x = block(x.reshape(-1, *x.shape[2:]), train=train).reshape(x.shape)
+      x = run(block, x.reshape(-1, *x.shape[2:])).reshape(x.shape)
       if acts and c.film_position == 'after':
         x = _film(x, condition, films[step])
     x = jnp.broadcast_to(x, (b, k, *x.shape[2:]))
