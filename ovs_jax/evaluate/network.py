@@ -51,6 +51,8 @@ class Changes:
     threshold: from which a mask's pixel is shown to CLIP.
     proposer_side: of the square that the proposer sees, while crops are cut from the
       picture itself.
+    no_score: label of a pixel in which no name has a score: 'none', or 'first', as in
+      the reference, whose argmax has the first class there.
   """
 
   prompts: str = ''
@@ -60,6 +62,7 @@ class Changes:
   longest: int = 0
   threshold: float = 0.0
   proposer_side: int = 0
+  no_score: str = 'none'
 
   @classmethod
   def of(cls, config: Settings) -> 'Changes':
@@ -79,6 +82,7 @@ class Picture:
     padded: what they saw, in a bucket.
     encoded: proposals, in the same bucket.
     place: of the device where they are, among those of the host.
+    first: whether pixels without any score get the first class.
   """
 
   size: tuple[int, int]
@@ -86,6 +90,7 @@ class Picture:
   padded: Float[np.ndarray, 'h w 3']
   encoded: ovseg.Encoded
   place: int = 0
+  first: bool = False
 
   def paint(self, weights: Float[np.ndarray, 'q k']) -> Int[np.ndarray, 'h w']:
     """Returns the best class of every pixel, `NO_LABEL` where nothing is said.
@@ -95,7 +100,7 @@ class Picture:
     """
     if not bool(self.encoded.valid.any()):
       return np.full(self.size, NO_LABEL, np.int32)
-    return paint(weights, self.encoded.masks, self.content, self.size)
+    return paint(weights, self.encoded.masks, self.content, self.size, first=self.first)
 
 
 class Network:
@@ -161,6 +166,8 @@ class Network:
       settings['mask_prompts'] = self.changes.prompts
     if self.changes.proposer_side:
       settings['proposer_side'] = self.changes.proposer_side
+    if self.changes.no_score == 'first':
+      settings['pixels without a score'] = 'the first class'
     changed = [f'{k} (its own: {v})' for k, v in self.changed.items()]
     if changed:
       settings["not the checkpoint's"] = ', '.join(changed)
@@ -181,7 +188,8 @@ class Network:
       padded = ovseg.pad_to_bucket(small)
       seen = np.array(content)
       encoded = _encode(self.model, self.copies[place], padded, seen, 0)
-    return Picture(image.shape[:2], content, padded, encoded, place)
+    first = self.changes.no_score == 'first'
+    return Picture(image.shape[:2], content, padded, encoded, place, first)
 
   def logits(
     self, picture: Picture, text: Float[np.ndarray, 'k d']

@@ -21,6 +21,8 @@ def paint(
   masks: Float[Array, 'q h w'],
   content: tuple[int, int],
   size: tuple[int, int],
+  *,
+  first: bool = False,
 ) -> Int[np.ndarray, 'H W']:
   """Returns the best class of every pixel, `NO_LABEL` where no class has a score.
 
@@ -29,8 +31,11 @@ def paint(
     masks: probabilities, in a bucket.
     content: height and width of the part of `masks` that is the picture.
     size: height and width of the result.
+    first: whether pixels without any score get the first class, as in the reference.
   """
   labels, scores = label_map(jnp.asarray(weights), masks, size, inside=content)
+  if first:
+    return np.where(np.asarray(scores) > 0, np.asarray(labels), 0).astype(np.int32)
   return np.where(np.asarray(scores) > 0, np.asarray(labels), NO_LABEL)
 
 

@@ -141,6 +141,10 @@ def test_settings_are_the_checkpoints_unless_changed(
     'templates (its own: single), threshold (its own: 0.4), shortest (its own: 40), '
     'dtype (its own: float32)'
   )
+  assert not got.encode(image).first and 'pixels without a score' not in settings
+  got = Network(checkpoint, changes=Changes(no_score='first'))
+  assert got.encode(image).first
+  assert got.describe()['pixels without a score'] == 'the first class'
   same = Network(checkpoint, changes=Changes(shortest=40, templates='single'))
   assert "not the checkpoint's" not in same.describe()
 

@@ -37,6 +37,8 @@ def test_equals_the_label_map_of_prediction(masks: np.ndarray, count: int) -> No
 def test_the_first_of_equals_wins_and_nothing_wins_nothing(masks: np.ndarray) -> None:
   weights = np.zeros((4, 600), np.float32)
   assert (painting.paint(weights, jnp.asarray(masks), CONTENT, SIZE) == -1).all()
+  first = painting.paint(weights, jnp.asarray(masks), CONTENT, SIZE, first=True)
+  assert first.dtype == np.int32 and (first == 0).all()
   weights[:, [3, 5, 590]] = 1.0
   assert (painting.paint(weights, jnp.asarray(masks), CONTENT, SIZE) == 3).all()
 
