@@ -14,6 +14,9 @@ import tiny_configs
 from ovs_jax.core.checkpoint import save_model
 from ovs_jax.core.tree import flatten
 from ovs_jax.core.types import Params
+from ovs_jax.models.clip import Clip
+from ovs_jax.models.clip_fast import encode_images
+from ovs_jax.ops.regions import normalise
 from ovs_jax.settings import Settings
 from ovs_jax.text import vocabulary
 from ovs_jax.text.tokenizer import tokenize
@@ -219,6 +222,31 @@ class TestClipRegions:
     said = 'config.clip.vision_width is 32, there it is 16'
     with pytest.raises(ValueError, match=said):
       ClipRegions(Settings.of(config)).prepare(jax.random.key(0))
+
+  def test_the_loss_is_infonce_at_the_temperature_of_the_parameters(
+    self, inputs: tuple[str, str, str]
+  ) -> None:
+    recipe = ClipRegions(Settings.of(tiny_configs.fine_tuning(*inputs)))
+    params, constants = recipe.prepare(jax.random.key(0))
+    pixels = np.random.default_rng(0).uniform(0, 255, (4, 16, 16, 3))
+    image = jnp.asarray(pixels, jnp.float32)
+    tokens = jnp.asarray(tokenize(list(tiny_configs.NOUNS))[:, :16].astype(np.int32))
+    batch = {'image': image, 'mask': jnp.ones((4, 16, 16)), 'tokens': tokens}
+    seen = encode_images(recipe.clip, params, normalise(image), None)
+    read = Clip(recipe.clip).apply({'params': params}, tokens, method='encode_text')
+    rows, columns = (np.asarray(x) for x in (seen, read))
+    rows, columns = (
+      x / np.linalg.norm(x, axis=1, keepdims=True) for x in (rows, columns)
+    )
+    loss = jax.jit(recipe.loss)
+    for scale in (1.0, 7.0):
+      given = {**params, 'logit_scale': jnp.log(jnp.float32(scale))}
+      found, metrics = loss(given, constants, batch, jax.random.key(0))
+      odds = np.exp(scale * rows @ columns.T)
+      right = np.diag(odds)
+      both = np.log(odds.sum(1) / right).mean() + np.log(odds.sum(0) / right).mean()
+      assert float(found) == pytest.approx(both / 2, rel=1e-5)
+      assert float(metrics['scale']) == pytest.approx(scale)
 
   def test_equal_sentences_are_each_others_negatives(
     self, inputs: tuple[str, str, str]
