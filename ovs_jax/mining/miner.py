@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from ovs_jax.core.images import resize_shortest
-from ovs_jax.core.types import Float, Num
+from ovs_jax.core.types import Float, Num, void_of
 from ovs_jax.core.workers import Workers
 from ovs_jax.data import load_names
 from ovs_jax.data.records import Broken
@@ -155,7 +155,8 @@ class Miner:
     if isinstance(example, Broken):
       return [], Notes(images=1, broken=[[example.image_id, example.problem]])
     if self._extractor is None:
-      classes = [int(k) for k in np.unique(example['label']) if k != self._void]
+      void = void_of(example['label'].dtype)
+      classes = [int(k) for k in np.unique(example['label']) if k != void]
       nouns = [(self._names.names[k], -1) for k in classes]
     if not nouns:
       return [], notes

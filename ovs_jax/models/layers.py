@@ -173,7 +173,7 @@ class Attention(nn.Module):
   dtype: Any
   dropout: float = 0.0  # of the attention weights, in training
   # The scale is that of one d x d matrix, not of d x heads x head size.
-  init: nn.initializers.Initializer = nn.initializers.variance_scaling(
+  kernel_init: nn.initializers.Initializer = nn.initializers.variance_scaling(
     1.0, 'fan_in', 'truncated_normal'
   )
 
@@ -197,9 +197,9 @@ class Attention(nn.Module):
     """
     width = query.shape[-1]
     heads = (self.num_heads, width // self.num_heads)
-    q = linear(heads, name='q', dtype=self.dtype, init=self.init)(query)
-    k = linear(heads, name='k', dtype=self.dtype, init=self.init)(key)
-    v = linear(heads, name='v', dtype=self.dtype, init=self.init)(value)
+    q = linear(heads, name='q', dtype=self.dtype, init=self.kernel_init)(query)
+    k = linear(heads, name='k', dtype=self.dtype, init=self.kernel_init)(key)
+    v = linear(heads, name='v', dtype=self.dtype, init=self.kernel_init)(value)
     if rows is not None:
       asking, seen = rows
       q, k, v = q[asking], k[seen], v[seen]
