@@ -96,7 +96,7 @@ def _system(config: Settings, stored: Any, workers: Workers) -> Subject:
   asked = [
     'config.init.prompts' if key == 'prompts' else f'config.eval.{key}'
     for key, value in changes.items()
-    if value
+    if value and key != 'no_score'  # rules of merging decide that here
   ]
   if asked:
     raise UserError(

@@ -68,7 +68,7 @@ class Eval:
   threshold: Share = 0.0  # from which a mask's pixel is shown to CLIP, likewise
   # of the square that the proposer sees; 0: images as they are
   proposer_side: Natural = 0
-  # label of a pixel that no name has a score in: none, or as the reference the first
+  # of an OVSeg: label of a pixel in which no name has a score; first: as the reference
   no_score: Literal['none', 'first'] = 'none'
   save_every: Count = 500  # images of a process after which its counts are kept
   # numbers of irrelevant names, each tried in the own setting
