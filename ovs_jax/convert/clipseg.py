@@ -1,5 +1,6 @@
 """CLIPSeg: folders of Hugging Face, and the original files with a decoder alone."""
 
+import abc
 import dataclasses
 import math
 import re
@@ -152,8 +153,9 @@ class _ClipSeg(Family):
 
   model = 'clipseg'
 
+  @abc.abstractmethod
   def _table(self, config: ClipSegConfig) -> list[Rule]:
-    raise NotImplementedError
+    """Returns the table of a layout."""
 
   def rules(self, model: Mapping[str, Any]) -> list[Rule]:
     """The table of CLIP and decoder, where files can say what the decoder does."""

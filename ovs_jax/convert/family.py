@@ -1,5 +1,6 @@
 """What the command needs to know of one family of foreign checkpoints."""
 
+import abc
 import dataclasses
 from collections.abc import Iterable, Mapping
 from typing import Any, ClassVar
@@ -74,7 +75,7 @@ class Conversion:
 
 
 @dataclasses.dataclass(frozen=True)
-class Family:
+class Family(abc.ABC):
   """One line of `SOURCES`; subclasses fill in what is not here.
 
   Models are told by their configuration, as `core.checkpoint.save_model` stores it.
@@ -89,25 +90,25 @@ class Family:
   name: str
   clue: str
 
+  @abc.abstractmethod
   def recognise(self, source: Source, settings: Settings) -> bool:
     """Whether tensors are of this family, by their names, shapes and types only."""
-    raise NotImplementedError
 
+  @abc.abstractmethod
   def convert(self, source: Source, settings: Settings, options: Options) -> Conversion:
     """Converts tensors with the settings that came along; raises ValueError."""
-    raise NotImplementedError
 
+  @abc.abstractmethod
   def rules(self, model: Mapping[str, Any]) -> list[Rule]:
     """Returns the table of a model; raises ValueError if the layout cannot hold it."""
-    raise NotImplementedError
 
+  @abc.abstractmethod
   def shapes(self, model: Mapping[str, Any]) -> Mapping[str, Any]:
     """Returns the tree of the parameters that a file of the layout holds."""
-    raise NotImplementedError
 
   def constant(self, name: str, model: Mapping[str, Any]) -> np.ndarray:
-    """Returns the value of one of `Conversion.constants`."""
-    raise NotImplementedError
+    """Returns the value of one of `Conversion.constants`; a family may have none."""
+    raise KeyError(name)
 
   def settings(self, model: Mapping[str, Any]) -> dict[str, Any]:
     """Returns the files that belong to the tensors, as JSON by file name."""
