@@ -8,12 +8,13 @@ checkpoint as it was. In a bucket nothing can be renamed: there a step is whole 
 commit file is written, and a model directory has a numbered folder for what was saved.
 """
 
+import argparse
 import functools
 import json
 import logging
 import pathlib
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import jax
@@ -21,7 +22,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 
 import ovs_jax
-from ovs_jax.core import buckets
+from ovs_jax.core import buckets, content
 from ovs_jax.core.errors import UserError
 from ovs_jax.core.files import Path, Place, absolute, atomic_path, place, remove
 from ovs_jax.core.lookup import did_you_mean
@@ -59,10 +60,10 @@ def save_model(directory: Path, params: Any, config: Mapping[str, Any]) -> None:
   alone = _alone()
   handler = ocp.CompositeCheckpointHandler(
     composite_options=ocp.CompositeOptions(multiprocessing_options=alone),
-    params=ocp.PyTreeCheckpointHandler(
-      use_compression=False, multiprocessing_options=alone
+    params=sealed(
+      ocp.PyTreeCheckpointHandler(use_compression=False, multiprocessing_options=alone)
     ),
-    config=ocp.JsonCheckpointHandler(multiprocessing_options=alone),
+    config=sealed(ocp.JsonCheckpointHandler(multiprocessing_options=alone)),
   )
   items = ocp.args.Composite(
     params=ocp.args.PyTreeSave(params), config=ocp.args.JsonSave(dict(config))
@@ -73,7 +74,7 @@ def save_model(directory: Path, params: Any, config: Mapping[str, Any]) -> None:
     target = directory / str(1 + max([-1, *(int(p.name) for p in _steps(directory))]))
   with atomic_path(target, last=_SENT) as temporary:
     with ocp.Checkpointer(handler, multiprocessing_options=alone) as writer:
-      writer.save(temporary, items, custom_metadata=_stamp())
+      writer.save(temporary, items, custom_metadata=stamp())
   for path in earlier:
     remove(path)
 
@@ -98,11 +99,46 @@ def _is_whole(path: Place) -> bool:
   return (path / (_COMMITTED if _is_local(path) else _SENT)).is_file()
 
 
-def _stamp() -> dict[str, Any]:
+def sealed(handler: Any) -> Any:
+  """Lets one of Orbax's handlers write down what its files hold, at the end.
+
+  A method of the object, as Orbax looks its handlers up by class.
+  """
+  finalize = handler.finalize
+
+  def and_seal(directory: Any) -> None:
+    finalize(directory)
+    content.seal(directory)
+
+  handler.finalize = and_seal
+  return handler
+
+
+def check_bytes(path: Place, what: str, items: Iterable[str]) -> None:
+  """Compares items of a checkpoint with what was written.
+
+  Raises:
+    UserError: bytes have changed, or are missing.
+  """
+  found = []
+  try:
+    found = [content.check_seal(path / item) for item in items]
+  except UserError as error:
+    raise broken(path, what, error) from error
+  if not all(found) and _is_local(path):
+    print(
+      f'note: the {what} {path} is of a version that did not write down what its files '
+      'hold; damage would not be noticed',
+      file=sys.stderr,
+    )
+
+
+def stamp() -> dict[str, Any]:
+  """What is written beside the items of every checkpoint."""
   return {'format': FORMAT, 'ovs_jax': ovs_jax.__version__}
 
 
-def _beside(path: Place, what: str) -> dict[str, Any]:
+def beside(path: Place, what: str) -> dict[str, Any]:
   """Reads what was written beside the items, of a format that is known.
 
   Raises:
@@ -111,7 +147,7 @@ def _beside(path: Place, what: str) -> dict[str, Any]:
   try:
     found = json.loads((path / _COMMITTED).read_text()).get('custom_metadata') or {}
   except (OSError, ValueError, AttributeError) as error:
-    raise _broken(path, what, error) from error
+    raise broken(path, what, error) from error
   if found.get('format', 0) > FORMAT:
     raise UserError(
       f'the {what} {path} has format {found["format"]}, written by ovs_jax '
@@ -151,6 +187,7 @@ def load_model(
   """
   config = load_config(directory, kind=kind, what=what)
   path = resolve(directory, what=what)
+  check_bytes(path, what, ['params'])
   try:
     copy = buckets.Copy(path / 'params')
     with _reader(ocp.PyTreeCheckpointHandler()) as reader:
@@ -159,7 +196,7 @@ def load_model(
       kinds = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), tree)
       params = reader.restore(copy.path, ocp.args.PyTreeRestore(restore_args=kinds))
   except (OSError, KeyError, TypeError, AttributeError, ValueError) as error:
-    raise _broken(path, what, error) from error
+    raise broken(path, what, error) from error
   return params, config
 
 
@@ -188,6 +225,7 @@ def open_model(directory: Path) -> tuple[Any, dict[str, Any]]:
   """
   config = load_config(directory)
   path = resolve(directory) / 'params'
+  check_bytes(path.parent, 'checkpoint', ['params'])
   copy = buckets.Copy(path)
   with _reader(ocp.PyTreeCheckpointHandler()) as reader:
     tree = reader.metadata(copy.path).item_metadata.tree
@@ -208,7 +246,7 @@ def open_model(directory: Path) -> tuple[Any, dict[str, Any]]:
       with _reader(ocp.PyTreeCheckpointHandler()) as reader:
         return jax.tree.leaves(reader.restore(copy.path, how))[0]
     except (OSError, KeyError, TypeError, AttributeError, ValueError) as error:
-      raise _broken(path, 'checkpoint', error) from error
+      raise broken(path, 'checkpoint', error) from error
 
   def leaf(place: Any, kind: Any) -> Leaf:
     return Leaf(functools.partial(read, tuple(part.key for part in place)), kind)
@@ -221,13 +259,14 @@ def load_config(
 ) -> dict[str, Any]:
   """Reads the configuration alone; arguments and errors are those of `load_model`."""
   path = resolve(directory, what=what)
-  _beside(path, what)
+  beside(path, what)
   try:
+    content.check_seal(path / 'config')
     copy = buckets.Copy(path / 'config')
     with _reader(ocp.JsonCheckpointHandler()) as reader:
       config = dict(reader.restore(copy.path, ocp.args.JsonRestore()))
   except (OSError, KeyError, TypeError, AttributeError, ValueError) as error:
-    raise _broken(path, what, error) from error
+    raise broken(path, what, error) from error
   if kind is not None and config.get('model') != kind:
     raise UserError(
       f'the {what} {path} holds a {config.get("model")!r} model; a {kind!r} model '
@@ -276,7 +315,8 @@ def resolve(directory: Path, *, what: str = 'checkpoint') -> Place:
   )
 
 
-def _broken(path: Place, what: str, error: Exception) -> ValueError:
+def broken(path: Place, what: str, error: Exception) -> ValueError:
+  """Returns an error that says that a checkpoint is damaged, and why."""
   first = (str(error).splitlines() or [type(error).__name__])[0][:200]
   return UserError(
     f'the {what} {path} cannot be read; it is damaged or was not written to its end '
@@ -284,97 +324,40 @@ def _broken(path: Place, what: str, error: Exception) -> ValueError:
   )
 
 
-def _items(params: Any, config: Mapping[str, Any], **more: Any) -> ocp.args.Composite:
-  return ocp.args.Composite(
-    params=ocp.args.StandardSave(params),
-    config=ocp.args.JsonSave(dict(config)),
-    **more,
+def verify(directory: Path) -> list[Place]:
+  """Compares all files of a model, or of all steps of a run, with what was written.
+
+  Returns:
+    The checkpoints that are as they were.
+
+  Raises:
+    FileNotFoundError, UserError: there is none, one is damaged, or one was not sealed.
+  """
+  newest = resolve(directory)
+  found = sorted(p for p in _steps(newest.parent) if _is_whole(p)) or [newest]
+  for path in found:
+    for item in sorted(p for p in path.iterdir() if p.is_dir()):
+      if not content.check_seal(item):
+        raise UserError(
+          f'{item} is of a version that did not write down what its files hold, or '
+          'lies in a bucket; it cannot be verified'
+        )
+  return found
+
+
+def _main() -> None:
+  parser = argparse.ArgumentParser(
+    prog='python -m ovs_jax.core.checkpoint',
+    description='Verifies that checkpoints hold the bytes that were written.',
   )
+  parser.add_argument('checkpoint', help='a model directory, or a run')
+  try:
+    for path in verify(parser.parse_args().checkpoint):
+      print(f'{path}: all bytes are as they were written')
+  except (UserError, OSError) as error:
+    print(f'error: {error}', file=sys.stderr)
+    sys.exit(2)
 
 
-class RunCheckpoints:
-  """The checkpoints of one training run, under `directory/<step>`."""
-
-  def __init__(self, directory: Path, *, keep: int, config: Mapping[str, Any]) -> None:
-    """Opens (or makes) the directory; `config` is stored with every step."""
-    self._config = config
-    self._manager = ocp.CheckpointManager(
-      absolute(place(directory, schemes=('gs',))),
-      options=ocp.CheckpointManagerOptions(
-        max_to_keep=keep,
-        create=True,
-        # On a CPU the arrays are not copied first, and the next step reuses them.
-        enable_async_checkpointing=jax.default_backend() != 'cpu',
-      ),
-    )
-
-  def latest(self) -> int | None:
-    """Returns the newest complete step, or None."""
-    return self._manager.latest_step()
-
-  def path(self, step: int) -> Place:
-    """Returns where a step is."""
-    return self._manager.directory / str(step)
-
-  def save(
-    self,
-    step: int,
-    params: Any,
-    optimizer: Any,
-    *,
-    raw: Any = None,
-    notes: Mapping[str, Any] | None = None,
-  ) -> None:
-    """Starts writing a step; `close` waits for it.
-
-    Args:
-      step: its number.
-      params: of the model, for whoever reads it.
-      optimizer: its state.
-      raw: what trains, where `params` are averages of it.
-      notes: a few JSON-like values, which the method `notes` returns again.
-    """
-    more = {'train': ocp.args.StandardSave(optimizer)}
-    if raw is not None:
-      more['raw'] = ocp.args.StandardSave(raw)
-    self._manager.save(
-      step,
-      args=_items(params, self._config, **more),
-      custom_metadata={**(notes or {}), **_stamp()},
-    )
-
-  def notes(self, step: int) -> dict[str, Any]:
-    """Returns the notes that a step was saved with.
-
-    Raises:
-      ValueError: the step is of a newer format, or damaged.
-    """
-    return _beside(self.path(step), 'checkpoint')
-
-  def restore(
-    self, step: int, params: Any, optimizer: Any, raw: Any = None
-  ) -> tuple[Any, Any, Any]:
-    """Reads a step into the structures, types and shardings of the arguments.
-
-    Returns:
-      `params`, `optimizer` and `raw`, which is None if it was saved without.
-
-    Raises:
-      ValueError: the step is of a newer format, damaged, or not of these structures.
-    """
-    self.notes(step)
-    wanted = {'params': params, 'train': optimizer}
-    if raw is not None and (self.path(step) / 'raw').is_dir():
-      wanted['raw'] = raw
-    abstract = jax.tree.map(ocp.utils.to_shape_dtype_struct, wanted)
-    args = {name: ocp.args.StandardRestore(x) for name, x in abstract.items()}
-    try:
-      items = self._manager.restore(step, args=ocp.args.Composite(**args))
-    except (OSError, KeyError, ValueError, TypeError) as error:
-      raise _broken(self.path(step), 'checkpoint', error) from error
-    return items['params'], items['train'], items.get('raw')
-
-  def close(self) -> None:
-    """Waits until everything is on disk."""
-    self._manager.wait_until_finished()
-    self._manager.close()
+if __name__ == '__main__':
+  _main()

@@ -10,8 +10,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Sharding
 
-from ovs_jax.core.checkpoint import RunCheckpoints
 from ovs_jax.core.errors import UserError
+from ovs_jax.core.run_checkpoints import RunCheckpoints
 from ovs_jax.core.types import Array, Bool, Float
 from ovs_jax.settings import Train
 from ovs_jax.train.state import TrainState

@@ -13,9 +13,10 @@ import jax
 import jax.numpy as jnp
 
 from ovs_jax.core import hosts
-from ovs_jax.core.checkpoint import RunCheckpoints, save_model
+from ovs_jax.core.checkpoint import save_model
 from ovs_jax.core.errors import UserError
 from ovs_jax.core.files import Place, write_text
+from ovs_jax.core.run_checkpoints import RunCheckpoints
 from ovs_jax.core.tree import difference, flatten, unflatten
 from ovs_jax.core.types import Constants, Params
 from ovs_jax.train.recipes.recipe import Recipe

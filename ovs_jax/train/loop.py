@@ -12,11 +12,11 @@ import jax.numpy as jnp
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from ovs_jax.core import hosts, sharding
-from ovs_jax.core.checkpoint import RunCheckpoints
 from ovs_jax.core.devices import least_seconds
 from ovs_jax.core.files import Place, check_writable
 from ovs_jax.core.flops import count_work
 from ovs_jax.core.preemption import Preemption, Stopped
+from ovs_jax.core.run_checkpoints import RunCheckpoints
 from ovs_jax.core.runlog import RunLog, Trace
 from ovs_jax.core.tree import count_parameters, flatten
 from ovs_jax.core.types import Array, Batch, Constants, Metrics

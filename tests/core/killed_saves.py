@@ -20,7 +20,7 @@ sys.path[:0] = [str(pathlib.Path(__file__).resolve().parents[2])]
 
 import numpy as np  # noqa: E402
 
-from ovs_jax.core import checkpoint, files  # noqa: E402
+from ovs_jax.core import checkpoint, files, run_checkpoints  # noqa: E402
 
 _CHANGES = ('os.mkdir', 'os.rename', 'os.remove', 'os.rmdir', 'shutil.rmtree')
 _WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT
@@ -37,7 +37,7 @@ def save(kind: str, directory: files.Place, value: int) -> None:
   if kind == 'model':
     checkpoint.save_model(directory / 'model', params(value), config)
     return
-  saved = checkpoint.RunCheckpoints(directory, keep=2, config=config)
+  saved = run_checkpoints.RunCheckpoints(directory, keep=2, config=config)
   saved.save(value, params(value), {'step': np.asarray(value)})
   saved.close()
 

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import numpy as np
 import pytest
 
-from ovs_jax.core import buckets, checkpoint, files
+from ovs_jax.core import buckets, checkpoint, files, run_checkpoints
 
 
 @pytest.fixture(scope='module')
@@ -193,4 +193,4 @@ class TestModel:
     with pytest.raises(ValueError, match='is not a checkpoint'):
       checkpoint.load_model(bucket)
     with pytest.raises(ValueError, match='s3://bucket/a: only addresses of gs://'):
-      checkpoint.RunCheckpoints('s3://bucket/a', keep=1, config={})
+      run_checkpoints.RunCheckpoints('s3://bucket/a', keep=1, config={})

@@ -13,7 +13,7 @@ import optax
 import pytest
 
 import ovs_jax
-from ovs_jax.core import checkpoint
+from ovs_jax.core import checkpoint, run_checkpoints
 
 PARAMS = {
   'visual': {'kernel': np.arange(6, dtype=np.float32).reshape(2, 3)},
@@ -140,13 +140,13 @@ class TestFormat:
       assert '\n' not in str(error.value)
 
   def test_of_a_run(self, tmp_path: pathlib.Path) -> None:
-    saved = checkpoint.RunCheckpoints(tmp_path, keep=2, config=CONFIG)
+    saved = run_checkpoints.RunCheckpoints(tmp_path, keep=2, config=CONFIG)
     for step in (1, 2):
       saved.save(step, *TestRun.state(step))
     saved.close()
     self.stamp(tmp_path / '1', None)
     self.stamp(tmp_path / '2', {'format': checkpoint.FORMAT + 1, 'ovs_jax': '9.0'})
-    again = checkpoint.RunCheckpoints(tmp_path, keep=2, config=CONFIG)
+    again = run_checkpoints.RunCheckpoints(tmp_path, keep=2, config=CONFIG)
     assert_equal(again.restore(1, *TestRun.state(0))[:2], TestRun.state(1))
     with pytest.raises(ValueError, match='written by ovs_jax 9.0'):
       again.restore(2, *TestRun.state(0))
@@ -161,13 +161,13 @@ class TestRun:
     return params, optax.adam(1.0).init({'a/b': params['a']['b']})
 
   def test_restores_the_newest_of_those_kept(self, tmp_path: pathlib.Path) -> None:
-    saved = checkpoint.RunCheckpoints(tmp_path, keep=2, config=CONFIG)
+    saved = run_checkpoints.RunCheckpoints(tmp_path, keep=2, config=CONFIG)
     assert saved.latest() is None
     for step in (1, 2, 3):
       saved.save(step, *self.state(step))
     saved.close()
     assert sorted(p.name for p in tmp_path.iterdir() if p.name.isdigit()) == ['2', '3']
-    again = checkpoint.RunCheckpoints(tmp_path, keep=2, config=CONFIG)
+    again = run_checkpoints.RunCheckpoints(tmp_path, keep=2, config=CONFIG)
     assert again.latest() == 3
     assert_equal(again.restore(3, *self.state(0)), (*self.state(3), None))
     again.close()
@@ -176,13 +176,13 @@ class TestRun:
     assert config == CONFIG
 
   def test_a_damaged_step_is_named(self, tmp_path: pathlib.Path) -> None:
-    saved = checkpoint.RunCheckpoints(tmp_path, keep=2, config=CONFIG)
+    saved = run_checkpoints.RunCheckpoints(tmp_path, keep=2, config=CONFIG)
     saved.save(1, *self.state(1))
     saved.close()
     for path in (tmp_path / '1' / 'train').rglob('*'):
       if path.is_file():
         path.write_bytes(b'')
-    again = checkpoint.RunCheckpoints(tmp_path, keep=2, config=CONFIG)
+    again = run_checkpoints.RunCheckpoints(tmp_path, keep=2, config=CONFIG)
     with pytest.raises(ValueError, match=rf'{tmp_path}/1 cannot be read'):
       again.restore(1, *self.state(0))
     again.close()
@@ -190,7 +190,7 @@ class TestRun:
   def test_a_step_that_was_not_finished_is_passed_over(
     self, tmp_path: pathlib.Path
   ) -> None:
-    saved = checkpoint.RunCheckpoints(tmp_path, keep=2, config=CONFIG)
+    saved = run_checkpoints.RunCheckpoints(tmp_path, keep=2, config=CONFIG)
     for step in (1, 2):
       saved.save(step, *self.state(step))
     saved.close()

@@ -11,7 +11,7 @@ import killed_saves
 import numpy as np
 import pytest
 
-from ovs_jax.core import checkpoint, files
+from ovs_jax.core import checkpoint, files, run_checkpoints
 
 SIZES = ('size_1', 'size_100000')  # in the first file, and among the numbers
 
@@ -60,7 +60,7 @@ def assert_holds(params: Any, value: int) -> None:
 
 def check_run(directory: files.Place, *, killed: bool) -> int:
   """Returns the step that a resumed run goes on from, after it did."""
-  saved = checkpoint.RunCheckpoints(directory, keep=2, config={'model': 'clip'})
+  saved = run_checkpoints.RunCheckpoints(directory, keep=2, config={'model': 'clip'})
   step = saved.latest()
   assert step == 2 or killed and step == 1
   like = (killed_saves.params(0), {'step': np.asarray(0)})

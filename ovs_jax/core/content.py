@@ -1,0 +1,108 @@
+"""What files hold: a seal that shows damage, and an identity that shows a change.
+
+A sealed directory has a file that lists the sizes and hashes of the others. It is made
+when the last of them is written and compared before the first is read, so that a bit
+that a disk or a copy has flipped is an error and not another weight. Buckets check what
+they keep by themselves; what lies there has no seal.
+"""
+
+import concurrent.futures
+import hashlib
+import json
+import mmap
+import os
+import pathlib
+
+import xxhash
+
+from ovs_jax.core.errors import UserError
+from ovs_jax.core.files import Place, below, read_json
+
+SEAL = 'contents.json'
+_AT_ONCE = 8  # files that are read at the same time
+_WHOLE = 1 << 16  # bytes up to which an identity reads all of a file
+_SAMPLE = 1 << 14  # bytes of each sample of a larger one
+
+
+def seal(directory: Place) -> None:
+  """Writes down what the files below a directory of this machine hold."""
+  if isinstance(directory := _local(directory), pathlib.Path):
+    found = {name: [size, _hash(directory / name)] for name, size in _files(directory)}
+    (directory / SEAL).write_text(json.dumps(found, indent=0, sort_keys=True))
+
+
+def check_seal(directory: Place) -> bool:
+  """Compares the files below a directory with its seal.
+
+  Returns:
+    Whether there is one; without, nothing can be said.
+
+  Raises:
+    UserError: a file is missing, or holds something else; names it.
+  """
+  directory = _local(directory)
+  if not isinstance(directory, pathlib.Path) or not (directory / SEAL).is_file():
+    return False
+  try:
+    sealed = {n: (int(s), str(h)) for n, (s, h) in read_json(directory / SEAL).items()}
+  except (ValueError, AttributeError, TypeError) as error:
+    raise UserError(f'{directory / SEAL} is damaged ({error})') from error
+  sizes = dict(_files(directory))
+  for name, (size, _) in sealed.items():
+    if sizes.get(name) != size:
+      found = f'{sizes[name]:,} bytes' if name in sizes else 'not there'
+      raise UserError(f'{directory / name} is {found}; {size:,} bytes were written')
+  with concurrent.futures.ThreadPoolExecutor(_AT_ONCE) as pool:
+    hashes = pool.map(lambda name: _hash(directory / name), sealed)
+    for (name, (_, written)), now in zip(sealed.items(), hashes, strict=True):
+      if now != written:
+        raise UserError(f'{directory / name} holds other bytes than were written')
+  return True
+
+
+def identity(path: Place) -> str:
+  """Returns a short hash of a file or of all files below a directory.
+
+  It tells names, sizes and contents apart, not where they are and when they were
+  written. Of files over 64 kB it reads the beginning, the middle and the end, which
+  differ where compressed data, or data with checksums, do; at an address, nothing.
+  """
+  path = _local(path)
+  names = [('.', path.stat().st_size)] if path.is_file() else below(path)
+  total = hashlib.sha256(json.dumps(names).encode())
+  if isinstance(path, pathlib.Path):
+    files = [path if name == '.' else path / name for name, _ in names]
+    with concurrent.futures.ThreadPoolExecutor(_AT_ONCE) as pool:
+      for digest in pool.map(_sampled, files):
+        total.update(digest)
+  return total.hexdigest()[:16]
+
+
+def _local(path: Place) -> Place:
+  """Orbax gives paths of this machine as those of etils."""
+  text = os.fspath(path)
+  return path if '://' in text else pathlib.Path(text)
+
+
+def _files(directory: pathlib.Path) -> list[tuple[str, int]]:
+  return [found for found in below(directory) if found[0] != SEAL]
+
+
+def _hash(path: pathlib.Path) -> str:
+  with path.open('rb') as file:
+    if not path.stat().st_size:
+      return xxhash.xxh3_128_hexdigest(b'')
+    with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as view:
+      return xxhash.xxh3_128_hexdigest(view)
+
+
+def _sampled(path: pathlib.Path) -> bytes:
+  size = path.stat().st_size
+  with path.open('rb') as file:
+    if size <= _WHOLE:
+      return xxhash.xxh3_128_digest(file.read())
+    total = xxhash.xxh3_128()
+    for begin in (0, (size - _SAMPLE) // 2, size - _SAMPLE):
+      file.seek(begin)
+      total.update(file.read(_SAMPLE))
+    return total.digest()
