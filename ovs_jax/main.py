@@ -5,8 +5,8 @@ the embedded data, `--config.key=value` to change a key, `--workdir=` to choose 
 results go (default: runs/<name of the config>).
 """
 
+import contextlib
 import importlib
-import json
 import os
 import platform
 import signal
@@ -33,12 +33,14 @@ from ovs_jax.core import hosts  # noqa: E402
 from ovs_jax.core.checkpoint import skip_noise  # noqa: E402
 from ovs_jax.core.errors import UserError  # noqa: E402
 from ovs_jax.core.files import Place, check_writable, fingerprint, place  # noqa: E402
+from ovs_jax.core.locks import alone  # noqa: E402
 from ovs_jax.core.lookup import lookup  # noqa: E402
 from ovs_jax.core.preemption import STOPPED_STATUS, Stopped, apart  # noqa: E402
 from ovs_jax.core.programs import compile_sooner, keep_programs  # noqa: E402
 from ovs_jax.settings import Settings  # noqa: E402
 from ovs_jax.train.needs import check_needs  # noqa: E402
-from ovs_jax.train.pipeline import check_changes, check_owner  # noqa: E402
+from ovs_jax.train.ownership import claim  # noqa: E402
+from ovs_jax.train.pipeline import check_changes  # noqa: E402
 
 _CONFIG = config_flags.DEFINE_config_file('config', None, 'Configuration file.')
 _WORKDIR = flags.DEFINE_string('workdir', None, 'Where results go.')
@@ -91,20 +93,17 @@ def run(mode: str, config: Settings, workdir: Place) -> dict[str, Any]:
     Stopped: SIGTERM came, to whichever process.
   """
   module, _, function = lookup(MODES, mode, 'mode').partition(':')
-  with apart(config.name):
+  with apart(config.name), contextlib.ExitStack() as stack:
     if not hosts.primary() and mode not in TOGETHER:
       return {}
     check_needs(config)
     workdir = check_writable(workdir, megabytes=10)
-    check_owner(_plain(config), workdir)
+    if hosts.primary():
+      stack.enter_context(alone(workdir))
+    claim(config, workdir)
     jax.config.update('jax_disable_most_optimizations', not config.optimize_programs)
     job = getattr(importlib.import_module(module), function)
     return job(config, workdir, run) if mode == 'pipeline' else job(config, workdir)
-
-
-def _plain(config: Settings) -> dict[str, Any]:
-  """The configuration as JSON has it."""
-  return json.loads(json.dumps(config.to_dict(), default=str))
 
 
 def main(argv: list[str]) -> None:
@@ -130,7 +129,7 @@ def main(argv: list[str]) -> None:
     if _MULTIHOST.value:
       hosts.join()
       hosts.check_same('versions', f'Python {platform.python_version()}, {_VERSIONS}')
-      hosts.check_same('configuration', fingerprint(_plain(settings)))
+      hosts.check_same('configuration', fingerprint(settings.to_json()))
     run(settings.mode, settings, workdir)
   except Stopped as stopped:
     print(f'{stopped}; run the same command to go on', file=sys.stderr)

@@ -32,7 +32,7 @@ CONFINED = {
   'tensorflow': ('data/',),
   'tensorflow_datasets': ('data/',),
   'spacy': ('mining/nouns.py', 'mining/train_tagger.py'),
-  'orbax': ('core/checkpoint.py',),
+  'orbax': ('core/checkpoint.py', 'core/run_checkpoints.py'),
   'flax': ('models/', 'train/state.py', 'integrations/'),
   'torch': (),
   'scenic': ('integrations/',),

@@ -150,6 +150,7 @@ def test_a_directory_of_another_config_is_refused(
   config: Any, tmp_path: pathlib.Path
 ) -> None:
   assert main.run('prepare', Settings.of(config), tmp_path)['train'] == 32
+  (tmp_path / 'result.txt').touch()  # this mode has its results elsewhere
   main.run('prepare', Settings.of(config), tmp_path)
   config.train.steps = 5
   with pytest.raises(ValueError, match=r'different: train\.steps \(4 there, 5 now\)'):

@@ -10,6 +10,7 @@ commit file is written, and a model directory has a numbered folder for what was
 
 import argparse
 import functools
+import hashlib
 import json
 import logging
 import pathlib
@@ -20,12 +21,14 @@ from typing import Any
 import jax
 import numpy as np
 import orbax.checkpoint as ocp
+import xxhash
 
 import ovs_jax
 from ovs_jax.core import buckets, content
 from ovs_jax.core.errors import UserError
 from ovs_jax.core.files import Path, Place, absolute, atomic_path, place, remove
 from ovs_jax.core.lookup import did_you_mean
+from ovs_jax.core.tree import flatten
 
 logging.getLogger('absl').setLevel(logging.ERROR)
 _COMMITTED = '_CHECKPOINT_METADATA'
@@ -281,6 +284,27 @@ def version(directory: Path, *, what: str = 'checkpoint') -> list[Any]:
   if isinstance(path, pathlib.Path):
     return [str(path), path.stat().st_mtime_ns]
   return [str(path), (path / _COMMITTED).read_text()]  # has the time
+
+
+def identity(directory: Path, *, what: str = 'checkpoint') -> str:
+  """Returns a short hash of weights and configuration; of copies it is the same.
+
+  In a bucket it is one of the note that belongs to them, which each writing makes anew.
+  Errors are those of `load_model`.
+  """
+  return _identity(*version(directory, what=what), what)
+
+
+@functools.lru_cache(maxsize=64)
+def _identity(path: str, written: Any, what: str) -> str:
+  if isinstance(written, str):
+    return hashlib.sha256(written.encode()).hexdigest()[:16]
+  params, config = load_model(path, what=what)
+  total = hashlib.sha256(json.dumps(config, sort_keys=True, default=str).encode())
+  for name, x in sorted(flatten(params).items()):
+    total.update(f'{name} {x.dtype} {x.shape}'.encode())
+    total.update(xxhash.xxh3_128_digest(np.ascontiguousarray(x).view(np.uint8)))
+  return total.hexdigest()[:16]
 
 
 def skip_noise(problem: Any) -> None:

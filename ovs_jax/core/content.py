@@ -12,6 +12,7 @@ import json
 import mmap
 import os
 import pathlib
+from collections.abc import Collection
 
 import xxhash
 
@@ -60,15 +61,20 @@ def check_seal(directory: Place) -> bool:
   return True
 
 
-def identity(path: Place) -> str:
+def identity(path: Place, *, without: Collection[str] = ()) -> str:
   """Returns a short hash of a file or of all files below a directory.
 
   It tells names, sizes and contents apart, not where they are and when they were
   written. Of files over 64 kB it reads the beginning, the middle and the end, which
   differ where compressed data, or data with checksums, do; at an address, nothing.
+
+  Args:
+    path: of the file or the directory.
+    without: names of files that do not count, wherever they are.
   """
   path = _local(path)
   names = [('.', path.stat().st_size)] if path.is_file() else below(path)
+  names = [(n, size) for n, size in names if n.split('/')[-1] not in without]
   total = hashlib.sha256(json.dumps(names).encode())
   if isinstance(path, pathlib.Path):
     files = [path if name == '.' else path / name for name, _ in names]

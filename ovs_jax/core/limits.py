@@ -16,7 +16,7 @@ import math
 import re
 import types
 import typing
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Annotated, Any, Literal
 
 from ovs_jax.core.errors import UserError
@@ -112,6 +112,24 @@ class Regular:
     return 'a regular expression'
 
 
+@dataclasses.dataclass(frozen=True)
+class Located:
+  """A path or an address, '' for none.
+
+  Attributes:
+    read: whether a job depends on what is there (and not on where it is).
+  """
+
+  read: bool = True
+
+  def accepts(self, value: str) -> bool:
+    """Whether it can be one; whether something is there is seen when a job starts."""
+    return '\0' not in value
+
+  def __str__(self) -> str:
+    return 'a path'
+
+
 Count = Annotated[int, Range(least=1)]
 Natural = Annotated[int, Range(least=0)]
 Weight = Annotated[float, Range(least=0)]
@@ -121,6 +139,8 @@ Rate = Annotated[float, Range(least=0, below=1)]
 Name = Annotated[str, Filled()]
 Sentence = Annotated[str, WithName()]
 Pattern = Annotated[str, Regular()]
+Given = Annotated[str, Located()]  # of what a job reads
+Spot = Annotated[str, Located(read=False)]  # of what it writes, or looks through
 
 _SECTION = 'a section'
 _PLAIN = {int: 'an integer', float: 'a number', bool: 'True or False', str: 'a text'}
@@ -130,7 +150,9 @@ def describe(kind: Any) -> str:
   """Says what an annotation accepts, such as 'an integer, at least 1'."""
   origin, inside = typing.get_origin(kind), typing.get_args(kind)
   if origin is Annotated:
-    told = [str(rule) for rule in inside[1:] if isinstance(rule, (OneOf, Regular))]
+    told = [
+      str(rule) for rule in inside[1:] if isinstance(rule, (OneOf, Regular, Located))
+    ]
     return ', '.join(told or [describe(inside[0]), *map(str, inside[1:])])
   if origin is Literal:
     few = len(inside) == 1
@@ -284,6 +306,40 @@ def _read_fields(kind: Any, given: Any, path: str) -> tuple[Any, list[str]]:
     return kind(**values), []
   except UserError as error:  # what fields say of each other
     return given, [f'{path}: {error}']
+
+
+def places(
+  kind: Any, value: Any, change: Callable[[str, Located, str], str], path: str = ''
+) -> Any:
+  """Returns a value in which the paths that it has are others.
+
+  Args:
+    kind: the annotation, or the dataclass.
+    value: as `plain` or JSON has it.
+    change: from the key of a path ('init.clip'), what its annotation says, and the path
+      to another one.
+    path: key of the value.
+  """
+  origin, inside = typing.get_origin(kind), typing.get_args(kind)
+
+  def go(part: Any, value: Any, name: Any) -> Any:
+    return places(part, value, change, f'{path}.{name}' if path else str(name))
+
+  if dataclasses.is_dataclass(kind) and isinstance(value, Mapping):
+    known = hints(kind)
+    return {k: go(known[k], x, k) if k in known else x for k, x in value.items()}
+  if origin is Annotated:
+    for rule in inside[1:]:
+      if isinstance(rule, Located) and isinstance(value, str):
+        return change(path, rule, value)
+    return places(inside[0], value, change, path)
+  if origin is tuple and inside and isinstance(value, (tuple, list)):
+    parts = (inside[0],) * len(value) if inside[-1] is Ellipsis else inside
+    found = enumerate(zip(parts, value, strict=False))
+    return tuple(go(part, x, i) for i, (part, x) in found)
+  if isinstance(value, Mapping) and len(inside) == 2:
+    return {k: go(inside[1], x, k) for k, x in value.items()}
+  return value
 
 
 def plain(value: Any) -> Any:

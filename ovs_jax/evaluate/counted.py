@@ -10,7 +10,7 @@ import jax
 import numpy as np
 
 from ovs_jax.core import hosts
-from ovs_jax.core.checkpoint import version
+from ovs_jax.core.checkpoint import identity
 from ovs_jax.core.errors import UserError
 from ovs_jax.core.files import Path, Place, atomic_path
 from ovs_jax.core.preemption import apart, asked, pause
@@ -62,7 +62,7 @@ class Counted:
     self.sums: Arrays = {}
     self.steps = 0
     self.notes: dict[str, list[str]] = {}
-    self._of = json.dumps([version(model) for model in models if model])
+    self._of = json.dumps([identity(model) for model in models if model])
     of = self._of
     if self._path.is_file():
       try:

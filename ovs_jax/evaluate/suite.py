@@ -30,7 +30,7 @@ from ovs_jax.evaluate.subjects import Subject, load_subject
 from ovs_jax.evaluate.summary import Training, summarise
 from ovs_jax.evaluate.tally import Tally, gather
 from ovs_jax.evaluate.training_names import check_training
-from ovs_jax.settings import Settings, Suite
+from ovs_jax.settings import Settings, Suite, bound
 from ovs_jax.text import vocabulary
 
 _DONE = 'done.json'
@@ -102,7 +102,7 @@ def _evaluate(
   """Returns the summary of a data set, from an earlier run if there is one."""
   directory = workdir / source.target.folder
   identity = fingerprint(
-    [config.to_dict(), str(source.target), source.names.sha256, subject.settings]
+    [bound(config.to_json()), str(source.target), source.names.sha256, subject.settings]
   )
   earlier = _finished(directory, identity)
   if earlier is not None:

@@ -17,7 +17,7 @@ import jax
 import numpy as np
 
 from ovs_jax.core import hosts
-from ovs_jax.core.checkpoint import version
+from ovs_jax.core.checkpoint import identity
 from ovs_jax.core.errors import UserError
 from ovs_jax.core.files import (
   Place,
@@ -95,7 +95,7 @@ def _made_with(config: Settings, builder: Any, miner: Miner) -> dict[str, Any]:
   """What a chunk depends on, as JSON gives it back."""
   c = config.mining
   settings = {k: v for k, v in vars(c).items() if k not in _OF_NO_CHUNK}
-  model = None if miner.described is None else version(c.checkpoint)
+  model = None if miner.described is None else identity(c.checkpoint)
   found = {
     **settings,
     'model': model,

@@ -23,9 +23,10 @@ from ovs_jax.settings.training import (
   Slots,
   Train,
 )
-from ovs_jax.settings.whole import Mode, RecipeName, Settings
+from ovs_jax.settings.whole import Mode, RecipeName, Settings, bound
 
 __all__ = [
+  'bound',
   'Adapt',
   'CoSegs',
   'Dataset',

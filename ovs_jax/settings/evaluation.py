@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 from ovs_jax.core.limits import (
   Count,
   Filled,
+  Given,
   Name,
   Natural,
   OneOf,
@@ -13,6 +14,7 @@ from ovs_jax.core.limits import (
   Range,
   Sentence,
   Share,
+  Spot,
   Weight,
 )
 from ovs_jax.models.ovseg import DTYPES
@@ -22,7 +24,7 @@ from ovs_jax.text import vocabulary
 from ovs_jax.text.templates import TEMPLATES
 
 Classifier = Annotated[str, OneOf(CLASSIFIERS)]
-Row = tuple[Name, Name, tuple[float | None, ...]]  # of a table
+Row = tuple[Name, Annotated[Given, Filled()], tuple[float | None, ...]]  # of a table
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,7 +59,7 @@ class Eval:
   """Of the modes evaluate and benchmark."""
 
   # an assembled OVSeg; of mode benchmark also a CLIPSeg or CoSeg
-  checkpoint: str = ''
+  checkpoint: Given = ''
   split: Name = 'val'  # of mode evaluate
   # that networks see images in; '': the checkpoint's own
   dtype: Annotated[str, OneOf(('', *DTYPES))] = ''
@@ -94,7 +96,7 @@ class Suite:
   search: tuple[Share, ...] = ()
   i_know: bool = False  # search on test splits all the same; --i-know
   # directory of another system's label maps; --predictions=DIR
-  predictions: str = ''
+  predictions: Given = ''
   save_predictions: bool = False  # keep the headline's label maps; of all modes
   # class list of training, where a list does not say
   training: Annotated[str, OneOf(vocabulary.known())] = 'coco_stuff_171'
@@ -111,23 +113,23 @@ class Suite:
 class CoSegs:
   """Trained CoSegs; '' leaves one out."""
 
-  cross: str = ''  # directory of the cross model
-  cross_alone: str = ''  # of one whose slots do not see each other
-  cross_one: str = ''  # of one with a single slot
-  prefix: str = ''  # directory of the prefix model
-  prefix_alone: str = ''  # of one whose slots do not see each other
-  prefix_area_sort: str = ''  # of one whose slots were sorted by area
-  prefix_no_dice: str = ''  # of one that was trained without dice
-  prefix_one: str = ''  # of one with a single slot
-  prefix_size: str = ''  # of one that knows the sizes of slots
+  cross: Given = ''  # directory of the cross model
+  cross_alone: Given = ''  # of one whose slots do not see each other
+  cross_one: Given = ''  # of one with a single slot
+  prefix: Given = ''  # directory of the prefix model
+  prefix_alone: Given = ''  # of one whose slots do not see each other
+  prefix_area_sort: Given = ''  # of one whose slots were sorted by area
+  prefix_no_dice: Given = ''  # of one that was trained without dice
+  prefix_one: Given = ''  # of one with a single slot
+  prefix_size: Given = ''  # of one that knows the sizes of slots
 
 
 @dataclasses.dataclass(frozen=True)
 class Systems:
   """Of the mode evaluate_systems, and of CLIPSegs and CoSegs in benchmark."""
 
-  clipseg: str = ''  # CLIPSeg of CoSeg without training; '' leaves it out
-  label_clip: str = ''  # the CLIP that chooses its labels; '' takes the CLIPSeg's own
+  clipseg: Given = ''  # CLIPSeg of CoSeg without training; '' leaves it out
+  label_clip: Given = ''  # the CLIP that chooses its labels; '' takes the CLIPSeg's own
   labels: Natural = 20  # k, labels per image (the paper's)
   select: Sentence = 'a photo of {}'  # sentence of the choice (section 3.6)
   # sentence for CLIPSeg; the paper does not say
@@ -156,10 +158,10 @@ class Systems:
 class Report:
   """Of the modes report and replicate."""
 
-  frozen: str = ''  # directory of the evaluation of the un-adapted CLIP
-  adapted: str = ''  # and of the adapted one
+  frozen: Given = ''  # directory of the evaluation of the un-adapted CLIP
+  adapted: Given = ''  # and of the adapted one
   method: Name = 'ensemble_0.70'  # whose label maps are shown
-  run: str = ''  # of the pipeline, whose stages are timed
+  run: Spot = ''  # of the pipeline, whose stages are timed
   # directories of a replication's seeds, below `run`
   seeds: Annotated[tuple[Name, ...], Filled()] = ('seed_0',)
   resamples: Count = 1000  # bootstraps of a replication's intervals

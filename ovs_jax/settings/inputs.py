@@ -3,7 +3,16 @@
 import dataclasses
 from typing import Annotated, Literal
 
-from ovs_jax.core.limits import Count, Name, OneOf, Pattern, Positive, Share
+from ovs_jax.core.limits import (
+  Count,
+  Filled,
+  Name,
+  OneOf,
+  Pattern,
+  Positive,
+  Share,
+  Spot,
+)
 from ovs_jax.ops.regions import FILLS
 from ovs_jax.text.templates import TEMPLATES
 
@@ -45,7 +54,7 @@ class Dataset:
 
   name: DatasetName = 'scenes'  # see ovs_jax.data.DATASETS
   variant: Name = 'default'  # its TFDS configuration; of 'folder', the directory
-  data_dir: Name = '~/.cache/ovs_jax/data'  # where TFDS keeps it
+  data_dir: Annotated[Spot, Filled()] = '~/.cache/ovs_jax/data'  # where TFDS keeps it
 
 
 @dataclasses.dataclass(frozen=True)

@@ -3,7 +3,7 @@
 import dataclasses
 from typing import Annotated, Literal
 
-from ovs_jax.core.limits import Count, Name, Natural, OneOf, Range
+from ovs_jax.core.limits import Count, Given, Name, Natural, OneOf, Range
 from ovs_jax.models.ovseg import DTYPES
 
 
@@ -12,14 +12,14 @@ class Mining:
   """Of the mode mine."""
 
   # an OVSeg with the un-adapted CLIP; for true masks a CLIP will do
-  checkpoint: str = ''
+  checkpoint: Given = ''
   split: Name = 'train'  # of the data set
   # truth: one mask per class of the label maps
   masks: Literal['proposals', 'truth'] = 'proposals'
   nouns: Literal['captions', 'classes'] = 'captions'  # classes: of the label maps
   captions: Count = 1  # used per image (the paper: 1 is better than 5)
   # COCO captions (JSON) for a data set without; by file name
-  caption_file: str = ''
+  caption_file: Given = ''
   # side that images are resized to; 0: as they are, all of one size
   shortest: Natural = 0
   longest: Count = 2560  # and what their longer side is at most

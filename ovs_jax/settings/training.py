@@ -7,6 +7,7 @@ from ovs_jax.core.limits import (
   Ascending,
   Count,
   Filled,
+  Given,
   Name,
   Natural,
   OneOf,
@@ -16,6 +17,7 @@ from ovs_jax.core.limits import (
   Rate,
   Sentence,
   Share,
+  Spot,
   Weight,
 )
 from ovs_jax.core.schedule import SCHEDULES
@@ -44,17 +46,18 @@ Area = Annotated[tuple[()] | tuple[Part, Part], Ascending()]
 class Init:
   """What there is before."""
 
-  clip: str = ''  # checkpoint to start from, or whose text tower names the classes
-  proposer: str = ''  # proposer to assemble, or whose training goes on from this one
-  backbone: str = ''  # checkpoint whose backbone the proposer's training starts from
+  clip: Given = ''  # checkpoint to start from, or whose text tower names the classes
+  proposer: Given = ''  # proposer to assemble, or whose training goes on from this one
+  backbone: Given = ''  # checkpoint whose backbone the proposer's training starts from
   # CLIPSeg whose decoder to go on with; '' draws one beside init.clip
-  clipseg: str = ''
-  pairs: str = ''  # mined data set
+  clipseg: Given = ''
+  pairs: Given = ''  # mined data set
   # others to mix in: (directory, weight of a pair; 1: once an epoch)
-  more_pairs: tuple[tuple[Name, Weight], ...] = ()
-  labelled: str = ''  # pairs of true masks and class names, classified during training
+  more_pairs: tuple[tuple[Given, Weight], ...] = ()
+  # pairs of true masks and class names, classified during training
+  labelled: Given = ''
   # directory of mask prompts for the CLIP in `clip` or `eval.checkpoint`
-  prompts: str = ''
+  prompts: Given = ''
 
 
 @dataclasses.dataclass(frozen=True)
@@ -150,7 +153,7 @@ class Slots:
   template: Sentence = 'a photo of a {}'  # text of a slot's label, and of "unlabeled"
   flip: bool = False  # the paper mentions no augmentation
   # directory for CLIP's activations of each image; '': computed each time
-  cache: str = ''
+  cache: Spot = ''
   # of slots to masks; area: sorted by it
   matching: Literal['area', 'hungarian'] = 'area'
   # 1 - cosine, cross entropy, dice in hungarian
@@ -182,7 +185,7 @@ class Phrases:
   """Of the recipe clipseg."""
 
   # CSV of your images, masks and phrases; '' takes the data set's classes
-  table: str = ''
+  table: Given = ''
   # of a table's images: none (squashed) | square (random, CLIPSeg's)
   crop: Literal['none', 'square'] = 'none'
   # one is drawn for each image and step; CLIPSeg's

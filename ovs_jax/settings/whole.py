@@ -1,6 +1,7 @@
 """All settings of a job, checked once when it starts."""
 
 import dataclasses
+import json
 import re
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
@@ -8,7 +9,8 @@ from typing import Annotated, Any, Literal
 import ml_collections
 
 from ovs_jax.core.errors import UserError
-from ovs_jax.core.limits import Name, Range, hints, plain, read
+from ovs_jax.core.limits import Given, Name, Range, Spot, hints, places, plain, read
+from ovs_jax.core.tree import flatten
 from ovs_jax.models.clip import PRESETS as CLIPS
 from ovs_jax.models.clip import ClipConfig
 from ovs_jax.models.clipseg import ClipSegParts
@@ -45,6 +47,11 @@ Mode = Literal[
 ]
 RecipeName = Literal['clip_pretrain', 'clip_regions', 'clipseg', 'coseg', 'proposer']
 _STAGE = re.compile(r'(?<=^config\.)stages\.[^.]+\.')
+# What may change between starts: how a run is done and watched, not what comes out.
+_FREE = re.compile(
+  r'(^|/)(mesh/(data|model|fsdp)|(train|mining|eval)/(skip_not_finite|save_every|keep'
+  r'|log_every|writers|profile|disk_megabytes))$'
+)
 _PIPELINES = ('order', 'stages')  # keys that a single job does not have
 
 
@@ -56,10 +63,10 @@ class Settings:
   mode: Mode  # a job of ovs_jax.main
   # what `train` trains; see ovs_jax.train.recipes
   recipe: Literal[''] | RecipeName = ''
-  place: str = ''  # of a pipeline's stage: its directory, in place of RUN/STAGE
+  place: Spot = ''  # of a pipeline's stage: its directory, in place of RUN/STAGE
   # of parameters, shuffling and augmentation
   seed: Annotated[int, Range(least=0, below=2**32)] = 0
-  checkpoint: str = ''  # to evaluate; another name of eval.checkpoint
+  checkpoint: Given = ''  # to evaluate; another name of eval.checkpoint
   optimize_programs: bool = True  # False compiles sooner and runs slower
   mesh: Mesh = Mesh()
   dataset: Dataset = Dataset()
@@ -120,9 +127,30 @@ class Settings:
       found |= {'order': self.order, 'stages': stages}
     return found
 
+  def to_json(self) -> dict[str, Any]:
+    """Returns `to_dict` as JSON gives it back."""
+    return json.loads(json.dumps(self.to_dict(), default=str))
+
   def to_config(self) -> ml_collections.ConfigDict:
     """Returns a configuration that files and the command line change."""
     return _to_config(self)
+
+
+def bound(config: Mapping[str, Any]) -> dict[str, Any]:
+  """Returns the settings, by path, on which what a job makes depends.
+
+  Of paths they have whether there is one: what is there counts, not where it is.
+
+  Args:
+    config: as `Settings.to_json` or `config.json` has it.
+  """
+  placed = places(Settings, config, lambda key, kind, path: '(a path)' if path else '')
+  return {k: _lists(v) for k, v in flatten(placed).items() if not _FREE.search(k)}
+
+
+def _lists(value: Any) -> Any:
+  """Tuples as JSON gives them back."""
+  return [_lists(x) for x in value] if isinstance(value, (tuple, list)) else value
 
 
 def _to_config(value: Any) -> Any:

@@ -7,6 +7,7 @@ in the configuration, such as 'init.clip', or 'dataset'; of a pipeline's stage w
 
 import dataclasses
 import functools
+from typing import Any
 
 from ovs_jax.core import files
 from ovs_jax.core.tree import flatten
@@ -26,6 +27,8 @@ _SCHEMES = {
 
 
 _OPTIONAL = ('init.backbone',)  # '' does without
+# Modes that read data sets; training on pairs or on a table of one's own does not.
+_READ_DATA = ('evaluate', 'benchmark', 'evaluate_systems', 'mine')
 
 
 def check_needs(config: Settings) -> None:
@@ -79,6 +82,24 @@ def _values(config: Settings, key: str) -> list[str | Dataset]:
     dataclasses.replace(config.dataset, name=name, variant=variant or 'default')
     for name, _, variant in named
   ]
+
+
+def datasets_of(config: Settings) -> list[tuple[str, Any]]:
+  """Returns the data sets that a job reads, if they are there: (key, builder)."""
+  from ovs_jax.data import load_dataset
+
+  of_pairs = config.init.pairs or config.init.labelled or config.phrases.table
+  reads = config.mode in _READ_DATA or (config.mode == 'train' and not of_pairs)
+  key = 'suite.datasets' if config.mode == 'benchmark' else 'dataset'
+  found = []
+  for dataset in _values(config, key) if reads else []:
+    try:
+      found.append(
+        (f'{key}: {dataset.name}/{dataset.variant}', load_dataset(dataset)[1])
+      )
+    except FileNotFoundError:
+      continue  # the job says so, with what it needs it for
+  return found
 
 
 def _dataset_is_absent(dataset: Dataset, command: str) -> tuple[bool, str]:

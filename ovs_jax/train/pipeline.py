@@ -1,34 +1,28 @@
 """Stages in order: finished ones are skipped, an interrupted one goes on.
 
 A stage is a configuration of its own, run in `workdir/<stage>`; when it has finished,
-`done.json` there holds its result and the fingerprint of its configuration.
+`done.json` there holds its result.
 """
 
 import dataclasses
 import functools
 import operator
-import re
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from ml_collections import ConfigDict
 
 from ovs_jax.core import hosts
 from ovs_jax.core.errors import UserError
-from ovs_jax.core.files import Place, fingerprint, place, read_json, write_json
-from ovs_jax.core.tree import flatten
+from ovs_jax.core.files import Place, place, read_json, write_json
 from ovs_jax.settings import Settings
+from ovs_jax.train.ownership import claim
 
 Run = Callable[[str, Settings, Place], dict[str, Any]]
 _DONE = 'done.json'
 # What a pipeline reads itself, or gives its stages by way of a sum.
 _OWN = ('name', 'mode', 'order', 'optimize_programs', 'seed')
-# What may change between starts: how a run is done and watched, not what comes out.
-_FREE = re.compile(
-  r'(^|/)(place|mesh/(data|model|fsdp)|(train|mining|eval)/(skip_not_finite|save_every|keep'
-  r'|log_every|writers|profile|disk_megabytes))$'
-)
 
 
 def run_pipeline(config: Settings, workdir: Place, run: Run) -> dict[str, Any]:
@@ -47,33 +41,29 @@ def run_pipeline(config: Settings, workdir: Place, run: Run) -> dict[str, Any]:
     The results of all stages by name.
 
   Raises:
-    ValueError: a finished stage belongs to another configuration.
+    ValueError: a finished stage was made with another configuration, or of other things
+      than are there now.
     Stopped: `run` was; the stages before are finished.
   """
   results: dict[str, Any] = {}
   for number, name in enumerate(config.order, start=1):
     stage = _placed(config.stages[name], workdir)
     title = f'[{number}/{len(config.order)}] {name}'
-    # A stage also depends on what the stages before it were.
-    before = [results[n]['identity'] for n in results]
-    identity = fingerprint([_bound(stage.to_dict()), before])
+    directory = place(stage.place or workdir / name)
     done = workdir / name / _DONE
     if done.exists():
+      # A stage also depends on what stages before it left, wherever those were made.
+      claim(stage, directory)
       results[name] = read_json(done)
-      if results[name]['identity'] != identity:
-        raise UserError(
-          f'{done.parent} was made with another configuration; give another '
-          '--workdir=, or delete that directory to make it again'
-        )
       print(f'{title}: finished earlier, skipped', flush=True)
       continue
     print(f'{title} ({stage.mode})', flush=True)
     began = time.time()
-    result = run(stage.mode, stage, place(stage.place or workdir / name))
+    result = run(stage.mode, stage, directory)
     if hosts.primary():
       # A resumed stage counts the time of its last run only, and says so by itself.
       seconds = round(time.time() - began, 1)
-      write_json(done, {'result': result, 'seconds': seconds, 'identity': identity})
+      write_json(done, {'result': result, 'seconds': seconds})
     hosts.barrier(f'after {name}')
     results[name] = read_json(done)
     print(f'{title}: {results[name]["seconds"]:.0f} s', flush=True)
@@ -106,37 +96,6 @@ def _reference(config: ConfigDict, path: str) -> Any:
   """What two configurations share where a change of one is one of the other."""
   *sections, key = path.split('.')
   return functools.reduce(operator.getitem, sections, config).get_ref(key)
-
-
-def check_owner(config: Mapping[str, Any], workdir: Place) -> None:
-  """Claims `workdir` for a configuration, of which config.json has the last.
-
-  Raises:
-    ValueError: it belongs to another one, which differs in more than what may change
-      (`_FREE`); names the keys that differ.
-  """
-  path = workdir / 'config.json'
-  before = read_json(path) if path.exists() else None
-  if before is not None:
-    theirs, ours = _bound(before), _bound(config)
-    keys = [k for k in {**theirs, **ours} if theirs.get(k) != ours.get(k)]
-    if keys:
-      shown = ', '.join(
-        f'{k.replace("/", ".")} ({theirs.get(k)!r} there, {ours.get(k)!r} now)'
-        for k in keys[:6]
-      )
-      more = f' and {len(keys) - 6} more' if len(keys) > 6 else ''
-      raise UserError(
-        f'{workdir} belongs to a run of another configuration; different: {shown}'
-        f'{more}. Give another --workdir=, or delete the directory'
-      )
-  if before != config:
-    write_json(path, config)
-
-
-def _bound(config: Mapping[str, Any]) -> dict[str, Any]:
-  """The settings, by path, on which what is in a directory depends."""
-  return {k: v for k, v in flatten(config).items() if not _FREE.search(k)}
 
 
 def _placed(value: Any, workdir: Place) -> Any:
