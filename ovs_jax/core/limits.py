@@ -150,10 +150,11 @@ def describe(kind: Any) -> str:
   """Says what an annotation accepts, such as 'an integer, at least 1'."""
   origin, inside = typing.get_origin(kind), typing.get_args(kind)
   if origin is Annotated:
-    told = [
-      str(rule) for rule in inside[1:] if isinstance(rule, (OneOf, Regular, Located))
-    ]
-    return ', '.join(told or [describe(inside[0]), *map(str, inside[1:])])
+    # These say by themselves that it is a text.
+    told = [str(rule) for rule in inside[1:] if isinstance(rule, (OneOf, Regular))]
+    known = any(isinstance(rule, Located) for rule in inside[1:])
+    first = [] if known else [describe(inside[0])]
+    return ', '.join(told or [*first, *map(str, inside[1:])])
   if origin is Literal:
     few = len(inside) == 1
     return repr(inside[0]) if few else f'one of {", ".join(map(repr, inside))}'

@@ -1,0 +1,111 @@
+"""What a work directory belongs to: one configuration, and what that was given.
+
+`config.json` there has the configuration of the last start, and `sources.json` hashes
+of what the first one read: checkpoints, pairs, tables, data sets. Both are compared at
+every start. Where things are does not count, so that runs can be moved and copied.
+"""
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from ovs_jax.core import checkpoint, content, hosts
+from ovs_jax.core.errors import UserError
+from ovs_jax.core.files import Place, place, read_json, write_json
+from ovs_jax.core.limits import Located, places
+from ovs_jax.settings import Settings, bound
+from ovs_jax.train.needs import datasets_of
+
+_CONFIG, _SOURCES = 'config.json', 'sources.json'
+# Files of runs that say how and when, not what.
+_NOTES = (_CONFIG, _SOURCES, 'done.json', 'metrics.jsonl')
+
+
+def claim(config: Settings, workdir: Place) -> None:
+  """Claims `workdir` for a configuration and for what it reads.
+
+  A directory without results is free.
+
+  Raises:
+    ValueError: it belongs to another configuration, which differs in more than what may
+      change (see `settings.bound`), or was begun with other contents; names the keys.
+  """
+  own = config.to_json()
+  path = workdir / _CONFIG
+  if all(
+    p.name in (_CONFIG, _SOURCES) or p.name.startswith('.') for p in workdir.iterdir()
+  ):
+    # A start that was refused, or stopped before it had anything, binds nobody.
+    for name in (_CONFIG, _SOURCES):
+      (workdir / name).unlink(missing_ok=True)
+  before = read_json(path) if path.exists() else None
+  if before is not None:
+    _check_config(before, own, workdir)
+  # Other processes may have no such files; they are told where the first one fails.
+  if hosts.primary():
+    _check_sources(sources(config), workdir)
+  if before != own:
+    write_json(path, own)
+
+
+def _check_config(
+  before: Mapping[str, Any], own: Mapping[str, Any], workdir: Place
+) -> None:
+  theirs, ours = bound(before), bound(own)
+  defaults = bound(Settings(name='any', mode='train').to_json())
+  keys = [k for k in {**theirs, **ours} if theirs.get(k) != ours.get(k)]
+  # Those that an earlier version did not have are as they were.
+  keys = [
+    k
+    for k in keys
+    if k in theirs or ours[k] != defaults.get(re.sub('^stages/[^/]+/', '', k))
+  ]
+  if keys:
+    shown = ', '.join(
+      f'{k.replace("/", ".")} ({theirs.get(k)!r} there, {ours.get(k)!r} now)'
+      for k in keys[:6]
+    )
+    more = f' and {len(keys) - 6} more' if len(keys) > 6 else ''
+    raise UserError(
+      f'{workdir} belongs to a run of another configuration; different: {shown}'
+      f'{more}. Give another --workdir=, or delete the directory'
+    )
+
+
+def sources(config: Settings) -> dict[str, str]:
+  """Returns hashes of what a job reads and is there, by the keys that name it."""
+  found: dict[str, str] = {}
+
+  def look(key: str, kind: Located, path: str) -> str:
+    if path and kind.read and not key.startswith('stages.'):
+      where = place(path)
+      if where.exists():
+        found[key] = _identity(where)
+    return path
+
+  places(Settings, config.to_dict(), look)
+  for key, builder in datasets_of(config):
+    found[key] = content.identity(place(builder.data_dir))
+  return found
+
+
+def _identity(path: Place) -> str:
+  try:
+    checkpoint.resolve(path)
+  except (UserError, OSError):
+    return content.identity(path, without=_NOTES)
+  return checkpoint.identity(path)
+
+
+def _check_sources(now: dict[str, str], workdir: Place) -> None:
+  path = workdir / _SOURCES
+  before = read_json(path) if path.exists() else {}
+  changed = [key for key in before if before[key] != now.get(key, before[key])]
+  if changed:
+    keys = ', '.join(f'config.{key}' for key in changed)
+    raise UserError(
+      f'{workdir} was made of what {keys} named before, which has changed since; '
+      'delete that directory to make it again, or give another --workdir='
+    )
+  if before != {**now, **before}:
+    write_json(path, {**now, **before})
