@@ -101,6 +101,8 @@ def run(mode: str, config: Settings, workdir: Place) -> dict[str, Any]:
     if hosts.primary():
       stack.enter_context(alone(workdir))
     claim(config, workdir)
+    if mode in TOGETHER:
+      hosts.barrier(f'{config.name} is claimed')
     jax.config.update('jax_disable_most_optimizations', not config.optimize_programs)
     job = getattr(importlib.import_module(module), function)
     return job(config, workdir, run) if mode == 'pipeline' else job(config, workdir)

@@ -21,10 +21,18 @@ _CONFIG, _SOURCES = 'config.json', 'sources.json'
 _NOTES = (_CONFIG, _SOURCES, 'done.json', 'metrics.jsonl')
 
 
-def claim(config: Settings, workdir: Place) -> None:
+# Modes whose results are made anew where others would have to be deleted by hand.
+_ANEW = ('evaluate', 'benchmark', 'evaluate_systems', 'report', 'table', 'replicate')
+
+
+def claim(config: Settings, workdir: Place) -> bool:
   """Claims `workdir` for a configuration and for what it reads.
 
   A directory without results is free.
+
+  Returns:
+    Whether results that are there are of what is read now. If not, they will be made
+    anew (and it says so); the first process knows.
 
   Raises:
     ValueError: it belongs to another configuration, which differs in more than what may
@@ -32,20 +40,20 @@ def claim(config: Settings, workdir: Place) -> None:
   """
   own = config.to_json()
   path = workdir / _CONFIG
-  if all(
-    p.name in (_CONFIG, _SOURCES) or p.name.startswith('.') for p in workdir.iterdir()
-  ):
-    # A start that was refused, or stopped before it had anything, binds nobody.
-    for name in (_CONFIG, _SOURCES):
-      (workdir / name).unlink(missing_ok=True)
-  before = read_json(path) if path.exists() else None
+  names = [p.name for p in workdir.iterdir()]
+  free = all(name in (_CONFIG, _SOURCES) or name.startswith('.') for name in names)
+  before = read_json(path) if path.exists() and not free else None
   if before is not None:
     _check_config(before, own, workdir)
   # Other processes may have no such files; they are told where the first one fails.
-  if hosts.primary():
-    _check_sources(sources(config), workdir)
+  if not hosts.primary():
+    return True
+  if free:  # a start that was refused, or stopped before it had anything
+    (workdir / _SOURCES).unlink(missing_ok=True)
+  same = _check_sources(config, workdir)
   if before != own:
     write_json(path, own)
+  return same
 
 
 def _check_config(
@@ -97,15 +105,21 @@ def _identity(path: Place) -> str:
   return checkpoint.identity(path)
 
 
-def _check_sources(now: dict[str, str], workdir: Place) -> None:
+def _check_sources(config: Settings, workdir: Place) -> bool:
   path = workdir / _SOURCES
-  before = read_json(path) if path.exists() else {}
+  before, now = read_json(path) if path.exists() else {}, sources(config)
   changed = [key for key in before if before[key] != now.get(key, before[key])]
   if changed:
     keys = ', '.join(f'config.{key}' for key in changed)
-    raise UserError(
-      f'{workdir} was made of what {keys} named before, which has changed since; '
-      'delete that directory to make it again, or give another --workdir='
-    )
-  if before != {**now, **before}:
-    write_json(path, {**now, **before})
+    was = f'{workdir} was made of what {keys} named before, which has changed since'
+    if config.mode not in _ANEW:
+      raise UserError(
+        f'{was}; delete that directory to make it again, or give another --workdir='
+      )
+    print(f'note: {was}; it is made anew', flush=True)
+    counted = [p for p in workdir.glob('**/counted_*_of_*.npz')]
+    for result in (*workdir.glob('*/done.json'), *counted):
+      result.unlink()
+  if not before or changed or now.keys() - before.keys():
+    write_json(path, {**before, **now})
+  return not changed

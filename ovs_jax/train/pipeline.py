@@ -51,9 +51,8 @@ def run_pipeline(config: Settings, workdir: Place, run: Run) -> dict[str, Any]:
     title = f'[{number}/{len(config.order)}] {name}'
     directory = place(stage.place or workdir / name)
     done = workdir / name / _DONE
-    if done.exists():
-      # A stage also depends on what stages before it left, wherever those were made.
-      claim(stage, directory)
+    # A stage also depends on what stages before it left, wherever those were made.
+    if done.exists() and _is_of_now(stage, directory):
       results[name] = read_json(done)
       print(f'{title}: finished earlier, skipped', flush=True)
       continue
@@ -68,6 +67,12 @@ def run_pipeline(config: Settings, workdir: Place, run: Run) -> dict[str, Any]:
     results[name] = read_json(done)
     print(f'{title}: {results[name]["seconds"]:.0f} s', flush=True)
   return results
+
+
+def _is_of_now(stage: Settings, directory: Place) -> bool:
+  """Whether a finished stage was made of what is there now, on all processes."""
+  same = claim(stage, directory)
+  return all(hosts.exchange(f'sources of {stage.name}', 'same' if same else ''))
 
 
 def check_changes(config: ConfigDict, changed: Iterable[str]) -> None:

@@ -25,11 +25,12 @@ def settings(mode: str = 'assemble', **changes: Any) -> Settings:
   return Settings.of(config)
 
 
-def claim(config: Settings, workdir: pathlib.Path) -> None:
+def claim(config: Settings, workdir: pathlib.Path) -> bool:
   """Claims a directory, and leaves a result there."""
   workdir.mkdir(exist_ok=True)
-  ownership.claim(config, workdir)
+  same = ownership.claim(config, workdir)
   (workdir / 'result.txt').touch()
+  return same
 
 
 def save(path: pathlib.Path, value: float) -> str:
@@ -114,19 +115,30 @@ class TestSources:
     with pytest.raises(ValueError, match='belongs to a run of another configuration'):
       claim(settings(), tmp_path / 'run')  # without any
 
-  def test_label_maps_that_were_replaced(self, tmp_path: pathlib.Path) -> None:
+  def test_label_maps_that_were_replaced(
+    self, tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]
+  ) -> None:
     saved = tmp_path / 'saved'
     saved.mkdir()
     Image.new('L', (64, 48), 1).save(saved / 'one.png')
     config = settings('evaluate_systems', **{'suite.predictions': str(saved)})
-    claim(config, tmp_path / 'run')
-    claim(config, tmp_path / 'run')
+    assert claim(config, tmp_path / 'run')
+    assert claim(config, tmp_path / 'run')
+    (tmp_path / 'run' / 'scenes').mkdir()
+    for name in ('scenes/done.json', 'scenes/counted_0_of_1.npz', 'mine.txt'):
+      (tmp_path / 'run' / name).touch()
+    assert not capsys.readouterr().out
     Image.new('L', (64, 48), 2).save(saved / 'one.png')
-    with pytest.raises(ValueError, match=r'config\.suite\.predictions named before'):
-      claim(config, tmp_path / 'run')
+    assert not claim(config, tmp_path / 'run')
+    assert 'config.suite.predictions named before, which has' in capsys.readouterr().out
+    left = [p.name for p in (tmp_path / 'run').rglob('*') if p.is_file()]
+    assert set(left) == {'config.json', 'sources.json', 'mine.txt', 'result.txt'}
+    assert claim(config, tmp_path / 'run')
 
   @pytest.mark.parametrize('mode', ['evaluate', 'benchmark', 'mine', 'train'])
-  def test_data_that_changed(self, tmp_path: pathlib.Path, mode: str) -> None:
+  def test_data_that_changed(
+    self, tmp_path: pathlib.Path, mode: str, capsys: pytest.CaptureFixture[str]
+  ) -> None:
     root = folder(tmp_path / 'mine', 0)
     dataset = {'dataset.name': 'folder', 'dataset.variant': root}
     dataset |= {'dataset.data_dir': str(tmp_path / 'data')}
@@ -135,8 +147,15 @@ class TestSources:
     claim(config, tmp_path / 'run')
     claim(config, tmp_path / 'run')
     folder(tmp_path / 'mine', 1)
-    with pytest.raises(ValueError, match=r'config\.(dataset|suite.datasets): folder/'):
-      claim(config, tmp_path / 'run')
+    if mode in ('evaluate', 'benchmark'):
+      assert not claim(config, tmp_path / 'run')
+      said = capsys.readouterr().out
+    else:
+      with pytest.raises(ValueError, match='delete that directory') as error:
+        claim(config, tmp_path / 'run')
+      said = str(error.value)
+    key = 'suite.datasets' if mode == 'benchmark' else 'dataset'
+    assert f'config.{key}: folder/{root} named before, which has changed since' in said
 
   def test_mixed_pairs_and_tables(self, tmp_path: pathlib.Path) -> None:
     for name in ('one', 'two'):

@@ -74,10 +74,10 @@ def stages() -> Stages:
   return Stages()
 
 
-def pipeline(**changes: Any) -> Settings:
+def pipeline(last: str = 'assemble', **changes: Any) -> Settings:
   """Returns two stages, the second of which reads what the first makes."""
   config = common.base('both', 'pipeline')
-  stages = {'one': common.base('one', 'prepare'), 'two': common.base('two', 'report')}
+  stages = {'one': common.base('one', 'prepare'), 'two': common.base('two', last)}
   stages['two'].init.clip = '{run}/one'
   for stage in stages.values():
     stage.seed = config.get_ref('seed')
@@ -91,7 +91,7 @@ def test_stages_run_in_order_and_know_the_run(
   stages: Stages, tmp_path: pathlib.Path
 ) -> None:
   results = run_pipeline(pipeline(), tmp_path, stages)
-  assert stages.ran == [('prepare', ''), ('report', f'{tmp_path}/one')]
+  assert stages.ran == [('prepare', ''), ('assemble', f'{tmp_path}/one')]
   assert results['two']['result'] == {'name': 'two'}
   assert read_json(tmp_path / 'two' / 'done.json') == results['two']
 
@@ -111,7 +111,7 @@ def test_a_killed_stage_goes_on(stages: Stages, tmp_path: pathlib.Path) -> None:
     run_pipeline(pipeline(), tmp_path, stages)
   stages.fail_in = ''
   run_pipeline(pipeline(), tmp_path, stages)
-  assert [mode for mode, _ in stages.ran] == ['prepare', 'report', 'report']
+  assert [mode for mode, _ in stages.ran] == ['prepare', 'assemble', 'assemble']
 
 
 @pytest.mark.parametrize(
@@ -149,6 +149,16 @@ def test_a_stage_depends_on_those_before_it(
     run_pipeline(pipeline(**{'stages.one.train.steps': 2}), tmp_path, stages)
   shutil.rmtree(tmp_path / 'one')
   run_pipeline(pipeline(), tmp_path, stages)  # what it was made of is there again
+
+
+def test_a_report_follows_what_it_is_about(
+  stages: Stages, tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+  run_pipeline(pipeline('report'), tmp_path, stages)
+  shutil.rmtree(tmp_path / 'one')
+  run_pipeline(pipeline('report', **{'stages.one.train.steps': 2}), tmp_path, stages)
+  assert [mode for mode, _ in stages.ran] == ['prepare', 'report'] * 2
+  assert 'config.init.clip named before, which has changed' in capsys.readouterr().out
 
 
 def test_a_moved_run_is_the_same(stages: Stages, tmp_path: pathlib.Path) -> None:
