@@ -15,7 +15,13 @@ from ovs_jax.convert import SOURCES
 from ovs_jax.convert.family import Conversion, Options
 from ovs_jax.convert.reader import Checkpoint, read
 from ovs_jax.convert.tensors import Tensors
-from ovs_jax.core.checkpoint import load_config, load_model, open_model, save_model
+from ovs_jax.core.checkpoint import (
+  NOT_FINITE,
+  load_config,
+  load_model,
+  open_model,
+  save_model,
+)
 from ovs_jax.core.errors import UserError
 from ovs_jax.core.files import (
   Path,
@@ -119,9 +125,10 @@ def convert(
   conversion = SOURCES[name].convert(checkpoint.tensors, checkpoint.config, options)
   if not allow_not_finite:
     _check_finite(path, conversion.params)
+  record = _record(checkpoint, name, conversion, options)
   model = {
     **conversion.model,
-    'source': _record(checkpoint, name, conversion, options),
+    'source': {**record, NOT_FINITE: True} if allow_not_finite else record,
   }
   leaves = jax.tree.leaves(conversion.params)
   _check_space(output, sum(x.nbytes for x in leaves))

@@ -21,7 +21,6 @@ from typing import Any
 import jax
 import numpy as np
 import orbax.checkpoint as ocp
-import xxhash
 
 import ovs_jax
 from ovs_jax.core import buckets, content
@@ -36,6 +35,7 @@ _SENT = 'commit_success.txt'  # what Orbax writes last where it cannot rename
 # Of what is written, beside the items, with the version of the package. One more when
 # an older version would misread it; what was written before there was one has none.
 FORMAT = 1
+NOT_FINITE = 'not_finite'  # in `config['source']`: parameters that are so on purpose
 
 # Else Orbax cuts each replicated array into one slice per device: with eight devices,
 # more time in compiling those slices than in everything else that a save does.
@@ -186,7 +186,8 @@ def load_model(
 
   Raises:
     FileNotFoundError: there is no such directory.
-    ValueError: it is not a checkpoint, not complete, or of another kind of model.
+    ValueError: it is not a checkpoint, not complete, damaged, of another kind of model,
+      or has parameters that are NaN or infinite.
   """
   config = load_config(directory, kind=kind, what=what)
   path = resolve(directory, what=what)
@@ -200,7 +201,20 @@ def load_model(
       params = reader.restore(copy.path, ocp.args.PyTreeRestore(restore_args=kinds))
   except (OSError, KeyError, TypeError, AttributeError, ValueError) as error:
     raise broken(path, what, error) from error
+  if not config.get('source', {}).get(NOT_FINITE):
+    _check_finite(path, what, params)
   return params, config
+
+
+def _check_finite(path: Place, what: str, params: Any) -> None:
+  leaves = flatten(params)
+  if bad := sorted(name for name, x in leaves.items() if not content.is_finite(x)):
+    more = f' and {len(bad) - 3} more' if len(bad) > 3 else ''
+    raise UserError(
+      f'{len(bad)} of {len(leaves)} parameters of the {what} {path} are NaN or '
+      f'infinite: {", ".join(bad[:3])}{more}. Its training failed; take an earlier '
+      'step, or convert with --allow_not_finite what is meant to be so'
+    )
 
 
 class Leaf:
@@ -300,11 +314,7 @@ def _identity(path: str, written: Any, what: str) -> str:
   if isinstance(written, str):
     return hashlib.sha256(written.encode()).hexdigest()[:16]
   params, config = load_model(path, what=what)
-  total = hashlib.sha256(json.dumps(config, sort_keys=True, default=str).encode())
-  for name, x in sorted(flatten(params).items()):
-    total.update(f'{name} {x.dtype} {x.shape}'.encode())
-    total.update(xxhash.xxh3_128_digest(np.ascontiguousarray(x).view(np.uint8)))
-  return total.hexdigest()[:16]
+  return content.of_arrays(flatten(params), config)
 
 
 def skip_noise(problem: Any) -> None:

@@ -12,8 +12,10 @@ import json
 import mmap
 import os
 import pathlib
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
+from typing import Any
 
+import numpy as np
 import xxhash
 
 from ovs_jax.core.errors import UserError
@@ -82,6 +84,26 @@ def identity(path: Place, *, without: Collection[str] = ()) -> str:
       for digest in pool.map(_sampled, files):
         total.update(digest)
   return total.hexdigest()[:16]
+
+
+def of_arrays(arrays: Mapping[str, np.ndarray], more: Any = None) -> str:
+  """Returns a short hash of arrays (of any shapes) with their names, and of JSON."""
+  total = hashlib.sha256(json.dumps(more, sort_keys=True, default=str).encode())
+  for name, x in sorted(arrays.items()):
+    total.update(f'{name} {x.dtype} {x.shape}'.encode())
+    total.update(xxhash.xxh3_128_digest(x.tobytes()))
+  return total.hexdigest()[:16]
+
+
+def is_finite(x: np.ndarray) -> bool:
+  """Whether an array (of any shape) has neither NaN nor infinity."""
+  if x.dtype == 'bfloat16':  # as NumPy does not know it: an exponent of ones
+    return not (x.view(np.uint16) & 0x7F80 == 0x7F80).any()
+  if x.dtype.kind != 'f':
+    return True
+  # A sum that is finite, at the speed of memory, needs no second look.
+  with np.errstate(over='ignore', invalid='ignore'):
+    return bool(np.isfinite(x.sum()) or np.isfinite(x).all())
 
 
 def _local(path: Place) -> Place:

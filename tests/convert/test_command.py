@@ -223,6 +223,7 @@ def test_parameters_that_are_not_finite(value, tmp_path, capsys):
   assert not (tmp_path / 'o').exists()
   assert main([*line, '--allow_not_finite', '--check']) == 0
   assert 'all equal' in capsys.readouterr().out
+  assert not np.isfinite(load_model(tmp_path / 'o')[0]['visual']['proj']).all()
 
 
 def test_an_output_with_something_in_it_is_left_alone(tmp_path, capsys):

@@ -89,7 +89,7 @@ def test_flipped_bits_of_a_run(
     shutil.copytree(run, copy)
     found = files(copy / '2' / item)
     flip(rng.choices(found, [path.stat().st_size for path in found])[0], rng)
-    with pytest.raises(ValueError, match='holds other bytes than were written'):
+    with pytest.raises(ValueError, match='were written|is damaged'):
       checkpoint.verify(copy)
     if item != 'train':
       with pytest.raises(ValueError, match='damaged'):
@@ -178,3 +178,28 @@ class TestIdentity:
     before = content.identity(tmp_path / 'small.txt')
     (tmp_path / 'small.txt').write_bytes(b'b' * 100)
     assert content.identity(tmp_path / 'small.txt') != before
+
+
+@pytest.mark.parametrize('value', [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize('dtype', ['float32', 'bfloat16', 'float16'])
+def test_weights_that_are_not_finite(
+  tmp_path: pathlib.Path, value: float, dtype: str
+) -> None:
+  kernel = np.ones((3, 4), np.float32).astype(jnp.dtype(dtype))
+  kernel[1, 2] = value
+  checkpoint.save_model(tmp_path / 'a', {'visual': {'kernel': kernel}}, CONFIG)
+  said = '1 of 1 parameters of the checkpoint .* NaN or infinite: visual/kernel'
+  with pytest.raises(ValueError, match=said):
+    checkpoint.load_model(tmp_path / 'a')
+
+
+def test_large_weights_are_finite(tmp_path: pathlib.Path) -> None:
+  large = {
+    'a': np.full(8, 3e38, np.float32),  # whose sum is not
+    'b': np.full(8, 3e38, np.float32).astype(jnp.bfloat16),
+    'c': np.full(8, 6e4, np.float16),
+    'd': np.full(8, 1 << 30, np.int32),
+  }
+  checkpoint.save_model(tmp_path / 'a', large, CONFIG)
+  params, _ = checkpoint.load_model(tmp_path / 'a')
+  assert params['a'][0] == np.float32(3e38)
