@@ -56,7 +56,7 @@ def read_image(path: str | os.PathLike[str]) -> UInt8[np.ndarray, 'h w 3']:
       warnings.simplefilter('ignore', UserWarning)  # damaged EXIF
       with Image.open(path) as image:
         image.load()
-        return _to_rgb(ImageOps.exif_transpose(image))
+        return to_rgb(ImageOps.exif_transpose(image))
   except Image.DecompressionBombError as error:
     raise UserError(
       f'{path} claims more than {2 * (Image.MAX_IMAGE_PIXELS or 0)} pixels; if that is '
@@ -91,7 +91,7 @@ def as_rgb(image: ImageLike) -> UInt8[np.ndarray, 'h w 3']:
   if isinstance(image, Image.Image):
     if 0 in image.size:
       raise UserError(f'the image is empty; its width and height are {image.size}')
-    return _to_rgb(ImageOps.exif_transpose(image))
+    return to_rgb(ImageOps.exif_transpose(image))
   array = np.asarray(image)
   shape = array.shape
   if array.ndim not in (2, 3) or (array.ndim == 3 and shape[2] not in (1, 3, 4)):
@@ -105,7 +105,7 @@ def as_rgb(image: ImageLike) -> UInt8[np.ndarray, 'h w 3']:
   array = _to_uint8(array.reshape(*shape[:2], -1))
   if array.shape[2] == 1:
     return np.repeat(array, 3, axis=2)
-  return _to_rgb(Image.fromarray(array))
+  return to_rgb(Image.fromarray(array))
 
 
 def resize_shortest(
@@ -160,7 +160,12 @@ def shortest_size(h: int, w: int, shortest: int, longest: int) -> tuple[int, int
   return max(int(sides[0] + 0.5), 1), max(int(sides[1] + 0.5), 1)
 
 
-def _to_rgb(image: Image.Image) -> UInt8[np.ndarray, 'h w 3']:
+def to_rgb(image: Image.Image) -> UInt8[np.ndarray, 'h w 3']:
+  """Returns a picture as `read_image` does, but not turned.
+
+  Raises:
+    ValueError: it has numbers of more than 16 bits.
+  """
   if image.mode == 'F':
     raise UserError('it holds floating point numbers; save it with 8 or 16 bits')
   if image.mode == 'I' or image.mode.startswith('I;'):

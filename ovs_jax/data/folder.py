@@ -16,6 +16,7 @@ import hashlib
 import json
 import pathlib
 import re
+import sys
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -25,6 +26,7 @@ from ovs_jax.core.errors import UserError
 from ovs_jax.core.files import Place, fingerprint, local, place, remove
 from ovs_jax.core.types import VOID, VOID_16
 from ovs_jax.data import build, sources
+from ovs_jax.data.seen import Seen
 from ovs_jax.data.sources import Pair, Problem, Reader, SourceError, class_table
 from ovs_jax.data.stored import open_stored
 from ovs_jax.text.tokenizer import clean
@@ -78,6 +80,11 @@ class Folder(build.Builder):
     void = (VOID, VOID_16) if max(source.values) < VOID else (VOID_16,)
     return class_table(source.values, void)
 
+  @functools.cached_property
+  def seen(self) -> Seen:
+    """What the masks that have been read hold."""
+    return Seen(len(self.builder_config.source.names))
+
   def _info(self) -> tfds.core.DatasetInfo:
     source = self.builder_config.source
     features: dict[str, Any] = {
@@ -128,6 +135,7 @@ class Folder(build.Builder):
       if example is not None:
         kept = {name: example[name] for name in self.info.features}
         if 'label' in kept:
+          self.seen.add(example['image_id'], kept['label'])
           kept['label'] = sources.encode_png(kept['label'])
         yield example['image_id'], kept
     if last and self.problems:
@@ -142,7 +150,8 @@ def survey(directory: pathlib.Path) -> Source:
   """
   problems: list[Problem] = []
   images = directory / 'images'
-  paths = sorted(p for p in images.rglob('*') if p.suffix.lower() in _IMAGES)
+  paths = [p for p in _shown(images) if p.suffix.lower() in _IMAGES]
+  masks = {p.with_suffix(''): p for p in _shown(directory / 'masks') if _is_mask(p)}
   if not paths:
     problems.append(Problem('missing', f'no images in {images}'))
   names, values = _names(directory, problems)
@@ -159,6 +168,7 @@ def survey(directory: pathlib.Path) -> Source:
       what = f'images/{inside.as_posix()} and {pairs[key].image.name} share one mask'
       problems.append(Problem('unreadable', what))
     label = directory / 'masks' / inside.with_suffix('.png') if names else None
+    label = label and masks.get(label.with_suffix(''), label)
     pairs[key] = Pair(key, path, label, captions.pop(inside.as_posix(), ()))
     if label is not None and not label.is_file():
       problems.append(Problem('missing', label.relative_to(directory).as_posix()))
@@ -177,6 +187,18 @@ def survey(directory: pathlib.Path) -> Source:
     captioned=(directory / 'captions.jsonl').is_file(),
     state=_state(directory, paths),
   )
+
+
+def _shown(directory: pathlib.Path) -> list[pathlib.Path]:
+  """The files below a directory, in order, without hidden ones such as macOS makes."""
+  found = sorted(directory.rglob('*'))
+  return [
+    p for p in found if not any(x[0] == '.' for x in p.relative_to(directory).parts)
+  ]
+
+
+def _is_mask(path: pathlib.Path) -> bool:
+  return path.suffix.lower() == '.png'
 
 
 def _names(
@@ -247,7 +269,7 @@ def _captions(
 def _state(directory: pathlib.Path, images: list[pathlib.Path]) -> str:
   """A hash of the names, sizes and times of all files."""
   texts = [directory / 'names.txt', directory / 'captions.jsonl']
-  masks = sorted((directory / 'masks').rglob('*.png'))
+  masks = [p for p in _shown(directory / 'masks') if _is_mask(p)]
   files = [p for p in (*images, *masks, *texts) if p.is_file()]
   stats = [(p.relative_to(directory).as_posix(), p.stat()) for p in files]
   return fingerprint([(name, s.st_size, s.st_mtime_ns) for name, s in stats])
@@ -298,7 +320,10 @@ def prepare(data_dir: Any, directory: Any) -> Any:
     if stored is None or stored.info.metadata['state'] != source.state:
       # A folder prepared earlier has other features: TFDS must not find it.
       remove(folder / '1.0.0')
-      build.build(make(), directory)
+      builder = make()
+      build.build(builder, directory)
+      for note in builder.seen.notes(source.names, source.values):
+        print(f'note: {directory}: {note}', file=sys.stderr)
   return _stored(folder)
 
 

@@ -17,7 +17,7 @@ import numpy as np
 from PIL import Image, ImageOps
 
 from ovs_jax.core.errors import UserError
-from ovs_jax.core.images import UNREADABLE
+from ovs_jax.core.images import UNREADABLE, to_rgb
 from ovs_jax.core.types import VOID, Bool, Num, UInt8, void_of
 
 Labels = Num[np.ndarray, 'h w']
@@ -144,7 +144,8 @@ def class_table(source_values: Sequence[int], ignored: Iterable[int]) -> ClassTa
 def read_image(path: pathlib.Path, *, turn: bool = False) -> tuple[bytes, int, int]:
   """Reads and checks an image: its bytes as they are to be stored, height and width.
 
-  Whole 8-bit RGB and grey JPEGs and PNGs are stored as they are; others become PNGs.
+  Whole 8-bit RGB and grey JPEGs and PNGs are stored as they are; others become PNGs of
+  what `core.images.read_image` makes of them.
 
   Args:
     path: the file.
@@ -159,18 +160,20 @@ def read_image(path: pathlib.Path, *, turn: bool = False) -> tuple[bytes, int, i
     if image.format in ('JPEG', 'PNG') and plain and not turned:
       return content, image.height, image.width
     upright = ImageOps.exif_transpose(image) if turned else image
-    array = np.asarray(upright.convert('RGB'))
+    array = to_rgb(upright)
   return encode_png(array), array.shape[0], array.shape[1]
 
 
 def read_values(path: pathlib.Path) -> Labels:
-  """Reads the pixel values of a grey or palette PNG (or other lossless image)."""
+  """Reads pixel values of a grey, palette or 1-bit PNG (or other lossless image)."""
   with Image.open(path) as image:
     if image.format == 'JPEG':
       raise UserError('is a JPEG, which blurs labels; expected a PNG')
-    if image.mode not in ('L', 'P', 'I;16', 'I'):
+    if image.mode not in ('1', 'L', 'P', 'I;16', 'I'):
       raise UserError(f'has mode {image.mode}; expected one grey or palette channel')
-    values = np.asarray(image)
+    values = np.asarray(image.convert('L') if image.mode == '1' else image)
+  if image.mode == '1':
+    values = (values > 0).astype(np.uint8)
   if values.min() < 0 or values.max() >= 2**16:
     raise UserError(f'holds {values.min()}..{values.max()}; expected 8 or 16 bits')
   return values

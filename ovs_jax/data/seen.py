@@ -1,0 +1,53 @@
+"""Which classes the masks of a user's folder have pixels of."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from ovs_jax.core.types import Num, void_of
+
+_SHOWN = 8  # names in a note
+
+
+class Seen:
+  """Counts pixels, to tell what is probably not meant so."""
+
+  def __init__(self, classes: int) -> None:
+    """Takes the number of classes."""
+    self._pixels = np.zeros(classes, np.int64)
+    self._void: list[str] = []
+
+  def add(self, name: str, train_ids: Num[np.ndarray, 'h w']) -> None:
+    """Counts a mask, which has void where it has no class."""
+    counts = np.bincount(train_ids.ravel(), minlength=void_of(train_ids.dtype) + 1)
+    self._pixels += counts[: len(self._pixels)]
+    if not counts[: len(self._pixels)].any():
+      self._void.append(name)
+
+  def notes(self, names: Sequence[str], values: Sequence[int]) -> list[str]:
+    """Returns sentences about classes without a pixel, and masks without a class.
+
+    Args:
+      names: of the classes.
+      values: of the classes, in masks.
+    """
+    unseen = [
+      f'{name} (value {value})'
+      for name, value, count in zip(names, values, self._pixels, strict=True)
+      if not count
+    ]
+    found = []
+    if unseen:
+      found.append(
+        f'no mask has a pixel of {_some(unseen)}. 255 means void, not the last class: '
+        'masks of 0 and 255 need 1 in its place'
+      )
+    if self._void:
+      masks = 'mask is' if len(self._void) == 1 else 'masks are'
+      found.append(f'{len(self._void)} {masks} void everywhere: {_some(self._void)}')
+    return found
+
+
+def _some(names: Sequence[str]) -> str:
+  more = f' and {len(names) - _SHOWN} more' if len(names) > _SHOWN else ''
+  return ', '.join(names[:_SHOWN]) + more
