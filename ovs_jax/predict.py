@@ -42,6 +42,7 @@ from ovs_jax.photos import find_photos
 from ovs_jax.predict_options import asking, check_flags, check_kind, loading, parser
 from ovs_jax.text.classes import (
   Classes,
+  hints,
   parse_background,
   parse_classes,
   read_names,
@@ -69,9 +70,13 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _names(arguments: argparse.Namespace) -> Classes:
-  if arguments.names_file is not None:
-    return read_names(arguments.names_file)
-  return parse_classes(arguments.names)
+  from_file = arguments.names_file is not None
+  found = (
+    read_names(arguments.names_file) if from_file else parse_classes(arguments.names)
+  )
+  for hint in hints(found.names):
+    print(f'note: {hint}', file=sys.stderr)
+  return found
 
 
 def _predict(arguments: argparse.Namespace) -> int:

@@ -3,7 +3,7 @@
     DIR/images/NAME.jpg          or images/train/NAME.jpg, images/val/NAME.jpg, ...
     DIR/masks/NAME.png           the same folders; pixel values are classes
     DIR/names.txt                a class name per line: the first is value 0, or with
-                                 values of your own: 7<TAB>red ball
+                                 values of your own: 7<TAB>red ball, or 7: red ball
     DIR/captions.jsonl           optional: {"image": "NAME.jpg", "captions": ["..."]}
 
 `masks` may be absent where there are captions. 255 in a mask of 8 bits, and 65535 in
@@ -29,6 +29,7 @@ from ovs_jax.data import build, sources
 from ovs_jax.data.seen import Seen
 from ovs_jax.data.sources import Pair, Problem, Reader, SourceError, class_table
 from ovs_jax.data.stored import open_stored
+from ovs_jax.text.classes import as_list, read_text
 from ovs_jax.text.tokenizer import clean
 from ovs_jax.text.vocabulary import Vocabulary
 
@@ -209,19 +210,22 @@ def _names(
   if not (directory / 'masks').is_dir():
     return (), ()
   try:
-    lines = path.read_text(encoding='utf-8-sig').splitlines()
-  except (FileNotFoundError, UnicodeDecodeError) as error:
+    lines = read_text(path).rstrip().split('\n')
+  except (FileNotFoundError, UserError) as error:
     missing = isinstance(error, FileNotFoundError)
     what = 'names.txt' if missing else f'names.txt ({error})'
     problems.append(Problem('missing' if missing else 'unreadable', what))
     return (), ()
-  while lines and not lines[-1].strip():
-    lines.pop()
   names, values = [], []
-  for i, line in enumerate(lines):
-    value, _, name = line.partition('\t') if '\t' in line else (str(i), '', line)
+  for line, (number, rest) in zip(lines, as_list(lines), strict=True):
+    if line.strip() and not rest:  # a header
+      continue
+    value, _, name = (
+      rest.partition('\t') if '\t' in rest else (str(len(names)), '', rest)
+    )
     names.append(' '.join(name.split()))
-    values.append(int(value) if value.strip().isdecimal() else -1)
+    known = int(value) if value.strip().isdecimal() else -1
+    values.append(known if number is None else number)
   # What the tokenizer takes for one text would be two classes with the same scores.
   for found, keys, what in (
     (names, [clean(name) for name in names], 'name'),

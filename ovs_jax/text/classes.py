@@ -3,7 +3,7 @@
 import codecs
 import dataclasses
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
 from ovs_jax.core.errors import UserError
 from ovs_jax.core.files import Path, place
@@ -107,8 +107,9 @@ def read_names(path: Path) -> Classes:
       toilet, can, commode         # no colon: the whole line is one name
 
   The name is what results show, and one of the words. The first colon ends it. A '#'
-  starts a comment at the start of a line or after white space. A byte order mark, and
-  line ends of any system, are allowed.
+  starts a comment at the start of a line or after white space. UTF-16 with a byte order
+  mark, line ends of any system, and lists of other programs (see `as_list`) are read
+  too; a name with a colon stands in quotes.
 
   Raises:
     FileNotFoundError: there is no such file.
@@ -116,13 +117,19 @@ def read_names(path: Path) -> Classes:
       same one (case does not count).
   """
   names, words, lines = [], [], {}
-  for number, line in enumerate(_read_text(path).split('\n'), 1):
-    line = re.sub(r'(^|\s)#.*', '', line)
+  text = [re.sub(r'(^|\s)#.*', '', line) for line in read_text(path).split('\n')]
+  for number, (_, line) in enumerate(as_list(text), 1):
     if not line.strip():
       continue
-    name, colon, rest = line.partition(':')
-    name = ' '.join(name.split())
     where = f'line {number} of {path}'
+    quoted = _unquoted(line)
+    name, colon, rest = (quoted, '', '') if quoted else line.partition(':')
+    if '\t' in name.strip():
+      raise UserError(
+        f'{where} has a tab in it; write one class per line, as "name" or "name: '
+        'synonym, synonym"'
+      )
+    name = ' '.join(name.split())
     if not name:
       raise UserError(
         f'{where} has no name before the colon; expected "name" or '
@@ -149,8 +156,72 @@ def read_names(path: Path) -> Classes:
   return Classes(tuple(names), tuple(words))
 
 
-def _read_text(path: Path) -> str:
-  """Returns the text with '\n' for every line end."""
+# The first line of tables that other programs write.
+_HEADER = re.compile(
+  r'\s*(id|idx|index|value|number)\s*[,;\t]\s*(name|class|label|class_name)s?\s*', re.I
+)
+_NUMBERED = re.compile(r'\s*(\d+)\s*[:,;\t]\s*(\S.*)')
+_ITEM = re.compile(r'\s*[-*]\s+(\S.*)')
+
+
+def as_list(lines: Sequence[str]) -> list[tuple[int | None, str]]:
+  """Reads the lines of a list of classes as they are meant.
+
+  Where all of them have a number before a colon, a comma or a tab ("1: cat"), or a dash
+  ("- cat"), these are no part of the names; nor is a header ("id,name").
+
+  Args:
+    lines: of a file; blank ones stay as they are.
+
+  Returns:
+    Of each line its number, or None, and what is left of it.
+  """
+  kept = list(lines)
+  filled = [i for i, line in enumerate(lines) if line.strip()]
+  if filled and _HEADER.fullmatch(lines[filled[0]]):
+    kept[filled.pop(0)] = ''
+  for pattern in (_NUMBERED, _ITEM):
+    matches = {i: pattern.fullmatch(kept[i].rstrip()) for i in filled}
+    if not filled or not all(matches.values()):
+      continue
+    found: list[tuple[int | None, str]] = [(None, '')] * len(kept)
+    for i, match in matches.items():
+      assert match
+      *number, name = match.groups()
+      found[i] = (int(number[0]) if number else None, name)
+    return found
+  return [(None, line) for line in kept]
+
+
+def _unquoted(text: str) -> str:
+  """What stands between quotes, if all of the text does; else nothing."""
+  found = re.fullmatch(r'\s*"([^"]+)"\s*', text)
+  return found[1] if found else ''
+
+
+def hints(names: Sequence[str]) -> list[str]:
+  """Returns sentences about names that are probably not meant as they are."""
+  found = []
+  for name in names:
+    parts = [part.strip() for part in re.split(r'[;|]|\.(?=\s|\w|$)', name)]
+    parts = [part for part in parts if part]
+    if len(parts) > 1 or re.search(r'[;|.]$', name):
+      several = ', '.join(parts)
+      found.append(f'{name!r} is one name; separate names with commas: "{several}"')
+    elif '_' in name:
+      plain = name.replace('_', ' ')
+      found.append(f'{name!r} is read with its underscore; {plain!r} is a better name')
+    elif not re.search(r'[A-Za-z0-9]', name):
+      found.append(f'{name!r} has no Latin letter; the published CLIPs know English')
+  return found
+
+
+def read_text(path: Path) -> str:
+  """Returns a text file of names, with '\n' for every line end.
+
+  Raises:
+    FileNotFoundError, ValueError: there is none, or it is neither UTF-8 nor UTF-16.
+  """
   path = place(path)
   if not path.exists():
     raise FileNotFoundError(
@@ -159,8 +230,9 @@ def _read_text(path: Path) -> str:
   if not path.is_file():
     raise UserError(f'names file {path} is no regular file; give a text file')
   data = path.read_bytes().removeprefix(codecs.BOM_UTF8)
+  wide = data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
   try:
-    text = data.decode('utf-8')
+    text = data.decode('utf-16' if wide else 'utf-8')
   except UnicodeDecodeError as error:
     line = data[: error.start].count(b'\n') + 1
     raise UserError(

@@ -124,12 +124,23 @@ def _check(rows: Sequence[dict[str, str]], name: str) -> None:
     )
 
 
+def _split(names: str) -> list[str]:
+  try:
+    line = ' '.join(names.split())
+    return next(csv.reader([line], skipinitialspace=True, strict=True), [''])
+  except csv.Error as error:
+    raise UserError(
+      f'the quotes in {names!r} do not match; a name with a comma stands in a pair of '
+      'double quotes, with a comma after it'
+    ) from error
+
+
 def parse_names(names: str | Iterable[object]) -> tuple[str, ...]:
   """Returns the class names a user typed, checked.
 
   Args:
-    names: 'red ball, grass', or one string per name. Only names given one by one may
-      contain a comma.
+    names: 'red ball, grass', or one string per name. In a string, a name with a comma
+      stands in double quotes: '"door, double door", wall'.
 
   Returns:
     The names in order, each stripped and its white space collapsed.
@@ -139,7 +150,7 @@ def parse_names(names: str | Iterable[object]) -> tuple[str, ...]:
       same text for CLIP.
   """
   names = names if isinstance(names, str) else list(names)
-  given = names.split(',') if isinstance(names, str) else names
+  given = _split(names) if isinstance(names, str) else names
   wrong = [name for name in given if not isinstance(name, str)]
   if wrong:
     raise UserError(f'class names must be strings, got {wrong}. Quote them.')

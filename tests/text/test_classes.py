@@ -1,11 +1,14 @@
 """Names with synonyms: as arguments, in files, and what each rule embeds."""
 
+import pathlib
+
 import numpy as np
 import pytest
 
 from ovs_jax.text.classes import (
   Classes,
   check_synonyms,
+  hints,
   parse_background,
   parse_classes,
   read_names,
@@ -120,7 +123,8 @@ def test_file(write, end, mark):
     ('dog:\n', 'line 1 of .* has a blank synonym'),
     ('dog: hound,, puppy\n', 'line 1 of .* has a blank synonym'),
     (b'dog\nstra\xdfe\n', r'is not UTF-8 \(line 2: byte 0xdf\); save it as UTF-8'),
-    ('dog\n'.encode('utf-16'), 'is not UTF-8'),
+    (b'\xff\xfed\0o\0g', 'is not UTF-8'),
+    ('dog\tcat\nbird\n', 'line 1 of .* has a tab in it'),
     (b'dog\0\n', 'is not a text file'),
   ],
 )
@@ -141,3 +145,59 @@ def test_a_large_file(write):
   found = read_names(write('\n'.join(f'name {i}: word {i}' for i in range(count))))
   assert len(found) == count and found.words[-1] == ('name 9999', 'word 9999')
   assert np.unique(found.names).size == count
+
+
+@pytest.mark.parametrize(
+  'text',
+  [
+    'cat\ndoor, double door\n',
+    '1: cat\n2: door, double door\n',
+    '0\tcat\n1\tdoor, double door\n',
+    '7,cat\n\n8,door, double door\n',
+    'id,name\n7,cat\n8,door, double door\n',
+    'Index\tClass\n0\tcat\n1\tdoor, double door',
+    '- cat\n- door, double door\n',
+    '* cat\n* "door, double door"\n',
+    '"cat"\n"door, double door"\n',
+    'cat\r\ndoor, double door\r\n',
+  ],
+)
+@pytest.mark.parametrize('encoding', ['utf-8', 'utf-8-sig', 'utf-16'])
+def test_lists_of_other_programs(
+  text: str, encoding: str, tmp_path: pathlib.Path
+) -> None:
+  (tmp_path / 'names.txt').write_bytes(text.encode(encoding))
+  found = read_names(tmp_path / 'names.txt')
+  assert found.names == ('cat', 'door, double door')
+
+
+def test_numbers_and_dashes_of_some_lines_are_names(tmp_path: pathlib.Path) -> None:
+  (tmp_path / 'names.txt').write_text('7: up\n- cat\n"a: b"\n')
+  found = read_names(tmp_path / 'names.txt')
+  assert found.names == ('7', '- cat', 'a: b')
+  assert found.words == (('7', 'up'), ('- cat',), ('a: b',))
+
+
+@pytest.mark.parametrize(
+  ('name', 'hint'),
+  [
+    ('cat; dog', 'separate names with commas: "cat, dog"'),
+    ('cat.dog. bird.', 'separate names with commas: "cat, dog, bird"'),
+    ('cat|dog', 'separate names with commas: "cat, dog"'),
+    ('traffic_light', "'traffic light' is a better name"),
+    ('собака', 'no Latin letter'),
+    ('猫', 'no Latin letter'),
+  ],
+)
+def test_hints(name: str, hint: str) -> None:
+  (found,) = hints(['dog', name, 'door, double door', 'café', "child's toy"])
+  assert found.startswith(repr(name))
+  assert hint in found
+
+
+def test_names_with_commas_stand_in_quotes() -> None:
+  asked = parse_classes('"door, double door", wall , "sky"')
+  assert asked.names == ('door, double door', 'wall', 'sky')
+  for wrong in ('"door, wall', '"door" wall, sky'):
+    with pytest.raises(ValueError, match='the quotes in .* do not match'):
+      parse_classes(wrong)
