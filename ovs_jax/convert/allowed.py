@@ -5,7 +5,6 @@ overlook one would give a model that runs and is wrong.
 """
 
 import dataclasses
-import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
@@ -35,21 +34,21 @@ def only(*values: Any) -> Accepted:
 
 
 def _is_number(value: Any) -> bool:
-  return type(value) in (int, float) and math.isfinite(value)
+  return type(value) in (int, float) and -1e30 < value < 1e30
 
 
 # Of what tensors tell by their shapes, training alone needs, or is checked where it is
 # read.
 FREE = Accepted('anything', lambda value: True)
 COUNT = Accepted(
-  'a positive whole number', lambda value: type(value) is int and value > 0
+  'a positive whole number', lambda value: type(value) is int and 0 < value < 2**31
 )
 POSITIVE = Accepted('a positive number', lambda value: _is_number(value) and value > 0)
 FRACTION = Accepted(
   'a number from 0 to 1', lambda value: _is_number(value) and 0 <= value <= 1
 )
 INDEX = Accepted(
-  'a whole number from 0', lambda value: type(value) is int and value >= 0
+  'a whole number from 0', lambda value: type(value) is int and 0 <= value < 2**31
 )
 FLAG = Accepted('true or false', lambda value: isinstance(value, bool))
 NAME = Accepted('a name', lambda value: isinstance(value, str))

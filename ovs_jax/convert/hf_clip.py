@@ -126,6 +126,11 @@ def infer_config(
   # The end token of CLIP's vocabulary is the largest id, with and without its name.
   if config.end_token in (_LEGACY_END, config.vocab_size - 1):
     config = dataclasses.replace(config, end_token=0)
+  if config.end_token >= config.vocab_size:
+    raise UserError(
+      f'eos_token_id of config.json is not below {config.vocab_size}, the number of '
+      'tokens; convert another checkpoint'
+    )
   return config
 
 
@@ -197,7 +202,7 @@ def read_settings(settings: Settings, options: Options) -> dict[str, Any]:
     'text_epsilon': float(text['layer_norm_eps']),
     'end_token': text['eos_token_id'],
   }
-  if not isinstance(found['end_token'], int) or found['end_token'] <= 0:
+  if type(found['end_token']) is not int or found['end_token'] <= 0:
     raise UserError(
       f'eos_token_id of config.json is {found["end_token"]!r}; one positive id is read'
     )

@@ -47,7 +47,10 @@ def open_file(path: pathlib.Path) -> io.BufferedReader:
 
   Raises:
     FileNotFoundError, PermissionError: it does not exist, or may not be read.
+    UserError: it is a folder, a pipe or a device.
   """
+  if path.exists() and not path.is_file() and not path.is_dir():
+    raise UserError(f'{path} is no regular file; give a copy of what comes out of it')
   try:
     return open(path, 'rb')
   except FileNotFoundError as error:

@@ -106,14 +106,17 @@ class RunLog:
   def _keep_until(self, step: int) -> None:
     if not self._path.exists():
       return
-    lines = self._path.read_text(encoding='utf-8').splitlines()
+    lines = self._path.read_text(encoding='utf-8', errors='replace').splitlines()
     kept = []
-    for line in lines:
+    for number, line in enumerate(lines, 1):
       try:
         if json.loads(line)['step'] <= step:
           kept.append(line)
-      except (json.JSONDecodeError, KeyError):
-        break  # the line that the kill cut off
+      except (json.JSONDecodeError, KeyError, TypeError):
+        if number < len(lines):  # the last one is what a kill cut off
+          print(
+            f'note: line {number} of {self._path} is damaged; left out', file=sys.stderr
+          )
     write_text(self._path, ''.join(f'{line}\n' for line in kept))
 
   def advance(self, step: int) -> None:

@@ -49,6 +49,18 @@ def test_half_a_line_is_dropped(tmp_path: pathlib.Path) -> None:
   assert [x['step'] for x in read(tmp_path)] == [1, 2, 3]
 
 
+def test_damaged_lines_lose_no_others(
+  tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+  lines = [json.dumps({'step': step, 'loss': 0.5}) for step in range(1, 5)]
+  damaged = ['\x00\x00', lines[0], '7', lines[1], '{"step": "x"}', *lines[2:], '{"st']
+  (tmp_path / 'metrics.jsonl').write_bytes('\n'.join(damaged).encode() + b'\xff')
+  record(open_log(tmp_path, start=3))
+  assert (tmp_path / 'metrics.jsonl').read_text().splitlines() == lines[:3]
+  said = capsys.readouterr().err
+  assert [f'line {n} of' in said for n in (1, 3, 5, 8)] == [True, True, True, False]
+
+
 def test_a_loss_that_is_not_finite_is_written(tmp_path: pathlib.Path) -> None:
   log = open_log(tmp_path)
   log.write(1, {'loss': math.nan})
