@@ -58,6 +58,11 @@ def _parser() -> argparse.ArgumentParser:
     choices=('auto', *SOURCES),
     help='family of the input (default: by the names of its tensors)',
   )
+  add(
+    '--key',
+    metavar='NAME',
+    help='entry of a pickled file that has the model, such as ema.state_dict',
+  )
   add('--export', choices=tuple(SOURCES), help='write our checkpoint in this layout')
   add('--check', action='store_true', help='read both again and compare every number')
   add('--overwrite', action='store_true', help='replace what is at --output')
@@ -126,6 +131,7 @@ def _convert(arguments: argparse.Namespace, path: str, source: str) -> int:
     arguments.output,
     source=source,
     options=options,
+    key=arguments.key,
     overwrite=arguments.overwrite,
     allow_not_finite=arguments.allow_not_finite,
   )
@@ -168,10 +174,12 @@ def _summary(report: exchange.Report) -> str:
     f'  {", ".join(shown)}',
     *(f'  {name}: sha256 {digest}' for name, digest in record['files'].items()),
   ]
+  if record['prefix']:
+    lines.append(f'  every name begins with {record["prefix"]}, which is left out')
   if record['constants']:
     lines.append(f'  constants without a parameter: {", ".join(record["constants"])}')
   if record['left_out']:
     lines.append(f'  parts of other models, left out: {", ".join(record["left_out"])}')
   if record['skipped']:
-    lines.append(f'  entries that are no tensors: {shorten(record["skipped"], 8)}')
+    lines.append(f'  entries beside the model: {shorten(record["skipped"], 8)}')
   return '\n'.join(lines)

@@ -30,6 +30,7 @@ from ovs_jax.core.files import Path, local, write_json
 
 _CHUNK = 1 << 20
 _TIMEOUT = 30  # seconds without a byte
+_SLOWEST = 1 << 10  # bytes a second below which a server is as good as silent
 
 
 class _Interrupted(Exception):
@@ -64,9 +65,9 @@ class _Part:
     try:
       note = json.loads(self.note.read_text(encoding='utf-8'))
       size = self.path.stat().st_size
-    except (OSError, ValueError):
+      return (size, note['version']) if note['url'] == self.url else (0, None)
+    except (OSError, ValueError, LookupError, TypeError):  # none, or a damaged one
       return 0, None
-    return (size, note['version']) if note.get('url') == self.url else (0, None)
 
   def discard(self) -> None:
     """Forgets it, or what is left of it."""
@@ -229,10 +230,15 @@ def _append(response: Any, part: _Part, start: int, total: int | None) -> None:
       total=total, initial=start, desc=title, unit='B', unit_scale=True, leave=False
     ) as bar,
   ):
-    while chunk := response.read(_CHUNK):
+    since, before = time.monotonic(), done
+    while chunk := response.read1(_CHUNK):
       write_chunk(file, chunk, part)
       done += len(chunk)
       bar.update(len(chunk))
+      if (seconds := time.monotonic() - since) > _TIMEOUT:
+        if done - before < seconds * _SLOWEST:
+          raise _Interrupted(f'{done - before} bytes in {seconds:.0f} seconds')
+        since, before = time.monotonic(), done
     file.flush()
     os.fsync(file.fileno())
   if total is not None and done != total:

@@ -15,6 +15,7 @@ from ovs_jax.convert import SOURCES
 from ovs_jax.convert.family import Conversion, Options
 from ovs_jax.convert.reader import Checkpoint, read
 from ovs_jax.convert.tensors import Tensors
+from ovs_jax.convert.wrapped import unwrap, without
 from ovs_jax.core.checkpoint import (
   NOT_FINITE,
   load_config,
@@ -71,11 +72,7 @@ def choose(checkpoint: Checkpoint, source: str = 'auto') -> str:
   if source != 'auto':
     lookup(SOURCES, source, 'source')
     return source
-  found = [
-    name
-    for name, family in SOURCES.items()
-    if family.recognise(checkpoint.tensors, checkpoint.config)
-  ]
+  found = _fitting(checkpoint)
   if len(found) == 1:
     return found[0]
   known = SOURCES if not found else {name: SOURCES[name] for name in found}
@@ -94,12 +91,18 @@ def choose(checkpoint: Checkpoint, source: str = 'auto') -> str:
   )
 
 
+def _fitting(checkpoint: Checkpoint) -> list[str]:
+  tensors, config = checkpoint.tensors, checkpoint.config
+  return [n for n, family in SOURCES.items() if family.recognise(tensors, config)]
+
+
 def convert(
   path: Path,
   output: Path,
   *,
   source: str = 'auto',
   options: Options | None = None,
+  key: str | None = None,
   overwrite: bool = False,
   allow_not_finite: bool = False,
 ) -> Report:
@@ -110,6 +113,7 @@ def convert(
     output: directory to write.
     source: family, or `auto`.
     options: what the file does not say.
+    key: the entry of a pickled file that has the model; None looks for the usual ones.
     overwrite: whether `output` may have something in it, which is replaced.
     allow_not_finite: whether parameters may be NaN or infinite.
 
@@ -120,12 +124,13 @@ def convert(
   options = options or Options()
   output = _claim(output, overwrite=overwrite)
   _keep_apart(path, output)
-  checkpoint = read(path)
+  checkpoint, prefix = unwrap(read(path, key=key), lambda c: bool(_fitting(c)))
   name = choose(checkpoint, source)
   conversion = SOURCES[name].convert(checkpoint.tensors, checkpoint.config, options)
   if not allow_not_finite:
     _check_finite(path, conversion.params)
   record = _record(checkpoint, name, conversion, options)
+  record |= {'key': key, 'prefix': prefix}
   model = {
     **conversion.model,
     'source': {**record, NOT_FINITE: True} if allow_not_finite else record,
@@ -146,7 +151,7 @@ def check(path: Path, output: Path) -> Report:
   if 'source' not in model:
     raise UserError(f'{output} was trained here, not converted; nothing to compare')
   record = model['source']
-  checkpoint = read(path)
+  checkpoint = without(read(path, key=record.get('key')), record.get('prefix', ''))
   origin = checkpoint.metadata
   if record['sha256'] != origin.sha256:
     raise UserError(

@@ -86,8 +86,8 @@ def _container(node: Any, prefix: str, where: str) -> str | None:
   found = [name for name in CONTAINERS if _holds_model(node.get(name))]
   if len(found) > 1:
     raise UserError(
-      f'{where} has several models: {", ".join(found)}. Say which one to read, by its '
-      f'key: for example {found[0]}'
+      f'{where} has several models: {", ".join(found)}. Say which one to read: '
+      f'--key={prefix}{found[0]}'
     )
   return found[0] if found else None
 
@@ -102,8 +102,8 @@ def _entry(node: Any, key: str, where: str) -> Any:
       return _entry(node[name], key[len(name) + 1 :], where)
   raise UserError(
     f'{where} has no entry {key!r}; there {"are" if names else "is"} '
-    f'{shorten(names or [_describe(node)])}. Choose one of them, or none to look for '
-    'the model'
+    f'{shorten(names or [_describe(node)])}. Choose one of them with --key=, or '
+    'none to look for the model'
   )
 
 
@@ -183,5 +183,5 @@ def _no_model(root: Any, where: str, key: str | None) -> str:
   what = f'entry {key!r}' if key else 'tensors'
   return (
     f'{where} has no state dict in its {what}: {has}. Tensors by name were expected, '
-    f'at the top or under {", ".join(CONTAINERS)}; name another entry by its key'
+    f'at the top or under {", ".join(CONTAINERS)}; name another entry with --key='
   )

@@ -9,6 +9,7 @@ import re
 import shutil
 import socket
 import threading
+import time
 import urllib.request
 
 import numpy as np
@@ -48,6 +49,10 @@ class Handler(http.server.BaseHTTPRequestHandler):
     self.end_headers()
     stop = server.stops.pop(0) if server.stops else len(data)
     with contextlib.suppress(ConnectionError):
+      while server.drip:
+        self.wfile.write(data[start : start + 1])
+        start += 1
+        time.sleep(server.drip)
       self.wfile.write(data[start : start + stop])
 
   def log_message(self, *_):
@@ -59,7 +64,7 @@ def server(monkeypatch):
   monkeypatch.setenv('no_proxy', '*')
   server = http.server.ThreadingHTTPServer(('127.0.0.1', 0), Handler)
   server.data, server.tag, server.ranges, server.status = DATA, '"one"', True, 200
-  server.stops, server.requests = [], []
+  server.stops, server.requests, server.drip = [], [], 0
   server.url = f'http://127.0.0.1:{server.server_port}/model.pt'
   threading.Thread(target=server.serve_forever, daemon=True).start()
   yield server
@@ -102,6 +107,28 @@ def test_an_interrupted_file_has_no_name_and_is_resumed(server, tmp_path):
   ]
   assert server.requests[2]['If-Range'] == '"one"'
   assert names(tmp_path) == ['model.pt']
+
+
+def test_a_server_that_drips_is_left(server, tmp_path, monkeypatch):
+  monkeypatch.setattr(download, '_TIMEOUT', 0.5)
+  server.drip = 0.1
+  with pytest.raises(OSError, match=r'broke off 1 times \(\d+ bytes in 1 seconds'):
+    get(server, tmp_path / 'model.pt')
+  kept = (tmp_path / 'model.pt.part').stat().st_size
+  assert 0 < kept < 50
+  server.drip = 0
+  assert get(server, tmp_path / 'model.pt').read_bytes() == DATA
+  assert server.requests[1]['Range'] == f'bytes={kept}-'
+
+
+@pytest.mark.parametrize('note', ['', '[]', '{}', '7', '{"url": null}', '\0\0', '"x"'])
+def test_damaged_notes_of_parts_are_thrown_away(server, tmp_path, note):
+  server.stops = [100_000]
+  with pytest.raises(OSError, match='100000 bytes are kept'):
+    get(server, tmp_path / 'model.pt')
+  (tmp_path / 'model.pt.part.json').write_text(note)
+  assert get(server, tmp_path / 'model.pt').read_bytes() == DATA
+  assert 'Range' not in server.requests[1]
 
 
 def test_a_bad_connection_is_tried_again(server, tmp_path):
@@ -195,11 +222,13 @@ def test_ctrl_c_leaves_what_came(server, tmp_path, monkeypatch):
   monkeypatch.setattr(download, 'write_chunk', stop)
   with pytest.raises(KeyboardInterrupt):
     get(server, tmp_path / 'f')
-  assert (tmp_path / 'f.part').read_bytes() == DATA[:100_000]
+  kept = (tmp_path / 'f.part').stat().st_size
+  assert 0 < kept <= 100_000
+  assert (tmp_path / 'f.part').read_bytes() == DATA[:kept]
   monkeypatch.undo()
   monkeypatch.setenv('no_proxy', '*')
   assert get(server, tmp_path / 'f').read_bytes() == DATA
-  assert server.requests[1]['Range'] == 'bytes=100000-'
+  assert server.requests[1]['Range'] == f'bytes={kept}-'
 
 
 def _fetch(url, target):

@@ -226,7 +226,10 @@ def test_several_models_are_chosen_by_key(tmp_path):
     'ema': {'b': views['b']},
   }
   path = files.write_zip(tmp_path / 'a.pt', root, stores)
-  with pytest.raises(ValueError, match='several models: model, module. Say which'):
+  with pytest.raises(
+    ValueError,
+    match='several models: model, module. Say which one to read: --key=model',
+  ):
     read(path)
   assert_equal(read(path, key='module').tensors, {'b': x['b']})
   assert read(path, key='module').skipped == {'module.step': '2'}
