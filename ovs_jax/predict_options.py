@@ -7,11 +7,12 @@ from ovs_jax.core.errors import UserError
 from ovs_jax.core.images import read_image
 from ovs_jax.core.masks import read_mask
 from ovs_jax.inference.encode import MODES
-from ovs_jax.inference.load import SYSTEMS, kind_of
+from ovs_jax.inference.load import SYSTEMS
 from ovs_jax.inference.settings import check_asked, check_window
 from ovs_jax.inference.system import check_options, options_of
 from ovs_jax.inference.weigh import RULES
 from ovs_jax.models.ovseg import DTYPES
+from ovs_jax.models.stored import kind_of
 from ovs_jax.ops.ensemble import CLASSIFIERS
 from ovs_jax.ops.merging import RULES as MASK_RULES
 from ovs_jax.text.classes import SYNONYMS, Classes

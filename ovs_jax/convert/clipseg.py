@@ -16,7 +16,6 @@ from ovs_jax.convert.family import Conversion, Family, Options, Settings
 from ovs_jax.convert.rules import Rule, apply, table
 from ovs_jax.convert.tensors import Source, Tensors, count, matching, shapes_of
 from ovs_jax.core.errors import UserError
-from ovs_jax.inference.load import load
 from ovs_jax.models.clip import ClipConfig
 from ovs_jax.models.clipseg import (
   ClipSegConfig,
@@ -25,6 +24,7 @@ from ovs_jax.models.clipseg import (
 )
 from ovs_jax.models.clipseg_decoder import DecoderConfig, strides_for
 from ovs_jax.models.layers import NORM_EPSILON
+from ovs_jax.models.stored import load
 
 IMAGE_SIZE = 352  # of everything that was released
 CHUNK = 32

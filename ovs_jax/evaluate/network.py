@@ -13,10 +13,10 @@ from ovs_jax.core.images import resize_shortest
 from ovs_jax.core.types import NO_LABEL, Array, Bool, Float, Int, Params, UInt8
 from ovs_jax.core.workers import Workers
 from ovs_jax.evaluate.painting import claims, paint
-from ovs_jax.inference.load import load
 from ovs_jax.inference.names import NameEmbedder
 from ovs_jax.models import ovseg
 from ovs_jax.models.mask_prompts import add_to_ovseg
+from ovs_jax.models.stored import load
 from ovs_jax.ops.ensemble import combine
 from ovs_jax.settings import Settings
 

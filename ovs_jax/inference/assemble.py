@@ -14,9 +14,9 @@ from ovs_jax.core.checkpoint import save_model
 from ovs_jax.core.errors import UserError
 from ovs_jax.core.files import Place
 from ovs_jax.core.types import Params
-from ovs_jax.inference.load import load
 from ovs_jax.models.mask_prompts import add_prompts, without_prompts
 from ovs_jax.models.ovseg import OvSegConfig
+from ovs_jax.models.stored import load
 from ovs_jax.ops.resize import resize_positions
 from ovs_jax.settings import Settings
 

@@ -16,10 +16,10 @@ from ovs_jax.core.errors import UserError
 from ovs_jax.core.files import Path
 from ovs_jax.core.images import ImageLike, as_rgb, central_square
 from ovs_jax.core.types import Array, Float, Params, UInt8
-from ovs_jax.inference.load import load
 from ovs_jax.inference.names import NameEmbedder
 from ovs_jax.models import clip
 from ovs_jax.models.clip_fast import encode_images
+from ovs_jax.models.stored import load
 from ovs_jax.ops.regions import CLIP_MEAN, CLIP_STD
 from ovs_jax.text.classes import Names, parse_classes
 from ovs_jax.text.templates import sentences

@@ -13,13 +13,13 @@ from ovs_jax.core.types import Float, Num, void_of
 from ovs_jax.core.workers import Workers
 from ovs_jax.data import load_names
 from ovs_jax.data.records import Broken
-from ovs_jax.inference.load import load
 from ovs_jax.mining import candidates
 from ovs_jax.mining.assign import assign, cosine, rank
 from ovs_jax.mining.candidates import Candidates
 from ovs_jax.mining.chunks import Notes, Pair
 from ovs_jax.mining.nouns import NounExtractor, load_extractor
 from ovs_jax.models import clip, ovseg
+from ovs_jax.models.stored import load
 from ovs_jax.ops.regions import RegionConfig
 from ovs_jax.settings import Settings
 from ovs_jax.text.templates import fill

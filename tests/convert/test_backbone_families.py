@@ -13,9 +13,9 @@ from ovs_jax.convert.command import main
 from ovs_jax.convert.rules import export_all
 from ovs_jax.core.checkpoint import load_config, load_model
 from ovs_jax.core.tree import flatten, map_with_path
-from ovs_jax.inference.load import load
 from ovs_jax.models.maskformer import MaskFormerConfig
 from ovs_jax.models.resnet import ResNetConfig
+from ovs_jax.models.stored import load
 from ovs_jax.models.swin import SwinConfig
 from ovs_jax.train.recipes.proposer import load_backbone
 

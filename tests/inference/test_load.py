@@ -12,8 +12,8 @@ import tiny_ovseg
 from configs import scenes
 from ovs_jax.core.checkpoint import load_config, save_model
 from ovs_jax.inference.assemble import assemble
-from ovs_jax.inference.load import MODELS, check_agreement, load
 from ovs_jax.models.clip import ClipConfig, init_clip
+from ovs_jax.models.stored import MODELS, check_agreement, load
 from ovs_jax.settings import Settings
 from ovs_jax.train.recipes import RECIPES
 

@@ -19,11 +19,11 @@ from ovs_jax.data import pair_transforms, pairs, transforms
 from ovs_jax.data.pair_batches import Source, weighted_batches
 from ovs_jax.data.pipeline import train_batches
 from ovs_jax.data.shards import Shards
-from ovs_jax.inference.load import check_agreement, load
 from ovs_jax.inference.names import NameEmbedder
 from ovs_jax.models import mask_prompts
 from ovs_jax.models.clip import Clip, init_clip, unit
 from ovs_jax.models.clip_fast import encode_images
+from ovs_jax.models.stored import check_agreement, load
 from ovs_jax.ops.contrastive import grouped_contrastive_loss
 from ovs_jax.ops.losses import contrastive_loss
 from ovs_jax.ops.regions import normalise, patch_mask

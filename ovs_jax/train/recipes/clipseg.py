@@ -13,7 +13,6 @@ from ovs_jax.data import load_dataset, load_names, transforms
 from ovs_jax.data.inputs import check_inputs
 from ovs_jax.data.phrase_table import PhraseTable, read_table, table_batches
 from ovs_jax.data.pipeline import train_batches
-from ovs_jax.inference.load import check_agreement, load
 from ovs_jax.models.clipseg import (
   ClipSeg,
   ClipSegConfig,
@@ -22,6 +21,7 @@ from ovs_jax.models.clipseg import (
   normalise,
 )
 from ovs_jax.models.mask_prompts import without_prompts
+from ovs_jax.models.stored import check_agreement, load
 from ovs_jax.ops.coseg import mask_losses
 from ovs_jax.ops.resize import resize_nearest
 from ovs_jax.settings import Settings

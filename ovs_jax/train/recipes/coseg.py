@@ -25,10 +25,10 @@ from ovs_jax.core.types import (
 from ovs_jax.data import load_dataset, load_names, squares, transforms
 from ovs_jax.data.inputs import check_inputs
 from ovs_jax.data.pipeline import train_batches
-from ovs_jax.inference.load import check_agreement, load
 from ovs_jax.models import clip
 from ovs_jax.models.coseg import UNLABELED, CoSeg, CoSegConfig, Prediction, init_coseg
 from ovs_jax.models.mask_prompts import without_prompts
+from ovs_jax.models.stored import check_agreement, load
 from ovs_jax.ops import coseg as ops
 from ovs_jax.ops.resize import resize_nearest
 from ovs_jax.settings import Settings

@@ -21,11 +21,11 @@ from ovs_jax.core.types import (
 )
 from ovs_jax.data import augment, load_dataset, load_names, transforms
 from ovs_jax.data.pipeline import train_batches
-from ovs_jax.inference.load import load
 from ovs_jax.inference.names import embed_names
 from ovs_jax.models import backbones
 from ovs_jax.models.maskformer import MaskFormer, MaskFormerConfig, init_maskformer
 from ovs_jax.models.query_decoder import coverage, mean_blocks
+from ovs_jax.models.stored import load
 from ovs_jax.ops.ensemble import class_logits
 from ovs_jax.ops.losses import attention_loss, naming_loss, set_losses
 from ovs_jax.ops.matching import match

@@ -34,7 +34,7 @@ class Recipe:
 
   Attributes:
     config: the whole configuration.
-    model_config: stored beside the parameters; from it `inference.load` makes the model
+    model_config: stored beside the parameters; from it `models.stored` makes the model
       again.
     evaluate_every: steps between evaluations, of which the best step is kept; 0: never.
     all_rows: from rows of a batch to those of all devices, where a framework splits it;
