@@ -1,7 +1,7 @@
 """Converts checkpoints of other projects, and ours back, on the command line.
 
 python -m ovs_jax.convert --input=ViT-B-16.pt --output=checkpoints/b16 --check
-python -m ovs_jax.convert --export=openai --input=DIR --output=FILE.safetensors
+python -m ovs_jax.convert --export=openai --input=DIR --output=FILE.pt
 python -m ovs_jax.convert --list
 python -m ovs_jax.convert --download=ViT-B/16 --output=checkpoints/b16
 """

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 import ovs_jax
-from ovs_jax.convert import SOURCES
+from ovs_jax.convert import SOURCES, torch_writer
 from ovs_jax.convert.family import Conversion, Options
 from ovs_jax.convert.reader import Checkpoint, read
 from ovs_jax.convert.tensors import Tensors
@@ -40,6 +40,7 @@ from ovs_jax.core.types import Params
 
 # Types that are smaller than ours; what came in one of them leaves in it.
 _HALVES = ('float16', 'bfloat16')
+_SAFE = '.safetensors'
 
 
 @dataclasses.dataclass(frozen=True)
@@ -192,9 +193,11 @@ def check(path: Path, output: Path) -> Report:
 def export(
   directory: Path, output: Path, *, layout: str, overwrite: bool = False
 ) -> Report:
-  """Writes one of our checkpoints in the layout of a family, as safetensors.
+  """Writes one of our checkpoints in the layout of a family.
 
-  Numbers that came as float16 or bfloat16, and still fit, leave as such.
+  As safetensors, or as the ending of the file says: .pt and .pth as `torch.save` writes
+  a state dict, .pkl as detectron2 keeps a backbone. Numbers that came as float16 or
+  bfloat16, and still fit, leave as such.
 
   Args:
     directory: model directory, or a run.
@@ -206,8 +209,11 @@ def export(
     ValueError, OSError: the layout cannot hold the model, or `output` is not free.
   """
   family = lookup(SOURCES, layout, 'layout')
-  if not family.folder and place(output).suffix != '.safetensors':
-    raise UserError(f'--output={output} must end in .safetensors')
+  endings = (_SAFE, *torch_writer.WRITERS)
+  if not family.folder and place(output).suffix not in endings:
+    raise UserError(
+      f'--output={output} must end in {", ".join(endings[:-1])} or {endings[-1]}'
+    )
   output = _claim(output, overwrite=overwrite)
   _keep_apart(directory, output)
   params, model = load_model(directory, kind=family.model)
@@ -225,15 +231,20 @@ def export(
   with atomic_path(output) as temporary:
     if family.folder:
       temporary.mkdir()
-      _write_tensors(temporary / 'model.safetensors', tensors)
+      _write_tensors(temporary / f'model{_SAFE}', tensors, _SAFE)
       for name, value in family.settings(model).items():
         write_json(temporary / name, value)
     else:
-      _write_tensors(temporary, tensors)
+      _write_tensors(temporary, tensors, output.suffix)
   return Report(layout, model, len(tensors), sum(x.size for x in tensors.values()))
 
 
-def _write_tensors(path: pathlib.Path, tensors: dict[str, np.ndarray]) -> None:
+def _write_tensors(
+  path: pathlib.Path, tensors: dict[str, np.ndarray], ending: str
+) -> None:
+  if ending != _SAFE:
+    torch_writer.WRITERS[ending](path, tensors)
+    return
   from safetensors.numpy import save_file
 
   save_file(tensors, path, metadata={'format': 'pt'})  # `transformers` asks for it

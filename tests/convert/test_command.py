@@ -278,7 +278,7 @@ def test_exports_that_cannot_be(tmp_path, capsys):
   assert main(['--export=hf_clip', *export]) == 2
   assert 'mask prompts of depth 2' in capsys.readouterr().err
   assert (
-    main(['--export=ovseg_clip', f'--input={output}', f'--output={output}.pt']) == 2
+    main(['--export=ovseg_clip', f'--input={output}', f'--output={output}.bin']) == 2
   )
   assert 'must end in .safetensors' in capsys.readouterr().err
   assert main(['--export=ovseg_clip', f'--input={path}', *export[1:]]) == 2
