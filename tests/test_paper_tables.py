@@ -78,6 +78,21 @@ def test_a_stage_is_the_run_of_its_own_configuration(
       assert own == other
 
 
+def test_what_tables_share_is_the_same_in_all_of_them() -> None:
+  """Else the second table would find the directory of another configuration."""
+  found: dict[str, dict[str, Any]] = {}
+  shared = set()
+  for number in PUBLISHED:
+    module = importlib.import_module(f'configs.paper_table{number}')
+    for stage in Settings.of(module.get_config()).stages.values():
+      if stage.place in found:
+        shared.add(stage.place)
+        assert found[stage.place] == stage.to_dict(), stage.place
+      if stage.place:
+        found[stage.place] = stage.to_dict()
+  assert 'runs/eval_ovseg_vitl14_mpt_ft' in shared and len(shared) > 8
+
+
 def test_all_that_is_missing_is_said_at_once(
   table: tuple[int, Settings], tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
