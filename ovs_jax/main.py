@@ -67,6 +67,7 @@ MODES = {
   'report': 'ovs_jax.evaluate.report:report',
   'replicate': 'ovs_jax.evaluate.replication:replicate',
   'table': 'ovs_jax.evaluate.joined:table',
+  'rehearse': 'ovs_jax.bench.rehearsal_stages:rehearse',
   'pipeline': 'ovs_jax.train.pipeline:run_pipeline',
 }
 # Modes in which all processes work: they share it, or each has data of its own to

@@ -44,6 +44,7 @@ ALIKE = {
   'proposer_photos',
   'proposer_r101c',
   'proposer_swin_b',
+  'rehearsal',
   'scenes:clipseg',  # the tutorial's, as the next but one
   'scenes:coseg_cross',
   'scenes:coseg_prefix',

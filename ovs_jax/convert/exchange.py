@@ -172,7 +172,7 @@ def check(path: Path, output: Path) -> Report:
   ]
   values = 0
   # Layer by layer of one kind: they are parts of one parameter, which is read once.
-  for name in sorted(tensors, key=_pattern):
+  for name in sorted(tensors, key=pattern_of):
     want = np.asarray(tensors[name]).astype(np.float32, copy=False)
     got = family.export(params, model, [name])[name]
     values += want.size
@@ -221,7 +221,7 @@ def export(
   del params
   record = {'dtypes': {}, **model.get('source', {})}
   tensors = {
-    name: _smaller(x, record['dtypes'].get(_pattern(name)))
+    name: _smaller(x, record['dtypes'].get(pattern_of(name)))
     for name, x in tensors.items()
   }
   if record.get('family') == layout:
@@ -271,7 +271,7 @@ def _record(
   }
 
 
-def _pattern(name: str) -> str:
+def pattern_of(name: str) -> str:
   """Returns the name of a tensor without the index of its layer."""
   return re.sub(r'\.\d+\.', '.*.', name)
 
@@ -280,7 +280,7 @@ def _dtypes(tensors: Tensors) -> dict[str, str]:
   """Returns the types of the tensors that are halves, by the pattern of their names."""
   found: dict[str, set[str]] = {}
   for name in tensors:
-    found.setdefault(_pattern(name), set()).add(tensors.entry(name).dtype.name)
+    found.setdefault(pattern_of(name), set()).add(tensors.entry(name).dtype.name)
   only = {pattern: min(kinds) for pattern, kinds in found.items() if len(kinds) == 1}
   return {pattern: kind for pattern, kind in only.items() if kind in _HALVES}
 

@@ -29,6 +29,7 @@ from ovs_jax.settings.evaluation import (
 )
 from ovs_jax.settings.inputs import Dataset, Mesh, Region, Text
 from ovs_jax.settings.mining import Mining
+from ovs_jax.settings.rehearsal import Rehearsal
 from ovs_jax.settings.training import Adapt, Init, Optimizer, Phrases, Slots, Train
 
 # Those of `ovs_jax.main` and `ovs_jax.train.recipes`, which are above.
@@ -43,6 +44,7 @@ Mode = Literal[
   'report',
   'replicate',
   'table',
+  'rehearse',
   'pipeline',
 ]
 RecipeName = Literal['clip_pretrain', 'clip_regions', 'clipseg', 'coseg', 'proposer']
@@ -91,6 +93,7 @@ class Settings:
   systems: Systems = Systems()
   report: Report = Report()
   table: Table = Table()
+  rehearsal: Rehearsal = Rehearsal()
   order: tuple[Name, ...] = ()  # of a pipeline's stages
   # of a pipeline: the settings of each, by name
   stages: Mapping[str, 'Settings'] = dataclasses.field(default_factory=dict)
