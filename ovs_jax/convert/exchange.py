@@ -20,7 +20,6 @@ from ovs_jax.core.checkpoint import (
   NOT_FINITE,
   load_config,
   load_model,
-  open_model,
   save_model,
 )
 from ovs_jax.core.errors import UserError
@@ -166,12 +165,11 @@ def check(path: Path, output: Path) -> Report:
   tensors = conversion.tensors
   wanted = json.loads(json.dumps(conversion.model))  # tuples are stored as lists
   del conversion  # its parameters; both need not be in memory
-  params, _ = open_model(output)
+  params, _ = load_model(output)  # a leaf at a time takes 75 ms each
   differences = [
     f'configuration {key!r}' for key in wanted if wanted[key] != model.get(key)
   ]
   values = 0
-  # Layer by layer of one kind: they are parts of one parameter, which is read once.
   for name in sorted(tensors, key=pattern_of):
     want = np.asarray(tensors[name]).astype(np.float32, copy=False)
     got = family.export(params, model, [name])[name]

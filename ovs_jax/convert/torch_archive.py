@@ -130,12 +130,13 @@ class _Archive:
     Raises:
       UserError: one differs.
     """
-    for name, info in self.entries.items():
-      inside = name.startswith(f'{self.prefix}data/')
-      if inside and info.CRC and info.compress_type == zipfile.ZIP_STORED:
-        with _opened(self.path, name) as entry:
-          while entry.read(_AT_ONCE):
-            pass
+    with _opened(self.path) as archive:  # once: it reads the list of all entries
+      for name, info in self.entries.items():
+        inside = name.startswith(f'{self.prefix}data/')
+        if inside and info.CRC and info.compress_type == zipfile.ZIP_STORED:
+          with archive.open(name) as entry:
+            while entry.read(_AT_ONCE):
+              pass
 
   def _find_prefix(self) -> str:
     found = [n for n in self.entries if re.fullmatch(r'([^/]*/)?data\.pkl', n)]
