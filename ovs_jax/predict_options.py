@@ -7,6 +7,7 @@ from ovs_jax.core.errors import UserError
 from ovs_jax.core.images import read_image
 from ovs_jax.core.masks import read_mask
 from ovs_jax.inference.encode import MODES
+from ovs_jax.inference.evidence import check_threshold
 from ovs_jax.inference.load import SYSTEMS
 from ovs_jax.inference.settings import check_asked, check_window
 from ovs_jax.inference.system import check_options, options_of
@@ -25,7 +26,7 @@ _LOADING = {
 }
 _LOADING |= {flag: flag for flag in ('prompts', 'labels', 'label_clip', 'keep_aspect')}
 _ASKING = {'threshold': 'threshold', 'rule': 'rule', 'panoptic': 'panoptic'}
-_ASKING |= {'heat_maps': 'heat', 'example': 'examples'}
+_ASKING |= {'heat_maps': 'heat', 'example': 'examples', 'scores': 'maps'}
 _OTHER = {flag: flag for flag in ('window', 'overlap', 'agreement')}
 
 
@@ -105,7 +106,12 @@ def _add_segment_options(parser: argparse.ArgumentParser) -> None:
     help='names that compete, but get no label: "wall, floor"',
   )
   group.add_argument(
-    '--threshold', type=float, help='pixels with a lower score get no label'
+    '--threshold',
+    type=float,
+    help='0..1: pixels of less confidence get no label. Confidence is the share that '
+    'the label has of the evidence of all names, of the background and of "nothing" '
+    '(default: 0, all pixels that anything speaks for; of CLIPSeg and CoSeg those that '
+    'a mask has with a probability of 0.3, whatever the confidence)',
   )
   group.add_argument(
     '--rule',
@@ -133,7 +139,10 @@ def _add_segment_options(parser: argparse.ArgumentParser) -> None:
     help='where results are written (default: predictions)',
   )
   group.add_argument(
-    '--scores', action='store_true', help='write scores and proposals as .npz too'
+    '--scores',
+    action='store_true',
+    help='write as .npz too how sure every name is at every pixel (float16), the '
+    'scores and the proposals',
   )
   group.add_argument(
     '--overwrite', action='store_true', help='make results again that are there'
@@ -255,8 +264,8 @@ def check_kind(arguments: argparse.Namespace) -> None:
 def check_flags(arguments: argparse.Namespace) -> None:
   """Raises ValueError for flags that `Segmenter.segment` would refuse too late."""
   threshold = arguments.threshold
-  if threshold is not None and not 0 <= threshold < float('inf'):
-    raise UserError(f'--threshold must be a score of at least 0, got {threshold}')
+  if threshold is not None:
+    check_threshold(threshold, '--threshold')
   if arguments.overlap is not None and arguments.window is None:
     raise UserError('--overlap belongs to --window; give --window=PIXELS too')
   if arguments.agreement and arguments.window is not None:

@@ -285,6 +285,7 @@ class TestLabelImage:
       labels=np.asarray(labels, np.int32),
       names=tuple(f'name {k}' for k in range(count)),
       scores=np.zeros(np.shape(labels), np.float32),
+      confidence=np.zeros(np.shape(labels), np.float32),
       proposals=ProposalTable(
         boxes=np.zeros((0, 4), np.float32),
         labels=np.zeros(0, np.int32),

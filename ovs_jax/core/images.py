@@ -14,6 +14,7 @@ from ovs_jax.core.files import local
 from ovs_jax.core.types import Shaped, UInt8
 
 ImageLike = str | os.PathLike[str] | Image.Image | np.ndarray | jax.Array
+IMAGE_TYPES = (str, os.PathLike, Image.Image, np.ndarray, jax.Array)  # the same
 
 # What Pillow (and SciPy) raise for files that are damaged or of another kind.
 UNREADABLE = (

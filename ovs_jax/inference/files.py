@@ -23,8 +23,10 @@ from ovs_jax.core.files import (
 from ovs_jax.core.types import VOID, VOID_16, UInt8
 from ovs_jax.inference.heat_maps import heat_sheet
 from ovs_jax.inference.result import Segmentation
+from ovs_jax.inference.score_file import write_scores
 from ovs_jax.ops.overlay import palette, percent
 
+_VERSION = 2  # of what the files hold; those of another one are made again
 _MOST_ABSENT = 50  # names that are listed although they do not occur
 
 
@@ -37,7 +39,7 @@ class Outputs:
     overlay: PNG to look at.
     segments: JSON with names, shares, scores and boxes; written last, so it marks the
       others as whole.
-    scores: npz of the pixels' scores and the proposals; None if it is not wanted.
+    scores: npz of confidences, scores and proposals; None if it is not wanted.
     panoptic: PNG of 16 bits, the id of every pixel's segment; None if not wanted.
     heat: npz, the names' heat maps; None if they are not wanted.
     heat_sheet: PNG to look at them.
@@ -122,7 +124,9 @@ def photo_key(path: pathlib.Path, settings: Mapping[str, Any]) -> str:
     status = path.stat()
   except OSError:
     return 'unreadable'  # reading the photo says why
-  return fingerprint([settings, str(path), status.st_size, status.st_mtime_ns])
+  return fingerprint(
+    [_VERSION, settings, str(path), status.st_size, status.st_mtime_ns]
+  )
 
 
 def is_done(outputs: Outputs, key: str) -> bool:
@@ -145,10 +149,11 @@ def describe(
   """Returns what the JSON file holds.
 
   `segments` has an entry per name that occurs, largest first: its label, name, share
-  of the picture (0..1), mean score of its pixels, and box (x0, y0, x1, y1 in pixels,
-  exclusive ends). `skipped` is the share of crops that CLIP did not have to see. With a
-  panoptic result, `panoptic` says whether things and stuff were trained, and has an
-  entry per segment: id, label, name, score, area in pixels, box.
+  of the picture (0..1), mean score and mean confidence (0..1) of its pixels, and box
+  (x0, y0, x1, y1 in pixels, exclusive ends). `skipped` is the share of crops that CLIP
+  did not have to see. With a panoptic result, `panoptic` says whether things and stuff
+  were trained, and has an entry per segment: id, label, name, score, confidence, area
+  in pixels, box.
   """
   height, width = segmentation.labels.shape
   segments = [dataclasses.asdict(s) for s in segmentation.segments()]
@@ -180,10 +185,8 @@ def write(
 ) -> None:
   """Writes all files, each whole or not at all; none if one cannot be written.
 
-  The npz has `scores` (h, w), the score of each pixel's label, `names`, and of each
-  proposal `boxes`, `labels`, and both classifiers' probabilities `proposer` and `clip`.
-  That of heat maps has `heat` (k, y, x) in half precision, at the network's resolution,
-  and `names`.
+  The npz is that of `score_file`. That of heat maps has `heat` (k, y, x) in half
+  precision, at the network's resolution, and `names`.
   """
   labels = label_image(segmentation)
   overlay = segmentation.overlay(image)
@@ -193,12 +196,7 @@ def write(
       text = stack.enter_context(atomic_path(outputs.segments))
       text.write_text(json.dumps(description, indent=2) + '\n', encoding='utf-8')
       if outputs.scores is not None:
-        arrays = {
-          'scores': segmentation.scores,
-          'names': np.array(segmentation.names),
-          **vars(segmentation.proposals),
-        }
-        np.savez_compressed(stack.enter_context(atomic_path(outputs.scores)), **arrays)
+        write_scores(stack.enter_context(atomic_path(outputs.scores)), segmentation)
       if outputs.panoptic is not None:
         ids = Image.fromarray(segmentation.panoptic.ids.astype(np.uint16))
         ids.save(stack.enter_context(atomic_path(outputs.panoptic)))

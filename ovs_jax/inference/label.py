@@ -1,15 +1,17 @@
 """Labels of a whole picture, from one set of proposals or from overlapping windows."""
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import jax.numpy as jnp
 import numpy as np
 
 from ovs_jax.core.types import NO_LABEL, Array, Float, Int
 from ovs_jax.inference.encode import EncodedImage, EncodedWindows, Picture
+from ovs_jax.inference.evidence import NameMaps, share
 from ovs_jax.inference.result import ProposalTable, Segmentation
 from ovs_jax.inference.weigh import Weights
+from ovs_jax.ops.ensemble import fuse
 from ovs_jax.ops.painting import View, label_map, paint
 
 _WINDOWS_AT_ONCE = 6  # whose masks are kept; each needs up to 0.2 GB
@@ -28,16 +30,55 @@ def label_picture(
     weights: of the classes for each proposal.
     binary: a threshold above which masks count as 1, and below as 0; None: soft masks.
   """
-  masks = picture.encoded.masks
-  if binary is not None:
-    masks = (masks > binary).astype(jnp.float32)
+  masks = _masks(picture, binary)
   weights = jnp.where(jnp.any(picture.encoded.valid), weights, 0.0)
   labels, scores = label_map(weights, masks, picture.size, inside=picture.network_size)
   return np.asarray(labels), np.asarray(scores)
 
 
+def _masks(picture: EncodedImage, binary: float | None) -> Float[Array, 'q h w']:
+  masks = picture.encoded.masks
+  return masks if binary is None else (masks > binary).astype(jnp.float32)
+
+
+def evidence(
+  picture: Picture,
+  weights: Sequence[Float[Array, 'q']],
+  *,
+  binary: float | None = None,
+) -> Float[np.ndarray, 'H W']:
+  """Returns the sum over proposals of one weight times the mask, at every pixel.
+
+  Resizing is linear: the masks are added up at the network's resolution.
+
+  Args:
+    picture: with the masks.
+    weights: of the proposals of each window; of a whole picture there is one.
+    binary: as in `label_picture`.
+  """
+  one = jnp.ones((1, 1))
+  if isinstance(picture, EncodedWindows):
+    found = [
+      _fused(part, row, picture.masks(i))
+      for i, (part, row) in enumerate(zip(picture.windows, weights, strict=True))
+    ]
+    return label_windows(picture, [one] * len(found), masks=found.__getitem__)[1]
+  fused = _fused(picture, weights[0], _masks(picture, binary))
+  inside = picture.network_size
+  return np.asarray(label_map(one, fused, picture.size, inside=inside)[1])
+
+
+def _fused(
+  picture: EncodedImage, weights: Float[Array, 'q'], masks: Float[Array, 'q h w']
+) -> Float[Array, '1 h w']:
+  return fuse(jnp.where(jnp.any(picture.encoded.valid), weights, 0.0)[:, None], masks)
+
+
 def label_windows(
-  picture: EncodedWindows, weights: Sequence[Float[Array, 'q k']]
+  picture: EncodedWindows,
+  weights: Sequence[Float[Array, 'q k']],
+  *,
+  masks: Callable[[int], Float[Array, 'q h w']] | None = None,
 ) -> tuple[Int[np.ndarray, 'H W'], Float[np.ndarray, 'H W']]:
   """Returns the best class of every pixel and its score.
 
@@ -47,6 +88,7 @@ def label_windows(
   Args:
     picture: whose windows have the masks to paint.
     weights: of the classes for each proposal of each window.
+    masks: of a window, with padding; None: those of its proposals.
   """
   side = picture.windows[0].size
   rows, columns = (
@@ -57,7 +99,8 @@ def label_windows(
     )
     for axis in (0, 1)
   )
-  masks = functools.lru_cache(maxsize=_WINDOWS_AT_ONCE)(picture.masks)
+  if masks is None:
+    masks = functools.lru_cache(maxsize=_WINDOWS_AT_ONCE)(picture.masks)
   labels = np.zeros(picture.size, np.int32)
   scores = np.zeros(picture.size, np.float32)
   across = len(columns[0])
@@ -115,8 +158,19 @@ def result(
   weighed: Sequence[Weights],
   threshold: float,
   binary: float | None,
+  *,
+  maps: bool = False,
 ) -> Segmentation:
-  """Paints what `weigh` returned; classes from `len(names)` on become `NO_LABEL`."""
+  """Paints what `weigh` returned; classes from `len(names)` on become `NO_LABEL`.
+
+  Args:
+    picture: with the masks.
+    names: of the classes that get labels.
+    weighed: of each window, or of the whole picture.
+    threshold: pixels with a lower confidence get no label.
+    binary: as in `label_picture`.
+    maps: whether the names' maps are kept, and with them all masks.
+  """
   count = len(names)
   if isinstance(picture, EncodedWindows):
     parts, corners = picture.windows, picture.corners
@@ -124,8 +178,11 @@ def result(
   else:
     parts, corners = (picture,), ((0, 0),)
     labels, scores = label_picture(picture, weighed[0][0], binary=binary)
+  every = [weights for weights, _, _ in weighed]
+  total = evidence(picture, [jnp.sum(w, axis=1) for w in every], binary=binary)
+  confidence = share(scores, total)
   # Padded classes have weight 0, and so never beat a score above 0.
-  named = (labels < count) & (scores > 0) & (scores >= threshold)
+  named = (labels < count) & (scores > 0) & (confidence >= threshold)
   tables = [_table(*row, count) for row in zip(parts, corners, weighed, strict=True)]
   valid = sum(int(np.sum(part.encoded.valid)) for part in parts)
   seen = sum(
@@ -136,10 +193,16 @@ def result(
     labels=np.where(named, labels, NO_LABEL),
     names=names,
     scores=np.where(named, scores, np.float32(0)),
+    confidence=np.where(named, confidence, np.float32(0)),
     proposals=ProposalTable(
       **{key: np.concatenate([t[key] for t in tables]) for key in tables[0]}
     ),
     skipped=1 - seen / valid if valid else 0.0,
+    maps=NameMaps(
+      lambda k: evidence(picture, [w[:, k] for w in every], binary=binary), total
+    )
+    if maps
+    else None,
   )
 
 

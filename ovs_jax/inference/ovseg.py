@@ -22,6 +22,7 @@ from ovs_jax.inference.encode import (
   encode_pictures,
   encode_windows,
 )
+from ovs_jax.inference.evidence import check_threshold
 from ovs_jax.inference.label import result
 from ovs_jax.inference.modes import certified, filtered
 from ovs_jax.inference.names import NameEmbedder
@@ -31,7 +32,6 @@ from ovs_jax.inference.settings import (
   Settings,
   check_asked,
   check_method,
-  check_threshold,
   check_window,
 )
 from ovs_jax.inference.system import Texts
@@ -167,6 +167,7 @@ class OvSegSystem:
     classifier: str | None = None,
     weight: float | None = None,
     panoptic: bool = False,
+    maps: bool = False,
   ) -> Segmentation:
     """Gives every pixel the best of the names.
 
@@ -179,12 +180,13 @@ class OvSegSystem:
       background: names that compete too; pixels that they win get no name.
       templates: name of a set, or sentences with a '{}'; None takes the settings'.
       synonyms: as in `embed`.
-      threshold: pixels with a lower score get no name.
+      threshold: pixels of less confidence get no name, segments no id, 0..1.
       rule: 'pixels', all proposals add up; or 'demo', only the best one of each name is
         painted.
       classifier: 'ensemble', 'clip' or 'proposer'; None takes the settings'.
       weight: of CLIP in the ensemble, 0..1; None takes the settings'.
       panoptic: whether to make segments with ids, too.
+      maps: whether the confidence of every name is kept, and with it all masks.
 
     Raises:
       ValueError: an option is wrong, or does not go with the mode or the rule.
@@ -194,24 +196,19 @@ class OvSegSystem:
     choosing = classes + background
     texts = self.embed(_with_others(choosing), templates=templates, synonyms=synonyms)
     method = {'classifier': classifier, 'weight': weight}
-    run = functools.partial(
-      weigh,
-      rows=texts.rows,
-      owner=texts.owner,
-      choosing=len(choosing),
-      rule=rule,
-      **method,
-    )
+    asked = {'rows': texts.rows, 'owner': texts.owner, 'choosing': len(choosing)}
+    run = functools.partial(weigh, rule=rule, **asked, **method)
     windows = isinstance(encoded, EncodedWindows)
     parts = encoded.windows if windows else (encoded,)
     check_asked(windows, self.settings.mode, rule, threshold, panoptic)
     weighed = [self._weigh(part, run, texts.count, method) for part in parts]
     binary = self.config.region.threshold if rule == 'demo' else None
-    segmentation = result(encoded, classes.names, weighed, threshold, binary)
+    found = result(encoded, classes.names, weighed, threshold, binary, maps=maps)
     if not panoptic:
-      return segmentation
-    found = divide(encoded, weighed[0][0], classes.names, trained=self._panoptic)
-    return dataclasses.replace(segmentation, panoptic=found)
+      return found
+    asked = {'trained': self._panoptic, 'threshold': threshold}
+    ids = divide(encoded, weighed[0][0], classes.names, **asked)
+    return dataclasses.replace(found, panoptic=ids)
 
   def _weigh(
     self,

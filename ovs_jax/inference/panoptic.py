@@ -24,6 +24,7 @@ class PanopticSegment:
     label: index into the names.
     name: as it was asked for.
     score: the proposal's weight for the name.
+    confidence: the name's share of its weights and of what they lack of 1, 0..1.
     area: in pixels.
     box: x0, y0, x1, y1 in pixels, exclusive ends.
   """
@@ -32,6 +33,7 @@ class PanopticSegment:
   label: int
   name: str
   score: float
+  confidence: float
   area: int
   box: tuple[int, int, int, int]
 
@@ -58,17 +60,26 @@ def divide(
   names: Sequence[str],
   *,
   trained: bool,
+  threshold: float = 0.0,
 ) -> Panoptic:
   """Gives every pixel to the proposal whose mask times its best name's weight is most.
 
   A pixel whose mask is below 0.5 belongs to nothing. A proposal keeps its pixels if
   they are most of its mask, and if its best class is one of the names (what comes
   after them is background).
+
+  Args:
+    picture: with the masks.
+    weights: of the classes for each proposal.
+    names: of the classes that get labels.
+    trained: whether the proposer has learnt to tell things of one name apart.
+    threshold: proposals of less confidence compete, but are no segments, 0..1.
   """
   encoded = picture.encoded
   best = jnp.argmax(weights, axis=1)
   score = jnp.max(weights, axis=1)
-  use = encoded.valid & (best < len(names)) & (score > 0)
+  sure = score / jnp.maximum(jnp.sum(weights, axis=1), 1)
+  use = encoded.valid & (best < len(names)) & (score > 0) & (sure >= threshold)
   compete = jnp.diag(jnp.where(encoded.valid, score, 0.0))
   owner, value = label_map(
     compete, encoded.masks, picture.size, inside=picture.network_size
@@ -78,7 +89,14 @@ def divide(
   whole = np.asarray(jnp.sum(encoded.masks >= 0.5, axis=(1, 2))).astype(np.float64)
   whole *= np.prod(picture.size) / np.prod(picture.network_size)
   return _segments(
-    owner, np.asarray(use), whole, np.asarray(best), np.asarray(score), names, trained
+    owner,
+    np.asarray(use),
+    whole,
+    best=np.asarray(best),
+    score=np.asarray(score),
+    sure=np.asarray(sure),
+    names=names,
+    trained=trained,
   )
 
 
@@ -86,8 +104,10 @@ def _segments(
   owner: Int[np.ndarray, 'h w'],
   use: Bool[np.ndarray, 'q'],
   whole: Float[np.ndarray, 'q'],
+  *,
   best: Int[np.ndarray, 'q'],
   score: Float[np.ndarray, 'q'],
+  sure: Float[np.ndarray, 'q'],
   names: Sequence[str],
   trained: bool,
 ) -> Panoptic:
@@ -107,6 +127,7 @@ def _segments(
         label=label,
         name=names[label],
         score=float(score[q]),
+        confidence=float(sure[q]),
         area=int(areas[q]),
         box=box_of(mask),
       )

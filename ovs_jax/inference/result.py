@@ -7,8 +7,10 @@ from PIL import Image
 
 from ovs_jax.core.errors import UserError
 from ovs_jax.core.images import ImageLike, as_rgb
+from ovs_jax.core.lookup import lookup
 from ovs_jax.core.masks import box_of
-from ovs_jax.core.types import Float, Int
+from ovs_jax.core.types import Bool, Float, Int
+from ovs_jax.inference.evidence import NameMaps
 from ovs_jax.inference.panoptic import Panoptic
 from ovs_jax.ops import overlay
 
@@ -40,6 +42,7 @@ class Segment:
     name: as it was asked for.
     share: of the picture, 0..1.
     score: mean of its pixels' scores.
+    confidence: mean of its pixels' confidences, 0..1.
     box: x0, y0, x1, y1 in pixels, exclusive ends.
   """
 
@@ -47,6 +50,7 @@ class Segment:
   name: str
   share: float
   score: float
+  confidence: float
   box: tuple[int, int, int, int]
 
 
@@ -59,17 +63,23 @@ class Segmentation:
     names: as they were asked for.
     scores: of the label of each pixel, 0 where there is none. They are sums over
       proposals and compare pixels of one picture; they are not probabilities.
+    confidence: the label's share of the evidence of all names and of "nothing", 0..1
+      (`inference.evidence`); 0 where there is no label. In the mode 'certified', of
+      what CLIP saw.
     proposals: the masks with their boxes, names and probabilities.
     skipped: share of the valid proposals' crops that CLIP did not see, 0..1.
     panoptic: segments with ids, if they were asked for.
+    maps: the confidence of every name, if they were asked for.
   """
 
   labels: Int[np.ndarray, 'h w']
   names: tuple[str, ...]
   scores: Float[np.ndarray, 'h w']
+  confidence: Float[np.ndarray, 'h w']
   proposals: ProposalTable
   skipped: float = 0.0
   panoptic: Panoptic | None = None
+  maps: NameMaps | None = None
 
   def agreement(self, other: 'Segmentation') -> float:
     """Returns the share of pixels that have the same name in both, 0..1."""
@@ -86,6 +96,38 @@ class Segmentation:
     areas = overlay.shares(self.labels, len(self.names))
     return dict(zip(self.names, areas.tolist(), strict=True))
 
+  def label(self, name: str) -> int:
+    """Returns the index of a name.
+
+    Raises:
+      ValueError: it is none of the names that were asked for.
+    """
+    return lookup({n: i for i, n in enumerate(self.names)}, name, 'name')
+
+  def mask(self, name: str) -> Bool[np.ndarray, 'h w']:
+    """Returns which pixels have a name.
+
+    Raises:
+      ValueError: it is none of the names that were asked for.
+    """
+    return self.labels == self.label(name)
+
+  def confidences(self) -> dict[str, float]:
+    """Returns the mean confidence of each name's pixels, 0..1; 0 if it has none."""
+    found = {segment.name: segment.confidence for segment in self.segments()}
+    return {name: found.get(name, 0.0) for name in self.names}
+
+  def confidence_map(self, name: str) -> Float[np.ndarray, 'h w']:
+    """Returns how sure a name is at every pixel, 0..1, whichever name won it.
+
+    Raises:
+      ValueError: an unknown name, or the maps were not asked for.
+    """
+    label = self.label(name)
+    if self.maps is None:
+      raise UserError('no maps of names were kept; ask for them with maps=True')
+    return self.maps.confidence(label)
+
   def segments(self) -> list[Segment]:
     """Returns the names that occur, largest first."""
     found = []
@@ -96,6 +138,7 @@ class Segmentation:
         name=self.names[label],
         share=float(mask.mean()),
         score=float(self.scores[mask].mean(dtype=np.float64)),
+        confidence=float(self.confidence[mask].mean(dtype=np.float64)),
         box=box_of(mask),
       )
       found.append(segment)

@@ -2,7 +2,7 @@
 
 segmenter = Segmenter.load('checkpoints/ovseg')  # or of a CLIPSeg or CoSeg
 picture = segmenter.encode('photo.jpg')
-result = segmenter.segment(picture, 'red ball, grass')
+result = segmenter.segment(picture, 'red ball, grass')  # or of 'photo.jpg' itself
 result.overlay('photo.jpg').save('overlay.png')
 """
 
@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from ovs_jax.core.files import Path
-from ovs_jax.core.images import ImageLike, as_rgb
+from ovs_jax.core.images import IMAGE_TYPES, ImageLike, as_rgb
 from ovs_jax.core.types import Float
 from ovs_jax.inference.load import load_system
 from ovs_jax.inference.result import Segmentation
@@ -162,35 +162,36 @@ class Segmenter:
     heat: bool = False,
     examples: Examples | None = None,
     example_share: float | None = None,
+    maps: bool = False,
   ) -> Segmentation:
     """Gives pixels names.
 
     Args:
-      encoded: what `encode` returned.
+      encoded: what `encode` returned; or an image, encoded for this call alone.
       names: 'red ball, grass'; or one string per name; or {shown name: words}; or what
         `text.classes.read_names` read from a file.
       background: names that compete too; pixels that they win get no name.
       templates: name of a set, or sentences with a '{}'; None takes the model's.
       synonyms: 'mean' (the default) embeds the mean of a name's words, with 'max' the
         best word counts, and 'paper' embeds them as one string, "toilet, can".
-      threshold: OVSeg: pixels with a lower score get no name (default 0). CLIPSeg and
-        CoSeg: probability from which a mask claims a pixel (default 0.3).
+      threshold: pixels whose `Segmentation.confidence` is lower get no name, 0..1. None
+        is 0 for OVSeg; masks of CLIPSeg and CoSeg claim what they have with a
+        probability of 0.3, however many do.
       rule: OVSeg: 'pixels' (the default), or 'demo', the best proposal of each name.
         CLIPSeg and CoSeg: 'A' (the default) to 'D', as `ops.merging` explains them.
       classifier: OVSeg: 'ensemble', 'clip' or 'proposer'.
       weight: OVSeg: of CLIP in the ensemble, 0..1.
       panoptic: OVSeg: whether to make segments with ids, too.
       heat: CLIPSeg and CoSeg: whether the names' heat maps are kept.
-      examples: CLIPSeg: for a name, pictures and masks of their size that replace its
-        prompt.
+      examples: CLIPSeg: for a name, pictures and masks that replace its prompt.
       example_share: CLIPSeg: of the pictures in the prompt, 0..1 (default 1); the
         rest is the text's.
+      maps: whether `Segmentation.confidence_map` is kept, and with it all masks.
 
     Raises:
       ValueError: names are none, blank, repeated, or too long for CLIP; or an option
         is wrong, or does not go with the model or the rule.
     """
-    classes = parse_classes(names)
     options = _given(
       templates=templates,
       synonyms=synonyms,
@@ -202,9 +203,22 @@ class Segmenter:
       heat=heat,
       examples=None if examples is None else _read(examples),
       example_share=example_share,
+      maps=maps,
     )
+    return self._segment(encoded, names, background, options)
+
+  def _segment(
+    self,
+    encoded: Any,
+    names: Names,
+    background: Names | None,
+    options: Mapping[str, Any],
+  ) -> Segmentation:
+    classes = parse_classes(names)
     check_options(self.system.kind, options_of(type(self.system).segment), options)
     behind = parse_background(background, classes)
+    if isinstance(encoded, IMAGE_TYPES):
+      encoded = self.encode(encoded)
     return self.system.segment(encoded, classes, behind, **options)
 
   def agreement(self, image: ImageLike, names: Names, **options: Any) -> float:

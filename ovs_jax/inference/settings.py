@@ -1,7 +1,6 @@
 """How pictures are segmented, and what does not go together."""
 
 import dataclasses
-import math
 
 from ovs_jax.core.errors import UserError
 from ovs_jax.core.lookup import lookup
@@ -47,15 +46,6 @@ def check_method(classifier: str, weight: float) -> None:
   lookup({name: name for name in CLASSIFIERS}, classifier, 'classifier')
   if not 0 <= weight <= 1:
     raise UserError(f'the ensemble weight must lie in 0..1, got {weight}')
-
-
-def check_threshold(threshold: float) -> None:
-  """Raises ValueError for what is not a score."""
-  if not (math.isfinite(threshold) and threshold >= 0):
-    raise UserError(
-      f'the threshold must be a score of at least 0, got {threshold}; 0 keeps all '
-      'pixels'
-    )
 
 
 def check_window(window: int | None, overlap: float, mode: str) -> None:

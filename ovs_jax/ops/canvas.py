@@ -67,7 +67,7 @@ class Canvas:
       self.state,
       jnp.asarray(logits),
       jnp.asarray(labels),
-      *_matrices(self.size, logits.shape[1:]),
+      *resizing(self.size, logits.shape[1:]),
       np.int32(self._count),
       np.float32(self._threshold),
       self._rule,
@@ -81,10 +81,10 @@ class Canvas:
     return labels, scores
 
 
-def _matrices(
+def resizing(
   size: tuple[int, int], source: tuple[int, ...]
 ) -> list[Float[np.ndarray, 'o i']]:
-  """Bilinear weights of rows and columns, with rows of zeros up to a common length."""
+  """Returns bilinear weights of rows and columns, padded with rows of zeros."""
   found = []
   for length, given in zip(size, source, strict=True):
     matrix = linear_matrix(given, length)
@@ -134,7 +134,7 @@ def probabilities(
   logits: Float[Any, 'n y x'], size: tuple[int, int]
 ) -> Float[np.ndarray, 'n h w']:
   """Returns the masks' probabilities in the picture's size."""
-  found = _resize(jnp.asarray(logits), *_matrices(size, logits.shape[1:]))
+  found = _resize(jnp.asarray(logits), *resizing(size, logits.shape[1:]))
   return np.asarray(found)[:, : size[0], : size[1]]
 
 
@@ -157,6 +157,11 @@ def soft_labels(
   p = jnp.asarray(probabilities(logits, size))
   labels, scores = _marginalise(p, jnp.asarray(cosines), tau)
   return np.asarray(labels), np.asarray(scores)
+
+
+def soft_weights(cosines: Float[Any, 'n c'], *, tau: float) -> Float[np.ndarray, 'n k']:
+  """Returns `merging.mask_weights` on the host."""
+  return np.asarray(merging.mask_weights(jnp.asarray(cosines), tau=tau))
 
 
 _marginalise = jax.jit(

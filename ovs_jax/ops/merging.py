@@ -20,6 +20,11 @@ THRESHOLD = 0.3  # CLIPSeg's and CoSeg's
 RULES = dict.fromkeys('ABCD')
 
 
+def mask_weights(cosines: Float[Array, 'n c'], *, tau: float) -> Float[Array, 'n k']:
+  """Returns p(class | mask); what a row lacks of 1 is the share of "unlabeled"."""
+  return jax.nn.softmax(cosines / tau, axis=1)[:, :-1]
+
+
 def marginalise(
   probabilities: Float[Array, 'n h w'],
   cosines: Float[Array, 'n c'],
@@ -39,7 +44,7 @@ def marginalise(
   Returns:
     Labels and their sums.
   """
-  weights = jax.nn.softmax(cosines / tau, axis=1)[:, :-1]
+  weights = mask_weights(cosines, tau=tau)
   best = jnp.full(probabilities.shape[1:], -1.0)
   labels = jnp.full(probabilities.shape[1:], NO_LABEL, jnp.int32)
   for start in range(0, weights.shape[1], chunk):

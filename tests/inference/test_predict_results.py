@@ -80,10 +80,19 @@ def test_json_and_scores(run, checkpoint, photos, tmp_path):
     assert found['name'] == stored['names'][found['label']]
     assert found['share'] == pytest.approx(mask.mean())
     assert found['score'] == pytest.approx(result.scores[mask].mean(), rel=1e-5)
+    sure = result.confidence[mask].mean()
+    assert found['confidence'] == pytest.approx(sure, rel=1e-5) and 0 < sure <= 1
     ys, xs = np.nonzero(mask)
     assert found['box'] == [xs.min(), ys.min(), xs.max() + 1, ys.max() + 1]
   with np.load(tmp_path / 'out' / 'a_scores.npz') as arrays:
-    assert set(arrays) == {'scores', 'names', 'boxes', 'labels', 'proposer', 'clip'}
+    keys = {'scores', 'confidence', 'names', 'boxes', 'labels', 'proposer', 'clip'}
+    assert set(arrays) == keys
+    assert arrays['confidence'].dtype == np.float16
+    assert arrays['confidence'].shape == (2, 50, 70)
+    for k, sure in enumerate(arrays['confidence']):
+      mine = result.labels == k
+      want = result.confidence[mine]
+      np.testing.assert_allclose(sure[mine], want, rtol=1e-3, atol=1e-7)
     # Encoded by another program, which rounds differently with JAX 0.12.
     np.testing.assert_allclose(arrays['scores'], result.scores, rtol=1e-5)
     np.testing.assert_allclose(
@@ -169,7 +178,7 @@ class TestNames:
       (['--names-file={}/twice.txt'], 'lines 1 and 2 of'),
       (['--names=cat', '--background=Cat'], "['Cat'] are both class names and"),
       (['--names=cat', '--background=' + 'word ' * 90], 'the limit is 77'),
-      (['--names=cat', '--threshold=-1'], '--threshold must be a score of at least 0'),
+      (['--names=cat', '--threshold=-1'], '--threshold must be a confidence in 0..1'),
       (['--names=cat', '--rule=demo', '--weight=0.5'], '--rule=demo takes CLIP'),
       (['--names=cat', '--image=none/*.jpg'], 'no file matches none/*.jpg'),
     ],

@@ -54,9 +54,9 @@ def test_heat_maps_give_the_label_map(segmenters, pictures, kind):
       np.testing.assert_allclose(result.scores[where], best, atol=2e-3)
   named = result.labels >= 0
   assert found and sum(result.shares().values()) == pytest.approx(named.mean())
-  middle = float(np.median(result.scores[named]))
+  middle = float(np.median(result.confidence[named]))
   above = segmenter.segment(pictures[kind], NAMES, threshold=middle)
-  want = np.where(result.scores >= middle, result.labels, -1)
+  want = np.where(result.confidence >= middle, result.labels, -1)
   np.testing.assert_array_equal(above.labels, want)
   with pytest.raises(ValueError, match='ask for them with heat=True'):
     above.heat_map('sky')
@@ -169,10 +169,8 @@ def test_mistakes(segmenters, pictures, checkpoints):
       segmenter.segment(pictures[kind], [])
     with pytest.raises(ValueError, match='3x9 pixels, less than a patch of 4x4'):
       segmenter.encode(np.zeros((3, 9, 3), np.uint8))
-    with pytest.raises(ValueError, match='a probability in 0..1, got 1.5'):
+    with pytest.raises(ValueError, match='a confidence in 0..1, got 1.5'):
       segmenter.segment(pictures[kind], NAMES, threshold=1.5)
-    with pytest.raises(ValueError, match="'C' knows no threshold"):
-      segmenter.segment(pictures[kind], NAMES, rule='C', threshold=0.3)
     with pytest.raises(ValueError, match='unknown rule'):
       segmenter.segment(pictures[kind], NAMES, rule='pixels')
   with pytest.raises(ValueError, match="weight: not for a 'clipseg' checkpoint"):

@@ -151,10 +151,10 @@ class TestBackground:
 
 
 class TestThreshold:
-  def test_lower_scores_get_no_name(self, segmenter):
+  def test_lower_confidences_get_no_name(self, segmenter):
     both = picture(0, 5.3)
     plain = segmenter.segment(both, 'dog, cat')
-    high, low = plain.scores[0, 0], plain.scores[0, 2]
+    high, low = plain.confidence[0, 0], plain.confidence[0, 2]
     assert high > low > 0
     for threshold, expected in (
       (0.0, [0, 1, NO_LABEL]),
@@ -166,9 +166,9 @@ class TestThreshold:
       assert stripes(result) == expected
       assert ((result.scores > 0) == (result.labels != NO_LABEL)).all()
 
-  @pytest.mark.parametrize('threshold', [-0.1, float('nan'), float('inf')])
+  @pytest.mark.parametrize('threshold', [-0.1, 1.01, float('nan'), float('inf')])
   def test_wrong(self, segmenter, threshold):
-    with pytest.raises(ValueError, match='a score of at least 0, got'):
+    with pytest.raises(ValueError, match='a confidence in 0..1, got'):
       segmenter.segment(picture(0), 'dog, cat', threshold=threshold)
 
 
