@@ -5,9 +5,10 @@
 
 For each photo it writes `<photo>_labels.png`, an index into the names for every pixel
 (255 where there is none); `<photo>_overlay.png`, the same to look at;
-`<photo>_segments.json`, where each name is; and with --scores `<photo>_scores.npz`. It
-prints how much of the picture each name has. A photo whose results are there, made with
-the same settings from the same photo, is skipped.
+`<photo>_segments.json`, where each name is; with --scores `<photo>_scores.npz`; and
+with --format=coco,yolo a folder for each of these. It prints how much of the picture
+each name has. A photo whose results are there, made with the same settings from the
+same photo, is skipped, and results among the photos are.
 
 Photos larger than --window are cut into windows that overlap. --panoptic adds
 `<photo>_panoptic.png`, an id for every pixel (0 where there is none), and the segments
@@ -35,11 +36,27 @@ from ovs_jax.core.programs import keep_programs
 from ovs_jax.core.runlog import progress
 from ovs_jax.inference.classifier import Classifier
 from ovs_jax.inference.encode import PICTURES_AT_ONCE, Picture
-from ovs_jax.inference.files import describe, is_done, photo_key, plan, report, write
+from ovs_jax.inference.files import (
+  Outputs,
+  describe,
+  finish,
+  is_done,
+  photo_key,
+  plan,
+  report,
+  write,
+)
 from ovs_jax.inference.segmenter import Segmenter
 from ovs_jax.ops.overlay import percent
 from ovs_jax.photos import find_photos
-from ovs_jax.predict_options import asking, check_flags, check_kind, loading, parser
+from ovs_jax.predict_options import (
+  asking,
+  check_flags,
+  check_kind,
+  formats,
+  loading,
+  parser,
+)
 from ovs_jax.text.classes import (
   Classes,
   hints,
@@ -86,12 +103,15 @@ def _predict(arguments: argparse.Namespace) -> int:
   background = parse_background(arguments.background, classes)
   output = 'predictions' if arguments.output is None else arguments.output
   jobs = plan(
-    find_photos(arguments.image),
+    _photos(arguments),
     output,
     scores=arguments.scores,
     panoptic=arguments.panoptic,
     heat=arguments.heat_maps,
+    formats=formats(arguments, classes),
+    parts=arguments.parts,
   )
+  every = dict(jobs)
   settings = _settings(arguments, classes, background)
   check_writable(output, megabytes=10, option='--output=')
   check_kind(arguments)
@@ -102,25 +122,62 @@ def _predict(arguments: argparse.Namespace) -> int:
       f'{path}: skipped, its results are in {output} (--overwrite makes them again)'
     )
     del jobs[path]
-  if not jobs:
-    return 0
+  asked = classes, background
+  failed = _segment(arguments, asked, jobs, keys, settings) if jobs else set()
+  whole = {path: outputs for path, outputs in every.items() if path not in failed}
+  for path in finish(whole, output, classes.names, among=list(every)):
+    print(f'written for all photos: {path}')
+  return 2 if failed else 0
+
+
+def _segment(
+  arguments: argparse.Namespace,
+  names: tuple[Classes, Classes],
+  jobs: dict[pathlib.Path, Outputs],
+  keys: dict[pathlib.Path, str],
+  settings: dict[str, Any],
+) -> set[pathlib.Path]:
+  """Writes the results of photos; returns those that have none.
+
+  Args:
+    arguments: of the command.
+    names: those that get labels, and those of the background.
+    jobs: the files to write for each photo.
+    keys: what tells the photos' results apart.
+    settings: all that results depend on but the photo.
+  """
+  classes, background = names
   segmenter = Segmenter.load(arguments.checkpoint, **loading(arguments))
   # Complains of names that are too long before the work.
   segmenter.embed_names(classes + background, synonyms=arguments.synonyms)
   asked = asking(arguments, background)
-  failures = 0
+  failed = set()
   found = _encoded(segmenter, list(jobs), arguments)
   for path, image, picture in _progress(found, len(jobs), 'segment'):
     if picture is None:
-      failures += 1
+      failed.add(path)
       continue
     result = segmenter.segment(picture, classes, **asked)
-    description = describe(result, path, settings, keys[path])
+    description = describe(result, path, settings, keys[path], jobs[path])
     if arguments.agreement:
       description['agreement'] = segmenter.agreement(image, classes, **asked)
-    write(result, image, jobs[path], description)
+    try:
+      write(result, image, jobs[path], description)
+    except UserError as error:
+      _complain(error)
+      failed.add(path)
+      continue
     tqdm.write(report(path, result, jobs[path], description), file=sys.stdout)
-  return 2 if failures else 0
+  return failed
+
+
+def _photos(arguments: argparse.Namespace) -> list[pathlib.Path]:
+  """Lists the photos, and says how many results lie among them."""
+  left_out: list[pathlib.Path] = []
+  photos = list(find_photos(arguments.image, left_out))
+  if left_out:
+    print(f'{left_out[0]} and {len(left_out) - 1} more are results, and left out')
+  return photos
 
 
 def _encoded(
@@ -175,14 +232,16 @@ def _classify(arguments: argparse.Namespace) -> int:
   flags = ('background', 'threshold', 'rule', 'classifier', 'weight', 'output')
   flags += ('window', 'overlap', 'mode', 'dtype', 'prompts')
   flags = [f for f in flags if given[f] is not None]
-  flags += [f for f in ('scores', 'overwrite', 'panoptic', 'agreement') if given[f]]
+  flags += ['format'] if given['format'] is not None else []
+  switches = ('scores', 'overwrite', 'panoptic', 'agreement', 'parts')
+  flags += [f for f in switches if given[f]]
   if flags:
     raise UserError(
       f'--{" --".join(flags)} belong to segmentation and not to --classify; leave them '
       'out'
     )
   classes = _names(arguments)
-  photos = find_photos(arguments.image)
+  photos = _photos(arguments)
   classifier = Classifier.load(
     arguments.checkpoint,
     templates=arguments.templates,

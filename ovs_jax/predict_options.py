@@ -6,6 +6,7 @@ from typing import Any
 from ovs_jax.core.errors import UserError
 from ovs_jax.core.images import read_image
 from ovs_jax.core.masks import read_mask
+from ovs_jax.formats import FORMATS, Format, parse_formats
 from ovs_jax.inference.encode import MODES
 from ovs_jax.inference.evidence import check_threshold
 from ovs_jax.inference.load import SYSTEMS
@@ -133,6 +134,11 @@ def _add_segment_options(parser: argparse.ArgumentParser) -> None:
     type=float,
     help="of CLIP in the ensemble, 0..1 (default: the checkpoint's)",
   )
+  _add_output_options(group)
+
+
+def _add_output_options(group: Any) -> None:
+  """What is written, and where."""
   group.add_argument(
     '--output',
     metavar='DIR',
@@ -143,6 +149,17 @@ def _add_segment_options(parser: argparse.ArgumentParser) -> None:
     action='store_true',
     help='write as .npz too how sure every name is at every pixel (float16), the '
     'scores and the proposals',
+  )
+  group.add_argument(
+    '--format',
+    metavar='NAMES',
+    help='write the results for other tools too, into a folder of each, separated by '
+    f'commas: {", ".join(FORMATS)}',
+  )
+  group.add_argument(
+    '--parts',
+    action='store_true',
+    help='--format=coco: an annotation per connected part, not per segment',
   )
   group.add_argument(
     '--overwrite', action='store_true', help='make results again that are there'
@@ -238,6 +255,20 @@ def asking(arguments: argparse.Namespace, background: Classes) -> dict[str, Any]
       examples.setdefault(name, []).append((read_image(image), read_mask(mask)))
     options['examples'] = examples
   return {'synonyms': arguments.synonyms, 'background': background, **options}
+
+
+def formats(arguments: argparse.Namespace, classes: Classes) -> tuple[Format, ...]:
+  """Returns the formats that are asked for.
+
+  Raises:
+    ValueError: one is unknown, or cannot hold the names.
+  """
+  asked = parse_formats(arguments.format)
+  if arguments.parts and 'coco' not in [one.name for one in asked]:
+    raise UserError('--parts belongs to --format=coco; give it too, or leave it out')
+  for one in asked:
+    one.check(classes.names, overlapping=arguments.rule == 'D')
+  return asked
 
 
 def check_kind(arguments: argparse.Namespace) -> None:

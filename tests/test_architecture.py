@@ -18,6 +18,7 @@ LAYERS = {
   'ops': 1,
   'text': 1,
   'models': 2,
+  'formats': 2,
   'settings': 3,
   'data': 4,
   'convert': 5,

@@ -21,7 +21,17 @@ FILES = [p for d in ('ovs_jax', 'configs') for p in sorted((ROOT / d).rglob('*.p
 PAGES = [*ROOT.glob('*.md'), *(ROOT / 'docs').glob('*.md')]
 NAME = re.compile(r'`([A-Za-z_]\w*(?:\.[A-Za-z_]\w*)+)(?:\([^`]*\))?`')
 ENDINGS = ('.py', '.md', '.txt', '.json', '.jsonl', '.npz', '.csv', '.png', '.pkl')
-ENDINGS += ('.sh', '.part', '.pt', '.pth', '.bin', '.safetensors', '.npy')
+ENDINGS += (
+  '.yaml',
+  '.xml',
+  '.sh',
+  '.part',
+  '.pt',
+  '.pth',
+  '.bin',
+  '.safetensors',
+  '.npy',
+)
 # First parts of names that belong to others: packages, configurations, tensors.
 FOREIGN = {'config', 'dataset_configs', 'scenic', 'etils', 'jax', 'np', 'optax'}
 FOREIGN |= {'spacy', 'tf', 'torch', 'visual', 'NAME'}

@@ -2,9 +2,10 @@
 
 import contextlib
 import dataclasses
+import functools
 import json
 import pathlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -21,9 +22,12 @@ from ovs_jax.core.files import (
   real,
 )
 from ovs_jax.core.types import VOID, VOID_16, UInt8
+from ovs_jax.formats import Format, run
+from ovs_jax.formats.found import Entry
 from ovs_jax.inference.heat_maps import heat_sheet
 from ovs_jax.inference.result import Segmentation
 from ovs_jax.inference.score_file import write_scores
+from ovs_jax.inference.stems import record_of, stems
 from ovs_jax.ops.overlay import palette, percent
 
 _VERSION = 2  # of what the files hold; those of another one are made again
@@ -43,6 +47,10 @@ class Outputs:
     panoptic: PNG of 16 bits, the id of every pixel's segment; None if not wanted.
     heat: npz, the names' heat maps; None if they are not wanted.
     heat_sheet: PNG to look at them.
+    stem: by which all files are called.
+    formats: the formats that are wanted too.
+    parts: whether COCO is to have connected parts.
+    more: the files of these formats.
   """
 
   labels: Place
@@ -52,49 +60,62 @@ class Outputs:
   panoptic: Place | None = None
   heat: Place | None = None
   heat_sheet: Place | None = None
+  stem: str = ''
+  formats: tuple[Format, ...] = ()
+  parts: bool = False
+  more: tuple[Place, ...] = ()
 
   def files(self) -> list[Place]:
     """Returns those that are wanted."""
-    every = [getattr(self, field.name) for field in dataclasses.fields(self)]
+    every = [self.labels, self.overlay, self.segments, self.scores, self.panoptic]
+    every += [self.heat, self.heat_sheet, *self.more]
     return [path for path in every if path is not None]
 
 
 def plan(
-  photos: Mapping[pathlib.Path, bool],
+  photos: Sequence[pathlib.Path],
   output: Path,
   *,
   scores: bool,
   panoptic: bool = False,
   heat: bool = False,
+  formats: tuple[Format, ...] = (),
+  parts: bool = False,
 ) -> dict[pathlib.Path, Outputs]:
   """Returns the files to write for each photo.
 
   Args:
-    photos: from `find_photos`. Those found in folders are left out if they are the
-      results of others.
+    photos: to segment.
     output: directory of the results.
     scores: whether the scores are wanted.
     panoptic: whether segments with ids are.
     heat: whether heat maps are.
+    formats: what else is wanted.
+    parts: whether COCO is to have connected parts.
 
   Raises:
     ValueError: two photos would be written to the same file, or over a photo.
   """
   output = place(output)
-  jobs = {path: _outputs(path, output, scores, panoptic, heat) for path in photos}
-  every = [_outputs(path, output, True, True, True) for path in photos]
-  # Only with their record: a photo of such a name must not be lost.
-  made = {real(p) for o in every if o.segments.is_file() for p in o.files()}
-  jobs = {p: o for p, o in jobs.items() if photos[p] or real(p) not in made}
+  jobs = {}
+  for photo, stem in stems(photos, output).items():
+    path = output / stem
+    more = [output / f.name / p for f in formats for p in f.paths(photo, stem)]
+    jobs[photo] = Outputs(
+      labels=_beside(path, 'labels.png'),
+      overlay=_beside(path, 'overlay.png'),
+      segments=record_of(output, stem),
+      scores=_beside(path, 'scores.npz') if scores else None,
+      panoptic=_beside(path, 'panoptic.png') if panoptic else None,
+      heat=_beside(path, 'heat.npz') if heat else None,
+      heat_sheet=_beside(path, 'heat.png') if heat else None,
+      stem=stem,
+      formats=formats,
+      parts=parts,
+      more=tuple(more),
+    )
   inputs = {real(path) for path in jobs}
-  sources: dict[Place, pathlib.Path] = {}
   for path, outputs in jobs.items():
-    other = sources.setdefault(outputs.labels, path)
-    if other != path:
-      raise UserError(
-        f'{other} and {path} would both be written to {outputs.labels}; rename one, or '
-        'run them with different --output= directories'
-      )
     for target in outputs.files():
       if real(target) in inputs:
         raise UserError(
@@ -104,18 +125,8 @@ def plan(
   return jobs
 
 
-def _outputs(
-  path: pathlib.Path, output: Place, scores: bool, panoptic: bool, heat: bool
-) -> Outputs:
-  return Outputs(
-    labels=output / f'{path.stem}_labels.png',
-    overlay=output / f'{path.stem}_overlay.png',
-    segments=output / f'{path.stem}_segments.json',
-    scores=output / f'{path.stem}_scores.npz' if scores else None,
-    panoptic=output / f'{path.stem}_panoptic.png' if panoptic else None,
-    heat=output / f'{path.stem}_heat.npz' if heat else None,
-    heat_sheet=output / f'{path.stem}_heat.png' if heat else None,
-  )
+def _beside(path: Place, what: str) -> Place:
+  return path.with_name(f'{path.name}_{what}')
 
 
 def photo_key(path: pathlib.Path, settings: Mapping[str, Any]) -> str:
@@ -137,7 +148,46 @@ def is_done(outputs: Outputs, key: str) -> bool:
     stored = read_json(outputs.segments)
   except (ValueError, OSError):
     return False
-  return isinstance(stored, dict) and stored.get('key') == key
+  if not (isinstance(stored, dict) and stored.get('key') == key):
+    return False
+  kept = stored.get('formats', {})
+  wanted = [f.name for f in outputs.formats if f.keeps]
+  return all(f in kept for f in wanted) and (
+    'coco' not in wanted or stored.get('parts') == outputs.parts
+  )
+
+
+def finish(
+  jobs: Mapping[pathlib.Path, Outputs],
+  output: Path,
+  names: Sequence[str],
+  *,
+  among: Sequence[pathlib.Path],
+) -> list[Place]:
+  """Writes the files that formats have for a whole run; returns them.
+
+  Args:
+    jobs: photos whose results are there, those of earlier runs too.
+    output: directory of the results.
+    names: that were asked for.
+    among: the photos by whose common folder all are called, those that failed too.
+  """
+  formats = next((outputs.formats for outputs in jobs.values()), ())
+  called = run.file_names(among)
+  made = []
+  for one in formats:
+    entries = []
+    for photo, outputs in jobs.items():
+      size = read_json(outputs.segments)
+      load = functools.partial(_record, outputs.segments, one.name)
+      shape = size['height'], size['width']
+      entries.append(Entry(photo, called[photo], outputs.stem, shape, load))
+    made += run.finish([one], place(output), entries, names)
+  return made
+
+
+def _record(path: Place, name: str) -> Any:
+  return read_json(path)['formats'][name]
 
 
 def describe(
@@ -145,6 +195,7 @@ def describe(
   path: pathlib.Path,
   settings: Mapping[str, Any],
   key: str,
+  outputs: Outputs | None = None,
 ) -> dict[str, Any]:
   """Returns what the JSON file holds.
 
@@ -153,11 +204,15 @@ def describe(
   (x0, y0, x1, y1 in pixels, exclusive ends). `skipped` is the share of crops that CLIP
   did not have to see. With a panoptic result, `panoptic` says whether things and stuff
   were trained, and has an entry per segment: id, label, name, score, confidence, area
-  in pixels, box.
+  in pixels, box. `formats` has what the files of the run are made of.
   """
   height, width = segmentation.labels.shape
   segments = [dataclasses.asdict(s) for s in segmentation.segments()]
   more = {}
+  if outputs is not None and outputs.formats:
+    found = segmentation.found(path, outputs.stem)
+    more['formats'] = run.records(outputs.formats, found, parts=outputs.parts)
+    more['parts'] = outputs.parts
   if segmentation.panoptic is not None:
     more['panoptic'] = {
       'trained': segmentation.panoptic.trained,
@@ -190,6 +245,9 @@ def write(
   """
   labels = label_image(segmentation)
   overlay = segmentation.overlay(image)
+  output = outputs.segments.parent
+  found = segmentation.found(description['image'], outputs.stem, output)
+  more = run.contents(outputs.formats, found, output)
   try:
     with contextlib.ExitStack() as stack:
       # The last to enter is renamed first: the description comes last.
@@ -205,8 +263,10 @@ def write(
         np.savez_compressed(stack.enter_context(atomic_path(outputs.heat)), **arrays)
         sheet = heat_sheet(segmentation, image)
         sheet.save(stack.enter_context(atomic_path(outputs.heat_sheet)))
+      run.write_into(stack, more)
       overlay.save(stack.enter_context(atomic_path(outputs.overlay)))
       labels.save(stack.enter_context(atomic_path(outputs.labels)))
+    run.mark(outputs.formats, output)
   except OSError as error:
     files = ', '.join(path.name for path in outputs.files())
     raise OSError(
@@ -268,4 +328,7 @@ def report(
     lines += [f'  panoptic: {outputs.panoptic}']
   if outputs.heat is not None:
     lines += [f'  heat:     {outputs.heat}']
+  for made in outputs.more:
+    what = made.relative_to(outputs.segments.parent).parts[0] + ':'
+    lines.append(f'  {what:<9} {made}')
   return '\n'.join(lines)

@@ -1,15 +1,22 @@
 """What segmenting a picture gives: labels, scores, and the proposals' names."""
 
+import contextlib
 import dataclasses
+import pathlib
+from typing import Any
 
 import numpy as np
 from PIL import Image
 
 from ovs_jax.core.errors import UserError
+from ovs_jax.core.files import Path, Place, local, place
 from ovs_jax.core.images import ImageLike, as_rgb
 from ovs_jax.core.lookup import lookup
 from ovs_jax.core.masks import box_of
 from ovs_jax.core.types import Bool, Float, Int
+from ovs_jax.formats import parse_formats, run
+from ovs_jax.formats.coco import Coco, to_coco
+from ovs_jax.formats.found import Entry, Found, Instance
 from ovs_jax.inference.evidence import NameMaps
 from ovs_jax.inference.panoptic import Panoptic
 from ovs_jax.ops import overlay
@@ -147,3 +154,79 @@ class Segmentation:
   def overlay(self, image: ImageLike, *, alpha: float = 0.55) -> Image.Image:
     """Draws the labels over the picture that was segmented, with a legend."""
     return overlay.overlay(as_rgb(image), self.labels, self.names, alpha=alpha)
+
+  def instances(self) -> list[Instance]:
+    """Returns what formats call segments, largest first: with ids, if there are any."""
+    if self.panoptic is None:
+      return [
+        Instance(s.label, self.mask(s.name), s.confidence) for s in self.segments()
+      ]
+    return [
+      Instance(s.label, self.panoptic.ids == s.id, s.confidence)
+      for s in self.panoptic.segments
+    ]
+
+  def found(self, photo: Path, stem: str, output: Place | None = None) -> Found:
+    """Returns the result as formats take it.
+
+    Args:
+      photo: the file that was segmented.
+      stem: by which files of it are called.
+      output: the folder that has the formats' folders.
+    """
+    return Found(
+      photo=local(photo),
+      stem=stem,
+      names=self.names,
+      labels=self.labels,
+      confidence=self.confidence,
+      instances=tuple(self.instances()),
+      output=output if isinstance(output, pathlib.Path) else None,
+    )
+
+  def to_coco(self, photo: Path, *, parts: bool = False) -> dict[str, Any]:
+    """Returns what a COCO file holds, of this photo alone.
+
+    Args:
+      photo: the file that was segmented, which the result is called by.
+      parts: whether there is an annotation per connected part, not per segment.
+    """
+    path = local(photo)
+    record = Coco().record(self.found(path, path.stem), parts=parts)
+    size = self.labels.shape
+    return to_coco(
+      [Entry(path, path.name, path.stem, size, lambda: record)], self.names
+    )
+
+  def save(
+    self, folder: Path, photo: Path, formats: str = 'png', *, parts: bool = False
+  ) -> list[Place]:
+    """Writes the result in formats of annotation tools; returns the files.
+
+    Args:
+      folder: which gets a folder for each format; their files are those of this photo
+        alone, and others of its name are replaced.
+      photo: the file that was segmented.
+      formats: names in `formats.FORMATS`, separated by commas.
+      parts: whether coco has an annotation per connected part, not per segment.
+
+    Raises:
+      ValueError: an unknown format, or one that cannot hold the result.
+    """
+    output, path, chosen = place(folder), local(photo), parse_formats(formats)
+    shown = float((self.labels >= 0).mean())
+    overlapping = sum(self.shares().values()) > shown + 1e-6
+    for one in chosen:
+      one.check(self.names, overlapping=overlapping)
+    found = self.found(path, path.stem, output)
+    files = run.contents(chosen, found, output)
+    kept = run.records(chosen, found, parts=parts)
+    with contextlib.ExitStack() as stack:
+      run.write_into(stack, files)
+    run.mark(chosen, output)
+    made = list(files)
+    for one in chosen:
+      record = kept.get(one.name)
+      entry = Entry(path, path.name, path.stem, found.size, lambda r=record: r)
+      made += run.finish([one], output, [entry], self.names)
+    return made

@@ -1,0 +1,78 @@
+"""Runs of masks, as COCO and Label Studio write them."""
+
+import numpy as np
+
+from ovs_jax.core.types import Bool, Int
+
+# Label Studio's rle-pack: how many bits the length of a run may have.
+_SIZES = (3, 4, 8, 16)
+_LONGEST = 1 << _SIZES[-1]
+
+
+def runs(flat: Bool[np.ndarray, 'n']) -> Int[np.ndarray, 'r']:
+  """Returns the lengths of runs, by turns of False and True; the first may be 0."""
+  edges = np.flatnonzero(flat[1:] != flat[:-1]) + 1
+  lengths = np.diff(np.concatenate([[0], edges, [len(flat)]]))
+  return np.concatenate([[0], lengths]) if len(flat) and flat[0] else lengths
+
+
+def coco_counts(mask: Bool[np.ndarray, 'h w']) -> str:
+  """Returns COCO's compressed runs, down the columns.
+
+  From the third run on, a number is the difference to the one two before; six bits of a
+  character are five of a number, lowest first, and whether more follow.
+  """
+  counts = runs(mask.ravel(order='F')).tolist()
+  text = []
+  for i, count in enumerate(counts):
+    x = count - counts[i - 2] if i > 2 else count
+    while True:
+      bits = x & 31
+      x >>= 5  # keeps the sign
+      more = x != -1 if bits & 16 else x != 0
+      text.append(chr(48 + (bits | 32 if more else bits)))
+      if not more:
+        break
+  return ''.join(text)
+
+
+def coco_mask(counts: str, size: tuple[int, int]) -> Bool[np.ndarray, 'h w']:
+  """Returns the mask of `coco_counts`.
+
+  Args:
+    counts: compressed runs.
+    size: height and width.
+  """
+  numbers: list[int] = []
+  x, shift = 0, 0
+  for character in counts:
+    bits = ord(character) - 48
+    x |= (bits & 31) << shift
+    shift += 5
+    if bits & 32:
+      continue
+    if bits & 16:
+      x -= 1 << shift
+    numbers.append(x + numbers[-2] if len(numbers) > 2 else x)
+    x, shift = 0, 0
+  values = np.arange(len(numbers)) % 2 == 1
+  return np.repeat(values, numbers).reshape(size, order='F')
+
+
+def brush(mask: Bool[np.ndarray, 'h w']) -> list[int]:
+  """Returns the bytes of a brush in Label Studio: runs of its four channels, by rows.
+
+  The number of values (32 bits), the bits of a value less one (5), those of the four
+  kinds of lengths less one (4 each); and of every run a one, its kind (2), its length
+  less one, and its value.
+  """
+  bits = [f'{4 * mask.size:032b}', f'{8 - 1:05b}', *(f'{n - 1:04b}' for n in _SIZES)]
+  for i, length in enumerate(runs(mask.ravel()).tolist()):
+    left, value = 4 * length, f'{255 * (i % 2):08b}'
+    while left:
+      now = min(left, _LONGEST)
+      kind = next(k for k, n in enumerate(_SIZES) if now <= 1 << n)
+      bits.append(f'1{kind:02b}{now - 1:0{_SIZES[kind]}b}{value}')
+      left -= now
+  text = np.frombuffer(''.join(bits).encode(), np.uint8) - ord('0')
+  return np.packbits(text).tolist()
