@@ -176,7 +176,8 @@ def _photos(arguments: argparse.Namespace) -> list[pathlib.Path]:
   left_out: list[pathlib.Path] = []
   photos = list(find_photos(arguments.image, left_out))
   if left_out:
-    print(f'{left_out[0]} and {len(left_out) - 1} more are results, and left out')
+    count = f'{len(left_out)} result{"s" if len(left_out) > 1 else ""}'
+    print(f'{count} among the photos left out, such as {left_out[0]}')
   return photos
 
 
