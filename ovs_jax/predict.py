@@ -46,6 +46,7 @@ from ovs_jax.inference.files import (
   report,
   write,
 )
+from ovs_jax.inference.named import located
 from ovs_jax.inference.segmenter import Segmenter
 from ovs_jax.ops.overlay import percent
 from ovs_jax.photos import find_photos
@@ -96,6 +97,12 @@ def _names(arguments: argparse.Namespace) -> Classes:
   return found
 
 
+def _locate(arguments: argparse.Namespace) -> None:
+  """Fetches a model that is given by its name, once all else has been looked at."""
+  accepted = arguments.accept_licence
+  arguments.checkpoint = located(arguments.checkpoint, accept_licence=accepted)
+
+
 def _predict(arguments: argparse.Namespace) -> int:
   """Segments all images. One that cannot be read does not stop the others."""
   check_flags(arguments)
@@ -112,8 +119,9 @@ def _predict(arguments: argparse.Namespace) -> int:
     parts=arguments.parts,
   )
   every = dict(jobs)
-  settings = _settings(arguments, classes, background)
   check_writable(output, megabytes=10, option='--output=')
+  _locate(arguments)
+  settings = _settings(arguments, classes, background)
   check_kind(arguments)
   keys = {path: photo_key(path, settings) for path in jobs}
   done = [path for path in jobs if is_done(jobs[path], keys[path])]
@@ -176,8 +184,7 @@ def _photos(arguments: argparse.Namespace) -> list[pathlib.Path]:
   left_out: list[pathlib.Path] = []
   photos = list(find_photos(arguments.image, left_out))
   if left_out:
-    count = f'{len(left_out)} result{"s" if len(left_out) > 1 else ""}'
-    print(f'{count} among the photos left out, such as {left_out[0]}')
+    print(f'{left_out[0]} and {len(left_out) - 1} more are results, and left out')
   return photos
 
 
@@ -243,6 +250,7 @@ def _classify(arguments: argparse.Namespace) -> int:
     )
   classes = _names(arguments)
   photos = _photos(arguments)
+  _locate(arguments)
   classifier = Classifier.load(
     arguments.checkpoint,
     templates=arguments.templates,

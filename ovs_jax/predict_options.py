@@ -40,9 +40,15 @@ def parser() -> argparse.ArgumentParser:
   flags.add_argument(
     '--checkpoint',
     required=True,
-    metavar='DIR',
-    help='directory of an OVSeg, CLIPSeg or CoSeg model; for --classify of a CLIP or '
-    'OVSeg model',
+    metavar='DIR|NAME',
+    help='an OVSeg, CLIPSeg or CoSeg model; for --classify a CLIP or OVSeg: its '
+    'directory, or a name such as clipseg-rd64-refined or hf://ORG/NAME, which is '
+    'fetched once',
+  )
+  flags.add_argument(
+    '--accept-licence',
+    action='store_true',
+    help='fetch a model by name although its licence restricts what it may be used for',
   )
   flags.add_argument(
     '--image',

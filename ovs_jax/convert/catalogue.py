@@ -7,6 +7,8 @@ import importlib.resources
 from ovs_jax.core.errors import UserError
 from ovs_jax.core.lookup import lookup
 
+_HUB = 'https://huggingface.co/'
+
 
 @dataclasses.dataclass(frozen=True)
 class Published:
@@ -15,9 +17,10 @@ class Published:
   Attributes:
     family: name in `SOURCES`.
     licence: of the weights, as its publisher states it.
-    place: the file itself, or the page that leads to it.
+    place: the file itself, a repository of the Hugging Face hub, or the page that leads
+      to it.
     sha256: of the file, where its publisher states it; OpenAI's addresses contain it.
-    file: name of the file; empty if `place` is a page, so that people have to go.
+    file: name of the file; empty if `place` is a repository or a page.
   """
 
   family: str
@@ -25,6 +28,11 @@ class Published:
   place: str
   sha256: str | None = None
   file: str = ''
+
+  @property
+  def repository(self) -> str:
+    """ORG/NAME on the Hugging Face hub; empty if it is not there."""
+    return self.place.removeprefix(_HUB) if self.place.startswith(_HUB) else ''
 
 
 def _published() -> dict[str, Published]:
@@ -39,14 +47,22 @@ def _published() -> dict[str, Published]:
 PUBLISHED = _published()
 
 
+def named(text: str) -> str | None:
+  """Returns the name that a text is, or that has it as its repository; or None."""
+  if text in PUBLISHED:
+    return text
+  found = [n for n, x in PUBLISHED.items() if x.repository.rpartition('/')[2] == text]
+  return found[0] if text and found else None
+
+
 def find(name: str) -> Published:
   """Returns the entry of a checkpoint that can be downloaded.
 
   Raises:
     ValueError: the name is not known, or only a page is.
   """
-  item = lookup(PUBLISHED, name, 'checkpoint')
-  if not item.file:
+  item = lookup(PUBLISHED, named(name) or name, 'checkpoint')
+  if not item.file and not item.repository:
     raise UserError(
       f'{name} is not fetched from here; get it at {item.place} (licence: '
       f'{item.licence}) and convert it with --source={item.family} --input=PATH'
@@ -58,11 +74,13 @@ def table() -> str:
   """Returns all checkpoints as lines of text."""
   lines = []
   for name, item in PUBLISHED.items():
+    can = bool(item.file or item.repository)
+    how = f'by name, or --download={name!r},' if can else 'by hand'
     lines += [
       name,
       f'  family   {item.family}',
       f'  licence  {item.licence}',
       f'  sha256   {item.sha256 or "not published"}',
-      f'  {"--download=" + name if item.file else "by hand"} from {item.place}',
+      f'  {how} from {item.place}',
     ]
   return '\n'.join(lines)

@@ -9,10 +9,10 @@ python -m ovs_jax.convert --download=ViT-B/16 --output=checkpoints/b16
 import argparse
 import dataclasses
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
-from ovs_jax.convert import SOURCES, catalogue, exchange, open_clip
+from ovs_jax.convert import SOURCES, catalogue, exchange, hub, open_clip
 from ovs_jax.convert.download import cache_directory, fetch
 from ovs_jax.convert.family import Options
 from ovs_jax.core.tree import shorten
@@ -91,6 +91,11 @@ def _parser() -> argparse.ArgumentParser:
     metavar='DIR',
     help='our CLIP that belongs to a file which holds a decoder alone (clipseg)',
   )
+  _add_downloads(add)
+  return parser
+
+
+def _add_downloads(add: Callable[..., Any]) -> None:
   add('--list', action='store_true', help='tell which checkpoints are published where')
   add(
     '--download',
@@ -98,7 +103,12 @@ def _parser() -> argparse.ArgumentParser:
     help='fetch a checkpoint of --list into ~/.cache/ovs_jax/downloads, resuming and '
     'verifying; converts it if --output is given',
   )
-  return parser
+  add(
+    '--accept_licence',
+    '--accept-licence',
+    action='store_true',
+    help='with --download: fetch a model whose licence restricts its use, too',
+  )
 
 
 def _run(arguments: argparse.Namespace, parser: argparse.ArgumentParser) -> int:
@@ -116,7 +126,12 @@ def _run(arguments: argparse.Namespace, parser: argparse.ArgumentParser) -> int:
 
 def _download(arguments: argparse.Namespace) -> int:
   item = catalogue.find(arguments.download)
-  path = fetch(item.place, cache_directory() / item.file, sha256=item.sha256)
+  accepted = arguments.accept_licence
+  if item.repository:
+    path = hub.download(item.repository, licence=item.licence, accepted=accepted)
+  else:
+    hub.check_licence(arguments.download, item.licence, accepted)
+    path = fetch(item.place, cache_directory() / item.file, sha256=item.sha256)
   print(f'{path} (licence: {item.licence})')
   if not arguments.output:
     return 0

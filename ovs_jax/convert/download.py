@@ -76,9 +76,9 @@ class _Part:
 
 
 def cache_directory() -> pathlib.Path:
-  """Returns where downloads are kept: ~/.cache/ovs_jax/downloads."""
-  home = local(os.environ.get('XDG_CACHE_HOME', '~/.cache'))
-  return home / 'ovs_jax' / 'downloads'
+  """Returns where downloads are kept: below $OVS_JAX_CACHE or ~/.cache/ovs_jax."""
+  home = local(os.environ.get('XDG_CACHE_HOME') or '~/.cache') / 'ovs_jax'
+  return local(os.environ.get('OVS_JAX_CACHE') or home) / 'downloads'
 
 
 def fetch(
@@ -107,7 +107,7 @@ def fetch(
   """
   target = local(target).absolute()
   target.parent.mkdir(parents=True, exist_ok=True)
-  with _locked(target.with_name(f'.{target.name}.lock')):
+  with locked(target.with_name(f'.{target.name}.lock')):
     if target.is_file():
       if sha256 is None or file_sha256(target) == sha256:
         return target
@@ -138,7 +138,8 @@ def file_sha256(path: Path) -> str:
 
 
 @contextlib.contextmanager
-def _locked(path: pathlib.Path) -> Iterator[None]:
+def locked(path: pathlib.Path) -> Iterator[None]:
+  """Lets one process after the other in; `path` is the file of the lock."""
   with open(path, 'w') as file:
     try:
       fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -265,7 +266,7 @@ def _check_space(part: _Part, start: int, total: int | None) -> None:
   if total is not None and free < total - start:
     raise OSError(
       f'{part.path.parent} has {free / 2**20:.0f} MB free, {part.path.stem} needs '
-      f'{(total - start) / 2**20:.0f} MB more; free some space, or set XDG_CACHE_HOME '
+      f'{(total - start) / 2**20:.0f} MB more; free some space, or set OVS_JAX_CACHE '
       'to another disk'
     )
 

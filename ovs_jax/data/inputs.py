@@ -9,8 +9,7 @@ from ovs_jax.settings import Settings
 _PUBLISHED = {
   'clip': 'python -m ovs_jax.convert --download=ViT-B/16 --output={path}',
   'clipseg': (
-    'python -m ovs_jax.convert --source=hf_clipseg --input=FOLDER --output={path} '
-    '(FOLDER: all files of https://huggingface.co/CIDAS/clipseg-rd64-refined)'
+    'python -m ovs_jax.convert --download=clipseg-rd64-refined --output={path}'
   ),
   'coseg': (
     'launch/run.sh --config=configs/coseg_prefix_vitb16.py --workdir={path} (or '

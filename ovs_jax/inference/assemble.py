@@ -46,13 +46,6 @@ def assemble(config: Settings, workdir: Place) -> dict[str, Any]:
       f'{config.init.clip} has mask prompts of depth {trained}, so that the choice is '
       f'{trained} or 0 (none)'
     )
-  if stored['proposer']['embed_dim'] != sizes.embed_dim:
-    raise UserError(
-      f'the proposer in {config.init.proposer} embeds in '
-      f'{stored["proposer"]["embed_dim"]} dimensions, the CLIP in {config.init.clip} '
-      f'in {sizes.embed_dim}: they do not belong together. Take the CLIP whose names '
-      'the proposer was trained with, or one that was adapted from it'
-    )
   if not depth:
     clip = without_prompts(clip)
   model = OvSegConfig.from_dict(

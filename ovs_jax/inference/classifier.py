@@ -16,6 +16,7 @@ from ovs_jax.core.errors import UserError
 from ovs_jax.core.files import Path
 from ovs_jax.core.images import ImageLike, as_rgb, central_square
 from ovs_jax.core.types import Array, Float, Params, UInt8
+from ovs_jax.inference.named import located
 from ovs_jax.inference.names import NameEmbedder
 from ovs_jax.models import clip
 from ovs_jax.models.clip_fast import encode_images
@@ -43,6 +44,7 @@ class Classifier:
       params: the whole CLIP's parameters.
       templates: name of a set in `text.templates`, or sentences with a '{}'.
       text_cache: folder of embedded names, 'off', or None for the default one.
+      accept_licence: whether to fetch a model whose licence restricts its use.
     """
     sentences(templates)
     self.config = config
@@ -57,11 +59,13 @@ class Classifier:
     *,
     templates: str | Sequence[str] | None = None,
     text_cache: Path | None = None,
+    accept_licence: bool = False,
   ) -> 'Classifier':
     """Reads a CLIP checkpoint, or the CLIP of an OVSeg checkpoint.
 
     Args:
-      directory: a model directory, or a run, of which the newest step is taken.
+      directory: a model directory, or a run, of which the newest step is taken; or a
+        name such as 'ViT-B/16' (docs/checkpoints.md), whose model is fetched once.
       templates: name of a set in `text.templates`, or sentences with a '{}'; None takes
         'single', "a photo of a {}.".
       text_cache: folder of embedded names, 'off', or None for the default one.
@@ -70,6 +74,7 @@ class Classifier:
       FileNotFoundError: there is no such directory.
       ValueError: it has no whole CLIP, or the templates are wrong.
     """
+    directory = located(directory, accept_licence=accept_licence)
     found = load(directory, kinds=('clip', 'ovseg'))
     config, params = found.config, found.params
     if found.kind == 'ovseg':

@@ -10,6 +10,7 @@ from ovs_jax.inference.clipseg import PROMPT, ClipSegSystem
 from ovs_jax.inference.coseg import CoSegSystem
 from ovs_jax.inference.coseg_no_training import SELECT, LabelStage
 from ovs_jax.inference.encode import MODES
+from ovs_jax.inference.named import located
 from ovs_jax.inference.ovseg import OvSegSystem
 from ovs_jax.inference.settings import Settings
 from ovs_jax.inference.system import System, check_options, options_of
@@ -23,7 +24,8 @@ def load_system(
   """Reads a model that segments.
 
   Args:
-    directory: a model directory, or a run, of which the newest step is taken.
+    directory: a model directory, or a run, of which the newest step is taken; or a
+      name (see `inference.named`).
     kinds: of models that will do; None takes all of `SYSTEMS`.
     options: those of `Segmenter.load`; of a CLIPSeg also `select`, the sentences around
       names for the choice of labels.
@@ -32,7 +34,7 @@ def load_system(
     FileNotFoundError: there is no such directory.
     ValueError: it holds another model, or options that do not go with it.
   """
-  found = load(directory, kinds=tuple(SYSTEMS if kinds is None else kinds))
+  found = load(located(directory), kinds=tuple(SYSTEMS if kinds is None else kinds))
   make = SYSTEMS[found.kind].make
   check_options(found.kind, options_of(make), options)
   return make(found, **options)
@@ -105,7 +107,7 @@ def _clipseg(
   if labels:
     config, params = found.config.clip, found.params['clip']
     if label_clip is not None:
-      chooser = load(label_clip, kinds=('clip',), what='CLIP checkpoint')
+      chooser = load(located(label_clip), kinds=('clip',), what='CLIP checkpoint')
       config, params = chooser.config, chooser.params
     stage = LabelStage(config, params, templates=select, text_cache=text_cache)
   return ClipSegSystem(

@@ -11,10 +11,13 @@ from typing import Any
 
 import numpy as np
 
+from ovs_jax.core.checkpoint import load_model, save_model
+from ovs_jax.core.errors import UserError
 from ovs_jax.core.files import Path
 from ovs_jax.core.images import IMAGE_TYPES, ImageLike, as_rgb
 from ovs_jax.core.types import Float
 from ovs_jax.inference.load import load_system
+from ovs_jax.inference.named import located
 from ovs_jax.inference.result import Segmentation
 from ovs_jax.inference.system import System, check_options, options_of
 from ovs_jax.text.classes import Names, parse_background, parse_classes
@@ -30,9 +33,10 @@ class Segmenter:
     system: the model, of whichever kind.
   """
 
-  def __init__(self, system: System) -> None:
+  def __init__(self, system: System, directory: Path | None = None) -> None:
     """Takes what `inference.load.load_system` returns."""
     self.system = system
+    self._directory = directory
 
   @classmethod
   def load(
@@ -51,34 +55,33 @@ class Segmenter:
     labels: int | None = None,
     label_clip: Path | None = None,
     keep_aspect: bool = False,
+    accept_licence: bool = False,
   ) -> 'Segmenter':
     """Reads an OVSeg, CLIPSeg or CoSeg checkpoint.
 
     What is None is as the checkpoint says.
 
     Args:
-      directory: a model directory, or a run, of which the newest step is taken.
+      directory: a model directory, a run (its newest step), or a name such as
+        'clipseg-rd64-refined' or 'hf://ORG/NAME', fetched and converted once.
       templates: name of a set in `text.templates`, or sentences with a '{}'.
-      text_cache: where embeddings of names are kept on disk: a directory, 'off', or
-        None for $OVS_JAX_TEXT_CACHE, and without that ~/.cache/ovs_jax/text.
+      text_cache: folder of embedded names, 'off', or None for the default one.
       classifier: OVSeg: 'ensemble', 'clip' or 'proposer' names the proposals.
       weight: OVSeg: of CLIP in the ensemble, 0..1.
       shortest: OVSeg: the picture's shorter side for the network, in pixels.
       longest: OVSeg: limit of its longer side.
-      mode: OVSeg: which crops CLIP sees: 'exact', all; 'certified', only so many that
-        the labels are proven; 'filtered', those of likely objects; 'one_pass', none but
-        the picture itself.
+      mode: OVSeg: which crops CLIP sees: 'exact', all; 'certified', so many that labels
+        are proven; 'filtered', likely objects; 'one_pass', the picture itself.
       dtype: OVSeg: what the networks compute pictures in, such as 'bfloat16'.
       prompts: OVSeg: directory of mask prompts for its CLIP.
-      labels: CLIPSeg: how many names CLIP chooses for a picture (CoSeg without
-        training; the paper: 20); None segments all of them.
+      labels: CLIPSeg: names that CLIP chooses (the paper: 20); None segments all.
       label_clip: CLIPSeg: checkpoint of the CLIP that chooses; None takes its own.
       keep_aspect: CLIPSeg: whether pictures are not squashed to a square.
+      accept_licence: whether to fetch a model whose licence restricts its use.
 
     Raises:
       FileNotFoundError: there is no such directory.
-      ValueError: it holds no such model or a damaged one, or an option that is unknown
-        or belongs to another kind of model.
+      ValueError: it holds no such model or a damaged one, or an option of another kind.
     """
     options = _given(
       templates=templates,
@@ -94,7 +97,48 @@ class Segmenter:
       label_clip=label_clip,
       keep_aspect=keep_aspect,
     )
-    return cls(load_system(directory, **options))
+    directory = located(directory, accept_licence=accept_licence)
+    return cls(load_system(directory, **options), directory)
+
+  def save(self, directory: Path) -> None:
+    """Writes the checkpoint that was loaded to another directory, atomically.
+
+    Raises:
+      UserError: nothing was loaded, or `directory` is not one of ours.
+    """
+    save_model(directory, *load_model(self._source()))
+
+  def push(
+    self, name: str, *, licence: str, private: bool = True, dry_run: Path | None = None
+  ) -> Path:
+    """Shares the checkpoint that was loaded on the Hugging Face hub.
+
+    Then `Segmenter.load('hf://ORG/NAME')` finds it.
+
+    Args:
+      name: ORG/NAME of the repository, which is made if it is not there.
+      licence: of the weights, as the hub names it, such as 'apache-2.0'.
+      private: whether a new repository is.
+      dry_run: a folder to write in place of the repository.
+
+    Returns:
+      The folder, or the address of the repository.
+
+    Raises:
+      UserError: nothing was loaded, or the hub refuses.
+      OSError: it cannot be reached.
+    """
+    from ovs_jax.convert import hub, share
+
+    address = f'hf://{name}'
+    if dry_run is not None:
+      return share.write(self._source(), dry_run, address=address, licence=licence)
+    return hub.push(self._source(), name, licence=licence, private=private)
+
+  def _source(self) -> Path:
+    if self._directory is None:
+      raise UserError('this model was not loaded from a checkpoint; load it from one')
+    return self._directory
 
   def encode(
     self,

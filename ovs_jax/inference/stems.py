@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from ovs_jax.core.errors import UserError
-from ovs_jax.core.files import Place, local, read_json, real
+from ovs_jax.core.files import Place, read_json, real
 
 PICTURES = ('labels', 'overlay', 'panoptic', 'heat')  # <stem>_<one of them>.png
 
@@ -38,11 +38,11 @@ def stems(photos: Sequence[pathlib.Path], output: Place) -> dict[pathlib.Path, s
   level = dict.fromkeys(photos, 0)
   while True:
     found = {photo: _stem(photo, level[photo]) for photo in photos}
-    count = collections.Counter(found.values())
+    count = collections.Counter(name.casefold() for name in found.values())
     clash = [
       photo
       for photo, name in found.items()
-      if count[name] > 1 or _is_of_another(output, name, photo)
+      if count[name.casefold()] > 1 or _is_of_another(output, name, photo)
     ]
     if not clash:
       return found
@@ -53,7 +53,7 @@ def stems(photos: Sequence[pathlib.Path], output: Place) -> dict[pathlib.Path, s
 
 
 def _parts(photo: pathlib.Path) -> tuple[str, ...]:
-  return local(os.path.abspath(photo)).parent.parts[1:]
+  return pathlib.Path(os.path.abspath(photo)).parent.parts[1:]
 
 
 def _stem(photo: pathlib.Path, level: int) -> str:
@@ -64,7 +64,7 @@ def _stem(photo: pathlib.Path, level: int) -> str:
 def _is_of_another(output: Place, stem: str, photo: pathlib.Path) -> bool:
   """Returns whether results of that stem are those of another photo."""
   image = _stored(record_of(output, stem)).get('image')
-  return isinstance(image, str) and real(local(image)) != real(photo)
+  return isinstance(image, str) and real(pathlib.Path(image)) != real(photo)
 
 
 def _stored(record: Place) -> dict[str, Any]:
@@ -77,7 +77,8 @@ def _stored(record: Place) -> dict[str, Any]:
 
 
 def _refuse(photo: pathlib.Path, found: dict[pathlib.Path, str], output: Place) -> None:
-  same = [p for p, stem in found.items() if stem == found[photo]]
+  name = found[photo].casefold()
+  same = [p for p, stem in found.items() if stem.casefold() == name]
   target = output / f'{photo.stem}_labels.png'
   if len(same) > 1:
     raise UserError(

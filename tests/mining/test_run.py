@@ -1,6 +1,5 @@
 """The mining job on the smoke scenes, with a model whose answers cost nothing."""
 
-import io
 import json
 import pathlib
 from collections.abc import Sequence
@@ -17,7 +16,6 @@ from ovs_jax.core.checkpoint import save_model
 from ovs_jax.core.files import atomic_path, read_json, write_json
 from ovs_jax.core.types import VOID
 from ovs_jax.data import pairs, pipeline
-from ovs_jax.data.sources import encode_jpeg
 from ovs_jax.mining import candidates, chunks, joining, miner, run
 from ovs_jax.settings import Settings
 
@@ -295,18 +293,16 @@ def test_hosts_share_the_chunks(
       np.testing.assert_array_equal(one[name], other[name])
 
 
-@pytest.mark.parametrize('kind', ['png', 'jpeg'])
 def test_a_broken_image_is_left_out_and_listed(
-  kind: str, config: Any, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+  config: Any, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
   original = run.encoded_examples
 
   def damaged(shards: Any, positions: Any) -> Any:
     for i, record in zip(positions, original(shards, positions), strict=True):
-      image = record['image']
-      if kind == 'jpeg':
-        image = encode_jpeg(np.asarray(Image.open(io.BytesIO(image))))
-      yield {**record, 'image': image[: len(image) // 2] if i == 3 else image}
+      if i == 3:
+        record = {**record, 'image': record['image'][:200]}
+      yield record
 
   monkeypatch.setattr(run, 'encoded_examples', damaged)
   sheet = run.mine(Settings.of(config), tmp_path)

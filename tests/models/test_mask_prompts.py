@@ -12,13 +12,11 @@ import tiny_ovseg
 from configs import scenes
 from ovs_jax import Segmenter
 from ovs_jax.core.checkpoint import load_model, save_model
-from ovs_jax.core.errors import UserError
 from ovs_jax.core.tree import flatten
 from ovs_jax.inference.assemble import assemble
 from ovs_jax.models import mask_prompts
 from ovs_jax.models.clip import PRESETS, ClipConfig, init_clip
 from ovs_jax.settings import Settings
-from ovs_jax.train.recipes import make_recipe
 
 CONFIG = dataclasses.replace(PRESETS['tiny'], **tiny_configs.CLIP_SIZES)
 
@@ -117,34 +115,3 @@ def test_parts_are_assembled_with_prompts(tmp_path: pathlib.Path) -> None:
   assert set(after) - set(before) == {'clip/visual/mask_prompt'}
   for path, value in before.items():
     np.testing.assert_array_equal(after[path], value, err_msg=path)
-
-
-def test_parts_of_different_models_are_not_assembled(tmp_path: pathlib.Path) -> None:
-  save_model(tmp_path / 'ovseg', tiny_ovseg.draw_params(), tiny_ovseg.STORED)
-  clip = dataclasses.replace(PRESETS['tiny'], embed_dim=16, unroll=1)
-  shapes = jax.eval_shape(lambda key: init_clip(clip, key), jax.random.key(0))
-  params = jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), shapes)
-  stored = {'model': 'clip', 'clip': dataclasses.asdict(clip)}
-  save_model(tmp_path / 'clip', params, stored)
-  config = scenes.assemble(
-    str(tmp_path / 'ovseg'), str(tmp_path / 'clip'), prompt_depth=0
-  )
-  message = 'proposer in .*ovseg embeds in 64 dimensions, the CLIP in .*clip in 16: '
-  with pytest.raises(UserError, match=f'^the {message}they do not belong together'):
-    assemble(Settings.of(config), tmp_path / 'run')
-  assert not (tmp_path / 'run').exists()
-
-
-def test_training_goes_on_with_prompts_of_its_depth_alone(
-  params: dict, tmp_path: pathlib.Path
-) -> None:
-  stored = {'model': 'clip', 'clip': dataclasses.asdict(CONFIG)}
-  save_model(tmp_path / 'clip', params, stored)
-  config = scenes.mask_prompt_tuning(str(tmp_path / 'clip'), 'pairs')
-  config.clip.update(tiny_configs.CLIP_SIZES)
-  config.clip.prompt_depth = 3
-  config.init.prompts = save(tmp_path / 'prompts', (2, 4, 16))
-  recipe = make_recipe(Settings.of(config))
-  message = 'have the depth 2, config.clip.prompt_depth is 3; set it to 2'
-  with pytest.raises(UserError, match=message):
-    recipe.prepare(jax.random.key(0))

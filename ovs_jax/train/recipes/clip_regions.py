@@ -77,15 +77,9 @@ class ClipRegions(Recipe):
     )
     loaded = found.params
     if self.config.init.prompts:
-      given, loaded = mask_prompts.add_prompts(
+      _, loaded = mask_prompts.add_prompts(
         found.config, loaded, self.config.init.prompts
       )
-      if given.prompt_depth != self.clip.prompt_depth:
-        raise UserError(
-          f'the prompts in {self.config.init.prompts} have the depth '
-          f'{given.prompt_depth}, config.clip.prompt_depth is '
-          f'{self.clip.prompt_depth}; set it to {given.prompt_depth}, or take others'
-        )
     params = dict(draw_params(init_clip, self.clip, key))
     drawn = params['visual'].get('mask_prompt')
     visual = dict(loaded['visual'])
