@@ -213,8 +213,8 @@ class TestResultsAmongPhotos:
 @pytest.mark.parametrize(
   ('flags', 'message'),
   [
-    (['--format=cocoa'], "unknown --format 'cocoa'"),
-    (['--format='], 'names no format; known: png, coco, yolo'),
+    (['--format=cocoa'], "unknown format 'cocoa'"),
+    (['--format='], 'no format is named; known: png, coco, yolo'),
     (['--parts'], '--parts belongs to --format=coco'),
     (['--format=yolo', '--parts'], '--parts belongs to --format=coco'),
     (['--format=cvat', '--names=a:b'], "cannot hold the name 'a:b'"),
@@ -233,7 +233,7 @@ def test_a_format_that_cannot_hold_a_photo(run, photos, tmp_path, monkeypatch):
   monkeypatch.setattr('ovs_jax.formats.voc._MOST', 0)
   code, _, err, _ = run('--format=voc,png')
   assert code == 2 and err.count('\n') == 1
-  assert 'segments, and --format=voc holds at most 0' in err
+  assert "segments, and the format 'voc' holds at most 0" in err
   made = files_in(tmp_path / 'out')
   assert not [path for path in made if '1' in path], made
 
@@ -263,5 +263,5 @@ def test_from_python(checkpoint, photos, tmp_path):
   parts = plain.to_coco(photo, parts=True)['annotations']
   assert len(parts) > len(plain.segments())
   assert sum(a['area'] for a in parts) == (plain.labels >= 0).sum()
-  with pytest.raises(ValueError, match="unknown --format 'gif'"):
+  with pytest.raises(ValueError, match="unknown format 'gif'"):
     result.save(tmp_path, photo, 'gif')

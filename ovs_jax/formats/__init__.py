@@ -27,5 +27,5 @@ def parse_formats(text: str | None) -> tuple[Format, ...]:
     return ()
   names = dict.fromkeys(name for part in text.split(',') if (name := part.strip()))
   if not names:
-    raise UserError(f'--format names no format; known: {", ".join(FORMATS)}')
-  return tuple(lookup(FORMATS, name, '--format')() for name in names)
+    raise UserError(f'no format is named; known: {", ".join(FORMATS)}')
+  return tuple(lookup(FORMATS, name, 'format')() for name in names)

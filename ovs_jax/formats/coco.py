@@ -9,7 +9,7 @@ import numpy as np
 from ovs_jax.formats.format import Files, Format
 from ovs_jax.formats.found import Entry, Found, Instance
 from ovs_jax.formats.parts import connected
-from ovs_jax.formats.rle import coco_counts
+from ovs_jax.formats.rle import coco_counts, coco_counts_of
 
 
 class Coco(Format):
@@ -20,12 +20,11 @@ class Coco(Format):
 
   def record(self, found: Found, *, parts: bool) -> Any:
     """Returns the annotations of a photo, without ids."""
-    instances = [
-      part
+    return [
+      annotation
       for instance in found.instances
-      for part in (_parts(instance, found) if parts else [instance])
+      for annotation in (_parts(instance, found) if parts else [_annotation(instance)])
     ]
-    return [_annotation(instance) for instance in instances]
 
   def finish(self, entries: Sequence[Entry], names: Sequence[str]) -> Files:
     """Returns annotations.json; without annotations if nothing was found."""
@@ -56,20 +55,6 @@ def to_coco(entries: Sequence[Entry], names: Sequence[str]) -> dict[str, Any]:
   }
 
 
-def _parts(instance: Instance, found: Found) -> list[Instance]:
-  """Splits a segment; each part is as sure as its pixels, if they have the name."""
-  masks = connected(instance.mask)
-  if len(masks) == 1:
-    return [instance]
-  parts = []
-  for mask in masks:
-    own = mask & (found.labels == instance.label)
-    sure = found.confidence[own]
-    mean = float(sure.mean(dtype=np.float64)) if len(sure) else instance.confidence
-    parts.append(Instance(instance.label, mask, mean))
-  return parts
-
-
 def _annotation(instance: Instance) -> dict[str, Any]:
   return {
     'category_id': instance.label + 1,
@@ -82,3 +67,28 @@ def _annotation(instance: Instance) -> dict[str, Any]:
     'iscrowd': 0,
     'score': instance.confidence,
   }
+
+
+def _parts(instance: Instance, found: Found) -> list[dict[str, Any]]:
+  """Splits a segment; each part is as sure as its pixels, if they have the name."""
+  sure, labels = found.confidence.ravel(), found.labels.ravel()
+  made = []
+  for pixels in connected(instance.mask):
+    own = pixels[labels[pixels] == instance.label]
+    mean = float(sure[own].mean(dtype=np.float64)) if len(own) else instance.confidence
+    y, x = np.divmod(pixels, found.size[1])
+    x0, y0 = int(x.min()), int(y.min())
+    made.append(
+      {
+        'category_id': instance.label + 1,
+        'segmentation': {
+          'size': list(found.size),
+          'counts': coco_counts_of(pixels, found.size),
+        },
+        'area': len(pixels),
+        'bbox': [x0, y0, int(x.max()) + 1 - x0, int(y.max()) + 1 - y0],
+        'iscrowd': 0,
+        'score': mean,
+      }
+    )
+  return made

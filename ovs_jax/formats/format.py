@@ -38,12 +38,12 @@ class Format:
     """
     if self.most is not None and len(names) > self.most:
       raise UserError(
-        f'--format={self.name} holds at most {self.most} names in its 8 bits, got '
+        f'the format {self.name!r} holds at most {self.most} names in its 8 bits, got '
         f'{len(names)}; take coco or npz, or ask for fewer names'
       )
     if overlapping and not self.overlaps:
       raise UserError(
-        f'--format={self.name} holds one name per pixel, and --rule=D gives several; '
+        f'the format {self.name!r} holds one name per pixel, and rule D gives several; '
         'take coco, or another rule'
       )
 

@@ -5,17 +5,19 @@ import numpy as np
 from ovs_jax.core.types import Bool, Int
 
 
-def connected(mask: Bool[np.ndarray, 'h w']) -> list[Bool[np.ndarray, 'h w']]:
-  """Splits a mask into parts whose pixels touch, by corners too, in reading order."""
+def connected(mask: Bool[np.ndarray, 'h w']) -> list[Int[np.ndarray, 'n']]:
+  """Splits a mask into parts whose pixels touch, by corners too, in reading order.
+
+  Returns:
+    The pixels of each part, as ascending indices into the flattened mask: of many
+    parts, masks of the picture's size would fill the memory.
+  """
   rows, starts, ends = _runs(mask)
-  owner = _owners(rows, starts, ends)
-  found = []
-  for part in np.unique(owner):
-    one = np.zeros(mask.shape, bool)
-    for run in np.flatnonzero(owner == part):
-      one[rows[run], starts[run] : ends[run]] = True
-    found.append(one)
-  return found
+  owner = np.repeat(_owners(rows, starts, ends), ends - starts)
+  order = np.argsort(owner, kind='stable')
+  edges = np.flatnonzero(np.diff(owner[order])) + 1
+  pixels = np.flatnonzero(mask)[order]
+  return np.split(pixels, edges) if len(pixels) else []
 
 
 def _runs(

@@ -28,7 +28,7 @@ class Voc(Format):
     for name in names:
       if ':' in name or name.startswith('#') or name.lower() == _BACKGROUND:
         raise UserError(
-          f'--format={self.name} cannot hold the name {name!r}: its labelmap.txt '
+          f'the format {self.name!r} cannot hold the name {name!r}: its labelmap.txt '
           f'separates by ":", begins comments with "#", and has {_BACKGROUND!r} of its '
           'own; call it otherwise'
         )
@@ -49,8 +49,8 @@ class Voc(Format):
     """
     if len(found.instances) > _MOST:
       raise UserError(
-        f'{found.photo} has {len(found.instances)} segments, and --format={self.name} '
-        f'holds at most {_MOST} in its 8 bits; take coco or npz'
+        f'{found.photo} has {len(found.instances)} segments, and the format '
+        f'{self.name!r} holds at most {_MOST} in its 8 bits; take coco or npz'
       )
     objects = np.zeros(found.size, np.int32)
     classes = np.maximum(found.labels, -1) + 1

@@ -15,7 +15,7 @@ from ovs_jax.formats.coco import Coco, to_coco
 from ovs_jax.formats.found import Entry, Found, Instance
 from ovs_jax.formats.parts import connected
 from ovs_jax.formats.polygons import polygons
-from ovs_jax.formats.rle import brush, coco_counts, coco_mask, runs
+from ovs_jax.formats.rle import brush, coco_counts, coco_counts_of, coco_mask, runs
 from ovs_jax.formats.voc import voc_colours
 
 each_case = pytest.mark.parametrize('labels', cases().values(), ids=cases().keys())
@@ -46,10 +46,13 @@ def filled(points, shape):
 class TestMasks:
   def test_polygons(self, labels):
     for k in range(3):
-      parts = connected(labels == k)
+      parts = [np.zeros(labels.shape, bool) for _ in connected(labels == k)]
+      for part, pixels in zip(parts, connected(labels == k), strict=True):
+        part.flat[pixels] = True
+        assert coco_counts_of(pixels, labels.shape) == coco_counts(part)
+      assert (sum(part.astype(int) for part in parts) == (labels == k)).all()
       drawn = polygons(labels == k)
       assert len(drawn) == len(parts)
-      # Parts come in reading order, polygons by their first pixel.
       for points in drawn:
         x, y = points[0]
         [part] = [p for p in parts if p[y, x]]
@@ -132,6 +135,10 @@ class TestCoco:
     found = found_in(labels, tmp_path / 'a.png')
     found.confidence[2, 2] = 0.75  # it touches the one above by a corner
     record = Coco().record(found, parts=True)
+    for made in record:
+      rle = made['segmentation']
+      assert made['area'] == coco_masks.area(rle)
+      assert made['bbox'] == coco_masks.toBbox(rle).tolist()
     coco = self.read(to_coco([entry(found, record)], NAMES), tmp_path)
     every = coco.loadAnns(coco.getAnnIds())
     assert [(a['category_id'], a['area']) for a in every] == [(1, 2), (1, 3), (2, 2)]
@@ -280,7 +287,7 @@ class TestWhatDoesNotFit:
     made = FORMATS[name]()
     made.check(names, overlapping=False)
     with pytest.raises(
-      ValueError, match=f'={name} holds at most {most} names in its 8'
+      ValueError, match=f"'{name}' holds at most {most} names in its 8"
     ):
       made.check((*names, 'one'), overlapping=False)
     found = found_in(np.array([[most - 1]]), tmp_path / 'a.png', names=names)
@@ -310,16 +317,14 @@ class TestWhatDoesNotFit:
     found = Found(
       tmp_path / 'a.png', 'a', ('x',), np.zeros((1, 300), np.int32), sure, instances
     )
-    with pytest.raises(ValueError, match='has 255 segments, and --format=voc holds'):
+    with pytest.raises(ValueError, match="255 segments, and the format 'voc' holds"):
       FORMATS['voc']().files(found)
 
   def test_unknown(self):
     assert [f.name for f in parse_formats('coco, png,coco')] == ['coco', 'png']
-    with pytest.raises(
-      ValueError, match="unknown --format 'cocoa'.*Did you mean 'coco'"
-    ):
+    with pytest.raises(ValueError, match="unknown format 'cocoa'.*Did you mean 'coco'"):
       parse_formats('cocoa')
-    with pytest.raises(ValueError, match='names no format; known: png'):
+    with pytest.raises(ValueError, match='no format is named; known: png'):
       parse_formats(' , ')
 
 
