@@ -1,6 +1,7 @@
 """What is typed after `python -m ovs_jax.main`, and in a line what is wrong with it."""
 
 import dataclasses
+import pathlib
 import re
 import sys
 import traceback
@@ -26,6 +27,7 @@ def parse(argv: list[str]) -> list[str]:
     What is no flag.
   """
   try:
+    argv = with_packaged(argv)
     check_arguments(argv)
     return flags.FLAGS(argv)
   except (flags.Error, UserError, OSError, AttributeError, KeyError) as error:
@@ -35,6 +37,35 @@ def parse(argv: list[str]) -> list[str]:
       message = str(error).strip().splitlines()[-1]
     print(f'error: {message}', file=sys.stderr)
     sys.exit(2)
+
+
+def configs_directory() -> pathlib.Path:
+  """Returns where the configurations are: of a checkout, or of what was installed."""
+  package = local(__file__).parent
+  installed = package / 'packaged' / 'configs'
+  return installed if installed.is_dir() else package.parent / 'configs'
+
+
+def with_packaged(argv: list[str]) -> list[str]:
+  """Completes names of configurations: `--config=quickstart:smoke` from anywhere.
+
+  What is a file is left as it is. Makes `configs` importable, as its files expect.
+  """
+  folder = configs_directory()
+  if str(folder.parent) not in sys.path:
+    sys.path.append(str(folder.parent))
+  found = list(argv)
+  for i, argument in enumerate(argv):
+    flag = _FILE.fullmatch(argument)
+    if flag is None:
+      continue
+    alone = flag[1] is None  # --config NAME
+    given = ''.join(argv[i + 1 : i + 2]) if alone else flag[1]
+    name, colon, rest = given.partition(':')
+    path = folder / f'{name.removeprefix("configs/").removesuffix(".py")}.py'
+    if name and not local(name).is_file() and path.is_file():
+      found[i + alone] = f'{"" if alone else "--config="}{path}{colon}{rest}'
+  return found
 
 
 def check_arguments(argv: list[str]) -> None:
@@ -54,8 +85,8 @@ def _check_file(given: str) -> None:
   path = local(given.partition(':')[0])
   if path.is_file():
     return
-  folders = local('configs'), path.parent
-  known = sorted(str(file) for folder in folders for file in folder.glob('*.py'))
+  known = [f'configs/{file.name}' for file in sorted(configs_directory().glob('*.py'))]
+  known += sorted(str(file) for file in path.parent.glob('*.py'))
   near = did_you_mean(str(path), known)
   raise UserError(f'--config={given}: there is no file {path}.{near}')
 
