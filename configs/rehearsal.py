@@ -6,6 +6,8 @@ names, sizes and formats, and are read by `ovs_jax.data.prepare`; CLIPs, backbon
 an OVSeg have their published formats, and are converted by `ovs_jax.convert`.
   (nothing)  networks of full size, two steps of each training, a picture a benchmark
   :test      the larger model's stages of Table 1 with the smallest networks (:smoke)
+  :volume    as many photographs and pairs as COCO has, with the smallest networks
+`python -m ovs_jax.bench.rehearsal` measures every stage, or kills each of them once.
 Expected: no score means anything; what matters is that the last stage is reached.
 Hardware: 2 CPU cores, 12 GB, 70 GB of disk.
 Command: launch/run.sh --config=configs/rehearsal.py
@@ -52,6 +54,10 @@ _SMALL_PROPOSER = {
 # Classes of 16 and of 8 bits.
 _SMALL_DATA = ('ade20k_847', 'voc_20')
 _SISTER = ('vitb16', 'r101c', 'vitb16_mpt_ft')  # ends of its stages' names
+_OF_VOLUME = (
+  *('files', 'weights_vitl14', 'proposer_swin_b', 'mine_coco_captions_ovseg'),
+  *('mine_coco_captions_mine', 'ft_vitl14'),
+)
 _DATA = (
   *('coco_stuff_171', 'coco_captions_2017', 'ade20k_150', 'ade20k_847'),
   *('pascal_context_59', 'pascal_context_459', 'voc_20'),
@@ -60,7 +66,8 @@ _DATA = (
 
 def get_config(arg: str = '') -> Config:
   """See above; `:structure` is the same as nothing."""
-  variants = {'': structure, 'structure': structure, 'test': test, 'smoke': test}
+  variants = {'': structure, 'structure': structure, 'volume': volume}
+  variants |= {'test': test, 'smoke': test}
   return lookup(variants, arg, 'word after the colon')()
 
 
@@ -72,6 +79,25 @@ def structure() -> Config:
 def test() -> Config:
   """The smallest networks; one table has every kind of stage."""
   return rehearsal('rehearsal_test', TABLES[:1], small=True)
+
+
+def volume() -> Config:
+  """As many photographs as COCO has, 64 pixels large, and as many pairs."""
+  config = rehearsal('rehearsal_volume', TABLES[:1], small=True)
+  with config.unlocked():
+    config.order = tuple(x for x in config.order if x in _OF_VOLUME)
+    config.stages = {key: config.stages[key] for key in config.order}
+    drawn = config.stages.files.rehearsal
+    drawn.update(images=118_287, longest=64, scenes=512, datasets=_DATA[:2])
+    config.rehearsal.images = drawn.images
+    drawn.images = config.rehearsal.get_ref('images')
+    mining = config.stages.mine_coco_captions_mine.mining
+    # Two captions here have as many nouns as one of COCO.
+    mining.update(captions=2, chunk=64, disk_megabytes=0)
+    config.optimize_programs = True
+    for stage in config.stages.values():
+      stage.optimize_programs = True
+  return config
 
 
 def rehearsal(name: str, tables: tuple[str, ...], *, small: bool) -> Config:

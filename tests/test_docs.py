@@ -42,6 +42,7 @@ COMMANDS = {
   'ovs_jax.predict': ('ovs_jax/*.py', 'ovs_jax/inference/*.py'),
   'ovs_jax.bench': ('ovs_jax/bench/__main__.py',),
   'ovs_jax.bench.scaling': ('ovs_jax/bench/scaling.py',),
+  'ovs_jax.bench.rehearsal': ('ovs_jax/bench/rehearsal.py',),
   'ovs_jax.convert': ('ovs_jax/convert/*.py',),
   'ovs_jax.data.prepare': ('ovs_jax/data/prepare.py',),
   'ovs_jax.mining.quality': ('ovs_jax/mining/quality.py',),
