@@ -42,10 +42,25 @@ def test_predict(
   Image.fromarray(pixels).save(tmp_path / 'a.png')
   argv = [f'--checkpoint={bucket}/ovseg', f'--image={tmp_path / "a.png"}']
   argv += ['--names=red ball, grass', '--scores', f'--output={bucket}/out']
+  argv += ['--format=coco,labelstudio,labelme,cvat']
   assert predict.main(argv) == 0, capfd.readouterr().err
-  assert [name for name, _ in below(place(bucket) / 'out')] == [
+  made = [name for name, _ in below(place(bucket) / 'out')]
+  assert [name for name in made if '/' not in name] == [
     f'a_{x}' for x in ('labels.png', 'overlay.png', 'scores.npz', 'segments.json')
   ]
+  assert [name for name in made if '/' in name] == [
+    'coco/annotations.json',
+    'cvat/ImageSets/Segmentation/default.txt',
+    'cvat/JPEGImages/a.png',
+    'cvat/SegmentationClass/a.png',
+    'cvat/SegmentationObject/a.png',
+    'cvat/labelmap.txt',
+    'labelme/a.json',
+    'labelstudio/interface.xml',
+    'labelstudio/tasks.json',
+  ]
+  photo = place(bucket) / 'out' / 'cvat' / 'JPEGImages' / 'a.png'
+  assert photo.read_bytes() == (tmp_path / 'a.png').read_bytes()
   with (place(bucket) / 'out' / 'a_labels.png').open('rb') as file:
     assert Image.open(file).size == (70, 50)
   capfd.readouterr()

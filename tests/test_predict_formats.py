@@ -255,6 +255,7 @@ def test_from_python(checkpoint, photos, tmp_path):
   )
   value = json.loads((tmp_path / 'made' / 'coco' / 'annotations.json').read_text())
   assert value == json.loads(json.dumps(result.to_coco(photo)))
+  assert result.to_coco()['images'][0]['file_name'] == 'image'
   # With ids there is an annotation for each of them.
   found = result.panoptic.segments
   assert [a['area'] for a in value['annotations']] == [s.area for s in found] != []

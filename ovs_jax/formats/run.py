@@ -81,7 +81,12 @@ def finish(
 
 
 def mark(formats: Sequence[Format], output: Place) -> None:
-  """Says of the formats' folders that their pictures are results."""
+  """Says of the formats' folders that their pictures are results.
+
+  Photos are looked for on this machine alone, and so no bucket needs to say it.
+  """
+  if not isinstance(output, pathlib.Path):
+    return
   for format_ in formats:
     folder = output / format_.name
     folder.mkdir(parents=True, exist_ok=True)

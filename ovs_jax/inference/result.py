@@ -184,11 +184,11 @@ class Segmentation:
       output=output if isinstance(output, pathlib.Path) else None,
     )
 
-  def to_coco(self, photo: Path, *, parts: bool = False) -> dict[str, Any]:
+  def to_coco(self, photo: Path = 'image', *, parts: bool = False) -> dict[str, Any]:
     """Returns what a COCO file holds, of this photo alone.
 
     Args:
-      photo: the file that was segmented, which the result is called by.
+      photo: the file that was segmented, of which the name is told.
       parts: whether there is an annotation per connected part, not per segment.
     """
     path = local(photo)

@@ -279,3 +279,26 @@ def test_several_pictures(segmenters, pictures):
     results = [segmenter.segment(p, NAMES) for p in (first, pictures[kind])]
     np.testing.assert_array_equal(results[0].labels, results[1].labels)
     assert segmenter.segment(second, NAMES).labels.shape == (8, 14)
+
+
+def test_predict_writes_names_that_overlap(command, checkpoints, tmp_path):
+  flags = ['--rule=D', '--threshold=0.01', '--format=coco,npz', '--scores']
+  code, _, err = command(checkpoints['clipseg'], *flags)
+  assert code == 0, err
+  value = json.loads((tmp_path / 'out' / 'coco' / 'annotations.json').read_text())
+  stored = json.loads((tmp_path / 'out' / 'photo_segments.json').read_text())
+  assert [a['area'] / 140 for a in value['annotations']] == pytest.approx(
+    [segment['share'] for segment in stored['segments']]
+  )
+  assert [a['score'] for a in value['annotations']] == pytest.approx(
+    [segment['confidence'] for segment in stored['segments']]
+  )
+  with np.load(tmp_path / 'out' / 'npz' / 'photo.npz') as arrays:
+    areas = [annotation['area'] for annotation in value['annotations']]
+    assert arrays['masks'].sum(axis=(1, 2)).tolist() == areas
+    assert sum(areas) > (arrays['labels'] >= 0).sum()  # some pixels have both
+  with np.load(tmp_path / 'out' / 'photo_scores.npz') as arrays:
+    assert arrays['confidence'].shape == (2, 10, 14)
+    assert arrays['confidence'].max() <= 1 and arrays['confidence'].dtype == np.float16
+  code, out, err = command(checkpoints['clipseg'], '--rule=D', '--format=png')
+  assert (code, out) == (2, '') and "'png' holds one name per pixel" in err
