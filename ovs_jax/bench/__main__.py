@@ -38,7 +38,8 @@ def main(argv: Sequence[str] | None = None) -> int:
   arguments = parser().parse_args(argv)
   try:
     for given in (arguments.output, arguments.compare):
-      place(given or '')  # refused before the work
+      if given and place(given).suffix != '.json':  # refused before the work
+        raise UserError(f'{given} is no name of a report; expected FILE.json')
     report = run(arguments)
     if arguments.output is not None:
       write_json(arguments.output, report)

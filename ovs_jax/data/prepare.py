@@ -3,6 +3,7 @@
 python -m ovs_jax.data.prepare --list
 python -m ovs_jax.data.prepare --dataset=voc_20 --source=DIR
 python -m ovs_jax.data.prepare --dataset=folder --source=DIR
+python -m ovs_jax.data.prepare --dataset=voc_20 --label_counts
 """
 
 import argparse
@@ -12,12 +13,17 @@ import textwrap
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
+
 from ovs_jax.core.errors import UserError
 from ovs_jax.core.files import Place, local, place
 from ovs_jax.core.lookup import lookup
 from ovs_jax.core.preemption import STOPPED_STATUS, Preemption, Stopped
-from ovs_jax.data import benchmarks, build, folder
+from ovs_jax.core.runlog import progress
+from ovs_jax.data import benchmarks, build, folder, load_dataset, pipeline
+from ovs_jax.data.label_counts import count
 from ovs_jax.data.layouts import LAYOUTS
+from ovs_jax.settings import Dataset
 from ovs_jax.text import vocabulary
 
 DATA_DIR = '~/.cache/ovs_jax/data'
@@ -30,6 +36,9 @@ def main(argv: Sequence[str] | None = None) -> int:
   try:
     if arguments.list:
       print(listing())
+      return 0
+    if arguments.dataset and arguments.label_counts:
+      _tell_label_counts(arguments)
       return 0
     if not arguments.dataset or not arguments.source:
       parser.error('--dataset and --source are needed, or --list')
@@ -65,7 +74,32 @@ def _parser() -> argparse.ArgumentParser:
     help='take what there is of a sample; it becomes the variant "partial"',
   )
   add('--list', action='store_true', help='tell what is known, its source and licence')
+  add(
+    '--label_counts',
+    '--label-counts',
+    action='store_true',
+    help='tell how many classes the pictures of a prepared data set show, and the '
+    'number of labels that CoSeg without training takes of it; draws label_counts.png',
+  )
+  add('--split', default='train', help='of --label_counts (default: train)')
   return parser
+
+
+def _tell_label_counts(arguments: Any) -> None:
+  variant = arguments.source or arguments.variant or 'default'
+  chosen = Dataset(arguments.dataset, variant, arguments.data_dir)
+  _, builder = load_dataset(chosen)
+  if 'label' not in builder.info.features:
+    raise UserError(f'{builder.info.full_name} has no label maps, only captions')
+  lookup(builder.info.splits, arguments.split, 'split')
+  examples = pipeline.examples(builder, arguments.split)
+  total = builder.info.splits[arguments.split].num_examples
+  shown = progress(examples, total=total, title='count classes', unit='image')
+  found = count(np.asarray(example['label']) for example in shown)
+  title = f'{builder.info.full_name}, {arguments.split}'
+  print(f'{title}\n{found}')
+  found.draw('label_counts.png', title)
+  print('written: label_counts.png')
 
 
 def listing() -> str:
