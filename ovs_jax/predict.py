@@ -119,8 +119,8 @@ def _predict(arguments: argparse.Namespace) -> int:
     parts=arguments.parts,
   )
   every = dict(jobs)
-  check_writable(output, megabytes=10, option='--output=')
   _locate(arguments)
+  check_writable(output, megabytes=10, option='--output=')
   settings = _settings(arguments, classes, background)
   check_kind(arguments)
   keys = {path: photo_key(path, settings) for path in jobs}

@@ -161,11 +161,11 @@ def kill_each(
 
 def _forget_peak(pid: int) -> None:
   """Lets the system begin anew to look for the largest memory of a process."""
-  pathlib.Path(f'/proc/{pid}/clear_refs').write_text('5')
+  local(f'/proc/{pid}/clear_refs').write_text('5')
 
 
 def _peak(pid: int) -> float:
-  text = pathlib.Path(f'/proc/{pid}/status').read_text()
+  text = local(f'/proc/{pid}/status').read_text()
   found = re.search(r'VmHWM:\s+(\d+) kB', text)
   return int(found[1]) / 1024 if found else 0.0
 

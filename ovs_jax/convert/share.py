@@ -11,7 +11,7 @@ from safetensors.numpy import save_file
 from ovs_jax.convert.safetensors_file import read_safetensors
 from ovs_jax.core.checkpoint import load_model, save_model
 from ovs_jax.core.errors import UserError
-from ovs_jax.core.files import Path, atomic_path, read_json
+from ovs_jax.core.files import Path, atomic_path, local, read_json
 from ovs_jax.core.tree import flatten, unflatten
 
 FILE = 'ovs_jax.json'
@@ -69,7 +69,7 @@ def write(directory: Path, output: Path, *, address: str, licence: str) -> pathl
     save_file(leaves, temporary / TENSORS)
     (temporary / FILE).write_text(json.dumps(config, indent=2, sort_keys=True) + '\n')
     (temporary / 'README.md').write_text(card, encoding='utf-8')
-  return pathlib.Path(output)
+  return local(output)
 
 
 def read(folder: pathlib.Path, output: Path) -> None:

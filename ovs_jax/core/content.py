@@ -19,7 +19,7 @@ import numpy as np
 import xxhash
 
 from ovs_jax.core.errors import UserError
-from ovs_jax.core.files import Place, below, read_json
+from ovs_jax.core.files import Place, below, local, read_json
 
 SEAL = 'contents.json'
 _AT_ONCE = 8  # files that are read at the same time
@@ -109,7 +109,7 @@ def is_finite(x: np.ndarray) -> bool:
 def _local(path: Place) -> Place:
   """Orbax gives paths of this machine as those of etils."""
   text = os.fspath(path)
-  return path if '://' in text else pathlib.Path(text)
+  return path if '://' in text else local(text)
 
 
 def _files(directory: pathlib.Path) -> list[tuple[str, int]]:

@@ -3,6 +3,7 @@
 import os
 import pathlib
 
+from ovs_jax.core.files import local
 from ovs_jax.formats.format import Files, Format
 from ovs_jax.formats.found import Found
 from ovs_jax.formats.png import to_json
@@ -23,7 +24,7 @@ class Labelme(Format):
     photo = found.photo.absolute()
     if found.output is not None:
       folder = (found.output / self.name).absolute()
-      photo = pathlib.Path(os.path.relpath(photo, folder))
+      photo = local(os.path.relpath(photo, folder))
     shapes = [
       {
         'label': found.names[instance.label],

@@ -7,7 +7,7 @@ import shutil
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from ovs_jax.core.files import Place, atomic_path
+from ovs_jax.core.files import Place, atomic_path, local
 from ovs_jax.formats.format import Format
 from ovs_jax.formats.found import Entry, Found
 
@@ -99,6 +99,5 @@ def file_names(photos: Sequence[pathlib.Path]) -> dict[pathlib.Path, str]:
   folders = {os.path.dirname(path) for path in whole.values()}
   top = os.path.commonpath(folders) if folders else ''
   return {
-    photo: pathlib.Path(os.path.relpath(path, top)).as_posix()
-    for photo, path in whole.items()
+    photo: local(os.path.relpath(path, top)).as_posix() for photo, path in whole.items()
   }

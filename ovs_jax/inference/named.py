@@ -11,8 +11,10 @@ def located(given: Path, *, accept_licence: bool = False) -> Path:
   Arguments and errors are those of `convert.hub.located`.
   """
   text = os.fspath(given)
-  if not text.startswith('hf://') and ('://' in text or place(text).exists()):
-    return given
+  if not text.startswith('hf://'):
+    where = place(text)  # refuses addresses of other kinds
+    if '://' in text or where.exists():
+      return given
   from ovs_jax.convert import hub  # takes half a second, and is not needed mostly
 
   return hub.located(given, accept_licence=accept_licence)

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from ovs_jax.core.errors import UserError
-from ovs_jax.core.files import Place, read_json, real
+from ovs_jax.core.files import Place, local, read_json, real
 
 PICTURES = ('labels', 'overlay', 'panoptic', 'heat')  # <stem>_<one of them>.png
 
@@ -53,7 +53,7 @@ def stems(photos: Sequence[pathlib.Path], output: Place) -> dict[pathlib.Path, s
 
 
 def _parts(photo: pathlib.Path) -> tuple[str, ...]:
-  return pathlib.Path(os.path.abspath(photo)).parent.parts[1:]
+  return local(os.path.abspath(photo)).parent.parts[1:]
 
 
 def _stem(photo: pathlib.Path, level: int) -> str:
@@ -64,7 +64,7 @@ def _stem(photo: pathlib.Path, level: int) -> str:
 def _is_of_another(output: Place, stem: str, photo: pathlib.Path) -> bool:
   """Returns whether results of that stem are those of another photo."""
   image = _stored(record_of(output, stem)).get('image')
-  return isinstance(image, str) and real(pathlib.Path(image)) != real(photo)
+  return isinstance(image, str) and real(local(image)) != real(photo)
 
 
 def _stored(record: Place) -> dict[str, Any]:
