@@ -2,6 +2,7 @@
 
 import importlib
 import pathlib
+import shutil
 from typing import Any
 
 import pytest
@@ -114,19 +115,24 @@ def test_a_stage_may_have_a_place_of_its_own(tmp_path: pathlib.Path) -> None:
   with config.unlocked():
     config.order = ('mpt_vitl14', 'table')
     config.stages.mpt_vitl14.place = str(tmp_path / 'elsewhere')
-  seen = {}
+  seen = []
 
   def run(mode: str, stage: Settings, directory: Any) -> dict[str, Any]:
-    seen[mode] = directory
+    seen.append((mode, directory))
+    directory.mkdir(parents=True, exist_ok=True)
     return {}
 
   run_pipeline(Settings.of(config), place(tmp_path / 'run'), run)
-  assert seen == {
-    'train': tmp_path / 'elsewhere',
-    'table': tmp_path / 'run' / 'table',
-  }
+  assert seen == [
+    ('train', tmp_path / 'elsewhere'),
+    ('table', tmp_path / 'run' / 'table'),
+  ]
   assert (tmp_path / 'run/mpt_vitl14/done.json').is_file()
+  (tmp_path / 'elsewhere').rename(tmp_path / 'moved')
   with config.unlocked():  # what has finished stays so, wherever it was moved
     config.stages.mpt_vitl14.place = str(tmp_path / 'moved')
   run_pipeline(Settings.of(config), place(tmp_path / 'run'), run)
   assert len(seen) == 2
+  shutil.rmtree(tmp_path / 'moved')  # what is gone is made again
+  run_pipeline(Settings.of(config), place(tmp_path / 'run'), run)
+  assert seen[2:] == [('train', tmp_path / 'moved')]

@@ -70,8 +70,12 @@ def run_pipeline(config: Settings, workdir: Place, run: Run) -> dict[str, Any]:
 
 
 def _is_of_now(stage: Settings, directory: Place) -> bool:
-  """Whether a finished stage was made of what is there now, on all processes."""
-  same = claim(stage, directory)
+  """Whether a finished stage was made of what is there now, on all processes.
+
+  It is not if its directory is gone: deleting that is how to make it again.
+  """
+  gone = hosts.primary() and not directory.is_dir()
+  same = not gone and claim(stage, directory)
   return all(hosts.exchange(f'sources of {stage.name}', 'same' if same else ''))
 
 
