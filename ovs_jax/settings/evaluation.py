@@ -3,6 +3,7 @@
 import dataclasses
 from typing import Annotated, Literal
 
+from ovs_jax.core.errors import UserError
 from ovs_jax.core.limits import (
   Count,
   Filled,
@@ -177,3 +178,11 @@ class Table:
   # name of the method; directory of a run of mode benchmark; published mIoU of each
   # column, as detectron2 0.6 counts it, None where there is none
   rows: tuple[Row, ...] = ()
+
+  def __post_init__(self) -> None:
+    for name, _, published in self.rows:
+      if len(published) > len(self.columns):
+        raise UserError(
+          f'rows: {name!r} has {len(published)} published numbers for '
+          f'{len(self.columns)} columns; leave out those without a column'
+        )

@@ -7,6 +7,7 @@ import pathlib
 import pytest
 
 from configs import common
+from ovs_jax.core.errors import UserError
 from ovs_jax.evaluate.joined import table
 from ovs_jax.settings import Settings
 from ovs_jax.settings.evaluation import Row
@@ -67,3 +68,11 @@ def test_what_is_missing_is_named(tmp_path: pathlib.Path) -> None:
   report(tmp_path / 'one', ade20k_150=(20.0, None))
   with pytest.raises(ValueError, match=r'has no voc_20/default:val, but ade20k_150'):
     table(settings(row), tmp_path / 'joined')
+
+
+def test_more_published_numbers_than_columns_are_refused_at_the_start() -> None:
+  config = common.base('joined', 'table')
+  config.table.update(columns=('voc_20',), rows=(('first', 'run', (94.5, 29.6)),))
+  message = "config.table: rows: 'first' has 2 published numbers for 1 columns"
+  with pytest.raises(UserError, match=message):
+    Settings.of(config)
