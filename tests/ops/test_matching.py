@@ -26,10 +26,15 @@ def problem(seed, valid):
 
 
 def plain_cost(logits, masks, labels, targets):
-  """One loop per pair, in float64, as the paper writes it."""
+  """The sum of the parts."""
+  return plain_parts(logits, masks, labels, targets).sum(0)
+
+
+def plain_parts(logits, masks, labels, targets):
+  """Class, focal and dice, in a loop per pair, in float64, as the paper writes them."""
   e = np.exp(logits.astype(np.float64))
   share = e / e.sum(-1, keepdims=True)
-  cost = np.zeros((len(logits), len(labels)))
+  cost = np.zeros((3, len(logits), len(labels)))
   for q, mask in enumerate(masks.astype(np.float64)):
     p = 1 / (1 + np.exp(-mask))
     for t, label in enumerate(labels):
@@ -37,7 +42,7 @@ def plain_cost(logits, masks, labels, targets):
       hit = np.where(y == 1, p, 1 - p)
       focal = np.where(y == 1, 0.25, 0.75) * (1 - hit) ** 2 * -np.log(hit)
       dice = 1 - (2 * (p * y).sum() + 1) / (p.sum() + y.sum() + 1)
-      cost[q, t] = -share[q, label] + 20 * focal.mean() + dice
+      cost[:, q, t] = -share[q, label], 20 * focal.mean(), dice
   return cost
 
 
@@ -55,6 +60,27 @@ def test_equals_scipy_with_padded_targets_in_every_layer(seed):
       rows, columns = linear_sum_assignment(cost)
       np.testing.assert_array_equal(got[layer, b, columns], rows)
   assert not got[:, ~real].any()
+
+
+def test_each_part_of_the_cost_decides():
+  rng = np.random.default_rng(0)
+  b, size = 200, 8
+  logits = rng.normal(size=(1, b, 2, CLASSES)).astype(np.float32)
+  # Masks of all sizes and certainties, as soft as those of an early step.
+  level = rng.normal(-1, 0.5, size=(1, b, 2, 1, 1))
+  masks = (level + rng.normal(size=(1, b, 2, size, size))).astype(np.float32)
+  labels = rng.integers(0, CLASSES - 1, (b, 1)).astype(np.int32)
+  share = rng.random((b, 1, 1, 1))
+  targets = (rng.random((b, 1, 4 * size, 4 * size)) < share).astype(np.float32)
+  args = (logits, masks, labels, targets, np.ones((b, 1), bool))
+  got = np.asarray(match(*map(jnp.asarray, args)))
+  costs = [
+    plain_parts(*x) for x in zip(logits[0], masks[0], labels, targets, strict=True)
+  ]
+  parts = np.array(costs)[..., 0]  # b 3 q
+  np.testing.assert_array_equal(got[0, :, 0], parts.sum(1).argmin(1))
+  for i in range(3):  # without any of them, others would be matched
+    assert (np.delete(parts, i, 1).sum(1).argmin(1) != got[0, :, 0]).sum() > 5
 
 
 def drawn(b=64, q=30, t=12):
