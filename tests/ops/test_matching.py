@@ -64,7 +64,7 @@ def test_equals_scipy_with_padded_targets_in_every_layer(seed):
 
 def test_each_part_of_the_cost_decides():
   rng = np.random.default_rng(0)
-  b, size = 200, 8
+  b, size = 1000, 8
   logits = rng.normal(size=(1, b, 2, CLASSES)).astype(np.float32)
   # Masks of all sizes and certainties, as soft as those of an early step.
   level = rng.normal(-1, 0.5, size=(1, b, 2, 1, 1))
