@@ -14,8 +14,10 @@ import shutil
 import tempfile
 import time
 from collections.abc import Iterator
+from typing import Any
 
 import tensorflow_datasets as tfds
+from tensorflow_datasets.core.example_serializer import ExampleSerializer
 from tqdm import tqdm
 
 from ovs_jax.core import buckets
@@ -89,6 +91,25 @@ def quiet_tfds() -> Iterator[None]:
     tqdm_utils.display_progress_bar(before)
 
 
+@contextlib.contextmanager
+def same_records() -> Iterator[None]:
+  """Lets TFDS write the same bytes for the same example, in every process.
+
+  Else the fields of a record have any order, and data that were prepared again count as
+  others than a run has begun with.
+  """
+
+  def serialize(self: ExampleSerializer, example: Any) -> bytes:
+    return self.get_tf_example(example).SerializeToString(deterministic=True)
+
+  before = ExampleSerializer.serialize_example
+  ExampleSerializer.serialize_example = serialize
+  try:
+    yield
+  finally:
+    ExampleSerializer.serialize_example = before
+
+
 def is_prepared(builder: tfds.core.DatasetBuilder) -> bool:
   """Whether the data are there; TFDS renames a folder into place when it is done."""
   return (place(builder.data_dir) / _INFO).exists()
@@ -119,7 +140,8 @@ def build(builder: Builder, source: pathlib.Path) -> None:
   config = tfds.download.DownloadConfig(manual_dir=source)
   label = f'{builder.name}/{builder.builder_config.name}'
   try:
-    with tqdm(total=total, desc=label, unit=' images') as progress, quiet_tfds():
+    bar = tqdm(total=total, desc=label, unit=' images')
+    with bar as progress, quiet_tfds(), same_records():
       builder.progress = progress
       builder.download_and_prepare(download_config=config)
   except Exception as error:

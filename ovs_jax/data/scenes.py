@@ -29,7 +29,7 @@ from ovs_jax.core.errors import UserError
 from ovs_jax.core.files import local, place
 from ovs_jax.core.types import VOID
 from ovs_jax.data import scenes_captions, scenes_draw
-from ovs_jax.data.build import advance, locked, nearby, quiet_tfds
+from ovs_jax.data.build import advance, locked, nearby, quiet_tfds, same_records
 from ovs_jax.data.scenes_draw import NUM_THINGS, UNSEEN, Region, Scene
 
 SPLITS = ('clip', 'train', 'val')
@@ -258,7 +258,8 @@ def _generate(builder: Scenes) -> None:
   if free < needed:
     raise OSError(f'{free / 1e6:.0f} MB free, {needed / 1e6:.0f} MB needed')
   label = f'drawing scenes/{config.name}'
-  with tqdm(total=total, desc=label, unit=' pictures') as progress, quiet_tfds():
+  bar = tqdm(total=total, desc=label, unit=' pictures')
+  with bar as progress, quiet_tfds(), same_records():
     builder.progress = progress
     builder.download_and_prepare()
 

@@ -9,9 +9,18 @@ from typing import Any
 
 import numpy as np
 import pytest
+import tensorflow as tf
 import tiny_layouts
 
-from ovs_jax.data import benchmarks, build, layouts, load_dataset, prepare, sources
+from ovs_jax.data import (
+  benchmarks,
+  build,
+  layouts,
+  load_dataset,
+  prepare,
+  scenes,
+  sources,
+)
 from ovs_jax.data.sources import Problem, SourceError
 from ovs_jax.settings import Dataset
 
@@ -235,3 +244,19 @@ def test_threads_keep_the_order() -> None:
   assert list(sources.ordered_map(lambda x: x * x, range(50))) == [
     x * x for x in range(50)
   ]
+
+
+def test_what_is_prepared_twice_is_the_same(
+  source: pathlib.Path, tmp_path: pathlib.Path
+) -> None:
+  """In another process, too: the fields of all records are in one order."""
+  tiny_layouts.coco(source)
+  prepare.prepare('coco_captions_2017', source, tmp_path, 'partial')
+  prepare.prepare('coco_stuff_171', source, tmp_path, 'partial')
+  scenes.prepare(tmp_path, scenes.ScenesConfig(name='x', clip=2, train=2, val=2))
+  paths = sorted(tmp_path.rglob('*.tfrecord-*'))
+  records = [r.numpy() for r in tf.data.TFRecordDataset([str(p) for p in paths])]
+  assert len(paths) == 7 and len(records) == 13
+  for record in records:
+    example = tf.train.Example.FromString(record)
+    assert example.SerializeToString(deterministic=True) == record
