@@ -6,6 +6,7 @@ results go (default: runs/<name of the config>).
 """
 
 import contextlib
+import errno
 import importlib
 import os
 import platform
@@ -138,9 +139,20 @@ def main(argv: list[str]) -> None:
     print(f'{stopped}; run the same command to go on', file=sys.stderr)
     sys.exit(STOPPED_STATUS)
   except (UserError, OSError, FloatingPointError) as error:
-    print(f'error: {error}', file=sys.stderr)
+    print(f'error: {_explained(error)}', file=sys.stderr)
     sys.exit(2)
   print(f'done: {workdir}')
+
+
+def _explained(error: Exception) -> str:
+  """What went wrong; of a full disk, where and how to go on."""
+  if getattr(error, 'errno', None) not in (errno.ENOSPC, errno.EDQUOT):
+    return str(error)
+  where = getattr(error, 'filename', None) or _WORKDIR.value or 'the results'
+  return (
+    f'no space left for {where}; what is finished stays. Free some space, and run the '
+    'same command again to go on'
+  )
 
 
 def start() -> None:

@@ -1,6 +1,7 @@
 """The command: what it says when something is wrong, and that it can be killed."""
 
 import collections
+import errno
 import json
 import os
 import pathlib
@@ -193,6 +194,11 @@ def test_only_messages_for_users_lose_their_traceback(
     with pytest.raises(SystemExit) as ended:
       end_with(error)
     assert ended.value.code == 2 and capsys.readouterr().err == f'error: {error}\n'
+  for number in (errno.ENOSPC, errno.EDQUOT):  # a disk that fills while it works
+    with pytest.raises(SystemExit):
+      end_with(OSError(number, 'as the system says it'))
+    said = f'error: no space left for {tmp_path}; what is finished stays. Free some '
+    assert capsys.readouterr().err.startswith(said)
   with pytest.raises(ValueError, match='a fault of ours'):
     end_with(ValueError('a fault of ours'))
 
