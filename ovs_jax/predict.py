@@ -165,14 +165,14 @@ def _segment(
     if picture is None:
       failed.add(path)
       continue
-    result = segmenter.segment(picture, classes, **asked)
-    description = describe(result, path, settings, keys[path], jobs[path])
-    if arguments.agreement:
-      description['agreement'] = segmenter.agreement(image, classes, **asked)
     try:
+      result = segmenter.segment(picture, classes, **asked)
+      description = describe(result, path, settings, keys[path], jobs[path])
+      if arguments.agreement:
+        description['agreement'] = segmenter.agreement(image, classes, **asked)
       write(result, image, jobs[path], description)
     except UserError as error:
-      _complain(error)
+      _complain(UserError(f'{path}: {error}'))
       failed.add(path)
       continue
     tqdm.write(report(path, result, jobs[path], description), file=sys.stdout)
@@ -198,10 +198,25 @@ def _encoded(
     images = {path: _read(path) for path in paths[start : start + at_once]}
     good = {path: image for path, image in images.items() if image is not None}
     cut = {'window': arguments.window, **overlap}
-    pictures = segmenter.encode([*good.values()], **cut) if good else []
-    encoded = dict(zip(good, pictures, strict=True))
+    encoded = _encode(segmenter, good, cut)
     for path, image in images.items():
       yield path, image, encoded.get(path)
+
+
+def _encode(
+  segmenter: Segmenter, images: dict[pathlib.Path, np.ndarray], cut: dict[str, Any]
+) -> dict[pathlib.Path, Picture]:
+  """Encodes photos together; says which of them cannot be, and leaves it out."""
+  try:
+    pictures = segmenter.encode([*images.values()], **cut) if images else []
+    return dict(zip(images, pictures, strict=True))
+  except UserError as error:
+    if len(images) == 1:
+      (path,) = images
+      _complain(UserError(f'{path}: {error}'))
+      return {}
+  alone = [_encode(segmenter, {path: image}, cut) for path, image in images.items()]
+  return {path: picture for found in alone for path, picture in found.items()}
 
 
 def _read(path: pathlib.Path) -> np.ndarray | None:

@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import errno
 import functools
 import json
 import pathlib
@@ -268,6 +269,10 @@ def write(
       labels.save(stack.enter_context(atomic_path(outputs.labels)))
     run.mark(outputs.formats, output)
   except OSError as error:
+    if error.errno == errno.ENAMETOOLONG:  # of this photo alone
+      raise UserError(
+        'its name is too long for those of its results; give it a shorter one'
+      ) from error
     files = ', '.join(path.name for path in outputs.files())
     raise OSError(
       f'cannot write {files} to {outputs.labels.parent} ({error.strerror or error}); '
