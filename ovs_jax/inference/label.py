@@ -156,9 +156,9 @@ def result(
   picture: Picture,
   names: tuple[str, ...],
   weighed: Sequence[Weights],
-  threshold: float,
-  binary: float | None,
   *,
+  threshold: float,
+  binary: float | None = None,
   maps: bool = False,
 ) -> Segmentation:
   """Paints what `weigh` returned; classes from `len(names)` on become `NO_LABEL`.

@@ -67,7 +67,7 @@ def _ovseg(
   return OvSegSystem(
     config,
     params,
-    settings=Settings(**settings, mode=mode),
+    settings=Settings(**settings, mode=mode, classifier_asked=classifier is not None),
     text_cache=text_cache,
     dtype=dtype,
     panoptic=bool(found.stored.get('panoptic')),  # our recipes never write it

@@ -12,6 +12,7 @@ import numpy as np
 from ovs_jax.core.errors import UserError
 from ovs_jax.core.files import Path
 from ovs_jax.core.lookup import lookup
+from ovs_jax.core.mask_set import MaskSet
 from ovs_jax.core.types import Params, UInt8
 from ovs_jax.inference.encode import (
   MODES,
@@ -23,6 +24,13 @@ from ovs_jax.inference.encode import (
   encode_windows,
 )
 from ovs_jax.inference.evidence import check_threshold
+from ovs_jax.inference.given_label import label_masks
+from ovs_jax.inference.given_masks import (
+  EncodedMasks,
+  clip_alone,
+  encode_masks,
+  weigh_masks,
+)
 from ovs_jax.inference.label import result
 from ovs_jax.inference.modes import certified, filtered
 from ovs_jax.inference.names import NameEmbedder
@@ -55,7 +63,7 @@ class OvSegSystem:
 
   kind = 'ovseg'
   rules = RULES
-  abilities = ('window', 'overlap', 'agreement')
+  abilities = ('window', 'overlap', 'agreement', 'masks')
 
   def __init__(
     self,
@@ -154,9 +162,27 @@ class OvSegSystem:
       for image in images
     ]
 
+  def encode_masks(
+    self, image: UInt8[np.ndarray, 'h w 3'], masks: MaskSet
+  ) -> EncodedMasks:
+    """Shows masks to CLIP that were given in place of proposals.
+
+    Args:
+      image: RGB, 0..255.
+      masks: of its size.
+
+    Raises:
+      ValueError: the model's mode or classifier needs proposals.
+    """
+    settings = self.settings
+    asked = settings.classifier if settings.classifier_asked else None
+    clip_alone(asked, None, panoptic=False, mode=settings.mode)
+    sides = {'shortest': settings.shortest, 'longest': settings.longest}
+    return encode_masks(self.config, self.params['clip'], image, masks, **sides)
+
   def segment(
     self,
-    encoded: Picture,
+    encoded: Picture | EncodedMasks,
     classes: Classes,
     background: Classes = NOTHING,
     *,
@@ -175,7 +201,7 @@ class OvSegSystem:
     wins get no name. So do all pixels if no proposal shows anything.
 
     Args:
-      encoded: what `encode` returned.
+      encoded: what `encode` or `encode_masks` returned.
       classes: the names.
       background: names that compete too; pixels that they win get no name.
       templates: name of a set, or sentences with a '{}'; None takes the settings'.
@@ -191,6 +217,8 @@ class OvSegSystem:
     Raises:
       ValueError: an option is wrong, or does not go with the mode or the rule.
     """
+    if isinstance(encoded, EncodedMasks):
+      classifier = clip_alone(classifier, weight, panoptic, self.settings.mode)
     classifier, weight = self._method(classifier, weight, rule)
     check_threshold(threshold)
     choosing = classes + background
@@ -198,16 +226,29 @@ class OvSegSystem:
     method = {'classifier': classifier, 'weight': weight}
     asked = {'rows': texts.rows, 'owner': texts.owner, 'choosing': len(choosing)}
     run = functools.partial(weigh, rule=rule, **asked, **method)
+    how = {'threshold': threshold, 'maps': maps}
+    if rule == 'demo':
+      how['binary'] = self.config.region.threshold
+    if isinstance(encoded, EncodedMasks):
+      weighed = weigh_masks(encoded, run, texts.count, rule)
+      return label_masks(encoded, classes.names, *weighed, **how)
     windows = isinstance(encoded, EncodedWindows)
     parts = encoded.windows if windows else (encoded,)
     check_asked(windows, self.settings.mode, rule, threshold, panoptic)
     weighed = [self._weigh(part, run, texts.count, method) for part in parts]
-    binary = self.config.region.threshold if rule == 'demo' else None
-    found = result(encoded, classes.names, weighed, threshold, binary, maps=maps)
-    if not panoptic:
-      return found
+    found = result(encoded, classes.names, weighed, **how)
+    return self._divide(found, encoded, weighed, threshold) if panoptic else found
+
+  def _divide(
+    self,
+    found: Segmentation,
+    encoded: EncodedImage,
+    weighed: Sequence[Weights],
+    threshold: float,
+  ) -> Segmentation:
+    """Adds segments with ids to the result for a whole picture."""
     asked = {'trained': self._panoptic, 'threshold': threshold}
-    ids = divide(encoded, weighed[0][0], classes.names, **asked)
+    ids = divide(encoded, weighed[0][0], found.names, **asked)
     return dataclasses.replace(found, panoptic=ids)
 
   def _weigh(

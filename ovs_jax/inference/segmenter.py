@@ -15,7 +15,9 @@ from ovs_jax.core.checkpoint import load_model, save_model
 from ovs_jax.core.errors import UserError
 from ovs_jax.core.files import Path
 from ovs_jax.core.images import IMAGE_TYPES, ImageLike, as_rgb
+from ovs_jax.core.mask_set import MasksLike, mask_set
 from ovs_jax.core.types import Float
+from ovs_jax.inference.given_masks import EncodedMasks
 from ovs_jax.inference.load import load_system
 from ovs_jax.inference.named import located
 from ovs_jax.inference.result import Segmentation
@@ -146,6 +148,7 @@ class Segmenter:
     *,
     window: int | None = None,
     overlap: float = 0.25,
+    masks: MasksLike | None = None,
   ) -> Any:
     """Runs all of the networks that do not depend on names.
 
@@ -155,17 +158,35 @@ class Segmenter:
       window: OVSeg: side in pixels of the windows that a larger picture is cut into,
         each of which is resized as a picture is; None never cuts.
       overlap: share of a window that the next one repeats, 0..0.5.
+      masks: OVSeg: of one image, in place of proposals, which CLIP alone names: an
+        array (n, h, w) or a list of arrays (h, w), true or false or soft in 0..1, of
+        the image's size; they may overlap.
 
     Returns:
       What `segment` takes; for a list, a list.
 
     Raises:
-      ValueError: an image cannot be read or is too small, or windows cannot be.
+      ValueError: an image cannot be read or is too small, or windows cannot be, or
+        masks are none, of another size or out of range.
     """
     several = isinstance(image, Sequence) and not isinstance(image, str)
+    if masks is not None:
+      return self._encode_masks(image, masks, whole=not several and window is None)
     images = [as_rgb(one) for one in (image if several else [image])]
     found = self.system.encode_all(images, window=window, overlap=overlap)
     return found if several else found[0]
+
+  def _encode_masks(
+    self, image: ImageLike | Sequence[ImageLike], masks: MasksLike, *, whole: bool
+  ) -> EncodedMasks:
+    check_options(self.system.kind, self.system.abilities, {'masks': masks})
+    if not whole:
+      raise UserError(
+        'masks belong to one whole image; encode images one by one, and leave window '
+        'out'
+      )
+    picture = as_rgb(image)
+    return self.system.encode_masks(picture, mask_set(masks, picture.shape[:2]))
 
   def embed_names(
     self,

@@ -21,6 +21,7 @@ class Settings:
     weight: of CLIP in the ensemble, 0..1.
     mode: what CLIP sees: 'exact', 'certified', 'filtered' or 'one_pass'
       (`inference.encode.MODES` explains them).
+    classifier_asked: whether a user chose the classifier, and not the checkpoint.
   """
 
   shortest: int
@@ -29,6 +30,7 @@ class Settings:
   classifier: str
   weight: float
   mode: str = 'exact'
+  classifier_asked: bool = dataclasses.field(default=False, compare=False)
 
   def __post_init__(self) -> None:
     lookup({name: name for name in MODES}, self.mode, 'mode')
