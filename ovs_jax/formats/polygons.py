@@ -7,7 +7,7 @@ goes along a row of the mask to the hole, around it, and the same way back.
 
 import numpy as np
 
-from ovs_jax.core.types import Bool
+from ovs_jax.core.types import Bool, Float
 
 Points = list[tuple[int, int]]
 # Right, down, left, up: steps of y and x, and the pixel that lies to the right of an
@@ -108,3 +108,24 @@ def _step(dx: int, dy: int) -> tuple[int, int] | None:
   if dx and dy and abs(dx) != abs(dy):
     return None
   return (dx > 0) - (dx < 0), (dy > 0) - (dy < 0)
+
+
+def filled(
+  points: Float[np.ndarray, 'p 2'], size: tuple[int, int]
+) -> Bool[np.ndarray, 'h w']:
+  """Returns the pixels whose centres lie in a polygon, as COCO means it.
+
+  Args:
+    points: x and y of its corners; the first pixel is 0..1. Where a polygon crosses
+      itself, what lies inside twice is outside.
+    size: height and width of the picture, where the polygon is cut off.
+  """
+  height, width = size
+  turns = np.zeros((height, width + 1), np.int32)  # inside or outside, from there on
+  for (xa, ya), (xb, yb) in zip(points, np.roll(points, -1, axis=0), strict=True):
+    first, last = (int(np.clip(np.ceil(y - 0.5), 0, height)) for y in sorted((ya, yb)))
+    if first < last:
+      rows = np.arange(first, last)
+      x = xa + (rows + 0.5 - ya) * (xb - xa) / (yb - ya)
+      turns[rows, np.clip(np.ceil(x - 0.5), 0, width).astype(int)] += 1
+  return turns[:, :width].cumsum(axis=1) % 2 == 1

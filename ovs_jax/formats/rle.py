@@ -1,12 +1,17 @@
 """Runs of masks, as COCO and Label Studio write them."""
 
+from collections.abc import Sequence
+from typing import Any
+
 import numpy as np
 
+from ovs_jax.core.errors import UserError
 from ovs_jax.core.types import Bool, Int
 
 # Label Studio's rle-pack: how many bits the length of a run may have.
 _SIZES = (3, 4, 8, 16)
 _LONGEST = 1 << _SIZES[-1]
+_MOST_BITS = 60  # of a number in COCO's runs
 
 
 def runs(flat: Bool[np.ndarray, 'n']) -> Int[np.ndarray, 'r']:
@@ -57,17 +62,48 @@ def _compressed(counts: list[int]) -> str:
   return ''.join(text)
 
 
-def coco_mask(counts: str, size: tuple[int, int]) -> Bool[np.ndarray, 'h w']:
+def coco_mask(
+  counts: str | bytes | Sequence[Any], size: tuple[int, int]
+) -> Bool[np.ndarray, 'h w']:
   """Returns the mask of `coco_counts`.
 
   Args:
-    counts: compressed runs.
+    counts: compressed runs; or their lengths, down the columns.
     size: height and width.
+
+  Raises:
+    UserError: the runs are damaged, or of another number of pixels.
   """
+  if isinstance(counts, bytes):
+    counts = counts.decode('latin-1')
+  lengths = _decompressed(counts) if isinstance(counts, str) else list(counts)
+  if not all(type(length) is int and length >= 0 for length in lengths):
+    raise UserError(
+      'the runs of a mask have lengths that are not numbers from 0 on; write them '
+      'again, as pycocotools does'
+    )
+  total, pixels = sum(lengths), size[0] * size[1]
+  if total != pixels:
+    than = 'more' if total > pixels else 'less'
+    raise UserError(
+      f'the runs of a mask are of {total} pixels, {than} than the '
+      f'{size[0]} x {size[1]} of its size; write them again, as pycocotools does'
+    )
+  values = np.arange(len(lengths)) % 2 == 1
+  return np.repeat(values, np.array(lengths, np.int64)).reshape(size, order='F')
+
+
+def _decompressed(text: str) -> list[int]:
+  """Reads what `_compressed` wrote."""
   numbers: list[int] = []
   x, shift = 0, 0
-  for character in counts:
+  for character in text:
     bits = ord(character) - 48
+    if not 0 <= bits < 64 or shift > _MOST_BITS:
+      raise UserError(
+        f'the runs of a mask have the character {character!r} where there can be none; '
+        'give them as pycocotools writes them'
+      )
     x |= (bits & 31) << shift
     shift += 5
     if bits & 32:
@@ -76,8 +112,9 @@ def coco_mask(counts: str, size: tuple[int, int]) -> Bool[np.ndarray, 'h w']:
       x -= 1 << shift
     numbers.append(x + numbers[-2] if len(numbers) > 2 else x)
     x, shift = 0, 0
-  values = np.arange(len(numbers)) % 2 == 1
-  return np.repeat(values, numbers).reshape(size, order='F')
+  if shift:
+    raise UserError('the runs of a mask end amid a number; the file is cut off')
+  return numbers
 
 
 def brush(mask: Bool[np.ndarray, 'h w']) -> list[int]:
