@@ -6,6 +6,7 @@ names, sizes and formats, and are read by `ovs_jax.data.prepare`; CLIPs, backbon
 an OVSeg have their published formats, and are converted by `ovs_jax.convert`.
   (nothing)  networks of full size, two steps of each training, a picture a benchmark
   :test      the larger model's stages of Table 1 with the smallest networks (:smoke)
+  :tables    the same of all three tables
   :volume    as many photographs and pairs as COCO has, with the smallest networks
 `python -m ovs_jax.bench.rehearsal` measures every stage, or kills each of them once.
 Expected: no score means anything; what matters is that the last stage is reached.
@@ -67,7 +68,7 @@ _DATA = (
 def get_config(arg: str = '') -> Config:
   """See above; `:structure` is the same as nothing."""
   variants = {'': structure, 'structure': structure, 'volume': volume}
-  variants |= {'test': test, 'smoke': test}
+  variants |= {'test': test, 'smoke': test, 'tables': all_tables}
   return lookup(variants, arg, 'word after the colon')()
 
 
@@ -79,6 +80,11 @@ def structure() -> Config:
 def test() -> Config:
   """The smallest networks; one table has every kind of stage."""
   return rehearsal('rehearsal_test', TABLES[:1], small=True)
+
+
+def all_tables() -> Config:
+  """The smallest networks, and all three tables."""
+  return rehearsal('rehearsal_tables', TABLES, small=True)
 
 
 def volume() -> Config:

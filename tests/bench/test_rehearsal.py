@@ -127,3 +127,11 @@ def test_changes_are_what_differs() -> None:
   assert found['changes'] == [
     {'key': 'train.steps', 'full': 0, 'here': 7, 'stages': ['ft']}
   ]
+
+
+def test_the_small_tables_have_every_case_of_the_larger_model() -> None:
+  small = Settings.of(rehearsal.get_config('tables'))
+  left = set(rehearsal.get_config().order) - set(small.order)
+  assert left and all('vitb16' in name or 'r101c' in name for name in left)
+  rows = [len(small.stages[name].table.rows) for name in rehearsal.TABLES]
+  assert rows == [1, 5, 4]
