@@ -205,7 +205,7 @@ def _encoded(
 
 def _encode(
   segmenter: Segmenter, images: dict[pathlib.Path, np.ndarray], cut: dict[str, Any]
-) -> dict[pathlib.Path, Picture]:
+) -> dict[pathlib.Path, Any]:
   """Encodes photos together; says which of them cannot be, and leaves it out."""
   try:
     pictures = segmenter.encode([*images.values()], **cut) if images else []
