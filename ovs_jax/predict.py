@@ -15,6 +15,8 @@ Photos larger than --window are cut into windows that overlap. --panoptic adds
 with these ids to the JSON. --mode and --dtype trade exactness for time, and
 --agreement tells at what price.
 
+With --masks=PATH it names masks that you bring, by CLIP alone.
+
 With --classify it prints how probable each name is for the picture as a whole.
 """
 
@@ -34,6 +36,7 @@ from ovs_jax.core.files import check_writable
 from ovs_jax.core.images import read_image
 from ovs_jax.core.programs import keep_programs
 from ovs_jax.core.runlog import progress
+from ovs_jax.formats.given import MaskFiles, open_masks
 from ovs_jax.inference.classifier import Classifier
 from ovs_jax.inference.encode import PICTURES_AT_ONCE, Picture
 from ovs_jax.inference.files import (
@@ -46,6 +49,7 @@ from ovs_jax.inference.files import (
   report,
   write,
 )
+from ovs_jax.inference.given_masks import EncodedMasks
 from ovs_jax.inference.named import located
 from ovs_jax.inference.segmenter import Segmenter
 from ovs_jax.ops.overlay import percent
@@ -119,11 +123,13 @@ def _predict(arguments: argparse.Namespace) -> int:
     parts=arguments.parts,
   )
   every = dict(jobs)
+  masks = None if arguments.masks is None else open_masks(arguments.masks)
   _locate(arguments)
   check_writable(output, megabytes=10, option='--output=')
   settings = _settings(arguments, classes, background)
   check_kind(arguments)
-  keys = {path: photo_key(path, settings) for path in jobs}
+  own = {} if masks is None else {path: {'masks': masks.version(path)} for path in jobs}
+  keys = {path: photo_key(path, {**settings, **own.get(path, {})}) for path in jobs}
   done = [path for path in jobs if is_done(jobs[path], keys[path])]
   for path in [] if arguments.overwrite else done:
     print(
@@ -131,7 +137,7 @@ def _predict(arguments: argparse.Namespace) -> int:
     )
     del jobs[path]
   asked = classes, background
-  failed = _segment(arguments, asked, jobs, keys, settings) if jobs else set()
+  failed = _segment(arguments, asked, jobs, keys, settings, masks) if jobs else set()
   whole = {path: outputs for path, outputs in every.items() if path not in failed}
   for path in finish(whole, output, classes.names, among=list(every)):
     print(f'written for all photos: {path}')
@@ -144,6 +150,7 @@ def _segment(
   jobs: dict[pathlib.Path, Outputs],
   keys: dict[pathlib.Path, str],
   settings: dict[str, Any],
+  masks: MaskFiles | None,
 ) -> set[pathlib.Path]:
   """Writes the results of photos; returns those that have none.
 
@@ -153,6 +160,7 @@ def _segment(
     jobs: the files to write for each photo.
     keys: what tells the photos' results apart.
     settings: all that results depend on but the photo.
+    masks: in place of proposals.
   """
   classes, background = names
   segmenter = Segmenter.load(arguments.checkpoint, **loading(arguments))
@@ -161,6 +169,9 @@ def _segment(
   asked = asking(arguments, background)
   failed = set()
   found = _encoded(segmenter, list(jobs), arguments)
+  if masks is not None:
+    print('note: CLIP alone names masks that are given', file=sys.stderr)
+    found = _with_masks(segmenter, list(jobs), masks)
   for path, image, picture in _progress(found, len(jobs), 'segment'):
     if picture is None:
       failed.add(path)
@@ -219,6 +230,27 @@ def _encode(
   return {path: picture for found in alone for path, picture in found.items()}
 
 
+def _with_masks(
+  segmenter: Segmenter, paths: list[pathlib.Path], masks: MaskFiles
+) -> Iterator[tuple[pathlib.Path, np.ndarray | None, EncodedMasks | None]]:
+  """Reads and encodes photos with their masks; None for what cannot be read."""
+  for path in paths:
+    picture = None
+    if (image := _read(path)) is not None:
+      try:
+        found = masks.read(path, image.shape[:2])
+        picture = segmenter.encode(image, masks=found)
+      except (ValueError, FileNotFoundError) as error:
+        _complain(error)
+    if picture is not None and (empty := int((~picture.valid).sum())):
+      tqdm.write(
+        f'note: {path}: {empty} of {len(picture.valid)} masks cover nothing, and get '
+        'no name',
+        file=sys.stderr,
+      )
+    yield path, image, picture
+
+
 def _read(path: pathlib.Path) -> np.ndarray | None:
   """Reads a photo; says why if it cannot."""
   try:
@@ -253,7 +285,7 @@ def _classify(arguments: argparse.Namespace) -> int:
   """Prints the probabilities for all images, as `_predict` goes on after a bad one."""
   given = vars(arguments)
   flags = ('background', 'threshold', 'rule', 'classifier', 'weight', 'output')
-  flags += ('window', 'overlap', 'mode', 'dtype', 'prompts')
+  flags += ('window', 'overlap', 'mode', 'dtype', 'prompts', 'masks')
   flags = [f for f in flags if given[f] is not None]
   flags += ['format'] if given['format'] is not None else []
   switches = ('scores', 'overwrite', 'panoptic', 'agreement', 'parts')

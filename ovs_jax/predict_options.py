@@ -9,6 +9,7 @@ from ovs_jax.core.masks import read_mask
 from ovs_jax.formats import FORMATS, Format, parse_formats
 from ovs_jax.inference.encode import MODES
 from ovs_jax.inference.evidence import check_threshold
+from ovs_jax.inference.given_masks import clip_alone
 from ovs_jax.inference.load import SYSTEMS
 from ovs_jax.inference.settings import check_asked, check_window
 from ovs_jax.inference.system import check_options, options_of
@@ -28,7 +29,7 @@ _LOADING = {
 _LOADING |= {flag: flag for flag in ('prompts', 'labels', 'label_clip', 'keep_aspect')}
 _ASKING = {'threshold': 'threshold', 'rule': 'rule', 'panoptic': 'panoptic'}
 _ASKING |= {'heat_maps': 'heat', 'example': 'examples', 'scores': 'maps'}
-_OTHER = {flag: flag for flag in ('window', 'overlap', 'agreement')}
+_OTHER = {flag: flag for flag in ('window', 'overlap', 'agreement', 'masks')}
 
 
 def parser() -> argparse.ArgumentParser:
@@ -126,6 +127,13 @@ def _add_segment_options(parser: argparse.ArgumentParser) -> None:
     help="pixels: all proposals add up; demo: the best one of each name (OVSeg's "
     'demo) (default: pixels). For CLIPSeg and CoSeg A, B, C or D, see '
     'ovs_jax.inference.prompted (default: A)',
+  )
+  group.add_argument(
+    '--masks',
+    metavar='PATH',
+    help='OVSeg: masks in place of its own, which CLIP alone names. A folder with '
+    'PHOTO/*.png (a mask each), PHOTO.png (every value but 0 is a mask) or PHOTO.json '
+    '(as SAM writes it) for each photo; or a JSON file of COCO: RLE, polygons or boxes',
   )
   group.add_argument(
     '--prompts', metavar='DIR', help='mask prompts for its CLIP, stored separately'
@@ -308,6 +316,13 @@ def check_flags(arguments: argparse.Namespace) -> None:
   if arguments.agreement and arguments.window is not None:
     raise UserError('--agreement compares whole photos; leave --window out')
   mode = arguments.mode or MODES[0]
+  if arguments.masks is not None:
+    if arguments.window is not None or arguments.agreement:
+      raise UserError(
+        '--masks belong to whole photos, and have one mode only; leave --window and '
+        '--agreement out'
+      )
+    clip_alone(arguments.classifier, arguments.weight, arguments.panoptic, mode)
   overlap = 0.0 if arguments.overlap is None else arguments.overlap
   check_window(arguments.window, overlap, mode)
   check_asked(

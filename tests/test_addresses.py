@@ -44,6 +44,7 @@ SERVED = {
 # Only files of this machine can be served there.
 LOCAL = {
   'predict --image': lambda a: predict_with(f'--image={a}'),
+  'predict --masks': lambda a: predict_with(f'--masks={a}'),
   'predict --text-cache': cache.cache_root,
   'prepare --source': lambda a: prepare.main(['--dataset=voc_20', f'--source={a}']),
   'train_tagger --output': lambda a: train_tagger.main(['--train=x', f'--output={a}']),

@@ -35,6 +35,16 @@ class MaskFiles:
   path: pathlib.Path
   coco: 'Coco | None'
 
+  def version(self, photo: pathlib.Path) -> list[Any]:
+    """Returns what tells a photo's masks from others: files, sizes and dates."""
+    paths = [self.path]
+    if self.coco is None:
+      folder = self.path / photo.stem
+      names = (f'{photo.stem}.png', f'{photo.stem}.json')
+      paths = [*map(self.path.joinpath, names), *sorted(folder.glob('*.png'))]
+    found = [(path, path.stat()) for path in paths if path.exists()]
+    return [[str(path), at.st_size, at.st_mtime_ns] for path, at in found]
+
   def read(self, photo: pathlib.Path, size: tuple[int, int]) -> MaskSet:
     """Returns the masks of a photo of some height and width.
 
