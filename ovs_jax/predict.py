@@ -15,7 +15,8 @@ Photos larger than --window are cut into windows that overlap. --panoptic adds
 with these ids to the JSON. --mode and --dtype trade exactness for time, and
 --agreement tells at what price.
 
-With --masks=PATH it names masks that you bring, by CLIP alone.
+With --masks=PATH it names masks that you bring, by CLIP alone; and with --rule=each
+too, each of them in `<photo>_masks.json`, which is all that is written.
 
 With --classify it prints how probable each name is for the picture as a whole.
 """
@@ -50,8 +51,10 @@ from ovs_jax.inference.files import (
   write,
 )
 from ovs_jax.inference.given_masks import EncodedMasks
+from ovs_jax.inference.mask_names import is_named, plan_masks, write_names
 from ovs_jax.inference.named import located
 from ovs_jax.inference.segmenter import Segmenter
+from ovs_jax.inference.weigh import EACH
 from ovs_jax.ops.overlay import percent
 from ovs_jax.photos import find_photos
 from ovs_jax.predict_options import (
@@ -110,6 +113,8 @@ def _locate(arguments: argparse.Namespace) -> None:
 def _predict(arguments: argparse.Namespace) -> int:
   """Segments all images. One that cannot be read does not stop the others."""
   check_flags(arguments)
+  if arguments.rule == EACH:
+    return _each(arguments)
   classes = _names(arguments)
   background = parse_background(arguments.background, classes)
   output = 'predictions' if arguments.output is None else arguments.output
@@ -144,6 +149,37 @@ def _predict(arguments: argparse.Namespace) -> int:
   return 2 if failed else 0
 
 
+def _each(arguments: argparse.Namespace) -> int:
+  """Names every mask of all photos, and paints nothing."""
+  classes = _names(arguments)
+  background = parse_background(arguments.background, classes)
+  output = 'predictions' if arguments.output is None else arguments.output
+  jobs = plan_masks(_photos(arguments), output)
+  masks = open_masks(arguments.masks)
+  _locate(arguments)
+  check_writable(output, megabytes=10, option='--output=')
+  settings = _settings(arguments, classes, background)
+  check_kind(arguments)
+  keys = {p: photo_key(p, {**settings, 'masks': masks.version(p)}) for p in jobs}
+  if not arguments.overwrite:
+    for path in [path for path in jobs if is_named(jobs[path], keys[path])]:
+      print(f'{path}: skipped, named in {jobs.pop(path)} (--overwrite does it again)')
+  if not jobs:
+    return 0
+  segmenter = Segmenter.load(arguments.checkpoint, **loading(arguments))
+  segmenter.embed_names(classes + background, synonyms=arguments.synonyms)
+  asked, failed = asking(arguments, background), False
+  found = _with_masks(segmenter, list(jobs), masks)
+  for path, _, picture in _progress(found, len(jobs), 'name'):
+    if picture is None:
+      failed = True
+      continue
+    result = segmenter.segment(picture, classes, **asked)
+    more = {'settings': settings, 'key': keys[path]}
+    tqdm.write(write_names(jobs[path], result, path, more), file=sys.stdout)
+  return 2 if failed else 0
+
+
 def _segment(
   arguments: argparse.Namespace,
   names: tuple[Classes, Classes],
@@ -170,7 +206,6 @@ def _segment(
   failed = set()
   found = _encoded(segmenter, list(jobs), arguments)
   if masks is not None:
-    print('note: CLIP alone names masks that are given', file=sys.stderr)
     found = _with_masks(segmenter, list(jobs), masks)
   for path, image, picture in _progress(found, len(jobs), 'segment'):
     if picture is None:
@@ -234,6 +269,7 @@ def _with_masks(
   segmenter: Segmenter, paths: list[pathlib.Path], masks: MaskFiles
 ) -> Iterator[tuple[pathlib.Path, np.ndarray | None, EncodedMasks | None]]:
   """Reads and encodes photos with their masks; None for what cannot be read."""
+  print('note: CLIP alone names masks that are given', file=sys.stderr)
   for path in paths:
     picture = None
     if (image := _read(path)) is not None:

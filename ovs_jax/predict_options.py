@@ -13,7 +13,7 @@ from ovs_jax.inference.given_masks import clip_alone
 from ovs_jax.inference.load import SYSTEMS
 from ovs_jax.inference.settings import check_asked, check_window
 from ovs_jax.inference.system import check_options, options_of
-from ovs_jax.inference.weigh import RULES
+from ovs_jax.inference.weigh import EACH, RULES
 from ovs_jax.models.ovseg import DTYPES
 from ovs_jax.models.stored import kind_of
 from ovs_jax.ops.ensemble import CLASSIFIERS
@@ -123,9 +123,10 @@ def _add_segment_options(parser: argparse.ArgumentParser) -> None:
   )
   group.add_argument(
     '--rule',
-    choices=(*RULES, *MASK_RULES),
+    choices=(*RULES, EACH, *MASK_RULES),
     help="pixels: all proposals add up; demo: the best one of each name (OVSeg's "
-    'demo) (default: pixels). For CLIPSeg and CoSeg A, B, C or D, see '
+    'demo); each: every one of --masks has its name, in PHOTO_masks.json alone '
+    '(default: pixels). For CLIPSeg and CoSeg A, B, C or D, see '
     'ovs_jax.inference.prompted (default: A)',
   )
   group.add_argument(
@@ -316,6 +317,13 @@ def check_flags(arguments: argparse.Namespace) -> None:
   if arguments.agreement and arguments.window is not None:
     raise UserError('--agreement compares whole photos; leave --window out')
   mode = arguments.mode or MODES[0]
+  if arguments.rule == EACH:
+    if arguments.masks is None:
+      raise UserError('--rule=each names masks that are given; give --masks=PATH too')
+    if arguments.scores or arguments.format is not None or arguments.parts:
+      raise UserError(
+        '--rule=each paints nothing; leave --scores, --format and --parts out'
+      )
   if arguments.masks is not None:
     if arguments.window is not None or arguments.agreement:
       raise UserError(

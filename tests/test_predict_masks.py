@@ -107,6 +107,55 @@ class TestMasks:
     }
 
 
+class TestEach:
+  def test_writes_a_file_with_a_name_for_every_mask(
+    self, run, checkpoint, tmp_path, masks
+  ):
+    code, out, err = run('--rule=each')
+    assert code == 0 and err.count('note: ') == 2
+    [path] = (tmp_path / 'out').iterdir()
+    assert path.name == 'photo_masks.json' and str(path) in out
+    stored = json.loads(path.read_text())
+    picture = Segmenter.load(checkpoint).encode(tmp_path / 'photo.png', masks=masks)
+    want = Segmenter.load(checkpoint).segment(picture, 'red ball, grass', rule='each')
+    assert stored['masks'] == json.loads(json.dumps(want.description()['masks']))
+    assert [mask['source'] for mask in stored['masks']] == [0, 1, 2]
+    assert [mask['area'] for mask in stored['masks']] == [875, 750, 0]
+    assert stored['masks'][0]['box'] == [5, 5, 40, 30]
+    assert {entry['name'] for entry in stored['masks'][0]['top']} == {
+      'red ball',
+      'grass',
+    }
+
+  def test_is_done_once(self, run, folder):
+    assert run('--rule=each')[0] == 0
+    assert 'skipped' in run('--rule=each')[1]
+    assert 'skipped' not in run('--rule=each', '--overwrite')[1]
+    os.utime(folder / 'photo.json', (1, 1))
+    assert 'skipped' not in run('--rule=each')[1]
+
+  def test_names_of_another_photo_are_kept(self, run, tmp_path):
+    assert run('--rule=each')[0] == 0
+    (tmp_path / 'b').mkdir()
+    (tmp_path / 'photo.png').rename(tmp_path / 'b' / 'photo.png')
+    code, _, err = run('--rule=each', photos=['b/photo.png'])
+    assert code == 2 and 'is of another photo than' in err
+
+  @pytest.mark.parametrize('flag', ['--scores', '--format=coco'])
+  def test_what_needs_paint_is_refused(self, run, tmp_path, flag):
+    refuses(run('--rule=each', flag), '--rule=each paints nothing; leave', tmp_path)
+
+  def test_masks_that_are_damaged(self, run, folder, tmp_path):
+    (folder / 'photo.json').write_text('[]')
+    refuses(run('--rule=each'), 'photo.json: there are no masks', tmp_path)
+
+
+def test_each_needs_masks(checkpoint, tmp_path, capfd):
+  argv = ['--checkpoint', str(checkpoint), '--names=a, b', '--rule=each']
+  code = predict.main([*argv, '--image=a.png', '--output', str(tmp_path / 'out')])
+  assert code == 2 and 'give --masks=PATH too' in capfd.readouterr().err
+
+
 class TestMistakes:
   @pytest.mark.parametrize(
     ('flag', 'message'),

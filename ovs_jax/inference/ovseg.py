@@ -32,6 +32,7 @@ from ovs_jax.inference.given_masks import (
   weigh_masks,
 )
 from ovs_jax.inference.label import result
+from ovs_jax.inference.mask_names import NamedMasks, name_masks
 from ovs_jax.inference.modes import certified, filtered
 from ovs_jax.inference.names import NameEmbedder
 from ovs_jax.inference.panoptic import divide
@@ -43,7 +44,7 @@ from ovs_jax.inference.settings import (
   check_window,
 )
 from ovs_jax.inference.system import Texts
-from ovs_jax.inference.weigh import RULES, Weights, weigh
+from ovs_jax.inference.weigh import EACH, RULES, Weights, weigh
 from ovs_jax.models import ovseg
 from ovs_jax.text.classes import NOTHING, Classes, parse_classes
 
@@ -62,7 +63,7 @@ class OvSegSystem:
   """
 
   kind = 'ovseg'
-  rules = RULES
+  rules = (*RULES, EACH)
   abilities = ('window', 'overlap', 'agreement', 'masks')
 
   def __init__(
@@ -194,7 +195,7 @@ class OvSegSystem:
     weight: float | None = None,
     panoptic: bool = False,
     maps: bool = False,
-  ) -> Segmentation:
+  ) -> Segmentation | NamedMasks:
     """Gives every pixel the best of the names.
 
     A single name without background competes with 'others', and pixels that the latter
@@ -208,7 +209,7 @@ class OvSegSystem:
       synonyms: as in `embed`.
       threshold: pixels of less confidence get no name, segments no id, 0..1.
       rule: 'pixels', all proposals add up; or 'demo', only the best one of each name is
-        painted.
+        painted; or 'each', which names masks that were given, and paints nothing.
       classifier: 'ensemble', 'clip' or 'proposer'; None takes the settings'.
       weight: of CLIP in the ensemble, 0..1; None takes the settings'.
       panoptic: whether to make segments with ids, too.
@@ -227,11 +228,12 @@ class OvSegSystem:
     asked = {'rows': texts.rows, 'owner': texts.owner, 'choosing': len(choosing)}
     run = functools.partial(weigh, rule=rule, **asked, **method)
     how = {'threshold': threshold, 'maps': maps}
-    if rule == 'demo':
+    if rule in ('demo', EACH):
       how['binary'] = self.config.region.threshold
     if isinstance(encoded, EncodedMasks):
       weighed = weigh_masks(encoded, run, texts.count, rule)
-      return label_masks(encoded, classes.names, *weighed, **how)
+      label = name_masks if rule == EACH else label_masks
+      return label(encoded, classes.names, *weighed, **how)
     windows = isinstance(encoded, EncodedWindows)
     parts = encoded.windows if windows else (encoded,)
     check_asked(windows, self.settings.mode, rule, threshold, panoptic)
@@ -269,7 +271,7 @@ class OvSegSystem:
     self, classifier: str | None, weight: float | None, rule: str
   ) -> tuple[str, float]:
     """Fills in the settings, after a check of what was asked."""
-    lookup(dict.fromkeys(RULES), rule, 'rule')
+    lookup(dict.fromkeys(self.rules), rule, 'rule')
     if rule == 'demo' and (classifier not in (None, 'clip') or weight is not None):
       raise UserError(
         "the rule 'demo' takes CLIP's probabilities alone; leave classifier and weight "

@@ -19,6 +19,7 @@ from ovs_jax.core.mask_set import MasksLike, mask_set
 from ovs_jax.core.types import Float
 from ovs_jax.inference.given_masks import EncodedMasks
 from ovs_jax.inference.load import load_system
+from ovs_jax.inference.mask_names import NamedMasks
 from ovs_jax.inference.named import located
 from ovs_jax.inference.result import Segmentation
 from ovs_jax.inference.system import System, check_options, options_of
@@ -228,7 +229,7 @@ class Segmenter:
     examples: Examples | None = None,
     example_share: float | None = None,
     maps: bool = False,
-  ) -> Segmentation:
+  ) -> Segmentation | NamedMasks:
     """Gives pixels names.
 
     Args:
@@ -242,7 +243,7 @@ class Segmenter:
       threshold: pixels whose `Segmentation.confidence` is lower get no name, 0..1. None
         is 0 for OVSeg; masks of CLIPSeg and CoSeg claim what they have with a
         probability of 0.3, however many do.
-      rule: OVSeg: 'pixels' (the default), or 'demo', the best proposal of each name.
+      rule: OVSeg: 'pixels' (the default), 'demo', or for masks 'each', without paint.
         CLIPSeg and CoSeg: 'A' (the default) to 'D', as `ops.merging` explains them.
       classifier: OVSeg: 'ensemble', 'clip' or 'proposer'.
       weight: OVSeg: of CLIP in the ensemble, 0..1.
@@ -278,7 +279,7 @@ class Segmenter:
     names: Names,
     background: Names | None,
     options: Mapping[str, Any],
-  ) -> Segmentation:
+  ) -> Segmentation | NamedMasks:
     classes = parse_classes(names)
     check_options(self.system.kind, options_of(type(self.system).segment), options)
     behind = parse_background(background, classes)

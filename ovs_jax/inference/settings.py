@@ -67,6 +67,11 @@ def check_asked(
   windows: bool, mode: str, rule: str, threshold: float, panoptic: bool
 ) -> None:
   """Raises ValueError for what does not go together."""
+  if rule == 'each':
+    raise UserError(
+      "the rule 'each' names masks that are given; encode the image with masks=, or "
+      "take rule='pixels'"
+    )
   if windows and (rule == 'demo' or panoptic):
     what = "the rule 'demo'" if rule == 'demo' else 'a panoptic result'
     raise UserError(f'{what} needs a whole picture; encode it without windows')

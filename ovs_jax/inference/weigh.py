@@ -17,6 +17,7 @@ from ovs_jax.ops.selection import best_per_class
 # with its binary mask and CLIP's probabilities alone, and the rest stays blank (the
 # official demo for user-defined names).
 RULES = ('pixels', 'demo')
+EACH = 'each'  # of masks that are given: a name for each, and nothing is painted
 
 # The proposals' class weights, and both classifiers' probabilities.
 Weights = tuple[Float[Array, 'q k'], Float[Array, 'q k'], Float[Array, 'q k']]

@@ -11,7 +11,7 @@ from tiny_ovseg import CONFIG, draw_params
 
 from ovs_jax import Segmenter
 from ovs_jax.core.errors import UserError
-from ovs_jax.core.mask_set import mask_set
+from ovs_jax.core.mask_set import MaskSet, mask_set
 from ovs_jax.core.types import NO_LABEL
 from ovs_jax.inference.given_masks import EncodedMasks, shrink
 from ovs_jax.inference.ovseg import OvSegSystem
@@ -198,6 +198,54 @@ class TestPainting:
     scores = np.einsum('qk,qhw->khw', weights, masks)
     np.testing.assert_array_equal(result.labels, scores.argmax(axis=0))
     np.testing.assert_allclose(result.scores, scores.max(axis=0), rtol=1e-3)
+
+
+class TestEach:
+  def test_known_answer(self, segmenter, spread_names):
+    masks = np.zeros((3, 4, 6), np.float32)
+    masks[0, 1:3, 2:] = 0.5
+    masks[0, 0, 0] = 0.3  # below the threshold of 0.4
+    masks[1, :, :3] = 1  # overlaps the first, which plays no part
+    masks = mask_set(masks, (4, 6))
+    cuts = zip(masks.cuts, ['a', 7, 8], strict=True)
+    masks = MaskSet((4, 6), tuple(dataclasses.replace(c, source=s) for c, s in cuts))
+    rows = np.float32([spread_names[2], spread_names[0] + spread_names[1], [1] * 64])
+    picture = EncodedMasks(masks, rows, np.array([True, True, False]))
+    found = segmenter.segment(picture, NAMES, rule='each')
+    assert found.size == (4, 6) and found.names == NAMES
+    assert [mask.source for mask in found.masks] == ['a', 7, 8]
+    assert [mask.area for mask in found.masks] == [8, 12, 0]
+    assert [m.box for m in found.masks] == [(2, 1, 6, 3), (0, 0, 3, 4), None]
+    assert found.masks[0].name == 'sky' and found.masks[0].top[0][0] == 'sky'
+    sure = probability(spread_names, of=2, at=2)
+    assert found.masks[0].top[0][1] == pytest.approx(sure, rel=1e-4)
+    # Two names are as probable: together they have all but nothing.
+    assert {name for name, _ in found.masks[1].top[:2]} == {'red ball', 'grass'}
+    for _, share in found.masks[1].top[:2]:
+      assert share == pytest.approx(0.5, abs=0.01)
+    assert found.masks[2].name is None and found.masks[2].top == ()
+
+  def test_background_and_threshold_take_the_name(self, segmenter, spread_names):
+    picture = given(halves(), [spread_names[0] + spread_names[1], spread_names[2]])
+    found = segmenter.segment(picture, NAMES, rule='each', threshold=0.6)
+    assert [mask.name for mask in found.masks] == [None, 'sky']
+    found = segmenter.segment(picture, NAMES[:2], background='sky', rule='each')
+    assert found.masks[0].name in NAMES[:2] and found.masks[1].name is None
+    assert {name for name, _ in found.masks[1].top} == set(NAMES[:2])
+
+  def test_five_names_at_most(self, segmenter):
+    names = [f'thing {i}' for i in range(9)]
+    picture = given(halves(), np.random.default_rng(0).normal(size=(2, 64)))
+    for mask in segmenter.segment(picture, names, rule='each').masks:
+      sure = [confidence for _, confidence in mask.top]
+      assert len(sure) == 5 and sure == sorted(sure, reverse=True)
+
+  def test_paints_nothing_and_needs_masks(self, segmenter, image):
+    with pytest.raises(UserError, match="the rule 'each' paints nothing"):
+      picture = given(halves(), np.ones((2, 64)))
+      segmenter.segment(picture, NAMES, rule='each', maps=True)
+    with pytest.raises(UserError, match="the rule 'each' names masks that are given"):
+      segmenter.segment(segmenter.encode(image), NAMES, rule='each')
 
 
 class TestEncoding:
