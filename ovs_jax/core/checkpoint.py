@@ -15,7 +15,7 @@ import json
 import logging
 import pathlib
 import sys
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import jax
@@ -215,60 +215,6 @@ def _check_finite(path: Place, what: str, params: Any) -> None:
       f'infinite: {", ".join(bad[:3])}{more}. Its training failed; take an earlier '
       'step, or convert with --allow_not_finite what is meant to be so'
     )
-
-
-class Leaf:
-  """A parameter in a checkpoint, whose values are read when NumPy asks for them.
-
-  Attributes:
-    shape: of the array.
-    dtype: of the array.
-  """
-
-  def __init__(self, read: Callable[[], np.ndarray], kind: Any) -> None:
-    """Takes what reads the values, and something with their shape and dtype."""
-    self._read = read
-    self.shape, self.dtype = tuple(kind.shape), np.dtype(kind.dtype)
-
-  def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
-    """Reads the values, of shape `shape`."""
-    return np.array(self._read(), dtype, copy=copy)
-
-
-def open_model(directory: Path) -> tuple[Any, dict[str, Any]]:
-  """Returns parameters as a tree of `Leaf`, and the configuration.
-
-  The last few that were read stay in memory. Errors are those of `load_model`.
-  """
-  config = load_config(directory)
-  path = resolve(directory) / 'params'
-  check_bytes(path.parent, 'checkpoint', ['params'])
-  copy = buckets.Copy(path)
-  with _reader(ocp.PyTreeCheckpointHandler()) as reader:
-    tree = reader.metadata(copy.path).item_metadata.tree
-
-  @functools.lru_cache(maxsize=4)
-  def read(keys: tuple[str, ...]) -> np.ndarray:
-    def nest(value: Any) -> Any:
-      for key in reversed(keys):
-        value = {key: value}
-      return value
-
-    how = ocp.args.PyTreeRestore(
-      item=nest(0),
-      restore_args=nest(ocp.RestoreArgs(restore_type=np.ndarray)),
-      partial_restore=True,
-    )
-    try:
-      with _reader(ocp.PyTreeCheckpointHandler()) as reader:
-        return jax.tree.leaves(reader.restore(copy.path, how))[0]
-    except (OSError, KeyError, TypeError, AttributeError, ValueError) as error:
-      raise broken(path, 'checkpoint', error) from error
-
-  def leaf(place: Any, kind: Any) -> Leaf:
-    return Leaf(functools.partial(read, tuple(part.key for part in place)), kind)
-
-  return jax.tree_util.tree_map_with_path(leaf, tree), config
 
 
 def load_config(

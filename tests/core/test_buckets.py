@@ -169,8 +169,6 @@ class TestModel:
       found, config = checkpoint.load_model(bucket, kind='clip')
       np.testing.assert_array_equal(found['w'], params(value)['w'])
       assert config['value'] == value
-    leaves, _ = checkpoint.open_model(bucket)
-    np.testing.assert_array_equal(np.asarray(leaves['w']), params(2)['w'])
     assert {name.split('/')[0] for name, _ in files.below(files.place(bucket))} == {'1'}
     assert str(checkpoint.resolve(bucket)) == f'{bucket}/1'
 

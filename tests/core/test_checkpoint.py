@@ -47,18 +47,6 @@ class TestModel:
     assert config == CONFIG
     assert all(isinstance(x, np.ndarray) for x in jax.tree.leaves(params))
 
-  def test_values_are_read_when_asked_for(self, copied: pathlib.Path) -> None:
-    params, config = checkpoint.open_model(copied)
-    assert config == CONFIG
-    kernel = params['visual']['kernel']
-    assert (kernel.shape, kernel.dtype) == ((2, 3), np.float32)
-    np.testing.assert_array_equal(np.asarray(kernel), PARAMS['visual']['kernel'])
-    assert np.asarray(kernel, np.float64).dtype == np.float64
-    shutil.rmtree(copied / 'params')
-    np.testing.assert_array_equal(np.asarray(kernel), PARAMS['visual']['kernel'])
-    with pytest.raises(ValueError, match='checkpoint .* cannot be read'):
-      np.asarray(params['logit_scale'])
-
   def test_is_replaced_as_a_whole(self, copied: pathlib.Path) -> None:
     checkpoint.save_model(copied, {'other': np.ones(2)}, {'model': 'proposer'})
     params, config = checkpoint.load_model(copied)
@@ -134,7 +122,7 @@ class TestFormat:
   def test_a_newer_one_is_refused(self, copied: pathlib.Path) -> None:
     self.stamp(copied, {'format': checkpoint.FORMAT + 1, 'ovs_jax': '9.0'})
     said = f'has format {checkpoint.FORMAT + 1}, written by ovs_jax 9.0; ovs_jax .* to '
-    for read in (checkpoint.load_model, checkpoint.open_model, checkpoint.load_config):
+    for read in (checkpoint.load_model, checkpoint.load_config):
       with pytest.raises(ValueError, match=said) as error:
         read(copied)
       assert '\n' not in str(error.value)

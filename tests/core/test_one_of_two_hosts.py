@@ -21,7 +21,6 @@ if hosts.primary():
 hosts.barrier('written')
 if not hosts.primary():
   assert checkpoint.load_config(model) == {'model': 'clip'}
-  assert np.asarray(checkpoint.open_model(model)[0]['w']).tolist() == [2, 2, 2]
 hosts.barrier('read')
 assert checkpoint.load_model(model)[0]['w'].tolist() == [2, 2, 2]
 hosts.barrier('both')
