@@ -18,6 +18,7 @@ from ovs_jax.core.types import Bool
 from ovs_jax.formats.polygons import filled
 from ovs_jax.formats.rle import coco_mask
 
+_FARTHEST = 1e9  # of a photo's corner, in pixels
 _LAYOUTS = '{0}/*.png, {0}.png or {0}.json'
 
 
@@ -135,7 +136,10 @@ class Coco:
       return of_cuts(_annotations(found, size), size)
 
   def _image(self, photo: pathlib.Path) -> Mapping[str, Any]:
-    named = [(local(str(image.get('file_name', ''))), image) for image in self._images]
+    named = [
+      (pathlib.PurePosixPath(str(image.get('file_name', ''))), image)
+      for image in self._images
+    ]
     same = [(path, image) for path, image in named if path.name == photo.name]
     if not same:
       raise UserError(
@@ -215,7 +219,7 @@ def _boxed(box: Any, size: tuple[int, int]) -> Bool[np.ndarray, 'h w']:
 def _numbers(values: Any, what: str) -> np.ndarray:
   values = [] if values is None else values
   good = isinstance(values, list) and all(
-    isinstance(x, (int, float)) and np.isfinite(x) for x in values
+    isinstance(x, (int, float)) and -_FARTHEST < x < _FARTHEST for x in values
   )
   if not good:
     raise UserError(f'its {what} has values that are no numbers; give pixels')

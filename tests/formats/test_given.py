@@ -99,6 +99,7 @@ class TestReaders:
     stored['annotations'].append(
       {'id': 1, 'image_id': 7, 'segmentation': rle(masks[1])}
     )
+    stored['images'].append({'id': 1, 'file_name': 'gs://bucket/another.jpg'})
     assert sources(read(stored)) == [5]
 
   def test_coco_polygons(self, read):
@@ -220,6 +221,7 @@ class TestDamaged:
       ({'segmentation': [[1, 2, 3, 4]]}, 'its polygon has 4 numbers'),
       ({'segmentation': [[1, 2, 3, 4, 5, 'a']]}, 'its polygon has values that are no'),
       ({'segmentation': [[1, 2, 3, 4, 5, float('nan')]]}, 'that are no numbers'),
+      ({'segmentation': [[1, 2, 3, 4, 5, 10**400]]}, 'that are no numbers'),
       ({'segmentation': 'runs'}, 'no RLE and no polygon'),
       ({'bbox': [1, 2, 3]}, 'no segmentation, and no bbox'),
       ({}, 'no segmentation, and no bbox'),
