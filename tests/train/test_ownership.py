@@ -162,7 +162,7 @@ class TestSources:
       (tmp_path / name).mkdir()
       (tmp_path / name / 'pairs.tfrecord').write_bytes(name.encode())
     pairs = tuple((str(tmp_path / name), 1.0) for name in ('one', 'two'))
-    rows = (('ours', str(tmp_path / 'one'), (None,)),)
+    rows = (('ours', str(tmp_path / 'one'), ()),)
     config = settings(**{'init.more_pairs': pairs, 'table.rows': rows})
     found = sources(config)
     assert list(found) == [
