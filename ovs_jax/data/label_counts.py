@@ -76,7 +76,7 @@ class LabelCounts:
       figure.savefig(temporary, dpi=120)
 
 
-def count(labels: Iterable[Num[np.ndarray, 'h w']]) -> LabelCounts:
+def count(labels: Iterable[Num[np.ndarray, '_ _']]) -> LabelCounts:
   """Counts the classes of label maps, in which void is none."""
   found: list[int] = []
   for label in labels:

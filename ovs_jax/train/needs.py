@@ -27,6 +27,7 @@ _SCHEMES = {
 
 
 _OPTIONAL = ('init.backbone',)  # '' does without
+_DRAWN = 'scenes'  # made when it is asked for
 # Modes that read data sets; training on pairs or on a table of one's own does not.
 _READ_DATA = ('evaluate', 'benchmark', 'evaluate_systems', 'mine')
 
@@ -93,6 +94,9 @@ def datasets_of(config: Settings) -> list[tuple[str, Any]]:
   key = 'suite.datasets' if config.mode == 'benchmark' else 'dataset'
   found = []
   for dataset in _values(config, key) if reads else []:
+    where = files.place(dataset.data_dir, schemes=('gs',)) / dataset.name
+    if dataset.name == _DRAWN and not (where / dataset.variant).exists():
+      continue  # whoever reads it draws it; not everything that trains does
     try:
       found.append(
         (f'{key}: {dataset.name}/{dataset.variant}', load_dataset(dataset)[1])

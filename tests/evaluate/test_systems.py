@@ -125,7 +125,7 @@ def test_mistakes() -> None:
     evaluate_systems(Settings.of(config), pathlib.Path('.'))
   for part in (
     '3 missing inputs',
-    'ovs_jax.convert --source=hf_clipseg --input=FOLDER --output=nowhere/clipseg',
+    'ovs_jax.convert --download=clipseg-rd64-refined --output=nowhere/clipseg',
     'configs/coseg_prefix_vitb16.py --workdir=nowhere/cross',
     'ovs_jax.data.prepare --dataset=voc_20',
   ):

@@ -12,6 +12,7 @@ from PIL import Image
 from configs import common
 from ovs_jax.core import checkpoint
 from ovs_jax.core.files import read_json
+from ovs_jax.data import load_dataset
 from ovs_jax.settings import Settings
 from ovs_jax.train import ownership
 from ovs_jax.train.ownership import sources
@@ -176,3 +177,15 @@ class TestSources:
     other = settings(**{'init.more_pairs': (*pairs[:1], (pairs[1][0], 0.5))})
     with pytest.raises(ValueError, match=r'init\.more_pairs'):
       claim(other, tmp_path / 'run')
+
+  def test_drawn_data_are_not_drawn_for_the_comparison(
+    self, tmp_path: pathlib.Path
+  ) -> None:
+    dataset = {'dataset.name': 'scenes', 'dataset.variant': 'smoke'}
+    config = settings(
+      'train', **dataset, **{'dataset.data_dir': str(tmp_path / 'data')}
+    )
+    assert sources(config) == {}
+    assert not (tmp_path / 'data').exists()
+    load_dataset(config.dataset)
+    assert list(sources(config)) == ['dataset: scenes/smoke']
