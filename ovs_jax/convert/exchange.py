@@ -22,6 +22,7 @@ from ovs_jax.core.checkpoint import (
   load_model,
   save_model,
 )
+from ovs_jax.core.content import is_finite
 from ovs_jax.core.errors import UserError
 from ovs_jax.core.files import (
   Path,
@@ -305,7 +306,7 @@ def _claim(output: Path, *, overwrite: bool) -> Place:
 def _check_finite(path: Path, params: Params) -> None:
   """Refuses parameters that no network computes anything with."""
   leaves: dict[str, np.ndarray] = flatten(params)
-  bad = [name for name, x in leaves.items() if not np.isfinite(x).all()]
+  bad = [name for name, x in leaves.items() if not is_finite(x)]
   if bad:
     raise UserError(
       f'{len(bad)} of {len(leaves)} parameters of {path} are NaN or infinite: '
