@@ -11,11 +11,13 @@ there is a second run beside the first, in WORKDIR_killed: every stage of it is 
 
 import argparse
 import collections
+import contextlib
 import dataclasses
 import pathlib
 import re
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Sequence
 from typing import Any
@@ -109,16 +111,19 @@ def run(command: Sequence[str], workdir: pathlib.Path) -> list[Measured]:
   found: list[Measured] = []
   last: collections.deque[str] = collections.deque(maxlen=_LAST_LINES)
   size, began = _size(workdir), time.monotonic()
-  with _start(command, workdir) as process:
+  with (
+    _start(command, workdir) as process,
+    contextlib.closing(Peak(process.pid)) as peak,
+  ):
     for line in process.stdout or ():
       last.append(line)
       if _BEGUN.match(line):
-        _forget_peak(process.pid)
+        peak.forget()
         size, began = _size(workdir), time.monotonic()
         print(line, end='', flush=True)
       elif done := _DONE.match(line):
         seconds, grown = time.monotonic() - began, _size(workdir) - size
-        stage = Measured(done[1], seconds, _peak(process.pid), grown)
+        stage = Measured(done[1], seconds, peak.value(), grown)
         print(f'{stage.name}: {seconds:.0f} s, {stage.peak:,.0f} MB', flush=True)
         found.append(stage)
   if process.returncode:
@@ -159,15 +164,42 @@ def kill_each(
       return
 
 
-def _forget_peak(pid: int) -> None:
-  """Lets the system begin anew to look for the largest memory of a process."""
-  local(f'/proc/{pid}/clear_refs').write_text('5')
+class Peak:
+  """The largest memory of a process, in 2**20 bytes, also after it has ended.
 
+  The system forgets it with the process, so it is looked at all the time.
+  """
 
-def _peak(pid: int) -> float:
-  text = local(f'/proc/{pid}/status').read_text()
-  found = re.search(r'VmHWM:\s+(\d+) kB', text)
-  return int(found[1]) / 1024 if found else 0.0
+  def __init__(self, pid: int) -> None:
+    self._directory = local(f'/proc/{pid}')
+    self._lock, self._ended = threading.Lock(), threading.Event()
+    self._found = 0.0
+    self._thread = threading.Thread(target=self._watch, daemon=True)
+    self._thread.start()
+
+  def _watch(self) -> None:
+    while not self._ended.wait(0.05):
+      self.value()
+
+  def value(self) -> float:
+    """Returns the largest memory since the start, or since `forget`."""
+    with self._lock:
+      with contextlib.suppress(OSError):
+        text = (self._directory / 'status').read_text()
+        if found := re.search(r'VmHWM:\s+(\d+) kB', text):
+          self._found = int(found[1]) / 1024
+      return self._found
+
+  def forget(self) -> None:
+    """Begins anew."""
+    with self._lock, contextlib.suppress(OSError):
+      (self._directory / 'clear_refs').write_text('5')
+      self._found = 0.0
+
+  def close(self) -> None:
+    """Ends the watching."""
+    self._ended.set()
+    self._thread.join()
 
 
 def _size(directory: pathlib.Path) -> float:

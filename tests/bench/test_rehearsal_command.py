@@ -1,8 +1,11 @@
 """Measuring and killing the stages of a run, on one that only pretends to work."""
 
+import contextlib
 import json
 import pathlib
+import subprocess
 import sys
+import time
 
 import numpy as np
 import pytest
@@ -51,6 +54,18 @@ def test_stages_are_measured(command: list[str], tmp_path: pathlib.Path) -> None
   assert 60 < two.peak - one.peak < 100  # the second one takes 80 MB more
   assert '| two | ' in rehearsal.markdown([one, two])
   assert rehearsal.run(command, tmp_path / 'run') == []
+
+
+def test_the_peak_of_a_process_is_known_after_its_end() -> None:
+  words = [sys.executable, '-c', 'x = bytearray(90 * 2**20); input()']
+  with subprocess.Popen(words, stdin=subprocess.PIPE) as process:
+    with contextlib.closing(rehearsal.Peak(process.pid)) as peak:
+      while peak.value() < 90:
+        time.sleep(0.05)
+      process.communicate(b'end')
+      assert not pathlib.Path(f'/proc/{process.pid}').exists()
+      assert 90 < peak.value() < 120
+  peak.forget()  # of no process, which is not an error
 
 
 def test_every_stage_is_killed_once(command: list[str], tmp_path: pathlib.Path) -> None:
