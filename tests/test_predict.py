@@ -18,7 +18,7 @@ from ovs_jax.inference import files as results
 from ovs_jax.inference import ovseg as ovseg_module
 from ovs_jax.inference.result import ProposalTable, Segmentation
 from ovs_jax.inference.segmenter import Segmenter
-from ovs_jax.ops.overlay import palette
+from ovs_jax.ops.colours import palette
 
 ROOT = pathlib.Path(__file__).parents[1]
 NAMES = 'red ball, grass'

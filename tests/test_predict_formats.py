@@ -97,6 +97,8 @@ def test_all_formats(run, photos, tmp_path):
     'labelstudio/tasks.json',
     'labelstudio/interface.xml',
     'npz/1.npz',
+    'panoptic/panoptic.json',
+    'panoptic/panoptic/1.png',
     *(f'{kind}/{path}' for kind in ('voc', 'cvat') for path in masks),
   }
   for path in made:  # it lists what it wrote
@@ -188,8 +190,8 @@ class TestResultsAmongPhotos:
     before = files_in(photos)
     code, out, err, encoded = run(*flags, image=everything, output=folder)
     assert (code, err, encoded) == (0, '', 0)
-    # Labels, overlay, ids, png, yolo and twice three of VOC, of two photos.
-    assert out.splitlines()[0].endswith('and 21 more are results, and left out')
+    # Labels, ids, two to look at, png, yolo, ids and twice three of VOC, of two photos.
+    assert out.splitlines()[0].endswith('and 25 more are results, and left out')
     assert files_in(photos) == before
     # Results that went elsewhere are known too, and so are those of removed photos.
     (folder / '1.png').unlink()

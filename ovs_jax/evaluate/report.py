@@ -1,7 +1,7 @@
 """The report of a pipeline: what was measured, how long it took, and pictures."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -17,16 +17,13 @@ from ovs_jax.core.files import (
   read_json,
   write_text,
 )
-from ovs_jax.core.types import Num, UInt8
 from ovs_jax.data import load_names
 from ovs_jax.evaluate import tables
+from ovs_jax.evaluate.strips import strip
 from ovs_jax.evaluate.tables import number
-from ovs_jax.ops.overlay import blend, legend, palette, shares
 from ovs_jax.settings import Settings
 from ovs_jax.text import vocabulary
 
-_GAP = 8  # pixels between pictures
-_SCALE = 3  # scenes are small
 _COLUMNS = {
   **tables.MIOUS,
   'seen': 'miou_seen',
@@ -185,45 +182,8 @@ def draw(
     for image, label, guess in zip(
       kept['image'], kept['label'], kept[method], strict=True
     ):
-      pictures.append(strip(image, [label, guess], names))
+      pictures.append(strip(image, label, guess, names))
   return pictures
-
-
-def strip(
-  image: UInt8[np.ndarray, 'h w 3'],
-  maps: Sequence[Num[np.ndarray, '_ _']],
-  names: vocabulary.Vocabulary,
-  *,
-  scale: int = _SCALE,
-) -> Image.Image:
-  """Returns the image beside its label maps, above a legend of their classes.
-
-  Every pixel is shown as a square of `scale` pixels.
-  """
-  present = {int(k) for labels in maps for k in np.unique(labels)}
-  classes = sorted(present & set(range(len(names))))  # the others are void
-  colours = palette(len(classes))
-  image = np.repeat(np.repeat(image, scale, 0), scale, 1)
-  panels, areas = [image], np.zeros(len(classes))
-  for labels in maps:
-    local = np.full(labels.shape, -1)
-    for i, k in enumerate(classes):
-      local[labels == k] = i
-    areas = np.maximum(areas, shares(local, len(classes)))  # where it is larger
-    local = np.repeat(np.repeat(local, scale, 0), scale, 1)
-    panels.append(blend(image, local, colours, alpha=0.75))
-  h, w = image.shape[:2]
-  width = len(panels) * (w + _GAP) - _GAP
-  titles = [
-    f'{names.names[k]} (unseen)' if names.splits[k] == 'unseen' else names.names[k]
-    for k in classes
-  ]
-  below = legend(titles, areas, colours, width=width)
-  picture = Image.new('RGB', (width, h + below.height), 'white')
-  for i, panel in enumerate(panels):
-    picture.paste(Image.fromarray(panel), (i * (w + _GAP), 0))
-  picture.paste(below, (0, h))
-  return picture
 
 
 def _scores(directory: str) -> Any:

@@ -12,8 +12,8 @@ from ovs_jax.core.files import Place, atomic_path, write_text
 from ovs_jax.core.types import Int
 from ovs_jax.evaluate import tables
 from ovs_jax.evaluate.judges import Sample
-from ovs_jax.evaluate.report import strip
 from ovs_jax.evaluate.scores import image_scores
+from ovs_jax.evaluate.strips import strip
 from ovs_jax.evaluate.suite_report import markdown
 from ovs_jax.evaluate.tally import Arrays, Tally
 from ovs_jax.text.vocabulary import Vocabulary
@@ -121,7 +121,7 @@ def write_sheet(
     rows, columns = ((np.arange(n) * m) // n for n, m in zip(size, (h, w), strict=True))
     image = Image.fromarray(sample.image).resize(size[::-1])
     maps = [x[rows[:, None], columns[None]] for x in (sample.label, labels)]
-    parts.append((title, strip(np.asarray(image), maps, names, scale=1)))
+    parts.append((title, strip(np.asarray(image), *maps, names, scale=1)))
   width = max(part.width for _, part in parts)
   height = sum(part.height + _TITLE for _, part in parts)
   sheet = Image.new('RGB', (width, height), 'white')

@@ -7,13 +7,14 @@ from ovs_jax.formats.format import Format
 from ovs_jax.formats.labelme import Labelme
 from ovs_jax.formats.labelstudio import LabelStudio
 from ovs_jax.formats.npz import Npz
+from ovs_jax.formats.panoptic import Panoptic
 from ovs_jax.formats.png import Png
 from ovs_jax.formats.voc import Cvat, Voc
 from ovs_jax.formats.yolo import Yolo
 
 FORMATS: dict[str, type[Format]] = {
   format.name: format
-  for format in (Png, Coco, Yolo, Labelme, Cvat, LabelStudio, Voc, Npz)
+  for format in (Png, Coco, Yolo, Labelme, Cvat, LabelStudio, Voc, Panoptic, Npz)
 }
 
 

@@ -12,7 +12,7 @@ from xml.sax.saxutils import quoteattr
 from ovs_jax.formats.format import Files, Format
 from ovs_jax.formats.found import Entry, Found
 from ovs_jax.formats.rle import brush
-from ovs_jax.ops.overlay import palette
+from ovs_jax.ops.colours import palette
 
 _FROM, _TO = 'label', 'image'
 

@@ -11,7 +11,7 @@ from PIL import Image
 from ovs_jax.core.types import Int, UInt8
 from ovs_jax.formats.format import Files, Format
 from ovs_jax.formats.found import Entry, Found
-from ovs_jax.ops.overlay import palette
+from ovs_jax.ops.colours import palette
 
 
 class Png(Format):

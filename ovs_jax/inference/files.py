@@ -25,13 +25,15 @@ from ovs_jax.core.files import (
 from ovs_jax.core.types import VOID, VOID_16, UInt8
 from ovs_jax.formats import Format, run
 from ovs_jax.formats.found import Entry
+from ovs_jax.inference import overlays
 from ovs_jax.inference.heat_maps import heat_sheet
 from ovs_jax.inference.result import Segmentation
 from ovs_jax.inference.score_file import write_scores
 from ovs_jax.inference.stems import record_of, stems
-from ovs_jax.ops.overlay import palette, percent
+from ovs_jax.ops.colours import palette
+from ovs_jax.ops.overlay import percent
 
-_VERSION = 2  # of what the files hold; those of another one are made again
+_VERSION = 3  # of what the files hold; those of another one are made again
 _MOST_ABSENT = 50  # names that are listed although they do not occur
 
 
@@ -41,11 +43,12 @@ class Outputs:
 
   Attributes:
     labels: PNG of 8 bits, an index into the names for every pixel; 255 is none.
-    overlay: PNG to look at.
+    overlay: PNG to look at, or JPEG of a large photo.
     segments: JSON with names, shares, scores and boxes; written last, so it marks the
       others as whole.
     scores: npz of confidences, scores and proposals; None if it is not wanted.
     panoptic: PNG of 16 bits, the id of every pixel's segment; None if not wanted.
+    panoptic_overlay: the same to look at.
     heat: npz, the names' heat maps; None if they are not wanted.
     heat_sheet: PNG to look at them.
     stem: by which all files are called.
@@ -59,6 +62,7 @@ class Outputs:
   segments: Place
   scores: Place | None
   panoptic: Place | None = None
+  panoptic_overlay: Place | None = None
   heat: Place | None = None
   heat_sheet: Place | None = None
   stem: str = ''
@@ -69,7 +73,7 @@ class Outputs:
   def files(self) -> list[Place]:
     """Returns those that are wanted."""
     every = [self.labels, self.overlay, self.segments, self.scores, self.panoptic]
-    every += [self.heat, self.heat_sheet, *self.more]
+    every += [self.panoptic_overlay, self.heat, self.heat_sheet, *self.more]
     return [path for path in every if path is not None]
 
 
@@ -100,14 +104,15 @@ def plan(
   output = place(output)
   jobs = {}
   for photo, stem in stems(photos, output).items():
-    path = output / stem
+    path, view = output / stem, overlays.suffix_of(photo)
     more = [output / f.name / p for f in formats for p in f.paths(photo, stem)]
     jobs[photo] = Outputs(
       labels=_beside(path, 'labels.png'),
-      overlay=_beside(path, 'overlay.png'),
+      overlay=_beside(path, f'overlay.{view}'),
       segments=record_of(output, stem),
       scores=_beside(path, 'scores.npz') if scores else None,
       panoptic=_beside(path, 'panoptic.png') if panoptic else None,
+      panoptic_overlay=_beside(path, f'panoptic_overlay.{view}') if panoptic else None,
       heat=_beside(path, 'heat.npz') if heat else None,
       heat_sheet=_beside(path, 'heat.png') if heat else None,
       stem=stem,
@@ -259,13 +264,16 @@ def write(
       if outputs.panoptic is not None:
         ids = Image.fromarray(segmentation.panoptic.ids.astype(np.uint16))
         ids.save(stack.enter_context(atomic_path(outputs.panoptic)))
+        view = overlays.draw_panoptic(image, segmentation.panoptic, segmentation.names)
+        path = stack.enter_context(atomic_path(outputs.panoptic_overlay))
+        overlays.save(view, path)
       if outputs.heat is not None:
         arrays = {'heat': segmentation.heat, 'names': np.array(segmentation.names)}
         np.savez_compressed(stack.enter_context(atomic_path(outputs.heat)), **arrays)
         sheet = heat_sheet(segmentation, image)
         sheet.save(stack.enter_context(atomic_path(outputs.heat_sheet)))
       run.write_into(stack, more)
-      overlay.save(stack.enter_context(atomic_path(outputs.overlay)))
+      overlays.save(overlay, stack.enter_context(atomic_path(outputs.overlay)))
       labels.save(stack.enter_context(atomic_path(outputs.labels)))
     run.mark(outputs.formats, output)
   except OSError as error:
@@ -331,6 +339,7 @@ def report(
     lines += [f'  scores:   {outputs.scores}']
   if outputs.panoptic is not None:
     lines += [f'  panoptic: {outputs.panoptic}']
+    lines += [f'  to look at: {outputs.panoptic_overlay}']
   if outputs.heat is not None:
     lines += [f'  heat:     {outputs.heat}']
   for made in outputs.more:

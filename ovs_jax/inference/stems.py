@@ -9,7 +9,8 @@ from typing import Any
 from ovs_jax.core.errors import UserError
 from ovs_jax.core.files import Place, local, read_json, real
 
-PICTURES = ('labels', 'overlay', 'panoptic', 'heat')  # <stem>_<one of them>.png
+# What comes after the stem in the names of pictures.
+PICTURES = ('labels', 'panoptic_overlay', 'overlay', 'panoptic', 'heat')
 
 
 def record_of(output: Place, stem: str) -> Place:
@@ -19,10 +20,12 @@ def record_of(output: Place, stem: str) -> Place:
 
 def is_result(path: pathlib.Path) -> bool:
   """Returns whether a picture is a result, beside its record, and no photo."""
-  stem, _, what = path.stem.rpartition('_')
-  if path.suffix != '.png' or what not in PICTURES:
+  if path.suffix not in ('.png', '.jpg'):
     return False
-  return 'key' in _stored(record_of(path.parent, stem))
+  before = [path.stem.removesuffix(f'_{x}') for x in PICTURES]
+  return any(
+    'key' in _stored(record_of(path.parent, x)) for x in before if x != path.stem
+  )
 
 
 def stems(photos: Sequence[pathlib.Path], output: Place) -> dict[pathlib.Path, str]:

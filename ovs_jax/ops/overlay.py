@@ -1,91 +1,20 @@
 """Label maps drawn over their picture, with a legend below it."""
 
-import functools
-import math
 from collections.abc import Sequence
 
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
 
 from ovs_jax.core.errors import UserError
 from ovs_jax.core.types import Bool, Float, Int, UInt8
+from ovs_jax.ops.colours import palette, to_lab
+from ovs_jax.ops.fonts import drawable, font_of, text_width, wrap
+from ovs_jax.ops.name_places import main_parts, room
 
-# The first colours: those of Okabe and Ito (2008), which colour-blind people can tell
-# apart, without black, and then others far from them and from each other.
-_FIRST = (
-  (0, 114, 178),
-  (230, 159, 0),
-  (0, 158, 115),
-  (204, 121, 167),
-  (213, 94, 0),
-  (86, 180, 233),
-  (240, 228, 66),
-  (130, 20, 40),
-  (90, 40, 140),
-  (170, 255, 170),
-  (150, 95, 30),
-  (255, 60, 60),
-  (0, 80, 40),
-  (255, 190, 200),
-  (0, 220, 220),
-  (240, 0, 200),
-  (130, 130, 0),
-  (20, 40, 255),
-  (120, 220, 0),
-  (185, 165, 255),
-)
-_MOST = 2048  # different colours
-_STEPS = 17  # levels of each channel among which further colours are chosen
 _PAPER, _INK, _PALE = (255, 255, 255), (25, 25, 25), (110, 110, 110)
-
-# Searched in this order for a name that the font before lacks letters for. The first
-# comes with matplotlib; the others are those of operating systems.
-_FONTS = ('DejaVuSans.ttf', 'NotoSansCJK-Regular.ttc', 'msyh.ttc', 'Arial Unicode.ttf')
-_MISSING = '\U000fffff'  # private use: no font has it
-
-
-def palette(count: int) -> UInt8[np.ndarray, 'n 3']:
-  """Returns RGB colours that differ as much as possible, always the same ones.
-
-  Colour i does not depend on `count`. After 2048 they repeat.
-  """
-  size = min(max(64, 2 ** math.ceil(math.log2(max(count, 1)))), _MOST)
-  return _colours(size)[np.arange(count) % size]
-
-
-@functools.cache
-def _colours(count: int) -> UInt8[np.ndarray, 'n 3']:
-  """Returns the colours chosen by hand, then always the one farthest from all."""
-  levels = np.linspace(0, 255, _STEPS).round()
-  grid = np.stack(np.meshgrid(levels, levels, levels), axis=-1).reshape(-1, 3)
-  lab = to_lab(grid)
-  vivid = (lab[:, 0] > 25) & (lab[:, 0] < 92) & (np.ptp(grid, axis=1) > 40)
-  grid, lab = grid[vivid], lab[vivid]
-  chosen = [np.array(colour, float) for colour in _FIRST]
-  first = to_lab(np.stack(chosen))
-  distance = np.linalg.norm(lab[:, None] - first[None], axis=2).min(axis=1)
-  while len(chosen) < count:
-    best = int(np.argmax(distance))
-    chosen.append(grid[best])
-    away = np.linalg.norm(lab - lab[best][None], axis=1)
-    distance = np.minimum(distance, away)
-  return np.stack(chosen).astype(np.uint8)
-
-
-def to_lab(rgb: Float[np.ndarray, 'n 3']) -> Float[np.ndarray, 'n 3']:
-  """Converts sRGB in 0..255 to CIELAB (D65), where distances are those one sees."""
-  x = rgb / 255
-  x = np.where(x > 0.04045, ((x + 0.055) / 1.055) ** 2.4, x / 12.92)
-  to_xyz = [
-    [0.4124, 0.3576, 0.1805],
-    [0.2126, 0.7152, 0.0722],
-    [0.0193, 0.1192, 0.9505],
-  ]
-  x = x @ np.array(to_xyz).T / np.array([[0.95047, 1.0, 1.08883]])
-  x = np.where(x > 216 / 24389, np.cbrt(x), (24389 / 27 * x + 16) / 116)
-  light = 116 * x[:, 1] - 16
-  a, b = 500 * (x[:, 0] - x[:, 1]), 200 * (x[:, 1] - x[:, 2])
-  return np.stack([light, a, b], axis=1)
+_BLACK = (0, 0, 0)
+_LIGHT = 65  # CIELAB's L from which black lines stand out more than white ones
+_SMALLEST = 11  # pixels of letters that can be read
 
 
 def blend(
@@ -95,13 +24,16 @@ def blend(
   *,
   alpha: float,
 ) -> UInt8[np.ndarray, 'h w 3']:
-  """Tints every labelled pixel and draws the borders between labels.
+  """Tints the labelled pixels of the picture in grey, and outlines what has a label.
+
+  Outlines are black in light colours and white in dark ones, and so stand out on both
+  sides of a border.
 
   Args:
     image: RGB, 0..255.
-    labels: indices into `colours`; pixels with any other value stay as they are.
+    labels: indices into `colours`; pixels with any other value are grey.
     colours: one per label.
-    alpha: opacity of the colours, 0..1; borders are opaque.
+    alpha: opacity of the colours, 0..1; outlines are opaque.
   """
   if image.shape[:2] != labels.shape:
     raise UserError(
@@ -110,22 +42,31 @@ def blend(
     )
   if not 0 <= alpha <= 1:
     raise UserError(f'alpha must lie in 0..1, got {alpha}')
+  # Rec. 601, in 1/256; 255 * 256 still fits 16 bits.
+  grey = (image @ np.array([77, 150, 29], np.uint16) + np.uint16(128)) >> 8
+  grey = np.broadcast_to(grey.astype(np.uint8)[..., None], image.shape)
   known = (labels >= 0) & (labels < len(colours))
   if not known.any():
-    return image.copy()
-  tint = colours[np.where(known, labels, 0)]
-  share = np.uint16(round(256 * alpha))  # 255 * 256 still fits 16 bits
-  mixed = (tint * share + image * np.uint16(256 - share) + np.uint16(128)) >> 8
-  edge = borders(labels, width=max(1, round(max(labels.shape) / 700)))
-  mixed = np.where(edge[..., None], tint, mixed.astype(np.uint8))
-  return np.where(known[..., None], mixed, image)
+    return grey.copy()
+  index = np.where(known, labels, 0)
+  share = np.uint16(round(256 * alpha))
+  mixed = colours[index] * share + grey * np.uint16(256 - share) + np.uint16(128)
+  dark = to_lab(colours.astype(np.float64))[:, 0] < _LIGHT
+  line = np.where(dark, 255, 0).astype(np.uint8)[index]
+  edge = borders(labels, width=max(1, round(max(labels.shape) / 1000)))
+  drawn = np.where(edge[..., None], line[..., None], (mixed >> 8).astype(np.uint8))
+  return np.where(known[..., None], drawn, grey)
 
 
 def borders(labels: Int[np.ndarray, 'h w'], *, width: int) -> Bool[np.ndarray, 'h w']:
-  """Marks pixels whose right or lower neighbour, `width` away, has another label."""
+  """Marks pixels that have another label up to `width` away, in any of 4 directions."""
   edge = np.zeros(labels.shape, bool)
-  edge[:-width] |= labels[:-width] != labels[width:]
-  edge[:, :-width] |= labels[:, :-width] != labels[:, width:]
+  for axis in (0, 1):
+    rows, marked = np.moveaxis(labels, axis, 0), np.moveaxis(edge, axis, 0)
+    for step in range(1, width + 1):
+      other = rows[:-step] != rows[step:]
+      marked[:-step] |= other
+      marked[step:] |= other
   return edge
 
 
@@ -141,22 +82,27 @@ def overlay(
   names: Sequence[str],
   *,
   alpha: float = 0.55,
+  colours: UInt8[np.ndarray, 'n 3'] | None = None,
 ) -> Image.Image:
-  """Draws the label map over the image, above a legend.
+  """Draws the label map over the image in grey, above a legend.
+
+  A name is written in the largest part of its pixels where it fits into it.
 
   Args:
     image: RGB, 0..255.
     labels: indices into `names`; any other value means no name.
     names: of the labels.
     alpha: opacity of the colours, 0..1.
+    colours: one per name; None takes the palette's.
 
   Returns:
     An RGB picture: the image in its own size, to the left if the legend is wider, and
     below it colour, name and share of each name that occurs, largest first, and the
     list of those that do not.
   """
-  colours = palette(len(names))
+  colours = palette(len(names)) if colours is None else colours
   top = Image.fromarray(blend(image, labels, colours, alpha=alpha))
+  write_names(top, labels, names)
   width = max(top.width, top.height // 2, 320)
   bottom = legend(names, shares(labels, len(names)), colours, width=width)
   picture = Image.new('RGB', (width, top.height + bottom.height), _PAPER)
@@ -165,12 +111,37 @@ def overlay(
   return picture
 
 
+def write_names(
+  picture: Image.Image, labels: Int[np.ndarray, 'h w'], names: Sequence[str]
+) -> None:
+  """Writes each name into its pixels, white with a black halo.
+
+  Args:
+    picture: RGB, which is written on.
+    labels: of its size, indices into `names`; any other value means no name.
+    names: of the labels; those that fit nowhere are left out.
+  """
+  draw = ImageDraw.Draw(picture)
+  largest = max(_SMALLEST, round(max(labels.shape) / 40))
+  for label, mask, step in main_parts(labels, len(names)):
+    for size in (largest, round(0.8 * largest), round(0.65 * largest)):
+      halo = max(1, size // 9)
+      font, text = font_of(names[label], size), drawable(names[label])
+      left, top, right, bottom = draw.textbbox((0, 0), text, font, stroke_width=halo)
+      box = right - left, bottom - top
+      if size >= _SMALLEST and (corner := room(mask, step, box)) is not None:
+        corner = corner[0] - left, corner[1] - top
+        draw.text(corner, text, _PAPER, font, stroke_width=halo, stroke_fill=_BLACK)
+        break
+
+
 def legend(
   names: Sequence[str],
   areas: Float[np.ndarray, 'n'],
   colours: UInt8[np.ndarray, 'n 3'],
   *,
   width: int,
+  told: Sequence[str] | None = None,
 ) -> Image.Image:
   """Draws colour, name and share of every name that occurs, in columns.
 
@@ -179,24 +150,26 @@ def legend(
     areas: shares of the picture, 0..1; what lacks to 1 has no name.
     colours: one per name.
     width: of the result in pixels; long names are wrapped.
+    told: what is written after each name, and after 'no name', in place of the share.
   """
+  told = [percent(x) for x in (*areas, 1 - areas.sum())] if told is None else told
   size = max(13, width // 56)
   order = [int(k) for k in np.argsort(-areas, kind='stable') if areas[k] > 0]
-  entries = [(names[k], areas[k], tuple(colours[k].tolist())) for k in order]
-  if (rest := 1 - float(areas.sum())) > 1e-9:
-    entries.append(('no name', rest, None))
-  texts = [f'{name}  {percent(share)}' for name, share, _ in entries]
+  texts = [f'{names[k]}  {told[k]}' for k in order]
+  fills = [tuple(colours[k].tolist()) for k in order]
+  if 1 - float(areas.sum()) > 1e-9:
+    texts, fills = [*texts, f'no name  {told[-1]}'], [*fills, None]
   indent = round(1.6 * size)
-  widest = max(_width(text, size) for text in texts) + indent + size
+  widest = max(text_width(text, size) for text in texts) + indent + size
   # One long name must not force a single column on many short ones.
   fewest = 1 if len(texts) < 5 else max(1, min(3, width // (14 * size)))
   column = min(widest, (width - size) // fewest)
   columns = max(1, min((width - size) // column, len(texts)))
-  wrapped = [_wrap(text, size, column - indent - size // 2) for text in texts]
+  wrapped = [wrap(text, size, column - indent - size // 2) for text in texts]
   absent = [names[k] for k in range(len(names)) if areas[k] == 0]
   footer = []
   if absent:
-    footer = _wrap(f'not found: {", ".join(absent)}', size, width - 2 * size)
+    footer = wrap(f'not found: {", ".join(absent)}', size, width - 2 * size)
   if len(footer) > 6:
     footer = [*footer[:5], f'... ({len(absent)} of {len(names)} names)']
   line, depth = round(1.4 * size), -(-len(texts) // columns)
@@ -208,7 +181,7 @@ def legend(
     y = size // 2 + line * sum(map(len, wrapped[i - i % depth : i]))
     x = size // 2 + (i // depth) * column
     box = (x, y + size // 8, x + size, y + size // 8 + size)
-    draw.rectangle(box, fill=entries[i][2], outline=_PALE)
+    draw.rectangle(box, fill=fills[i], outline=_PALE)
     _write(draw, (x + indent, y), lines, size, line, _INK)
   top = size // 2 + height - line * len(footer)
   _write(draw, (size // 2, top), footer, size, line, _PALE)
@@ -231,57 +204,3 @@ def _write(
   x, y = corner
   for i, text in enumerate(lines):
     draw.text((x, y + i * step), text, fill=colour, font=font_of(text, size))
-
-
-def _wrap(text: str, size: int, width: int) -> list[str]:
-  """Breaks a text into lines, between words where it can."""
-  # Lone surrogates, from names that were not UTF-8, cannot be drawn.
-  text = text.encode('utf-8', 'replace').decode('utf-8')
-  lines = ['']
-  for word in text.split(' '):
-    longer = f'{lines[-1]} {word}' if lines[-1] else word
-    if _width(longer, size) <= width:
-      lines[-1] = longer
-      continue
-    if lines[-1]:
-      lines.append('')
-    for letter in word:
-      if lines[-1] and _width(lines[-1] + letter, size) > width:
-        lines.append('')
-      lines[-1] += letter
-  return lines
-
-
-def _width(text: str, size: int) -> int:
-  text = text.encode('utf-8', 'replace').decode('utf-8')
-  return math.ceil(font_of(text, size).getlength(text))
-
-
-def font_of(text: str, size: int) -> ImageFont.FreeTypeFont:
-  """Returns the first font that has all letters of the text, else the first."""
-  for name in _FONTS:
-    font = _load_font(name, size)
-    if font is not None and not lacks(name, size, ''.join(sorted(set(text)))):
-      return font
-  return _load_font(_FONTS[0], size)
-
-
-@functools.lru_cache(maxsize=4096)
-def lacks(name: str, size: int, letters: str) -> bool:
-  """Returns whether a font has no glyph for one of the letters."""
-  font = _load_font(name, size)
-  missing = font.getmask(_MISSING)
-  marks = [font.getmask(letter) for letter in letters if not letter.isspace()]
-  return any(m.size == missing.size and bytes(m) == bytes(missing) for m in marks)
-
-
-@functools.cache
-def _load_font(name: str, size: int) -> ImageFont.FreeTypeFont | None:
-  if name == _FONTS[0]:
-    import matplotlib
-
-    name = f'{matplotlib.get_data_path()}/fonts/ttf/{name}'
-  try:
-    return ImageFont.truetype(name, size)
-  except OSError:
-    return None

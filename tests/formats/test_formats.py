@@ -278,6 +278,43 @@ def test_npz(labels, tmp_path):
       np.testing.assert_array_equal(mask, labels == k)
 
 
+def test_panoptic(tmp_path):
+  made, entries, maps = FORMATS['panoptic'](), [], {}
+  for i, labels in enumerate(cases().values()):
+    found = found_in(labels, tmp_path / f'{i}.png', stem=str(i))
+    record = json.loads(json.dumps(made.record(found, parts=False)))
+    entries.append(entry(found, record))
+    ((path, content),) = made.files(found).items()
+    maps[path] = labels, np.asarray(Image.open(io.BytesIO(content))).astype(int)
+  read = json.loads(made.finish(entries, NAMES)['panoptic.json'])
+  assert [c['name'] for c in read['categories']] == list(NAMES)
+  sizes = {x['id']: (x['height'], x['width']) for x in read['images']}
+  for annotation in read['annotations']:
+    labels, rgb = maps[f'panoptic/{annotation["file_name"]}']
+    ids = rgb @ [1, 256, 65536]
+    assert sizes[annotation['image_id']] == labels.shape == ids.shape
+    assert {s['id'] for s in annotation['segments_info']} == set(ids[ids > 0].tolist())
+    again = np.full(labels.shape, -1)
+    for segment in annotation['segments_info']:
+      mask = ids == segment['id']
+      again[mask] = segment['category_id'] - 1
+      (y,), (x,) = (np.nonzero(mask.any(axis=a)) for a in (1, 0))
+      box = [x[0], y[0], x[-1] + 1 - x[0], y[-1] + 1 - y[0]]
+      assert segment['bbox'] == box and segment['area'] == mask.sum()
+    np.testing.assert_array_equal(again, labels)
+
+
+def test_panoptic_ids_of_three_bytes(tmp_path):
+  # 256 segments of one name, a pixel each: the last id is 0 + 256 * 1.
+  ids = np.arange(256).reshape(1, 256)
+  instances = tuple(Instance(0, ids == i, 1.0) for i in range(256))
+  zero = np.zeros((1, 256))
+  found = Found(tmp_path / 'a.png', 'a', ('x',), zero.astype(int), zero, instances)
+  content = FORMATS['panoptic']().files(found)['panoptic/a.png']
+  rgb = np.asarray(Image.open(io.BytesIO(content)))
+  assert rgb[0, 0].tolist() == [1, 0, 0] and rgb[0, 255].tolist() == [0, 1, 0]
+
+
 class TestWhatDoesNotFit:
   @pytest.mark.parametrize(
     ('name', 'most'), [('png', 255), ('voc', 254), ('cvat', 254)]
@@ -297,7 +334,7 @@ class TestWhatDoesNotFit:
   @pytest.mark.parametrize('name', FORMATS)
   def test_names_that_overlap(self, name):
     made = FORMATS[name]()
-    if name in ('png', 'voc', 'cvat'):
+    if name in ('png', 'voc', 'cvat', 'panoptic'):
       with pytest.raises(ValueError, match='holds one name per pixel'):
         made.check(NAMES, overlapping=True)
     else:

@@ -18,8 +18,9 @@ from ovs_jax.inference import weigh as weighing
 from ovs_jax.inference.ovseg import OvSegSystem
 from ovs_jax.inference.settings import Settings
 from ovs_jax.models import clip, ovseg
+from ovs_jax.ops.colours import palette
 from ovs_jax.ops.ensemble import combine, fuse
-from ovs_jax.ops.overlay import palette
+from ovs_jax.ops.overlay import borders
 from ovs_jax.ops.resize import resize_bilinear
 from ovs_jax.text.tokenizer import tokenize
 
@@ -336,10 +337,13 @@ class TestReuse:
 class TestOverlay:
   def test_draws_the_labels(self, segmenter, varied, image):
     result = segmenter.segment(varied, 'red ball, grass')
-    picture = np.asarray(result.overlay(image, alpha=1.0))
-    found = result.labels != NO_LABEL
-    expected = np.where(found[..., None], palette(2)[result.labels], image)
-    np.testing.assert_array_equal(picture[:50, :70], expected)
+    picture = np.asarray(result.overlay(image, alpha=1.0))[:50, :70]
+    seen = (result.labels != NO_LABEL) & ~borders(result.labels, width=1)
+    assert seen.sum() > 100
+    same = (picture[seen] == palette(2)[result.labels[seen]]).all(axis=1)
+    assert same.mean() > 0.7  # but for the names that are written there
+    written = {tuple(x) for x in picture[seen][~same].tolist()}
+    assert (255, 255, 255) in written or not written
 
   def test_another_picture(self, segmenter, encoded):
     result = segmenter.segment(encoded, 'red ball, grass')

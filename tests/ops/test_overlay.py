@@ -4,14 +4,25 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ovs_jax.ops import overlay as module
-from ovs_jax.ops.overlay import blend, borders, legend, overlay, palette, shares
+from ovs_jax.ops import colours as colouring
+from ovs_jax.ops import fonts
+from ovs_jax.ops.colours import palette
+from ovs_jax.ops.name_places import main_parts, room
+from ovs_jax.ops.overlay import (
+  blend,
+  borders,
+  legend,
+  overlay,
+  percent,
+  shares,
+  write_names,
+)
 
 COLOURS = np.array([[200, 0, 0], [0, 100, 0]], np.uint8)
 
 
 def distances(colours):
-  lab = module.to_lab(colours.astype(float))
+  lab = colouring.to_lab(colours.astype(float))
   distance = np.linalg.norm(lab[:, None] - lab[None], axis=2)
   return distance + 1000 * np.eye(len(lab))
 
@@ -53,26 +64,40 @@ class TestPalette:
 
 class TestBlend:
   def test_hand_computed(self):
-    image = np.full((3, 4, 3), 100, np.uint8)
+    # Grey is (77 * 100 + 150 * 50 + 29 * 200 + 128) // 256 = 82 (82.5 cut).
+    image = np.tile(np.array([100, 50, 200], np.uint8), (3, 4, 1))
     labels = np.array([[0, 0, 0, -1]] * 3)
     got = blend(image, labels, COLOURS, alpha=0.5)
-    np.testing.assert_array_equal(
-      got[1], [[150, 50, 50]] * 2 + [[200, 0, 0], [100] * 3]
-    )
+    # Red is dark, so the last red column, which touches no label, is outlined in white.
+    tinted = [(200 + 82) // 2, 41, 41]
+    np.testing.assert_array_equal(got[1], [tinted] * 2 + [[255] * 3, [82] * 3])
+
+  def test_outlines_stand_out_on_both_sides(self):
+    colours = np.array([[240, 228, 66], [20, 40, 255]], np.uint8)  # yellow, blue
+    labels = np.array([[0] * 5 + [1] * 5] * 4)
+    got = blend(np.zeros((4, 10, 3), np.uint8), labels, colours, alpha=1.0)
+    want = [colours[0]] * 4 + [[0] * 3] + [[255] * 3] + [colours[1]] * 4
+    np.testing.assert_array_equal(got, [want] * 4)
+
+  def test_two_pixels_at_a_thousand(self):
+    labels = np.repeat([0, 1], 500)[None].repeat(2, 0)
+    assert borders(labels, width=1).sum(1).tolist() == [2, 2]
+    got = blend(np.zeros((2, 1000, 3), np.uint8), labels, COLOURS, alpha=1.0)
+    assert (got == 255).all(2).sum(1).tolist() == [2, 2]
 
   @pytest.mark.parametrize('value', [-1, 2, 255])
-  def test_other_values_stay(self, value):
+  def test_other_values_are_grey(self, value):
     image = np.random.default_rng(0).integers(0, 256, (4, 5, 3)).astype(np.uint8)
     got = blend(image, np.full((4, 5), value), COLOURS, alpha=0.7)
-    np.testing.assert_array_equal(got, image)
-    assert got is not image
+    grey = np.asarray(Image.fromarray(image).convert('L')).astype(int)
+    assert (got == got[..., :1]).all() and abs(got[..., 0] - grey).max() <= 1
 
   def test_extremes_of_alpha_and_value(self):
-    image = np.array([[[0, 255, 128]]], np.uint8)
+    image = np.array([[[255, 255, 255]]], np.uint8)
     labels = np.zeros((1, 1), np.int32)
-    white = np.full((1, 3), 255, np.uint8)
-    np.testing.assert_array_equal(blend(image, labels, white, alpha=0.0), image)
-    np.testing.assert_array_equal(blend(image, labels, white, alpha=1.0), [[[255] * 3]])
+    for alpha, colour in ((0.0, 0), (1.0, 255)):
+      got = blend(image, labels, np.full((1, 3), colour, np.uint8), alpha=alpha)
+      np.testing.assert_array_equal(got, [[[255] * 3]])
 
   def test_errors(self):
     image = np.zeros((2, 2, 3), np.uint8)
@@ -83,10 +108,65 @@ class TestBlend:
 
 
 def test_borders():
-  labels = np.array([[0, 0, 1], [0, 0, 1], [2, 2, 2]])
-  expected = [[0, 1, 0], [1, 1, 1], [0, 0, 0]]
+  labels = np.array([[0, 0, 0, 1], [0, 0, 0, 1], [0, 0, 0, 0], [2, 0, 0, 0]])
+  expected = [[0, 0, 1, 1], [0, 0, 1, 1], [1, 0, 0, 1], [1, 1, 0, 0]]
   np.testing.assert_array_equal(borders(labels, width=1), np.array(expected, bool))
+  wide = borders(np.array([[0, 0, 0, 0, 1, 1, 1, 1]]), width=2)
+  assert wide[0].tolist() == [False] * 2 + [True] * 4 + [False] * 2
   assert not borders(np.zeros((1, 1), int), width=3).any()
+
+
+def white_boxes(picture):
+  """Boxes of the letters, which alone are white in a dark picture."""
+  return (np.asarray(picture) > 250).all(axis=2)
+
+
+class TestNames:
+  def picture_of(self, labels, names):
+    picture = Image.new('RGB', labels.shape[::-1], (40, 40, 40))
+    write_names(picture, labels, names)
+    return white_boxes(picture)
+
+  def test_every_letter_lies_in_its_own_segment(self):
+    labels = np.zeros((300, 400), np.int32)
+    labels[100:200, 50:350] = 1
+    labels[:, 360:] = 2
+    names = ['sky', 'red ball', 'w' * 40]
+    letters = self.picture_of(labels, names)
+    alone = {k: self.picture_of(np.where(labels == k, k, -1), names) for k in (0, 1, 2)}
+    assert alone[0].any() and alone[1].any() and not alone[2].any()  # no room for it
+    for k, found in alone.items():
+      assert (labels[found] == k).all()
+    np.testing.assert_array_equal(letters, alone[0] | alone[1])
+
+  def test_it_lies_where_there_is_most_room(self):
+    # In a ring with one broad side, and in the middle of a square.
+    labels = np.full((200, 400), -1)
+    labels[:, 200:] = 0
+    labels[:15, :] = 0
+    y, x = np.nonzero(self.picture_of(labels, ['dog']))
+    assert abs(y.mean() - 100) < 10 and abs(x.mean() - 300) < 10
+
+  def test_the_largest_part_has_it(self):
+    labels = np.full((200, 400), -1)
+    labels[50:100, 20:120] = labels[50:180, 200:390] = 0
+    _, x = np.nonzero(self.picture_of(labels, ['dog']))
+    assert x.min() > 200
+
+  def test_boxes_of_any_place_and_size_fit(self):
+    rng = np.random.default_rng(0)
+    for _ in range(100):
+      shape = rng.integers(1, 900, 2)
+      labels = np.full(shape, -1)
+      y, x = (np.sort(rng.integers(0, n + 1, 2)) for n in shape)
+      labels[y[0] : y[1], x[0] : x[1]] = 0
+      for _, mask, step in main_parts(labels, 1):
+        box = tuple(rng.integers(1, 80, 2).tolist())
+        if (corner := room(mask, step, box)) is not None:
+          inside = labels[corner[1] :, corner[0] :][: box[1], : box[0]]
+          assert inside.shape == box[::-1] and (inside == 0).all()
+        else:  # a cell at each side may be lost
+          assert x[1] - x[0] < box[0] + 3 * step or y[1] - y[0] < box[1] + 3 * step
 
 
 def test_shares():
@@ -98,9 +178,17 @@ class TestOverlay:
   def test_picture_keeps_its_size_above_the_legend(self):
     image = np.full((300, 400, 3), 90, np.uint8)
     labels = np.zeros((300, 400), np.int32)
-    picture = overlay(image, labels, ['red ball', 'grass'], alpha=0.0)
+    picture = overlay(image, labels, ['', 'grass'], alpha=0.0)
     assert picture.mode == 'RGB' and picture.width == 400 and picture.height > 320
     np.testing.assert_array_equal(np.asarray(picture)[:300], image)
+
+  def test_names_are_written(self):
+    image = np.full((300, 400, 3), 90, np.uint8)
+    made = [
+      np.asarray(overlay(image, np.zeros((300, 400), int), [name]))[:300]
+      for name in ('', 'grass')
+    ]
+    assert (made[0] != made[1]).any()
 
   @pytest.mark.parametrize('shape', [(1, 1), (3, 2000), (2000, 3)])
   def test_extreme_shapes(self, shape):
@@ -163,12 +251,37 @@ class TestLegend:
     [(0.0, '0.0 %'), (1.0, '100.0 %'), (0.1234, '12.3 %'), (1e-5, '< 0.1 %')],
   )
   def test_percent(self, share, text):
-    assert module.percent(share) == text
+    assert percent(share) == text
 
   def test_fonts(self):
-    assert module.font_of('é ж', 13).getname()[0] == 'DejaVu Sans'
-    assert module.lacks('DejaVuSans.ttf', 13, '犬')
-    assert not module.lacks('DejaVuSans.ttf', 13, ' aé')
+    assert fonts.font_of('é ж', 13).getname()[0] == 'DejaVu Sans'
+    assert fonts.lacks('DejaVuSans.ttf', 13, '犬')
+    assert not fonts.lacks('DejaVuSans.ttf', 13, ' aé')
+
+  def test_what_no_font_has_is_told(self):
+    private = '\U000ffffe'  # of no font
+    assert fonts.undrawn(['dog', 'мяч', f'a{private}', 'كرة']) == [f'a{private}']
+
+  def test_fonts_of_the_system_are_searched(self, monkeypatch, tmp_path):
+    asked = []
+
+    def system():
+      asked.append(True)
+      return ()
+
+    monkeypatch.setattr('matplotlib.font_manager.findSystemFonts', system)
+    fonts.undrawn(['dog', '\U000ffffd'])
+    fonts.undrawn(['\U000ffffd'])
+    assert len(asked) <= 1  # and once at most
+
+  def test_what_is_told_of_names(self):
+    areas = np.array([0.5, 0.25])
+    made = [
+      np.asarray(legend(['a', 'b'], areas, palette(2), width=500, told=told))
+      for told in (None, ['50.0 %', '25.0 %', '25.0 %'], ['x', 'y', 'z'])
+    ]
+    np.testing.assert_array_equal(made[0], made[1])
+    assert made[2].shape != made[0].shape or (made[2] != made[0]).any()
 
 
 def test_image_is_drawn_over_not_changed():
