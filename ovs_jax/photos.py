@@ -12,6 +12,7 @@ from ovs_jax.inference.stems import is_result
 
 # Of the files in folders; a file that is named itself may have any.
 SUFFIXES = ('.jpg', '.jpeg', '.png', '.webp', '.tif', '.tiff', '.gif', '.bmp')
+SUFFIXES += ('.heic', '.heif')
 
 
 def find_photos(

@@ -6,7 +6,8 @@
 For each photo it writes `<photo>_labels.png`, an index into the names for every pixel
 (255 where there is none); `<photo>_overlay.png`, the same to look at;
 `<photo>_segments.json`, where each name is; with --scores `<photo>_scores.npz`; and
-with --format=coco,yolo a folder for each of these. It prints how much of the picture
+with --format=coco,yolo a folder for each of these, and with --review one page with all
+photos, the doubtful ones first. It prints how much of the picture
 each name has. A photo whose results are there, made with the same settings from the
 same photo, is skipped, and results among the photos are.
 
@@ -25,18 +26,17 @@ import argparse
 import pathlib
 import sys
 import warnings
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
 from tqdm import tqdm
 
+from ovs_jax.console import complain, progressing, read_photo, show_warning, tell
 from ovs_jax.core.checkpoint import version
 from ovs_jax.core.errors import UserError
 from ovs_jax.core.files import check_writable
-from ovs_jax.core.images import read_image
 from ovs_jax.core.programs import keep_programs
-from ovs_jax.core.runlog import progress
 from ovs_jax.formats.given import MaskFiles, open_masks
 from ovs_jax.inference.classifier import Classifier
 from ovs_jax.inference.encode import PICTURES_AT_ONCE, Picture
@@ -53,8 +53,10 @@ from ovs_jax.inference.files import (
 from ovs_jax.inference.given_masks import EncodedMasks
 from ovs_jax.inference.mask_names import is_named, plan_masks, write_names
 from ovs_jax.inference.named import located
+from ovs_jax.inference.review import write_review
 from ovs_jax.inference.segmenter import Segmenter
 from ovs_jax.inference.weigh import EACH
+from ovs_jax.ops.fonts import undrawn
 from ovs_jax.ops.overlay import percent
 from ovs_jax.photos import find_photos
 from ovs_jax.predict_options import (
@@ -90,7 +92,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
       return _classify(arguments) if arguments.classify else _predict(arguments)
     except (ValueError, OSError) as error:
-      _complain(error)
+      complain(error)
       return 2
 
 
@@ -146,6 +148,8 @@ def _predict(arguments: argparse.Namespace) -> int:
   whole = {path: outputs for path, outputs in every.items() if path not in failed}
   for path in finish(whole, output, classes.names, among=list(every)):
     print(f'written for all photos: {path}')
+  if arguments.review:
+    print(f'to look through: {write_review(whole, output)}')
   return 2 if failed else 0
 
 
@@ -166,11 +170,11 @@ def _each(arguments: argparse.Namespace) -> int:
       print(f'{path}: skipped, named in {jobs.pop(path)} (--overwrite does it again)')
   if not jobs:
     return 0
-  segmenter = Segmenter.load(arguments.checkpoint, **loading(arguments))
+  segmenter = _load(arguments)
   segmenter.embed_names(classes + background, synonyms=arguments.synonyms)
   asked, failed = asking(arguments, background), False
   found = _with_masks(segmenter, list(jobs), masks)
-  for path, _, picture in _progress(found, len(jobs), 'name'):
+  for path, _, picture in progressing(found, len(jobs), 'name'):
     if picture is None:
       failed = True
       continue
@@ -199,7 +203,13 @@ def _segment(
     masks: in place of proposals.
   """
   classes, background = names
-  segmenter = Segmenter.load(arguments.checkpoint, **loading(arguments))
+  if without := undrawn(classes.names):
+    print(
+      f'note: no font of this machine has all letters of {without[0]!r}; pictures have '
+      'boxes in their place (on Debian: apt install fonts-noto)',
+      file=sys.stderr,
+    )
+  segmenter = _load(arguments)
   # Complains of names that are too long before the work.
   segmenter.embed_names(classes + background, synonyms=arguments.synonyms)
   asked = asking(arguments, background)
@@ -207,7 +217,7 @@ def _segment(
   found = _encoded(segmenter, list(jobs), arguments)
   if masks is not None:
     found = _with_masks(segmenter, list(jobs), masks)
-  for path, image, picture in _progress(found, len(jobs), 'segment'):
+  for path, image, picture in progressing(found, len(jobs), 'segment'):
     if picture is None:
       failed.add(path)
       continue
@@ -218,11 +228,18 @@ def _segment(
         description['agreement'] = segmenter.agreement(image, classes, **asked)
       write(result, image, jobs[path], description)
     except UserError as error:
-      _complain(UserError(f'{path}: {error}'))
+      complain(UserError(f'{path}: {error}'))
       failed.add(path)
       continue
     tqdm.write(report(path, result, jobs[path], description), file=sys.stdout)
   return failed
+
+
+def _load(arguments: argparse.Namespace) -> Segmenter:
+  tell(f'loading {arguments.checkpoint}')
+  segmenter = Segmenter.load(arguments.checkpoint, **loading(arguments))
+  tell('compiling for the first photo of each size, unless that was done before')
+  return segmenter
 
 
 def _photos(arguments: argparse.Namespace) -> list[pathlib.Path]:
@@ -241,7 +258,7 @@ def _encoded(
   at_once = 1 if arguments.window else PICTURES_AT_ONCE
   overlap = {} if arguments.overlap is None else {'overlap': arguments.overlap}
   for start in range(0, len(paths), at_once):
-    images = {path: _read(path) for path in paths[start : start + at_once]}
+    images = {path: read_photo(path) for path in paths[start : start + at_once]}
     good = {path: image for path, image in images.items() if image is not None}
     cut = {'window': arguments.window, **overlap}
     encoded = _encode(segmenter, good, cut)
@@ -259,7 +276,7 @@ def _encode(
   except UserError as error:
     if len(images) == 1:
       (path,) = images
-      _complain(UserError(f'{path}: {error}'))
+      complain(UserError(f'{path}: {error}'))
       return {}
   alone = [_encode(segmenter, {path: image}, cut) for path, image in images.items()]
   return {path: picture for found in alone for path, picture in found.items()}
@@ -272,12 +289,12 @@ def _with_masks(
   print('note: CLIP alone names masks that are given', file=sys.stderr)
   for path in paths:
     picture = None
-    if (image := _read(path)) is not None:
+    if (image := read_photo(path)) is not None:
       try:
         found = masks.read(path, image.shape[:2])
         picture = segmenter.encode(image, masks=found)
       except (ValueError, FileNotFoundError) as error:
-        _complain(error)
+        complain(error)
     if picture is not None and (empty := int((~picture.valid).sum())):
       tqdm.write(
         f'note: {path}: {empty} of {len(picture.valid)} masks cover nothing, and get '
@@ -285,15 +302,6 @@ def _with_masks(
         file=sys.stderr,
       )
     yield path, image, picture
-
-
-def _read(path: pathlib.Path) -> np.ndarray | None:
-  """Reads a photo; says why if it cannot."""
-  try:
-    return read_image(path)
-  except (ValueError, FileNotFoundError) as error:
-    _complain(error)
-    return None
 
 
 def _settings(
@@ -324,7 +332,7 @@ def _classify(arguments: argparse.Namespace) -> int:
   flags += ('window', 'overlap', 'mode', 'dtype', 'prompts', 'masks')
   flags = [f for f in flags if given[f] is not None]
   flags += ['format'] if given['format'] is not None else []
-  switches = ('scores', 'overwrite', 'panoptic', 'agreement', 'parts')
+  switches = ('scores', 'overwrite', 'panoptic', 'agreement', 'parts', 'review')
   flags += [f for f in switches if given[f]]
   if flags:
     raise UserError(
@@ -340,8 +348,8 @@ def _classify(arguments: argparse.Namespace) -> int:
     text_cache=arguments.text_cache,
   )
   failures = 0
-  for path in _progress(photos, len(photos), 'classify'):
-    if (image := _read(path)) is None:
+  for path in progressing(photos, len(photos), 'classify'):
+    if (image := read_photo(path)) is None:
       failures += 1
       continue
     shares = classifier.classify(image, classes, synonyms=arguments.synonyms)
@@ -351,23 +359,6 @@ def _classify(arguments: argparse.Namespace) -> int:
       lines += [f'  ... and {len(shares) - _TOP} less probable names']
     tqdm.write('\n'.join(lines), file=sys.stdout)
   return 2 if failures else 0
-
-
-def _progress(items: Iterable[Any], total: int, title: str) -> Iterable[Any]:
-  """Shows a bar on a terminal; a log has the reports instead."""
-  if total > 1 and sys.stderr.isatty():
-    return progress(items, total=total, title=title, unit='image')
-  return items
-
-
-def show_warning(message: Warning | str, *_: Any, **__: Any) -> None:
-  """Prints a warning on one line, in place of Python's two."""
-  tqdm.write(f'warning: {" ".join(str(message).split())}', file=sys.stderr)
-
-
-def _complain(error: Exception) -> None:
-  """Says on one line what was wrong."""
-  tqdm.write(f'error: {" ".join(str(error).split())}', file=sys.stderr)
 
 
 def _report_unraisable(problem: Any) -> None:

@@ -177,6 +177,12 @@ def _add_output_options(group: Any) -> None:
     help='--format=coco: an annotation per connected part, not per segment',
   )
   group.add_argument(
+    '--review',
+    action='store_true',
+    help='write review.html, a page with all photos of the run, those with the least '
+    'sure segments first',
+  )
+  group.add_argument(
     '--overwrite', action='store_true', help='make results again that are there'
   )
 
@@ -320,9 +326,9 @@ def check_flags(arguments: argparse.Namespace) -> None:
   if arguments.rule == EACH:
     if arguments.masks is None:
       raise UserError('--rule=each names masks that are given; give --masks=PATH too')
-    if arguments.scores or arguments.format is not None or arguments.parts:
+    if arguments.scores or arguments.format or arguments.parts or arguments.review:
       raise UserError(
-        '--rule=each paints nothing; leave --scores, --format and --parts out'
+        '--rule=each paints nothing; leave --scores, --format, --parts and --review out'
       )
   if arguments.masks is not None:
     if arguments.window is not None or arguments.agreement:

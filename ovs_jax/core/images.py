@@ -1,6 +1,7 @@
 """Photographs as users have them, turned into 8-bit RGB arrays."""
 
 import os
+import pathlib
 import struct
 import warnings
 import zlib
@@ -29,6 +30,7 @@ UNREADABLE = (
   struct.error,
   zlib.error,
 )
+_HEIC = ('.heic', '.heif')  # photos of telephones, which Pillow alone does not read
 
 
 def read_image(path: str | os.PathLike[str]) -> UInt8[np.ndarray, 'h w 3']:
@@ -50,6 +52,8 @@ def read_image(path: str | os.PathLike[str]) -> UInt8[np.ndarray, 'h w 3']:
   if not path.is_file():
     what = 'a directory' if path.is_dir() else 'no regular file'
     raise UserError(f'{path} is {what}; give the path of an image file')
+  if path.suffix.lower() in _HEIC:
+    _take_heic(path)
   try:
     with warnings.catch_warnings():
       # Pillow warns at half of the size that it refuses; large photos are fine.
@@ -73,6 +77,32 @@ def read_image(path: str | os.PathLike[str]) -> UInt8[np.ndarray, 'h w 3']:
       f'{path} cannot be read as an image ({reason}); expected a whole JPEG, PNG, '
       'WebP, TIFF, GIF or BMP file'
     ) from error
+
+
+def size_of(path: pathlib.Path) -> tuple[int, int] | None:
+  """Returns width and height as the file has them; None if it is no image."""
+  try:
+    if not path.is_file():
+      return None
+    if path.suffix.lower() in _HEIC:
+      _take_heic(path)
+    with warnings.catch_warnings():
+      warnings.simplefilter('ignore')  # of large photos, and of damaged EXIF
+      with Image.open(path) as image:
+        return image.size
+  except (*UNREADABLE, Image.DecompressionBombError):
+    return None
+
+
+def _take_heic(path: os.PathLike[str]) -> None:
+  try:
+    import pillow_heif
+  except ImportError as error:
+    raise UserError(
+      f'{path} is a HEIC file, which takes pillow-heif to read; install it with '
+      'pip install pillow-heif, or convert the photo to JPEG'
+    ) from error
+  pillow_heif.register_heif_opener()
 
 
 def as_rgb(image: ImageLike) -> UInt8[np.ndarray, 'h w 3']:

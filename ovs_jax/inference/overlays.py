@@ -6,7 +6,7 @@ import pathlib
 import numpy as np
 from PIL import Image
 
-from ovs_jax.core.images import UNREADABLE
+from ovs_jax.core.images import size_of
 from ovs_jax.core.types import UInt8
 from ovs_jax.inference.panoptic import Panoptic
 from ovs_jax.ops import overlay
@@ -19,13 +19,8 @@ _QUALITIES = (92, 85, 75, 60, 45, 30)
 
 def suffix_of(photo: pathlib.Path) -> str:
   """Returns 'png', or 'jpg' for the overlay of a large photo."""
-  if not photo.is_file():
-    return 'png'  # reading the photo says why
-  try:
-    with Image.open(photo) as image:
-      return 'jpg' if image.width * image.height > _LARGE else 'png'
-  except (*UNREADABLE, Image.DecompressionBombError):
-    return 'png'  # as above
+  width, height = size_of(photo) or (0, 0)  # reading the photo says what is wrong
+  return 'jpg' if width * height > _LARGE else 'png'
 
 
 def save(picture: Image.Image, path: pathlib.Path) -> None:

@@ -2,6 +2,8 @@
 
 import io
 import struct
+import sys
+import warnings
 import zlib
 
 import jax.numpy as jnp
@@ -11,7 +13,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from ovs_jax.core.images import as_rgb, read_image, resize_shortest, shortest_size
+from ovs_jax.core.images import (
+  as_rgb,
+  read_image,
+  resize_shortest,
+  shortest_size,
+  size_of,
+)
 
 RGB = np.random.default_rng(0).integers(0, 256, (5, 7, 3)).astype(np.uint8)
 
@@ -271,3 +279,33 @@ class TestResize:
 
   def test_same_size_is_untouched(self):
     assert resize_shortest(RGB, shortest=5, longest=9) is RGB
+
+
+class TestHeic:
+  def test_is_read(self, tmp_path):
+    pillow_heif = pytest.importorskip('pillow_heif')
+    pixels = np.zeros((64, 96, 3), np.uint8)
+    pixels[:, :48], pixels[:, 48:] = (200, 30, 30), (20, 60, 220)
+    path = tmp_path / 'IMG_1.HEIC'
+    pillow_heif.from_pillow(Image.fromarray(pixels)).save(path, quality=95)
+    found = read_image(path)
+    assert found.shape == pixels.shape and abs(found.astype(int) - pixels).mean() < 4
+    assert size_of(path) == (96, 64)
+
+  def test_without_its_library(self, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, 'pillow_heif', None)
+    (tmp_path / 'a.heic').write_bytes(b'1234')
+    with pytest.raises(ValueError, match='takes pillow-heif to read; install it with'):
+      read_image(tmp_path / 'a.heic')
+    assert size_of(tmp_path / 'a.heic') is None
+
+
+def test_size_of(tmp_path):
+  path = tmp_path / 'large.png'
+  path.write_bytes(png_header(12_000, 9_000))
+  with warnings.catch_warnings():
+    warnings.simplefilter('error')
+    assert size_of(path) == (12_000, 9_000)
+    assert size_of(tmp_path) is None and size_of(tmp_path / 'missing.png') is None
+    path.write_bytes(b'text')
+    assert size_of(path) is None
