@@ -36,9 +36,13 @@ def parser() -> argparse.ArgumentParser:
   """Returns the parser of all flags."""
   flags = argparse.ArgumentParser(
     prog='python -m ovs_jax.predict',
+    usage='%(prog)s --checkpoint=DIR|NAME --image=PHOTO... --names="A, B" [OPTIONS]',
     description='Segments photos by the names you give.',
+    epilog='Example: %(prog)s --checkpoint=clipseg-rd64-refined --image=photo.jpg '
+    '--names="a dog, grass, sky"',
   )
-  flags.add_argument(
+  first = flags.add_argument_group('what to segment, and by which names')
+  first.add_argument(
     '--checkpoint',
     required=True,
     metavar='DIR|NAME',
@@ -46,12 +50,7 @@ def parser() -> argparse.ArgumentParser:
     'directory, or a name such as clipseg-rd64-refined or hf://ORG/NAME, which is '
     'fetched once',
   )
-  flags.add_argument(
-    '--accept-licence',
-    action='store_true',
-    help='fetch a model by name although its licence restricts what it may be used for',
-  )
-  flags.add_argument(
+  first.add_argument(
     '--image',
     required=True,
     nargs='+',
@@ -60,7 +59,7 @@ def parser() -> argparse.ArgumentParser:
     help='photos, such as JPEG or PNG files; folders; or quoted patterns: '
     '"photos/**/*.jpg"',
   )
-  names = flags.add_mutually_exclusive_group(required=True)
+  names = first.add_mutually_exclusive_group(required=True)
   names.add_argument(
     '--names',
     help='what to look for, separated by commas: "red ball, grass"; everything else '
@@ -71,33 +70,44 @@ def parser() -> argparse.ArgumentParser:
     metavar='FILE',
     help='a text file with one "name" or "name: synonym, synonym" per line',
   )
-  flags.add_argument(
-    '--classify',
-    action='store_true',
-    help='print how probable each name is for the whole picture; no segmentation',
-  )
+  _add_output_options(flags.add_argument_group('results'))
   _add_text_options(flags)
   _add_segment_options(flags)
   _add_speed_options(flags)
   _add_mask_options(flags)
+  _add_other_options(flags.add_argument_group('other'))
   return flags
 
 
+def _add_other_options(group: Any) -> None:
+  group.add_argument(
+    '--classify',
+    action='store_true',
+    help='print how probable each name is for the whole picture; no segmentation',
+  )
+  group.add_argument(
+    '--accept-licence',
+    action='store_true',
+    help='fetch a model by name although its licence restricts what it may be used for',
+  )
+
+
 def _add_text_options(parser: argparse.ArgumentParser) -> None:
-  parser.add_argument(
+  group = parser.add_argument_group('names')
+  group.add_argument(
     '--templates',
     choices=TEMPLATES,
     help="sentences that names are put into (default: the checkpoint's; for --classify "
     'single)',
   )
-  parser.add_argument(
+  group.add_argument(
     '--synonyms',
     choices=SYNONYMS,
     default='mean',
     help='of a names file: mean of their embeddings, best of them, or all as one '
     'string (default: %(default)s)',
   )
-  parser.add_argument(
+  group.add_argument(
     '--text-cache',
     metavar='DIR',
     help='where embeddings of names are kept, or "off" (default: $OVS_JAX_TEXT_CACHE, '
@@ -149,7 +159,6 @@ def _add_segment_options(parser: argparse.ArgumentParser) -> None:
     type=float,
     help="of CLIP in the ensemble, 0..1 (default: the checkpoint's)",
   )
-  _add_output_options(group)
 
 
 def _add_output_options(group: Any) -> None:
