@@ -15,6 +15,7 @@ from ovs_jax.evaluate.network import OTHERS, Network, Picture, Setting
 from ovs_jax.evaluate.predictions import SavedMaps
 from ovs_jax.evaluate.sources import Sample
 from ovs_jax.evaluate.tally import Arrays, Tally
+from ovs_jax.ops.calibration import BINS, count_bins
 from ovs_jax.text.vocabulary import Vocabulary
 
 SAVED = 'predictions'  # the method of saved label maps
@@ -26,7 +27,7 @@ TRUE_CROPS = 'crop_true_mask'
 PROPOSED_CROPS = 'crop_proposal'
 PROPOSER_SEEN = 'proposer_seen'
 TRUE_CLASSES_SEEN = 'oracle_classes_seen'
-SPLIT, SINGLE = 'errors', 'single'  # among the sums
+SPLIT, SINGLE, CALIBRATION = 'errors', 'single', 'calibration'  # among the sums
 Maps = Mapping[str, Int[np.ndarray, '_ _']]
 
 
@@ -116,6 +117,7 @@ class Plan:
       masks and of proposals (of each class of an image one), and, where classes are
       held out, what the proposer does in the world that it was trained in, with seen
       names alone to choose from and pixels of the others void.
+    calibration: whether to count how often labels are right, by their confidence.
   """
 
   settings: tuple[Setting, ...]
@@ -124,6 +126,7 @@ class Plan:
   near: float | None
   single_concepts: bool
   parts: bool = False
+  calibration: bool = False
 
 
 @dataclasses.dataclass(frozen=True)
@@ -175,6 +178,8 @@ class ModelJudge:
     self.sums: Arrays = {SPLIT: np.zeros(4, np.int64)}
     if plan.single_concepts:
       self.sums[SINGLE] = np.zeros((3, self._count), np.int64)
+    if plan.calibration:
+      self.sums[CALIBRATION] = np.zeros((BINS, 3), np.int64)
 
   def _curve(self) -> tuple[int, ...]:
     return (0, *self.plan.distractors) if self.plan.distractors else ()
@@ -235,6 +240,8 @@ class ModelJudge:
     self._distract(sample, picture, found[self.headline])
     if self.plan.single_concepts and len(looked.classes):
       self._count_single(sample, picture, looked.classes)
+    if self.plan.calibration:
+      self._count_sure(sample, looked)
     if self.plan.parts:
       self._count_crops(sample, looked)
       if self._held_out:
@@ -246,6 +253,15 @@ class ModelJudge:
     picture = self.network.encode(sample.image)
     logits = self.network.logits(picture, self.text)
     return self.network.labels(picture, logits, self.network.setting)
+
+  def _count_sure(self, sample: Sample, looked: Looked) -> None:
+    """Counts the headline's pixels by their confidence."""
+    net, labels = self.network, looked.maps[self.headline]
+    weights = net.weights(looked.picture, looked.logits, net.setting)
+    sure = looked.picture.confidence(weights)
+    counts = count_bins(labels, sure, sample.label, self._count)
+    with self._lock:
+      self.sums[CALIBRATION] += counts
 
   def _count_crops(self, sample: Sample, looked: Looked) -> None:
     """Counts crops in place of pixels: of each class of the image one."""

@@ -12,7 +12,7 @@ from ovs_jax.core.files import Path
 from ovs_jax.core.images import resize_shortest
 from ovs_jax.core.types import NO_LABEL, Array, Bool, Float, Int, Params, UInt8
 from ovs_jax.core.workers import Workers
-from ovs_jax.evaluate.painting import claims, paint
+from ovs_jax.evaluate.painting import claims, confidence, paint
 from ovs_jax.inference.names import NameEmbedder
 from ovs_jax.models import ovseg
 from ovs_jax.models.mask_prompts import add_to_ovseg
@@ -101,6 +101,12 @@ class Picture:
     if not bool(self.encoded.valid.any()):
       return np.full(self.size, NO_LABEL, np.int32)
     return paint(weights, self.encoded.masks, self.content, self.size, first=self.first)
+
+  def confidence(self, weights: Float[np.ndarray, 'q k']) -> Float[np.ndarray, 'h w']:
+    """Returns how sure the label of every pixel is that `paint` gives, 0..1."""
+    if not bool(self.encoded.valid.any()):
+      return np.zeros(self.size, np.float32)
+    return confidence(weights, self.encoded.masks, self.content, self.size)
 
 
 class Network:

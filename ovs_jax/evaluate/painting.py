@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from ovs_jax.core.types import NO_LABEL, Array, Bool, Float, Int
+from ovs_jax.inference.evidence import share
 from ovs_jax.ops.ensemble import fuse
 from ovs_jax.ops.painting import label_map
 from ovs_jax.ops.resize import linear_taps
@@ -37,6 +38,26 @@ def paint(
   if first:
     return np.where(np.asarray(scores) > 0, np.asarray(labels), 0).astype(np.int32)
   return np.where(np.asarray(scores) > 0, np.asarray(labels), NO_LABEL)
+
+
+def confidence(
+  weights: Float[np.ndarray, 'q k'],
+  masks: Float[Array, 'q h w'],
+  content: tuple[int, int],
+  size: tuple[int, int],
+) -> Float[np.ndarray, 'H W']:
+  """Returns how sure the best class of every pixel is, 0..1; see `inference.evidence`.
+
+  Args:
+    weights: of the classes for each proposal, at least 0.
+    masks: as in `paint`.
+    content: as in `paint`.
+    size: as in `paint`.
+  """
+  _, best = label_map(jnp.asarray(weights), masks, size, inside=content)
+  every = fuse(jnp.asarray(weights.sum(axis=1, keepdims=True)), masks)
+  _, total = label_map(jnp.ones((1, 1)), every, size, inside=content)
+  return share(np.asarray(best), np.asarray(total))
 
 
 def claims(

@@ -85,6 +85,7 @@ def _plan(suite: Suite, settings: tuple[Setting, ...] = ()) -> Plan:
     distractor_images=suite.distractor_images,
     near=suite.near,
     single_concepts=suite.single_concepts,
+    calibration=suite.calibration,
   )
 
 

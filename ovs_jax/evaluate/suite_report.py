@@ -45,6 +45,9 @@ _MEANING = """
   all of them. **One name**: each class that an image shows is asked for alone,
   against "others" (of a CoSeg: against its "unlabeled"; of a CLIPSeg: against
   nothing).
+- **Calibration**: of pixels with a label of so much confidence, the share that is
+  right. The error is the mean distance between both over all pixels (expected
+  calibration error, ten bins).
 - Of a CLIPSeg or CoSeg, **A** to **D** are rules that merge masks: the most probable
   mask has a pixel (A), the smallest one, or of a CoSeg the latest (B), a CoSeg's masks
   count for every name that they resemble (C), or pixels have several names (D, which is
@@ -83,6 +86,7 @@ def markdown(what: Mapping[str, Any], summaries: Summaries) -> str:
   lines += _oracles(summaries)
   lines += _names(summaries)
   lines += _labels(summaries)
+  lines += _calibration(summaries)
   lines += _lists(summaries)
   for summary in summaries.values():
     if summary.get('sheet'):
@@ -207,6 +211,20 @@ def _labels(summaries: Summaries) -> list[str]:
     if summary.get('labels')
   ]
   return ['## Labels that images got', '', *lines, ''] if lines else []
+
+
+def _calibration(summaries: Summaries) -> list[str]:
+  rows = []
+  for name, summary in summaries.items():
+    found = summary.get('calibration')
+    if found:
+      cells = [number(found[key]) for key in ('error', 'confidence', 'right')]
+      shown = (_optional(x['right'], number) for x in found['bins'])
+      rows.append([name, *cells, *shown])
+  titles = ['data set', 'error', 'mean confidence', 'right']
+  titles += [f'{i / 10:.1f} to {(i + 1) / 10:.1f}' for i in range(10)]
+  heading = 'Calibration: pixels that are right, by their confidence'
+  return _table(titles, rows, heading) if rows else []
 
 
 def _lists(summaries: Summaries) -> list[str]:

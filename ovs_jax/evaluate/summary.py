@@ -8,7 +8,13 @@ import numpy as np
 
 from ovs_jax.core.types import Float, Int
 from ovs_jax.evaluate import similarity, tables
-from ovs_jax.evaluate.judges import DISTRACTED, SINGLE, SPLIT, distracted
+from ovs_jax.evaluate.judges import (
+  CALIBRATION,
+  DISTRACTED,
+  SINGLE,
+  SPLIT,
+  distracted,
+)
 from ovs_jax.evaluate.network import Setting
 from ovs_jax.evaluate.scores import (
   error_split,
@@ -18,6 +24,7 @@ from ovs_jax.evaluate.scores import (
 )
 from ovs_jax.evaluate.system_judge import LABELS
 from ovs_jax.evaluate.tally import Arrays, Tally
+from ovs_jax.ops.calibration import reliability
 from ovs_jax.ops.confusion import segmentation_scores
 from ovs_jax.settings import Suite
 from ovs_jax.text.vocabulary import Vocabulary
@@ -54,8 +61,9 @@ def summarise(
   scores by method, see `scores.scores_of`), which of them is the `headline`, the
   `tuned` and the best of the `searched`; `groups` and `kinds` with their sizes, and the
   `class_table`; of the headline `soft` scores, the `errors`, the curve over
-  `distractors` and the IoU of single concepts; and how good the `labels` were that a
-  system chose. What there is not for a system or for saved label maps is None.
+  `distractors` and the IoU of single concepts; how good the `labels` were that a
+  system chose; and the `calibration` (`ops.calibration.reliability`). What there is not
+  for a system or for saved label maps is None.
 
   Args:
     suite: `config.suite`.
@@ -95,6 +103,7 @@ def summarise(
     'distractors': _curve(curve),
     'single_concept': _single(sums[SINGLE]) if SINGLE in sums else None,
     'labels': label_scores(sums[LABELS]) if LABELS in sums else None,
+    'calibration': reliability(sums[CALIBRATION]) if CALIBRATION in sums else None,
   }
 
 

@@ -12,6 +12,7 @@ from ovs_jax.core.workers import Workers
 from ovs_jax.evaluate import oracle
 from ovs_jax.evaluate.distractors import all_words, clearest, distractors
 from ovs_jax.evaluate.judges import (
+  CALIBRATION,
   SINGLE,
   SPLIT,
   TRUE_CLASSES,
@@ -29,8 +30,11 @@ from ovs_jax.evaluate.labelled_masks import (
 )
 from ovs_jax.evaluate.sources import Sample
 from ovs_jax.evaluate.tally import Arrays, Tally
+from ovs_jax.inference.evidence import share
 from ovs_jax.inference.system import MaskChunk, MaskSystem
 from ovs_jax.ops import canvas as canvases
+from ovs_jax.ops.calibration import BINS, count_bins
+from ovs_jax.ops.evidence import Total
 from ovs_jax.text.classes import Classes
 from ovs_jax.text.vocabulary import Vocabulary
 
@@ -108,6 +112,8 @@ class SystemJudge:
       sums[SPLIT] = np.zeros(4, np.int64)
     if plan.single_concepts:
       sums[SINGLE] = np.zeros((3, self._count), np.int64)
+    if plan.calibration:
+      sums[CALIBRATION] = np.zeros((BINS, 3), np.int64)
     self.tallies = {f'{prefix}{name}': Tally(self._count) for name in kept}
     self.sums: Arrays = {f'{prefix}{name}': x for name, x in sums.items()}
 
@@ -152,6 +158,10 @@ class SystemJudge:
       self._tally(BINARY).add_counts(sample.image_id, counts)
     if self._plan.single_concepts:
       self._count_single(system, encoded, label, present)
+    if self._plan.calibration:
+      sure = self._confidence(masks, label.shape)
+      counts = count_bins(found[HEADLINE], sure, label, self._count)
+      self._sum(CALIBRATION, counts)
     return {self._prefix: found[HEADLINE]}
 
   def predict(self, sample: Sample) -> Int[np.ndarray, '_ _']:
@@ -204,6 +214,17 @@ class SystemJudge:
     for chunk in masks:
       canvas.add(chunk.logits, chunk.labels)
     return canvas.finish()[0]
+
+  def _confidence(
+    self, masks: Sequence[MaskChunk], size: tuple[int, int]
+  ) -> Float[np.ndarray, 'h w']:
+    """Returns how sure the headline's labels are, 0..1; see `inference.evidence`."""
+    canvas = canvases.Canvas(size, threshold=self._merging.threshold)
+    total = Total(size)
+    for chunk in masks:
+      canvas.add(chunk.logits, chunk.labels)
+      total.add(chunk.logits, chunk.labels)
+    return share(canvas.finish()[1], total.finish())
 
   def _claims(
     self, masks: Sequence[MaskChunk], size: tuple[int, int]

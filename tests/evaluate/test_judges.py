@@ -1,17 +1,21 @@
 """What is counted for a model that knows the truth, and for one that errs as told."""
 
+import pathlib
 from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from tiny_ovseg import handmade
+from tiny_ovseg import STORED, draw_params, handmade
 
+from ovs_jax.core.checkpoint import save_model
 from ovs_jax.evaluate import judges
 from ovs_jax.evaluate.judges import ModelJudge, Plan
 from ovs_jax.evaluate.network import Network, Picture, Setting
 from ovs_jax.evaluate.sources import Sample
 from ovs_jax.evaluate.summary import Training, summarise
+from ovs_jax.inference.segmenter import Segmenter
+from ovs_jax.ops.calibration import count_bins
 from ovs_jax.settings import Suite
 from ovs_jax.text.vocabulary import Vocabulary
 
@@ -105,6 +109,26 @@ def judge(monkeypatch: pytest.MonkeyPatch) -> ModelJudge:
     parts=True,
   )
   return ModelJudge(Truthful(), NAMES, plan)
+
+
+def test_confidences_are_those_of_the_segmenter(
+  tmp_path: pathlib.Path, judge: ModelJudge
+) -> None:
+  """The evaluation's confidences are what a user gets for the same picture."""
+  save_model(tmp_path / 'ovseg', draw_params(), STORED)
+  pixels = np.random.default_rng(5).integers(0, 256, (50, 70, 3)).astype(np.uint8)
+  network = Network(tmp_path / 'ovseg')
+  plan = Plan((), (), 0, near=None, single_concepts=False, calibration=True)
+  segmenter = Segmenter.load(tmp_path / 'ovseg')
+  result = segmenter.segment(pixels, NAMES.names)
+  truth = np.random.default_rng(6).integers(0, 3, (50, 70))
+  one = ModelJudge(network, NAMES, plan)
+  one.count(Sample('a', pixels, truth, 0))
+  want = count_bins(result.labels, result.confidence, truth, 3)
+  assert want[:, 0].sum() > 3000 and (want[:, 0] > 0).sum() > 2
+  found = one.sums[judges.CALIBRATION]
+  np.testing.assert_array_equal(found[:, :2], want[:, :2])
+  np.testing.assert_allclose(found[:, 2], want[:, 2], rtol=1e-4)
 
 
 def test_every_way_is_counted(judge: ModelJudge) -> None:

@@ -104,6 +104,18 @@ def test_known_masks_are_counted_in_every_way(slots: bool) -> None:
   np.testing.assert_array_equal(rows, np.eye(2))
 
 
+def test_confidences_are_counted() -> None:
+  plan = dataclasses.replace(PLAN, calibration=True)
+  judge = SystemJudge(Known(), NAMES, plan, RULES, prefix='x/')
+  judge.count(SAMPLE)
+  counts = judge.sums['x/calibration']
+  # Of 63 labelled pixels 32 are right; each has one mask of 0.9999 and two of 0.0001.
+  assert counts[9, :2].tolist() == [63, 32] and counts[:9].sum() == 0
+  sure = 1 / (1 + np.exp(-9.0))
+  want = 63 * 2**16 * sure / (sure + 2 * (1 - sure))
+  np.testing.assert_allclose(counts[9, 2], want, rtol=1e-5)
+
+
 def test_the_papers_view_is_the_centre() -> None:
   image = np.zeros((4, 8, 3), np.uint8)
   image[:, 2:6] = 200
