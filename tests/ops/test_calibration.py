@@ -1,6 +1,7 @@
 """How often labels of some confidence are right."""
 
 import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -18,8 +19,8 @@ def test_hand_computed() -> None:
   assert counts.sum(axis=0).tolist()[0] == 3
   found = reliability(counts)
   # (|1 - 0.25| + |1 - 1.5|) / 3
-  assert abs(found['error'] - 100 * 1.25 / 3) < 1e-9
-  assert found['confidence'] == 100 * 1.75 / 3 and found['right'] == 100 * 2 / 3
+  means = found['error'], found['confidence'], found['right']
+  assert means == pytest.approx((125 / 3, 175 / 3, 200 / 3))
   assert found['bins'][7] == {'pixels': 100 * 2 / 3, 'confidence': 75.0, 'right': 50.0}
   assert found['bins'][0] == {'pixels': 0.0, 'confidence': None, 'right': None}
 
