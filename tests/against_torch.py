@@ -10,6 +10,7 @@ import argparse
 import json
 import os
 import pathlib
+import sys
 import tempfile
 
 # Before the import of anything that counts cores.
@@ -21,6 +22,9 @@ _PARSER.add_argument('--threads', type=int, default=2, help='cores for both')
 if __name__ == '__main__':
   ARGUMENTS = _PARSER.parse_args()
   os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[: ARGUMENTS.threads])
+
+_HERE = pathlib.Path(__file__).resolve().parent
+sys.path[:0] = [str(_HERE.parent), str(_HERE / 'support')]
 
 import jax  # noqa: E402
 import numpy as np  # noqa: E402

@@ -12,7 +12,9 @@ import argparse
 import dataclasses
 import json
 import os
+import pathlib
 import statistics
+import sys
 import time
 from collections.abc import Callable
 from typing import Any
@@ -26,6 +28,9 @@ _PARSER.add_argument('--threads', type=int, default=2, help='cores for both')
 if __name__ == '__main__':
   ARGUMENTS = _PARSER.parse_args()
   os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[: ARGUMENTS.threads])
+
+_HERE = pathlib.Path(__file__).resolve().parent
+sys.path[:0] = [str(_HERE.parent), str(_HERE / 'support')]
 
 import jax  # noqa: E402
 import jax.numpy as jnp  # noqa: E402

@@ -257,6 +257,44 @@ def test_prompts_in_chunks_are_the_prompts_at_once():
   np.testing.assert_allclose(one, got[:, 3:4], rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.parametrize(
+  ('count', 'decoded'), [(1, [1]), (5, [6]), (17, [16, 1]), (28, [16, 12]), (9, [12])]
+)
+def test_few_prompts_are_padded(monkeypatch, count, decoded):
+  params, seen = drawn(TINY), []
+
+  def decode(config, params, activations, condition, size):
+    seen.append(condition.shape[1])
+    return jnp.asarray(condition[:, :, :1, None])
+
+  monkeypatch.setattr(clipseg, 'decode', decode)
+  config = dataclasses.replace(TINY, chunk=16)
+  activations = (inputs(2, 3, 4),)
+  conditions = inputs(count, 10)
+  parts = clipseg.decode_chunks(config, params, activations, conditions, (8, 12))
+  got = np.concatenate([logits for _, logits in parts], axis=1)
+  np.testing.assert_array_equal(got[1, :, 0, 0], conditions[:, 0])
+  assert seen == decoded
+
+
+def test_sizes_of_programs():
+  assert [clipseg.few(n) for n in (1, 2, 3, 4, 5, 7, 9, 13, 17, 25, 33)] == [
+    1,
+    2,
+    3,
+    4,
+    6,
+    8,
+    12,
+    16,
+    24,
+    32,
+    48,
+  ]
+  assert max(clipseg.few(n) / n for n in range(1, 2000)) <= 1.5
+  assert len({clipseg.few(n) for n in range(1, 33)}) == 10
+
+
 def test_two_thousand_prompts(monkeypatch):
   params = drawn(TINY)
   seen = []
