@@ -36,6 +36,7 @@ CONFINED = {
   'orbax': ('core/checkpoint.py', 'core/run_checkpoints.py'),
   'flax': ('models/', 'train/state.py', 'integrations/'),
   'torch': (),
+  'gradio': ('demo/',),
   'scenic': ('integrations/',),
 }
 
