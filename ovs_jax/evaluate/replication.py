@@ -12,7 +12,13 @@ from ovs_jax.data import load_names
 from ovs_jax.evaluate import resampling, tables
 from ovs_jax.evaluate.claims import CLAIMS, Claim
 from ovs_jax.evaluate.report import draw, stage_seconds
-from ovs_jax.evaluate.resampling import Estimate, Gain, Quantity, Resampler
+from ovs_jax.evaluate.resampling import (
+  Estimate,
+  Gain,
+  Quantity,
+  Resampler,
+  Verdict,
+)
 from ovs_jax.evaluate.scores import groups_of
 from ovs_jax.settings import Settings
 
@@ -76,18 +82,29 @@ def judge(claim: Claim, resampler: Resampler) -> dict[str, Any]:
     for row in claim.rows
     if all(resampler.known(cell) for cell in row.cells)
   ]
-  relations = []
-  for relation in claim.relations:
-    if not (resampler.known(relation.lower) and resampler.known(relation.higher)):
-      relations.append({'title': relation.title, 'verdict': resampling.NOT_RUN})
-      continue
-    word, gain = resampling.verdict(
-      resampler.draws(relation.lower), resampler.draws(relation.higher)
-    )
-    relations.append(
-      {'title': relation.title, 'verdict': word, 'difference': vars(gain)}
-    )
+  run = [
+    relation
+    for relation in claim.relations
+    if resampler.known(relation.lower) and resampler.known(relation.higher)
+  ]
+  differences = [resampler.draws(r.higher) - resampler.draws(r.lower) for r in run]
+  told = dict(zip(run, resampling.verdicts(differences), strict=True))
+  relations = [
+    _told(relation.title, told.get(relation)) for relation in claim.relations
+  ]
   return {'key': claim.key, 'title': claim.title, 'rows': rows, 'relations': relations}
+
+
+def _told(title: str, verdict: Verdict | None) -> dict[str, Any]:
+  if verdict is None:
+    return {'title': title, 'verdict': resampling.NOT_RUN}
+  return {
+    'title': title,
+    'verdict': verdict.word,
+    'difference': vars(verdict.difference),
+    'p': verdict.p,
+    'seeds_needed': verdict.seeds_needed,
+  }
 
 
 def _estimate(resampler: Resampler, cell: Quantity | Gain) -> dict[str, Any]:
@@ -119,14 +136,21 @@ def overview(claims: Sequence[Mapping[str, Any]]) -> str:
   rows = []
   for claim in claims:
     for relation in claim['relations']:
-      gain = relation.get('difference')
-      shown = f'{gain["value"]:+.1f} {_interval(gain)}' if gain else ''
-      word = relation['verdict']
-      if gain and word == resampling.UNDECIDED and not gain['low'] <= 0 <= gain['high']:
-        word += f' (difference {"above" if gain["low"] > 0 else "below"} 0)'
-      rows.append([claim['key'], relation['title'], word, shown])
-  titles = ('claim', '', 'verdict', 'difference [95 %]')
+      cells = [claim['key'], relation['title'], relation['verdict']]
+      if gain := relation.get('difference'):
+        cells += [f'{gain["value"]:+.1f} {_interval(gain)}', f'{relation["p"]:.3f}']
+        cells += [_needed(relation)]
+      rows.append(cells + [''] * (6 - len(cells)))
+  titles = ('claim', '', 'verdict', 'difference [95 %]', 'p', 'seeds needed')
   return '\n'.join(tables.markdown(titles, rows))
+
+
+def _needed(relation: Mapping[str, Any]) -> str:
+  """The number of seeds that would decide; nothing where it is decided."""
+  if relation['verdict'] != resampling.UNDECIDED:
+    return ''
+  needed = relation['seeds_needed']
+  return {None: 'not known', 0: 'more pictures'}.get(needed, str(needed))
 
 
 def markdown(
@@ -145,10 +169,11 @@ def markdown(
     '',
     f'{summary["dataset"]}, {seeds} seed{"s" if seeds > 1 else ""}, class list '
     f'{summary["vocabulary_sha256"][:12]}. Percent, with the 95 % interval over '
-    'resampled pictures' + (' and seeds' if seeds > 1 else '') + '. A claim holds, or '
-    'does not, where these intervals do not overlap; otherwise it is undecided, and '
-    'the difference of the same pictures, with its interval, says more. mIoU is the '
-    'mean over the classes in the truth.',
+    'resampled pictures' + (' and seeds' if seeds > 1 else '') + '. A relation holds, '
+    'or does not, where the difference on the same pictures (and seeds) is above 0, or '
+    "below, at a level of 5 % after Holm's correction for all relations of its claim; "
+    'p is the corrected one. "Seeds needed" would decide the others if the difference '
+    'and the spreads stay as they are. mIoU is the mean over the classes in the truth.',
     '',
     overview(summary['claims']),
   ]
@@ -203,7 +228,7 @@ def _interval(estimate: Mapping[str, Any]) -> str:
 
 
 def _figure(claim: Claim, found: Mapping[str, Any]) -> Any:
-  """Points with their intervals, a panel for each column."""
+  """Points with their intervals and a mark per seed, a panel for each column."""
   from matplotlib.figure import Figure
 
   rows, count = found['rows'], len(claim.columns)
@@ -217,6 +242,9 @@ def _figure(claim: Claim, found: Mapping[str, Any]) -> Any:
     ends = np.array([[x['low'], x['high']] for x in cells]).T
     spread = np.maximum(np.abs(ends - values), 0)
     axes.errorbar(values, places, xerr=spread, fmt='o', capsize=3)
+    for place, cell in zip(places, cells, strict=True):
+      if len(cell['seeds']) > 1:
+        axes.plot(cell['seeds'], [place] * len(cell['seeds']), '|', color='0.4')
     axes.set_title('\n'.join(_wrapped(claim.columns[i])), fontsize=8)
     axes.set_yticks(places, [row['title'] for row in rows], fontsize=8)
     axes.tick_params(axis='x', labelsize=8)

@@ -14,6 +14,7 @@ from ovs_jax.core.types import Float, Int, Num
 from ovs_jax.ops.confusion import class_iou
 
 LEVEL = (2.5, 97.5)  # percentiles between which 95 % of the resampled values lie
+_ALPHA, _Z = 0.05, 1.96  # level of verdicts, and its quantile of a normal distribution
 HOLDS, FAILS, UNDECIDED, NOT_RUN = 'holds', 'does not hold', 'undecided', 'not run'
 
 
@@ -153,31 +154,82 @@ def _mean(sums: Num[np.ndarray, 'r 3 k'], statistic: str) -> Float[np.ndarray, '
 
 
 def _over_seeds(draws: Float[np.ndarray, 's r']) -> Float[np.ndarray, 'r']:
-  """Means over seeds drawn with replacement; of one seed, its own values."""
+  """Means over seeds drawn with replacement; of one seed, its own values.
+
+  The pictures of a draw are the same for all seeds, as they are in the evaluations.
+  """
   count, replicates = draws.shape
   rng = np.random.default_rng(1)
   chosen = rng.integers(count, size=(replicates, count))
   return np.mean(draws[chosen, np.arange(replicates)[:, None]], axis=1)
 
 
-def verdict(
-  lower: Float[np.ndarray, 's r'], higher: Float[np.ndarray, 's r']
-) -> tuple[str, Estimate]:
-  """Judges that `lower` is below `higher`.
+@dataclasses.dataclass(frozen=True)
+class Verdict:
+  """What is known of the claim that one quantity is below another.
+
+  Attributes:
+    word: `HOLDS`, `FAILS` or `UNDECIDED`.
+    difference: the higher one less the lower one, on the same pictures and seeds.
+    p: of no difference, two-sided, after Holm's correction.
+    seeds_needed: with which it would be decided, if the difference and the spreads
+      stay; 0 if no number suffices, and None if one seed alone was run.
+  """
+
+  word: str
+  difference: Estimate
+  p: float
+  seeds_needed: int | None
+
+
+def verdicts(differences: Sequence[Float[np.ndarray, 's r']]) -> list[Verdict]:
+  """Judges together all relations of a claim.
+
+  A relation holds, or does not, where the difference is above 0, or below, at a level
+  of 5 % after Holm's correction (1979) for the number of relations.
 
   Args:
-    lower: draws of what should be less.
-    higher: draws of what should be more.
-
-  Returns:
-    `holds` or `does not hold` where the 95 % intervals do not overlap, and otherwise
-    `undecided`; and the paired difference.
+    differences: draws of what should be positive.
   """
-  less, more = Estimate.of(lower), Estimate.of(higher)
-  if less.high < more.low:
-    word = HOLDS
-  elif more.high < less.low:
-    word = FAILS
-  else:
+  found = [Estimate.of(draws) for draws in differences]
+  corrected = holm([_p_value(_over_seeds(draws[:, 1:])) for draws in differences])
+  made = []
+  for draws, one, p in zip(differences, found, corrected, strict=True):
     word = UNDECIDED
-  return word, Estimate.of(higher - lower)
+    if p <= _ALPHA:
+      word = HOLDS if one.value > 0 else FAILS
+    made.append(Verdict(word, one, p, seeds_needed(draws)))
+  return made
+
+
+def _p_value(draws: Float[np.ndarray, 'r']) -> float:
+  """Twice the share of draws on the other side of 0, as percentile intervals have it."""
+  known = draws[~np.isnan(draws)]
+  if not len(known):
+    return 1.0
+  below, above = ((known <= 0).sum(), (known >= 0).sum())
+  return min(1.0, 2 * float(min(below, above)) / len(known))
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+  """Returns p-values corrected for their number, step down."""
+  count, most = len(p_values), 0.0
+  corrected = [0.0] * count
+  for rank, i in enumerate(np.argsort(p_values, kind='stable').tolist()):
+    most = max(most, min(1.0, (count - rank) * p_values[i]))
+    corrected[i] = most
+  return corrected
+
+
+def seeds_needed(draws: Float[np.ndarray, 's r']) -> int | None:
+  """Returns how many seeds a difference needs to be told from 0; see `Verdict`.
+
+  Its variance is that of the pictures, which seeds share, and that over seeds divided
+  by their number.
+  """
+  if len(draws) < 2:
+    return None
+  mean, spread = draws[:, 0].mean(), draws[:, 0].var(ddof=1)
+  pictures = np.nanvar(draws[:, 1:].mean(axis=0))
+  left = (mean / _Z) ** 2 - pictures
+  return max(1, int(np.ceil(spread / left))) if left > 0 else 0

@@ -65,17 +65,79 @@ def same(value: int, images: int = 40) -> np.ndarray:
   return np.repeat(row[None], images, 0) + noise * np.array([1, 0, 0])[None, :, None]
 
 
+def verdicts(*rows: np.ndarray) -> list[resampling.Verdict]:
+  return resampling.verdicts(rows)
+
+
 def test_verdicts() -> None:
   r = Resampler([{'s': {'low': same(40), 'high': same(60), 'near': same(60)}}], {})
   low, high, near = (
     r.draws(Quantity('s', m, 'accuracy')) for m in ('low', 'high', 'near')
   )
-  word, gain = resampling.verdict(low, high)
-  assert word == resampling.HOLDS
-  assert gain.value == pytest.approx(20) and gain.low == pytest.approx(20)
-  assert resampling.verdict(high, low)[0] == resampling.FAILS
-  word, gain = resampling.verdict(high, near)
-  assert word == resampling.UNDECIDED and gain.value == gain.high == 0
+  up, down, none = verdicts(high - low, low - high, near - high)
+  assert (up.word, down.word, none.word) == (
+    resampling.HOLDS,
+    resampling.FAILS,
+    resampling.UNDECIDED,
+  )
+  assert up.difference.value == pytest.approx(20)
+  assert up.difference.low == pytest.approx(20)
+  assert none.difference.value == none.difference.high == 0 and none.p == 1
+  assert up.seeds_needed is None  # one seed says nothing of others
+
+
+def test_differences_are_paired() -> None:
+  # Images differ far more from each other than the two methods do on each.
+  level = np.random.default_rng(0).integers(10, 80, 60)
+  rows = np.stack([level, np.full(60, 100), np.full(60, 100)], axis=1)[:, :, None]
+  better = rows + np.array([3, 0, 0])[None, :, None]
+  r = Resampler([{'s': {'a': rows, 'b': better}}], {})
+  a, b = (r.draws(Quantity('s', m, 'accuracy')) for m in 'ab')
+  assert Estimate.of(a).high > Estimate.of(b).low  # their own intervals overlap
+  (one,) = verdicts(b - a)
+  assert one.word == resampling.HOLDS and one.difference.low == pytest.approx(3)
+
+
+def test_holm() -> None:
+  # Step down by hand: 4 * 0.01, then 3 * 0.02, the larger of 2 * 0.03 and 0.06, ...
+  assert resampling.holm([0.03, 0.01, 0.9, 0.02]) == pytest.approx(
+    [0.06, 0.04, 0.9, 0.06]
+  )
+  assert resampling.holm([0.5, 0.6]) == [1.0, 1.0] and resampling.holm([]) == []
+
+
+def test_many_relations_need_more() -> None:
+  # 1 of 100 draws is below 0: p is 2 / 100 alone, and five times as much of five.
+  draws = np.concatenate([[5.0], np.full(99, 5.0), [-1.0]])[None]
+  (alone,) = verdicts(draws)
+  assert alone.p == pytest.approx(0.02) and alone.word == resampling.HOLDS
+  five = verdicts(*[draws] * 5)
+  assert {x.word for x in five} == {resampling.UNDECIDED}
+  assert five[0].p == pytest.approx(0.1)
+
+
+def test_a_claim_of_nothing_is_seldom_decided() -> None:
+  rng = np.random.default_rng(5)
+  wrong = 0
+  for _ in range(200):
+    means = rng.normal(size=(4, 1)) / np.sqrt(40)
+    spread = rng.normal(size=(4, 300)) / np.sqrt(40)
+    rows = [
+      np.concatenate([m, m + s])[None] for m, s in zip(means, spread, strict=True)
+    ]
+    wrong += any(x.word != resampling.UNDECIDED for x in verdicts(*rows))
+  assert wrong <= 0.12 * 200  # 5 % of claims, and what 300 draws leave to chance
+
+
+def test_seeds_that_are_needed() -> None:
+  rng = np.random.default_rng(0)
+  # Pictures say nothing here; seeds spread by 1 around 0.5: (1.96 * 1 / 0.5)**2 = 15.4.
+  flat = np.repeat(np.array([[-0.5], [0.5], [1.5]]), 50, axis=1)
+  assert resampling.seeds_needed(flat) == 16
+  # Pictures alone spread by 1: no number of seeds tells 0.5 from 0.
+  shared = np.concatenate([np.zeros((1, 1)), rng.normal(size=(1, 400))], axis=1)
+  assert resampling.seeds_needed(0.5 + np.repeat(shared, 3, axis=0)) == 0
+  assert resampling.seeds_needed(flat[:1]) is None
 
 
 def test_seeds_are_averaged_and_resampled() -> None:
