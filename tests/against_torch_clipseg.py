@@ -8,6 +8,7 @@ Needs torch and transformers, which nothing else here does.
 """
 
 import argparse
+import functools
 import json
 import os
 import pathlib
@@ -67,6 +68,27 @@ def converted(
   return ClipSegConfig.from_dict(stored['clipseg']), jax.device_put(params)
 
 
+def image_tower_once(
+  reference: transformers.CLIPSegForImageSegmentation,
+  pixels: torch.Tensor,
+  prompts: np.ndarray,
+  batch: int,
+) -> np.ndarray:
+  """Runs CLIP once, as here, and PyTorch's own decoder for all prompts."""
+  found, side = [], pixels.shape[-1]
+  with torch.inference_mode():
+    seen = reference.clip.vision_model(
+      pixels, output_hidden_states=True, interpolate_pos_encoding=True
+    ).hidden_states
+    activations = [seen[i + 1] for i in reference.config.extract_layers]
+    for start in range(0, len(prompts), batch):
+      part = torch.from_numpy(prompts[start : start + batch])
+      wide = tuple(x.expand(len(part), -1, -1) for x in activations)
+      out = reference.decoder(wide, part)
+      found.append(out.logits.reshape(len(part), side, side).numpy())
+  return np.concatenate(found)
+
+
 def main(arguments: argparse.Namespace) -> None:
   """Prints one line of JSON."""
   torch.set_num_threads(arguments.threads)
@@ -91,20 +113,9 @@ def main(arguments: argparse.Namespace) -> None:
         found.append(out.logits.reshape(len(part), side, side).numpy())
     return np.concatenate(found)
 
-  def by_torch_once() -> np.ndarray:
-    """The image tower once, as here, and its own decoder for all prompts."""
-    found, layers = [], reference.config.extract_layers
-    with torch.inference_mode():
-      seen = reference.clip.vision_model(
-        pixels, output_hidden_states=True, interpolate_pos_encoding=True
-      ).hidden_states
-      activations = [seen[i + 1] for i in layers]
-      for start in range(0, len(prompts), arguments.batch):
-        part = torch.from_numpy(prompts[start : start + arguments.batch])
-        wide = tuple(x.expand(len(part), -1, -1) for x in activations)
-        out = reference.decoder(wide, part)
-        found.append(out.logits.reshape(len(part), side, side).numpy())
-    return np.concatenate(found)
+  by_torch_once = functools.partial(
+    image_tower_once, reference, pixels, prompts, arguments.batch
+  )
 
   def by_jax() -> np.ndarray:
     return clipseg.segment(config, params, image, prompts)[0]

@@ -203,7 +203,7 @@ def verdicts(differences: Sequence[Float[np.ndarray, 's r']]) -> list[Verdict]:
 
 
 def _p_value(draws: Float[np.ndarray, 'r']) -> float:
-  """Twice the share of draws on the other side of 0, as percentile intervals have it."""
+  """Twice the share of draws on the other side of 0, as percentile intervals do."""
   known = draws[~np.isnan(draws)]
   if not len(known):
     return 1.0
