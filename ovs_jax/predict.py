@@ -238,6 +238,8 @@ def _segment(
 def _load(arguments: argparse.Namespace) -> Segmenter:
   tell(f'loading {arguments.checkpoint}')
   segmenter = Segmenter.load(arguments.checkpoint, **loading(arguments))
+  if knows := segmenter.knows:
+    print(f'note: this model knows {knows}', file=sys.stderr)
   tell('compiling for the first photo of each size, unless that was done before')
   return segmenter
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from ovs_jax.core.checkpoint import load_model, save_model
+from ovs_jax.core.checkpoint import load_config, load_model, save_model
 from ovs_jax.core.errors import UserError
 from ovs_jax.core.files import Path
 from ovs_jax.core.images import IMAGE_TYPES, ImageLike, as_rgb
@@ -24,6 +24,7 @@ from ovs_jax.inference.named import located
 from ovs_jax.inference.result import Segmentation
 from ovs_jax.inference.system import System, check_options, options_of
 from ovs_jax.text.classes import Names, parse_background, parse_classes
+from ovs_jax.text.vocabulary import knowledge
 
 # Pictures of something, and for each which of its pixels (true) are that thing.
 Examples = Mapping[str, Sequence[tuple[ImageLike, Any]]]
@@ -40,6 +41,17 @@ class Segmenter:
     """Takes what `inference.load.load_system` returns."""
     self.system = system
     self._directory = directory
+
+  @property
+  def knows(self) -> str:
+    """What the model was trained on, such as 'masks of 171 names (coco_stuff_171)'.
+
+    Empty where its checkpoint does not say.
+    """
+    if self._directory is None:
+      return ''
+    told = load_config(self._directory).get('training_names')
+    return knowledge(str(told.get('name'))) if isinstance(told, dict) else ''
 
   @classmethod
   def load(

@@ -52,6 +52,22 @@ class Vocabulary:
     return {'name': self.name, 'sha256': self.sha256}
 
 
+# What models trained on drawn pictures know, by the list of their names.
+_WORLDS = {'scenes': '{count} drawn shapes and textures, and nothing of photographs'}
+
+
+def knowledge(name: str) -> str:
+  """Returns what a model knows that was trained with the names of a list.
+
+  Such as '72 drawn shapes and textures, and nothing of photographs', or 'masks of 171
+  names (coco_stuff_171)'; nothing for a list that the package does not have.
+  """
+  if name not in known():
+    return ''
+  told = _WORLDS.get(name, f'masks of {{count}} names ({name})')
+  return told.format(count=len(load(name)))
+
+
 def known() -> dict[str, str]:
   """Returns the vocabularies in the package: name to file name."""
   folder = importlib.resources.files(__package__) / 'names'

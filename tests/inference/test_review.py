@@ -15,6 +15,7 @@ from tiny_ovseg import STORED, draw_params
 from ovs_jax import console, predict
 from ovs_jax.core.checkpoint import save_model
 from ovs_jax.inference.review import doubt
+from ovs_jax.inference.segmenter import Segmenter
 
 Run = Callable[..., tuple[int, str, str]]
 
@@ -103,6 +104,24 @@ def test_long_silences_are_explained(
   _, _, err = run()
   loading, compiling = err.index(f'loading {checkpoint}'), err.index('compiling for')
   assert loading < compiling
+
+
+def test_what_a_model_knows_is_told(
+  run: Run, tmp_path: pathlib.Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+  for name, words in (
+    ('scenes', '72 drawn shapes and textures, and nothing of photographs'),
+    ('voc_20', 'masks of 20 names (voc_20)'),
+    ('of another', ''),
+  ):
+    stored = {**STORED, 'training_names': {'name': name, 'sha256': '0'}}
+    save_model(tmp_path / name, draw_params(), stored)
+    argv = [f'--checkpoint={tmp_path / name}', f'--image={tmp_path / "photos"}']
+    assert predict.main([*argv, '--names=a, b', f'--output={tmp_path / "out"}']) == 0
+    said = f'note: this model knows {words}\n' if words else ''
+    assert capfd.readouterr().err == said
+    assert Segmenter.load(tmp_path / name).knows == words
+  assert run('--names=c')[2] == ''  # its checkpoint does not say
 
 
 def test_letters_without_a_font_are_told(
