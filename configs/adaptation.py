@@ -14,8 +14,16 @@ from ovs_jax.models.ovseg import PUBLISHED
 
 PROMPT_DEPTH = 3
 SCRIPT = 'script'
-_WEIGHTS = {'vitl14': ('l14', 'ViT-L/14'), 'vitb16': ('b16', 'ViT-B/16')}
-FOLDERS = {'vitl14': 'clip_vit_l14', 'vitb16': 'clip_vit_b16'}
+_WEIGHTS = {
+  'vitl14': ('l14', 'ViT-L/14'),
+  'vitb16': ('b16', 'ViT-B/16'),
+  'siglip2_l16': ('siglip2_l16_256', 'siglip2-large-patch16-256'),
+}
+FOLDERS = {
+  'vitl14': 'clip_vit_l14',
+  'vitb16': 'clip_vit_b16',
+  'siglip2_l16': 'siglip2_l16_256',
+}
 # Of configs/mine_coco_captions.py, by what follows its name: the cases of Table 2.
 PAIRS = {
   '': 'runs/mine_coco_captions/mine/pairs',
@@ -35,14 +43,24 @@ _BACKBONES = {'vitl14': 'Swin', 'vitb16': 'ResNet'}
 
 
 def weights(size: str) -> tuple[str, str, str]:
-  """What says that OpenAI's CLIP is needed, and how to get it."""
+  """What says that a published CLIP is needed, and how to get it."""
   published = _WEIGHTS[size][1]
   return (
     'init.clip',
-    f"OpenAI's CLIP {published}",
+    f"OpenAI's CLIP {published}" if size.startswith('vit') else published,
     f'python -m ovs_jax.convert --download={published} '
     f'--output=checkpoints/{FOLDERS[size]}',
   )
+
+
+def embed_dim(size: str) -> int:
+  """Of the joint space of a CLIP."""
+  return clip.PRESETS[_WEIGHTS[size][0]].embed_dim
+
+
+def weights_at(size: str) -> str:
+  """Where that is."""
+  return f'checkpoints/{FOLDERS[size]}'
 
 
 def proposer(size: str) -> tuple[str, str, str]:
@@ -80,7 +98,7 @@ def adaptation(name: str, size: str) -> ml_collections.ConfigDict:
   config.init.pairs = PAIRS['']
   config.needs = (weights(size), mined())
   config.train.update(steps=0, epochs=5.0, batch_size=256)
-  config.train.text_length = 77
+  config.train.text_length = preset.context_length
   config.train.log_every = 50
   config.train.save_every = 500
   config.train.disk_megabytes = 20_000

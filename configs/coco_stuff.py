@@ -23,6 +23,7 @@ _BACKBONES = {  # by the size of the CLIP: published files, and where they becom
   'vitl14': ('swin_base_patch4_window12_384_22k.pth', 'checkpoints/swin_base'),
   'vitb16': ('R-103.pkl', 'checkpoints/r101c'),
 }
+_BACKBONES['siglip2_l16'] = _BACKBONES['vitl14']
 
 
 def proposer_training(name: str, preset: str, size: str) -> ml_collections.ConfigDict:
@@ -62,6 +63,18 @@ def proposer_training(name: str, preset: str, size: str) -> ml_collections.Confi
   optimizer.power = 0.9
   optimizer.gradient_clip = 0.01
   optimizer.decay = DECAY
+  return config
+
+
+def swin_b(name: str, size: str) -> ml_collections.ConfigDict:
+  """The proposer of OVSeg's larger model, with the names of a CLIP of this size."""
+  config = proposer_training(name, 'swin_b_l14', size)
+  config.proposer.embed_dim = adaptation.embed_dim(size)
+  config.train.shortest = tuple(range(320, 1281, 64))
+  config.train.longest = 2560
+  config.train.crop = 640
+  config.optimizer.learning_rate = 6e-5
+  config.optimizer.weight_decay = 0.01
   return config
 
 

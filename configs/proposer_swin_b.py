@@ -21,10 +21,4 @@ from configs import coco_stuff
 
 def get_config(arg: str = '') -> ml_collections.ConfigDict:
   """See above."""
-  config = coco_stuff.proposer_training('proposer_swin_b', 'swin_b_l14', 'vitl14')
-  config.train.shortest = tuple(range(320, 1281, 64))
-  config.train.longest = 2560
-  config.train.crop = 640
-  config.optimizer.learning_rate = 6e-5
-  config.optimizer.weight_decay = 0.01
-  return coco_stuff.finish(config, arg)
+  return coco_stuff.finish(coco_stuff.swin_b('proposer_swin_b', 'vitl14'), arg)

@@ -80,7 +80,7 @@ def converted(model: transformers.CLIPModel) -> tuple[ClipConfig, dict]:
     model.save_pretrained(source)
     exchange.convert(source, output, source='hf_clip')
     params, stored = load_model(output, kind='clip')
-  return ClipConfig(**stored['clip']), jax.device_put(params)
+  return ClipConfig.from_dict(stored['clip']), jax.device_put(params)
 
 
 def main(arguments: argparse.Namespace) -> None:

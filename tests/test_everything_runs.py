@@ -37,6 +37,7 @@ ALIKE = {
   'mpt_ft_vitb16',
   'mpt_ft_vitl14',
   'mpt_vitb16',
+  'ovseg_siglip2_l16',  # takes a minute; its parts are in tests/models/test_towers.py
   'ovseg_vitb16',
   'paper_table1',
   'paper_table2',

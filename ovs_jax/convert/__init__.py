@@ -10,6 +10,7 @@ from ovs_jax.convert import (
   clipseg,
   hf_clip,
   hf_maskformer,
+  hf_siglip,
   ovseg,
 )
 from ovs_jax.convert.family import Family
@@ -20,6 +21,7 @@ SOURCES: dict[str, Family] = {
   'ovseg_clip': clip.OVSEG_CLIP,
   'ovseg': ovseg.OVSEG,
   'hf_clip': hf_clip.HF_CLIP,
+  'hf_siglip': hf_siglip.HF_SIGLIP,
   'hf_clipseg': clipseg.HF_CLIPSEG,
   'clipseg': clipseg.CLIPSEG,
   'swin': backbone_families.SWIN,

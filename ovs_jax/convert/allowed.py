@@ -80,6 +80,8 @@ def fixed(names: str, *values: Any) -> dict[str, Accepted]:
 
 # Where a folder's settings hold how its pictures are prepared.
 PROCESSOR = 'preprocessor_config.json'
+# And its tokenizer: the second becomes its sha256.
+TOKENIZER = ('tokenizer_config.json', 'tokenizer.json')
 
 # What `transformers` writes into every config.json, whatever the model: where it comes
 # from, how it is stored and trained, and how text would be generated.
@@ -102,7 +104,7 @@ COMMON: Table = {
     'encoder_no_repeat_ngram_size num_return_sequences remove_invalid_values '
     'exponential_decay_length_penalty'
   ),
-  PROCESSOR: FREE,
+  **dict.fromkeys((PROCESSOR, *TOKENIZER), FREE),
   'pruned_heads': only({}),
   **fixed('is_decoder add_cross_attention', False),
   'cross_attention_hidden_size': only(None),

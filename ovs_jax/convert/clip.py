@@ -1,31 +1,26 @@
 """CLIP checkpoints of OpenAI, open_clip and OVSeg, which name their tensors alike."""
 
 import dataclasses
-import math
 from collections.abc import Mapping
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
-from ovs_jax.convert import open_clip
+from ovs_jax.convert import open_clip, timm_trunk
+from ovs_jax.convert.clip_sizes import HEAD_SIZE, resized, sized
 from ovs_jax.convert.family import Conversion, Family, Options, Settings
 from ovs_jax.convert.rules import Rule, apply, table
 from ovs_jax.convert.tensors import (
   Source,
   Tensors,
-  count,
   matching,
   shape_of,
-  shapes_of,
 )
 from ovs_jax.core.errors import UserError
 from ovs_jax.models.clip import ClipConfig, init_clip
 from ovs_jax.models.layers import NORM_EPSILON
-from ovs_jax.ops.resize import resize_grid, resize_positions
 
-HEAD_SIZE = 64  # of OpenAI's and OVSeg's CLIPs: heads = width / 64
 # The vision towers of open_clip's ViT-H-14, ViT-g-14 and ViT-bigG-14 have other heads.
 WIDE_HEADS = {1280: 16, 1408: 16, 1664: 16}
 
@@ -38,14 +33,20 @@ CONSTANTS = (r'input_resolution', r'context_length', r'vocab_size')
 _PROMPTS, _POSITIONS = 'visual.mask_embedding', 'visual.positional_embedding'
 
 
-_RULES = """
-  logit_scale                              logit_scale                    same
-  <name:positional_embedding|text_projection>  text/<name>                same
-  token_embedding.weight                   text/token_embedding/embedding same
-  ln_final                                 text/ln_final                  norm
-  visual.conv1                             visual/conv1                   filters
-  visual.<name:class_embedding|positional_embedding|proj>  visual/<name>  same
-  visual.<norm:ln_pre|ln_post>             visual/<norm>                  norm
+_TEXT = """
+  positional_embedding     text/positional_embedding      same
+  token_embedding.weight   text/token_embedding/embedding same
+  ln_final                 text/ln_final                  norm
+"""
+_TEXT_PROJECTION = {
+  'matrix': 'text_projection text/text_projection same',
+  'bias': 'text_projection text/head linear',
+  'none': '',
+}
+_VISION = """
+  conv1                                            conv1   filters
+  <name:class_embedding|positional_embedding|proj> <name>  same
+  ln_post                                          ln_post norm
 """
 _BLOCK = """
   attn                     attn     attention
@@ -56,11 +57,26 @@ _BLOCK = """
 
 def rules(config: ClipConfig, source: str = '', target: str = '') -> list[Rule]:
   """Returns the table for a CLIP with or without mask prompts."""
-  prompts = f'{_PROMPTS} visual/mask_prompt same' if config.prompt_depth else ''
-  blocks = 'transformer.resblocks.<layer>.'
+  image, blocks = config.image_tower, 'transformer.resblocks.<layer>.'
+  top = 'logit_scale logit_scale same '
+  if config.scores == 'sigmoid':
+    top += 'logit_bias logit_bias same '
+  if config.prompt_depth:
+    top += f'{_PROMPTS} visual/mask_prompt same'
+  inside = f'{source}text.' if timm_trunk.has(image) else source
+  text = _TEXT + _TEXT_PROJECTION[config.text_tower.projection]
+  found = [
+    *table(top, source, target),
+    *table(text, inside, target),
+    *table(_BLOCK, f'{inside}{blocks}', f'{target}text/blocks/'),
+  ]
+  if timm_trunk.has(image):
+    trunk = f'{source}{timm_trunk.PREFIX}'
+    return [*found, *timm_trunk.rules(image, trunk, f'{target}visual/')]
+  vision = _VISION + ('ln_pre ln_pre norm' if image.pre_norm else '')
   return [
-    *table(_RULES + prompts, source, target),
-    *table(_BLOCK, f'{source}{blocks}', f'{target}text/blocks/'),
+    *found,
+    *table(vision, f'{source}visual.', f'{target}visual/'),
     *table(_BLOCK, f'{source}visual.{blocks}', f'{target}visual/blocks/'),
   ]
 
@@ -83,15 +99,26 @@ def strip_prefix(source: Source) -> Tensors:
   return found.without([_PROMPTS]) if empty else found
 
 
-def infer_config(source: Source) -> ClipConfig:
+def _as_one_class(source: Tensors) -> Tensors:
+  """Gives the tensors of open_clip's CustomTextCLIP the names of its CLIP."""
+  if timm_trunk.KERNEL in source or 'text.token_embedding.weight' not in source:
+    return source
+  return source.rename(lambda name: name.removeprefix('text.'))
+
+
+def infer_config(source: Source, settings: Settings = None) -> ClipConfig:
   """Returns the sizes of a CLIP from the shapes of its tensors.
 
-  What shapes do not tell (heads, activation) is that of OpenAI's models.
+  What shapes do not tell (heads, activation) is that of OpenAI's models, or of the
+  `settings` in an open_clip_config.json.
 
   Raises:
-    ValueError: it is not a CLIP with a vision transformer.
+    ValueError: it is not a CLIP with a vision transformer, or one that is not
+      supported.
   """
-  source = strip_prefix(source)
+  source, told = strip_prefix(source), open_clip.told(settings)
+  if timm_trunk.KERNEL in source:
+    return _infer_trunk(source, told)
   config = sized(
     source,
     kernel='visual.conv1.weight',
@@ -100,63 +127,41 @@ def infer_config(source: Source) -> ClipConfig:
     blocks={'vision': 'visual.transformer.resblocks', 'text': 'transformer.resblocks'},
     hidden='mlp.c_fc.bias',
     what='a CLIP checkpoint with a vision transformer',
+    **told,
   )
+  width = config.vision_width
+  heads = WIDE_HEADS.get(width, config.vision_heads)
+  if told:
+    heads = open_clip.vision_heads(settings or {}, width)
   return dataclasses.replace(
     config,
-    vision_heads=WIDE_HEADS.get(config.vision_width, config.vision_heads),
+    vision_heads=heads,
     prompt_depth=shape_of(source, _PROMPTS)[0] if _PROMPTS in source else 0,
   )
 
 
-def sized(
-  source: Source,
-  *,
-  kernel: str,
-  tables: tuple[str, str, str],
-  embed: tuple[str, int],
-  blocks: Mapping[str, str],
-  hidden: str,
-  what: str,
-  **told: Any,
-) -> ClipConfig:
-  """Returns the sizes of a CLIP of some layout, from the shapes of its tensors.
-
-  Args:
-    source: tensors by name.
-    kernel: name of the patches' kernel.
-    tables: of the tables of positions of images and of texts, and of tokens.
-    embed: of the projection of images, and its axis of the joint space.
-    blocks: of a tower's blocks, by tower.
-    hidden: of a tensor in a block, as long as the hidden layer of its MLP.
-    what: it should be, for errors.
-    **told: fields of the configuration that are known. What shapes do not tell is
-      else that of OpenAI's models.
-  """
-  projection, axis = embed
-  found = shapes_of(source, [kernel, projection, *tables], what=what)
-  patches, joint, (places, *_), (context, _), (vocabulary, text_width) = found
-  if len(patches) != 4:
-    raise UserError(f'not {what}: its {kernel} has the shape {patches}')
-  width, _, _, patch = patches
-  sizes = {
-    'image_size': math.isqrt(places - 1) * patch,
-    'patch': patch,
-    'embed_dim': joint[axis],
-    'context_length': context,
-    'vocab_size': vocabulary,
-    'prompt_depth': 0,
-    'dtype': 'float32',
-    'remat': False,
-    'unroll': 1,
-  }
-  for tower, size in (('vision', width), ('text', text_width)):
-    first = f'{blocks[tower]}.0.{hidden}'
-    mlp = shape_of(source, first)[0] if first in source else 4 * size
-    sizes[f'{tower}_width'] = size
-    sizes[f'{tower}_layers'] = count(source, f'{blocks[tower]}.')
-    sizes[f'{tower}_heads'] = max(size // HEAD_SIZE, 1)
-    sizes[f'{tower}_mlp'] = 0 if mlp == 4 * size else mlp
-  return ClipConfig(**{**sizes, **told})
+def _infer_trunk(source: Source, told: Mapping[str, Any]) -> ClipConfig:
+  """Returns the sizes of a CLIP whose image tower has timm's names."""
+  if 'image_tower' not in told:
+    raise UserError(
+      f'{timm_trunk.PREFIX}* is an image tower of timm, of which {open_clip.FILE} says '
+      'what it computes; give the folder that has both as --input='
+    )
+  bias = told['image_tower'].projection == 'bias'
+  return sized(
+    source,
+    kernel=timm_trunk.KERNEL,
+    tables=(
+      timm_trunk.POSITIONS,
+      'text.positional_embedding',
+      'text.token_embedding.weight',
+    ),
+    embed=(f'{timm_trunk.PREFIX}{"head.bias" if bias else "norm.bias"}', 0),
+    blocks={'vision': timm_trunk.BLOCKS, 'text': 'text.transformer.resblocks'},
+    hidden={'vision': 'mlp.fc1.bias', 'text': 'mlp.c_fc.bias'},
+    what='a CLIP of open_clip with an image tower of timm',
+    **told,
+  )
 
 
 def shapes(config: ClipConfig) -> dict[str, Any]:
@@ -184,32 +189,6 @@ def convert(
   return config, params
 
 
-def resized(
-  source: Tensors, config: ClipConfig, positions: str, prompts: str | None = None
-) -> Tensors:
-  """Returns the tensors with tables of positions that fit `config.image_size`.
-
-  Args:
-    source: tensors by name.
-    config: the wanted sizes.
-    positions: name of the table of positions.
-    prompts: name of the mask prompts. They belong to positions too; a single one for
-      all positions is repeated, which is what it means.
-  """
-  side = config.image_size // config.patch
-  changed = {}
-  if positions in source and shape_of(source, positions)[0] != 1 + side * side:
-    table = jnp.asarray(source[positions])
-    changed[positions] = np.asarray(resize_positions(table, (side, side)))
-  if prompts in source and shape_of(source, prompts)[1] != side * side:
-    table = source[prompts]
-    if table.shape[1] == 1:
-      changed[prompts] = np.repeat(table, side * side, axis=1)
-    else:
-      changed[prompts] = np.asarray(resize_grid(jnp.asarray(table), (side, side)))
-  return Tensors(source, changed)
-
-
 class ClipFamily(Family):
   """A layout of CLIPs."""
 
@@ -217,11 +196,11 @@ class ClipFamily(Family):
 
   def shapes(self, model: Mapping[str, Any]) -> dict[str, Any]:
     """Those of our CLIP."""
-    return shapes(ClipConfig(**model['clip']))
+    return shapes(ClipConfig.from_dict(model['clip']))
 
   def holdable(self, model: Mapping[str, Any]) -> ClipConfig:
     """Returns the sizes of a model; raises ValueError if it has mask prompts."""
-    config = ClipConfig(**model['clip'])
+    config = ClipConfig.from_dict(model['clip'])
     if config.prompt_depth and self.name != 'ovseg_clip':
       raise UserError(
         f'this CLIP has mask prompts of depth {config.prompt_depth}, which the layout '
@@ -241,6 +220,9 @@ class _Clip(ClipFamily):
     """
     plain = strip_prefix(source)
     needed = {'visual.conv1.weight', 'visual.proj', 'token_embedding.weight'}
+    if {timm_trunk.KERNEL, 'text.token_embedding.weight'} <= set(plain):
+      return self.name == 'open_clip'
+    plain = _as_one_class(plain)
     if any(_WHOLE_MODEL in name for name in source) or not needed <= set(plain):
       return False
     if any(name.endswith(_PROMPTS) for name in source):
@@ -257,13 +239,17 @@ class _Clip(ClipFamily):
 
   def convert(self, source: Source, settings: Settings, options: Options) -> Conversion:
     """Takes the CLIP, also of a whole OVSeg model."""
-    plain = strip_prefix(source)
-    activation = 'gelu' if self.name == 'open_clip' else 'quick_gelu'
-    config = dataclasses.replace(infer_config(plain), activation=activation)
-    config = open_clip.with_settings(config, settings)
+    plain = _as_one_class(strip_prefix(source))
+    if open_clip.describes(settings):
+      config = infer_config(plain, settings)
+    else:
+      activation = 'gelu' if self.name == 'open_clip' else 'quick_gelu'
+      config = dataclasses.replace(infer_config(plain), activation=activation)
     config = dataclasses.replace(config, **options.sizes)
     constants = matching(plain, CONSTANTS)
-    held = resized(plain.without(constants), config, _POSITIONS, _PROMPTS)
+    trunk = timm_trunk.has(config.image_tower)
+    positions = timm_trunk.POSITIONS if trunk else _POSITIONS
+    held = resized(plain.without(constants), config, positions, _PROMPTS)
     config, params = convert(held, config)
     if any(n.endswith(_PROMPTS) and 0 in shape_of(source, n) for n in source):
       constants.append(_PROMPTS)
@@ -288,7 +274,7 @@ class _Clip(ClipFamily):
 
   def constant(self, name: str, model: Mapping[str, Any]) -> np.ndarray:
     """Sizes; of prompts, the empty tensor of a depth of 0."""
-    c = ClipConfig(**model['clip'])
+    c = ClipConfig.from_dict(model['clip'])
     if name == _PROMPTS:
       patches = (c.image_size // c.patch) ** 2
       return np.zeros((0, patches, c.vision_width), np.float32)
@@ -297,7 +283,7 @@ class _Clip(ClipFamily):
 
   def notes(self, model: Mapping[str, Any]) -> list[str]:
     """What is not the usual."""
-    c = ClipConfig(**model['clip'])
+    c = ClipConfig.from_dict(model['clip'])
     usual = {
       'vision_heads': max(c.vision_width // HEAD_SIZE, 1),
       'text_heads': max(c.text_width // HEAD_SIZE, 1),

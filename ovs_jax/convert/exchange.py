@@ -16,6 +16,7 @@ from ovs_jax.convert.family import Conversion, Options
 from ovs_jax.convert.reader import Checkpoint, read
 from ovs_jax.convert.tensors import Tensors
 from ovs_jax.convert.wrapped import unwrap, without
+from ovs_jax.core import attached
 from ovs_jax.core.checkpoint import (
   NOT_FINITE,
   load_config,
@@ -233,6 +234,7 @@ def export(
       _write_tensors(temporary / f'model{_SAFE}', tensors, _SAFE)
       for name, value in family.settings(model).items():
         write_json(temporary / name, value)
+      attached.write(temporary, model)
     else:
       _write_tensors(temporary, tensors, output.suffix)
   return Report(layout, model, len(tensors), sum(x.size for x in tensors.values()))

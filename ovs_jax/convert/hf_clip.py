@@ -6,17 +6,20 @@ from typing import Any
 
 import numpy as np
 
-from ovs_jax.convert import allowed
-from ovs_jax.convert.clip import ClipFamily, resized, shapes, sized
+from ovs_jax.convert import allowed, pictures
+from ovs_jax.convert.clip import ClipFamily, shapes
+from ovs_jax.convert.clip_sizes import resized, sized
 from ovs_jax.convert.family import Conversion, Options, Settings
 from ovs_jax.convert.rules import Rule, apply, table
 from ovs_jax.convert.tensors import Source, Tensors, matching
+from ovs_jax.convert.tokenizer_file import read_tokenizer, write_tokenizer
 from ovs_jax.convert.transforms import LINEAR
 from ovs_jax.core.errors import UserError
 from ovs_jax.core.lookup import lookup
 from ovs_jax.models.clip import ClipConfig
+from ovs_jax.models.clip_config import TextTower
 from ovs_jax.models.layers import ACTIVATIONS, NORM_EPSILON
-from ovs_jax.ops.regions import CLIP_MEAN, CLIP_STD
+from ovs_jax.ops.regions import CLIP_PIXELS
 
 # Indices that older files hold beside the parameters.
 CONSTANTS = (r'(text|vision)_model\.embeddings\.position_ids',)
@@ -65,19 +68,8 @@ _TOWERS: dict[str, allowed.Table] = {
     'num_channels': allowed.only(3),
   },
 }
-# How pictures are prepared: the shortest side, and the centre.
-_PIXELS = allowed.pixels(
-  CLIP_MEAN,
-  CLIP_STD,
-  crop_size=allowed.FREE,
-  do_center_crop=allowed.only(True),
-  default_to_square=allowed.only(False),
-  resample=allowed.only(3),
-  size=allowed.Accepted(
-    'the shortest edge',
-    lambda x: isinstance(x, int) or list(x or ()) == ['shortest_edge'],
-  ),
-)
+# Texts that MetaCLIP 2 reads end in an id that is looked for, whatever it is.
+METACLIP_2 = 'metaclip_2'
 
 
 def rules(source: str = '', target: str = '') -> list[Rule]:
@@ -124,7 +116,8 @@ def infer_config(
     **read_settings(settings, options or Options()),
   )
   # The end token of CLIP's vocabulary is the largest id, with and without its name.
-  if config.end_token in (_LEGACY_END, config.vocab_size - 1):
+  old = settings is None or settings.get('model_type') != METACLIP_2
+  if old and config.end_token in (_LEGACY_END, config.vocab_size - 1):
     config = dataclasses.replace(config, end_token=0)
   if config.end_token >= config.vocab_size:
     raise UserError(
@@ -138,7 +131,7 @@ def check_settings(
   settings: Settings,
   kind: str = 'clip',
   more: allowed.Table | None = None,
-  pictures: allowed.Table = _PIXELS,
+  known: allowed.Table = pictures.HUGGING_FACE,
 ) -> None:
   """Refuses a config.json that says what is not understood.
 
@@ -146,7 +139,7 @@ def check_settings(
     settings: its contents; None says nothing.
     kind: the `model_type` of the whole.
     more: what it may say besides the two towers.
-    pictures: what the preprocessor_config.json beside it may say.
+    known: what the preprocessor_config.json beside it may say.
 
   Raises:
     ValueError: which keys, and what they may be.
@@ -160,13 +153,13 @@ def check_settings(
   }
   top['model_type'] = allowed.only(kind)
   sections: list[tuple[str, Any, allowed.Table]] = [('', settings, top)]
-  for tower, known in _TOWERS.items():
-    known = {**known, 'model_type': allowed.only(f'{kind}_{tower}_model')}
+  for tower, own in _TOWERS.items():
+    own = {**own, 'model_type': allowed.only(f'{kind}_{tower}_model')}
     for key in (f'{tower}_config', f'{tower}_config_dict'):
       top[key] = allowed.FREE
       if settings.get(key) is not None:
-        sections.append((key, settings[key], known))
-  allowed.check('config.json', sections, pictures)
+        sections.append((key, settings[key], own))
+  allowed.check('config.json', sections, known)
 
 
 def read_settings(settings: Settings, options: Options) -> dict[str, Any]:
@@ -188,14 +181,15 @@ def read_settings(settings: Settings, options: Options) -> dict[str, Any]:
     return options.sizes
   text, vision = (_section(settings, tower) for tower in ('text', 'vision'))
   activation = options.activation or vision['hidden_act']
-  if options.activation is None and text['hidden_act'] != vision['hidden_act']:
-    raise UserError(
-      f'config.json has the activation {text["hidden_act"]!r} for texts and '
-      f'{vision["hidden_act"]!r} for images; our CLIP has one for both'
-    )
-  lookup(ACTIVATIONS, activation, 'activation (hidden_act)')
+  of_text = options.activation or text['hidden_act']
+  tower = TextTower(
+    activation='' if of_text == activation else activation_of(of_text),
+    **_tokenizer(settings, text),
+  )
   found = {
-    'activation': activation,
+    'activation': activation_of(activation),
+    'text_tower': tower,
+    'pixels': pictures.hugging_face(settings, CLIP_PIXELS),
     'vision_heads': vision['num_attention_heads'],
     'text_heads': text['num_attention_heads'],
     'vision_epsilon': float(vision['layer_norm_eps']),
@@ -209,6 +203,20 @@ def read_settings(settings: Settings, options: Options) -> dict[str, Any]:
   return {**found, **options.sizes}
 
 
+def activation_of(name: str) -> str:
+  """Returns our name of an activation of Hugging Face's."""
+  name = {'gelu_pytorch_tanh': 'gelu_tanh'}.get(name, name)
+  lookup(ACTIVATIONS, name, 'activation (hidden_act)')
+  return name
+
+
+def _tokenizer(settings: Mapping[str, Any], text: Mapping[str, Any]) -> dict[str, Any]:
+  """Returns what reads texts: CLIP's own, or MetaCLIP 2's tokenizer.json."""
+  if settings.get('model_type') != METACLIP_2:
+    return {}
+  return read_tokenizer(settings, text.get('vocab_size', 49408))
+
+
 def _section(settings: Mapping[str, Any], tower: str) -> dict[str, Any]:
   """Returns one tower's settings; an older key for them replaces the newer whole."""
   given = settings.get(f'{tower}_config_dict')
@@ -217,9 +225,14 @@ def _section(settings: Mapping[str, Any], tower: str) -> dict[str, Any]:
   return {**_DEFAULTS[tower], **given}
 
 
+def hidden_act(activation: str) -> str:
+  """Returns Hugging Face's name of one of our activations."""
+  return {'gelu_tanh': 'gelu_pytorch_tanh'}.get(activation, activation)
+
+
 def write_settings(model: Mapping[str, Any], kind: str = 'clip') -> dict[str, Any]:
   """Returns the contents of config.json for a model of this `model_type`."""
-  c = ClipConfig(**model['clip'])
+  c = ClipConfig.from_dict(model['clip'])
 
   def tower(name: str, **more: Any) -> dict[str, Any]:
     size = {
@@ -228,7 +241,7 @@ def write_settings(model: Mapping[str, Any], kind: str = 'clip') -> dict[str, An
     }
     return {
       'model_type': f'{kind}_{name}_model',
-      'hidden_act': c.activation,
+      'hidden_act': hidden_act(getattr(c, name).activation),
       'projection_dim': c.embed_dim,
       'hidden_size': size['width'],
       'intermediate_size': size['mlp'] or 4 * size['width'],
@@ -266,7 +279,8 @@ class _HfClip(ClipFamily):
 
   def convert(self, source: Source, settings: Settings, options: Options) -> Conversion:
     """Takes what the shapes do not tell from config.json."""
-    check_settings(settings)
+    kind = (settings or {}).get('model_type')
+    check_settings(settings, METACLIP_2 if kind == METACLIP_2 else 'clip')
     source = Tensors(source).rename(lambda name: name.removeprefix('module.'))
     config = infer_config(source, settings, options)
     constants = matching(source, CONSTANTS)
@@ -277,19 +291,35 @@ class _HfClip(ClipFamily):
 
   def rules(self, model: Mapping[str, Any]) -> list[Rule]:
     """The whole table."""
-    self.holdable(model)
+    config, text = self.holdable(model), TextTower()
+    if not config.is_plain or (config.text_tower.causal, config.text_tower.pool) != (
+      text.causal,
+      text.pool,
+    ):
+      raise UserError(
+        "this CLIP has towers that Hugging Face's CLIP has not; use --export=hf_siglip "
+        'or --export=open_clip'
+      )
     return rules()
 
   def constant(self, name: str, model: Mapping[str, Any]) -> np.ndarray:
     """Indices."""
-    c = ClipConfig(**model['clip'])
+    c = ClipConfig.from_dict(model['clip'])
     vision = name.startswith('vision')
     count = 1 + (c.image_size // c.patch) ** 2 if vision else c.context_length
     return np.arange(count, dtype=np.int64)[None]
 
   def settings(self, model: Mapping[str, Any]) -> dict[str, Any]:
-    """The config.json of a model."""
-    return {'config.json': write_settings(model)}
+    """Those of the model, of its pictures, and of its tokenizer."""
+    config = ClipConfig.from_dict(model['clip'])
+    kind = METACLIP_2 if config.text_tower.tokenizer else 'clip'
+    return {
+      'config.json': write_settings(model, kind),
+      allowed.PROCESSOR: pictures.to_hugging_face(
+        config.pixels, config.image_size, processor='CLIPImageProcessor'
+      ),
+      **write_tokenizer(dataclasses.asdict(config.text_tower)),
+    }
 
 
 HF_CLIP = _HfClip(

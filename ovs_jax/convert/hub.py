@@ -15,7 +15,7 @@ import tempfile
 from collections.abc import Iterator
 from typing import Any
 
-from ovs_jax.convert import catalogue, exchange, share
+from ovs_jax.convert import allowed, catalogue, exchange, share
 from ovs_jax.convert.download import cache_directory, fetch, file_sha256, locked
 from ovs_jax.convert.reader import FOLDER_FILES
 from ovs_jax.core.errors import UserError
@@ -27,7 +27,7 @@ _RESTRICTED = re.compile(r'\bNC\b|non-?commercial|apple|research', re.I)
 _ADDRESS = re.compile(r'hf://([\w.-]+/[\w.-]+)(?:@([\w./-]+))?')
 # Beside the tensors; the last is the one of models that `share` wrote.
 _SETTINGS = ('config.json', 'open_clip_config.json', 'preprocessor_config.json')
-_SETTINGS = (*_SETTINGS, share.FILE)
+_SETTINGS = (*_SETTINGS, share.FILE, *allowed.TOKENIZER)
 _SAFE = tuple(name for name in FOLDER_FILES if 'safetensors' in name)
 
 

@@ -56,7 +56,7 @@ class _OvSeg(Family):
     published = PUBLISHED[backbones.kind(proposer.backbone_config())]
     config = OvSegConfig(
       proposer=proposer,
-      clip=ClipConfig(**adapted.model['clip']),
+      clip=ClipConfig.from_dict(adapted.model['clip']),
       region=RegionConfig(
         size=adapted.model['clip']['image_size'],
         threshold=published.threshold,

@@ -24,6 +24,7 @@ from ovs_jax.convert.storage import open_file
 from ovs_jax.convert.tensors import Tensors
 from ovs_jax.convert.torch_archive import Loaded, read_stream, read_zip
 from ovs_jax.convert.unpickle import Unpickler
+from ovs_jax.core import attached
 from ovs_jax.core.buckets import Copy
 from ovs_jax.core.errors import UserError
 from ovs_jax.core.files import place, read_json
@@ -166,10 +167,20 @@ def read(path: str | os.PathLike[str], *, key: str | None = None) -> Checkpoint:
     settings = read_json(config)
     if not isinstance(settings, dict):
       raise UserError(f'{config} holds no settings by name; download it again')
-    pixels = file.parent / allowed.PROCESSOR
-    if config.name == 'config.json' and pixels.is_file():
-      settings[allowed.PROCESSOR] = read_json(pixels)
+    settings |= _beside(file.parent, pixels=config.name == 'config.json')
   return dataclasses.replace(checkpoint, path=path, config=settings, copy=copy)
+
+
+def _beside(folder: pathlib.Path, *, pixels: bool) -> dict[str, Any]:
+  """Returns what stands beside the settings: pixels and tokenizer, by file name."""
+  described, tokenizer = allowed.TOKENIZER
+  names = (allowed.PROCESSOR, described) if pixels else (described,)
+  found = {
+    name: read_json(folder / name) for name in names if (folder / name).is_file()
+  }
+  if (folder / tokenizer).is_file():
+    found[tokenizer] = attached.attach((folder / tokenizer).read_bytes())
+  return found
 
 
 def _in_folder(folder: pathlib.Path) -> pathlib.Path:

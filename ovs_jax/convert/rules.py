@@ -25,8 +25,10 @@ from ovs_jax.convert.transforms import (
   POINT,
   PROJECTION,
   QKV,
+  ROW,
   SAME,
   UPCONV,
+  VECTOR,
   Transform,
 )
 from ovs_jax.core.errors import UserError
@@ -89,6 +91,7 @@ _QKV = (
   ('weight', '/q/kernel /k/kernel /v/kernel', QKV),
   ('bias', '/q/bias /k/bias /v/bias', QKV),
 )
+_KV = (('weight', '/k/kernel /v/kernel', QKV), ('bias', '/k/bias /v/bias', QKV))
 _HEADS = (('.weight', '/kernel', PROJECTION), ('.bias', '/bias', PROJECTION))
 _ATTENTION_OUT = tuple((f'.out_proj{n}', f'/out{p}', t) for n, p, t in _OUT)
 
@@ -96,6 +99,9 @@ _ATTENTION_OUT = tuple((f'.out_proj{n}', f'/out{p}', t) for n, p, t in _OUT)
 # parameters, and how its values are laid out anew.
 LAYERS: dict[str, tuple[tuple[str, str, Transform], ...]] = {
   'same': (('', '', SAME),),
+  # With axes of length 1 before it: one, of a number or a table; or two, of a vector.
+  'row': (('', '', ROW),),
+  'vector': (('', '', VECTOR),),
   'matrix': (('.weight', '/kernel', LINEAR),),
   'filters': (('.weight', '/kernel', CONV),),
   'linear': (('.weight', '/kernel', LINEAR), ('.bias', '/bias', SAME)),
@@ -107,6 +113,7 @@ LAYERS: dict[str, tuple[tuple[str, str, Transform], ...]] = {
   'heads': _HEADS,  # one of the projections of an attention
   'out': _OUT,  # the one after it
   'qkv': tuple((f'.{name}', paths, t) for name, paths, t in _QKV),
+  'kv': tuple((f'.{name}', paths, t) for name, paths, t in _KV),
   # PyTorch's `MultiheadAttention`, and Hugging Face's, whose projections are apart.
   'attention': (
     *((f'.in_proj_{name}', paths, t) for name, paths, t in _QKV),

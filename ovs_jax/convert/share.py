@@ -9,6 +9,7 @@ import numpy as np
 from safetensors.numpy import save_file
 
 from ovs_jax.convert.safetensors_file import read_safetensors
+from ovs_jax.core import attached
 from ovs_jax.core.checkpoint import load_model, save_model
 from ovs_jax.core.errors import UserError
 from ovs_jax.core.files import Path, atomic_path, local, read_json
@@ -67,6 +68,7 @@ def write(directory: Path, output: Path, *, address: str, licence: str) -> pathl
   with atomic_path(output) as temporary:
     temporary.mkdir()
     save_file(leaves, temporary / TENSORS)
+    attached.write(temporary, config)
     (temporary / FILE).write_text(json.dumps(config, indent=2, sort_keys=True) + '\n')
     (temporary / 'README.md').write_text(card, encoding='utf-8')
   return local(output)
@@ -83,5 +85,6 @@ def read(folder: pathlib.Path, output: Path) -> None:
     raise UserError(f'{folder / FILE} does not describe a model; fetch it again')
   if not (folder / TENSORS).is_file():
     raise FileNotFoundError(f'{folder} has no {TENSORS}; fetch it again')
+  attached.offer(folder, config)
   tensors, _ = read_safetensors(folder / TENSORS)
   save_model(output, unflatten({name: x.read() for name, x in tensors.items()}), config)

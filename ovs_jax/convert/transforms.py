@@ -32,10 +32,12 @@ def _head_split(x: np.ndarray, shape: Shape) -> np.ndarray:
   return x.reshape(*x.shape[:-1], *shape[-2:])
 
 
-def _split_qkv(x: np.ndarray, shapes: Sequence[Shape]) -> Arrays:
-  if x.shape[0] % 3:
-    raise UserError(f'has {x.shape[0]} rows, which are not query, key and value')
-  return [_head_split(p.T, s) for p, s in zip(np.split(x, 3), shapes, strict=True)]
+def _split_packed(x: np.ndarray, shapes: Sequence[Shape]) -> Arrays:
+  if x.shape[0] % len(shapes):
+    names = 'query, key and value' if len(shapes) == 3 else 'key and value'
+    raise UserError(f'has {x.shape[0]} rows, which are not {names}')
+  parts = np.split(x, len(shapes))
+  return [_head_split(p.T, s) for p, s in zip(parts, shapes, strict=True)]
 
 
 def _split_out(x: np.ndarray, shapes: Sequence[Shape]) -> Arrays:
@@ -60,8 +62,22 @@ def _permutation(*axes: int) -> Transform:
   return Transform(split, lambda parts: parts[0].transpose(np.argsort(axes)))
 
 
+def _leading(count: int) -> Transform:
+  def split(x: np.ndarray, shapes: Sequence[Shape]) -> Arrays:
+    if x.shape[:count] != (1,) * count:
+      raise UserError(f'has the shape {x.shape}, which does not begin with 1')
+    return [x.reshape(x.shape[count:])]
+
+  return Transform(
+    split, lambda parts: parts[0].reshape(*(1,) * count, *parts[0].shape)
+  )
+
+
 # The value as it is.
 SAME = Transform(lambda x, shapes: [x], lambda parts: parts[0])
+# With one axis of length 1 before it, or two.
+ROW = _leading(1)
+VECTOR = _leading(2)
 # PyTorch's (out, in) to Flax's (in, out).
 LINEAR = _permutation(1, 0)
 # PyTorch's (out, in, y, x) to Flax's (y, x, in, out).
@@ -70,9 +86,10 @@ CONV = _permutation(2, 3, 1, 0)
 UPCONV = _permutation(0, 2, 3, 1)
 # A 1x1 convolution that we write as a dense layer.
 POINT = Transform(_split_point, lambda parts: parts[0].T[:, :, None, None])
-# Packed rows q, k, v to three kernels (in, heads, head size), or biases (heads, ...).
+# Packed rows q, k, v (or k, v) to as many kernels (in, heads, head size), or biases
+# (heads, ...).
 QKV = Transform(
-  _split_qkv,
+  _split_packed,
   lambda parts: np.concatenate(
     [p.reshape(*p.shape[:-2], p.shape[-2] * p.shape[-1]).T for p in parts]
   ),

@@ -8,7 +8,7 @@ from ovs_jax.convert.tensors import Tensors
 
 # torch.compile, DataParallel, Lightning modules and averages name what they hold so.
 WRAPPERS = ('_orig_mod', 'module', 'model', 'net', 'ema_model', 'ema', 'averaged_model')
-_SCALARS = ('logit_scale',)  # which some programs store as a vector of one
+_SCALARS = ('logit_scale', 'logit_bias')  # which some programs store as a vector of one
 
 
 def unwrap(

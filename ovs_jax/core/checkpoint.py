@@ -23,7 +23,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 
 import ovs_jax
-from ovs_jax.core import buckets, content
+from ovs_jax.core import attached, buckets, content
 from ovs_jax.core.errors import UserError
 from ovs_jax.core.files import Path, Place, absolute, atomic_path, place, remove
 from ovs_jax.core.lookup import did_you_mean
@@ -78,13 +78,15 @@ def save_model(directory: Path, params: Any, config: Mapping[str, Any]) -> None:
   with atomic_path(target, last=_SENT) as temporary:
     with ocp.Checkpointer(handler, multiprocessing_options=alone) as writer:
       writer.save(temporary, items, custom_metadata=stamp())
+    attached.write(temporary, config)
   for path in earlier:
     remove(path)
 
 
 def _saved(directory: Place) -> list[Place]:
   """Lists what belongs to earlier models in a directory, what commits them first."""
-  items = [directory / name for name in (_SENT, _COMMITTED, 'params', 'config')]
+  names = (_SENT, _COMMITTED, 'params', 'config', attached.FILE)
+  items = [directory / name for name in names]
   return [*items, *(p / _SENT for p in _steps(directory)), *_steps(directory)]
 
 
@@ -230,6 +232,7 @@ def load_config(
       config = dict(reader.restore(copy.path, ocp.args.JsonRestore()))
   except (OSError, KeyError, TypeError, AttributeError, ValueError) as error:
     raise broken(path, what, error) from error
+  attached.offer(path, config)
   if kind is not None and config.get('model') != kind:
     raise UserError(
       f'the {what} {path} holds a {config.get("model")!r} model; a {kind!r} model '

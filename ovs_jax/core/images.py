@@ -33,6 +33,12 @@ UNREADABLE = (
 _HEIC = ('.heic', '.heif')  # photos of telephones, which Pillow alone does not read
 
 
+_FILTERS = {
+  'bicubic': Image.Resampling.BICUBIC,
+  'bilinear': Image.Resampling.BILINEAR,
+}
+
+
 def read_image(path: str | os.PathLike[str]) -> UInt8[np.ndarray, 'h w 3']:
   """Reads an image file as RGB, 0..255.
 
@@ -162,23 +168,33 @@ def resize_shortest(
 
 
 def central_square(
-  image: UInt8[np.ndarray, 'h w 3'], side: int
+  image: UInt8[np.ndarray, 'h w 3'], side: int, interpolation: str = 'bicubic'
 ) -> UInt8[np.ndarray, 's s 3']:
   """Shows the centre of a picture as OpenAI's CLIP sees it.
 
   Args:
     image: RGB, 0..255.
     side: of the square in pixels.
+    interpolation: 'bicubic', as OpenAI's, or 'bilinear'; Pillow's filters, which
+      antialias.
 
   Returns:
-    The central square of the picture, whose shorter side was resized to `side` by
-    Pillow's antialiased bicubic filter, and the longer one in proportion, rounded down.
+    The central square of the picture, whose shorter side was resized to `side`, and the
+    longer one in proportion, rounded down.
   """
   short = min(image.shape[:2])
   h, w = (side if n == short else int(side * n / short) for n in image.shape[:2])
-  resized = Image.fromarray(image).resize((w, h), Image.Resampling.BICUBIC)
+  resized = Image.fromarray(image).resize((w, h), _FILTERS[interpolation])
   top, left = round((h - side) / 2), round((w - side) / 2)
   return np.asarray(resized)[top : top + side, left : left + side]
+
+
+def squashed(
+  image: UInt8[np.ndarray, 'h w 3'], side: int, interpolation: str
+) -> UInt8[np.ndarray, 's s 3']:
+  """Resizes both sides of a picture to `side`, by the filters of `central_square`."""
+  resized = Image.fromarray(image).resize((side, side), _FILTERS[interpolation])
+  return np.asarray(resized)
 
 
 def shortest_size(h: int, w: int, shortest: int, longest: int) -> tuple[int, int]:

@@ -6,6 +6,7 @@ from typing import Any
 import jax
 import orbax.checkpoint as ocp
 
+from ovs_jax.core import attached
 from ovs_jax.core.checkpoint import beside, broken, check_bytes, sealed, stamp
 from ovs_jax.core.errors import UserError
 from ovs_jax.core.files import Path, Place, absolute, place
@@ -27,8 +28,9 @@ class RunCheckpoints:
   def __init__(self, directory: Path, *, keep: int, config: Mapping[str, Any]) -> None:
     """Opens (or makes) the directory; `config` is stored with every step."""
     self._config = config
+    folder = absolute(place(directory, schemes=('gs',)))
     self._manager = ocp.CheckpointManager(
-      absolute(place(directory, schemes=('gs',))),
+      folder,
       item_handlers={
         **{name: sealed(ocp.StandardCheckpointHandler()) for name in _TREES},
         'config': sealed(ocp.JsonCheckpointHandler()),
@@ -40,6 +42,8 @@ class RunCheckpoints:
         enable_async_checkpointing=jax.default_backend() != 'cpu',
       ),
     )
+    if jax.process_index() == 0:
+      attached.write(folder, config)
 
   def latest(self) -> int | None:
     """Returns the newest complete step, or None."""

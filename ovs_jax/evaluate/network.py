@@ -152,6 +152,7 @@ class Network:
       self.model = self.model.computing_in(changes.dtype)
     self.changes = changes
     self.params = params
+    self._temperature = ovseg.temperature(model.clip, params['clip'])
     # Name and sha256 of the class list; None where the checkpoint does not say.
     self.training_names: dict[str, str] | None = stored.get('training_names')
     self.copies = (workers or Workers()).copies(params)
@@ -204,7 +205,7 @@ class Network:
     # The masks play no part here, and without them their size needs no compilation.
     masks = picture.encoded.masks[:, :1, :1]
     encoded = dataclasses.replace(picture.encoded, masks=masks)
-    return _classify(encoded, jnp.asarray(text))
+    return _classify(encoded, jnp.asarray(text), self._temperature)
 
   def labels(
     self,

@@ -190,7 +190,7 @@ def _classify_masks(
   masks: Float[Array, 't h w'],
   text: Float[Array, 'k d'],
 ) -> tuple[Int[Array, 't'], Bool[Array, 't']]:
-  regions = crop_regions(image, masks, model.region)
+  regions = crop_regions(image, masks, model.region, statistics=model.clip.pixels)
   embeddings = ovseg.embed_regions(model, params, regions)
   return jnp.argmax(class_logits(embeddings, text), axis=1), regions.valid
 

@@ -7,6 +7,7 @@ for name, share in classifier.classify('photo.jpg', 'cat, dog').items():
 
 import functools
 from collections.abc import Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -14,14 +15,14 @@ import numpy as np
 
 from ovs_jax.core.errors import UserError
 from ovs_jax.core.files import Path
-from ovs_jax.core.images import ImageLike, as_rgb, central_square
+from ovs_jax.core.images import ImageLike, as_rgb, central_square, squashed
 from ovs_jax.core.types import Array, Float, Params, UInt8
 from ovs_jax.inference.named import located
 from ovs_jax.inference.names import NameEmbedder
 from ovs_jax.models import clip
 from ovs_jax.models.clip_fast import encode_images
 from ovs_jax.models.stored import load
-from ovs_jax.ops.regions import CLIP_MEAN, CLIP_STD
+from ovs_jax.ops.regions import Pixels
 from ovs_jax.text.classes import Names, parse_classes
 from ovs_jax.text.templates import sentences
 
@@ -93,7 +94,9 @@ class Classifier:
     """Returns the probability of each name, most probable first.
 
     They are the softmax, over these names alone, of the cosines times the model's own
-    `exp(logit_scale)`; mask prompts take no part.
+    `exp(logit_scale)`. A CLIP whose scores are sigmoids (SigLIP) gives each name one of
+    its own, whatever the others are: that of the same plus `logit_bias`. Mask prompts
+    take no part.
 
     Args:
       image: a path, a Pillow image, or an array of uint8 or of floats in 0..1.
@@ -107,38 +110,50 @@ class Classifier:
       ValueError: the image cannot be read, or an argument is wrong.
     """
     classes = parse_classes(names)
-    if len(classes) == 1:
+    alone = self.config.scores == 'sigmoid'
+    if len(classes) == 1 and not alone:
       raise UserError(
         f'the probability of a single name is always 1; give {classes.names[0]!r} '
         'something to compete with'
       )
     templates = self.templates if templates is None else templates
     rows, owner = self._embedder.classes(classes, templates, synonyms)
-    pixels = preprocess(as_rgb(image), self.config.image_size)
+    pixels = preprocess(as_rgb(image), self.config.image_size, self.config.pixels)
     picture, scale = embed(self.config, self._params, pixels)
     cosines = rows @ np.asarray(picture)
     logits = np.full(len(classes), -np.inf, np.float32)
     np.maximum.at(logits, owner, float(scale) * cosines)
-    shares = np.exp(logits - logits.max())
-    shares = (shares / shares.sum()).tolist()
+    shares = probabilities(logits, self._params.get('logit_bias')).tolist()
     order = np.argsort([-share for share in shares], kind='stable')
     return {classes.names[k]: shares[k] for k in order}
 
 
+def probabilities(
+  logits: Float[np.ndarray, 'k'], bias: Float[Any, ''] | None
+) -> Float[np.ndarray, 'k']:
+  """Returns sigmoids where there is a bias, and else the softmax."""
+  if bias is not None:
+    return 1 / (1 + np.exp(-(logits.astype(np.float64) + float(bias))))
+  shares = np.exp(logits - logits.max())
+  return shares / shares.sum()
+
+
 def preprocess(
-  image: UInt8[np.ndarray, 'h w 3'], size: int
+  image: UInt8[np.ndarray, 'h w 3'], size: int, pixels: Pixels
 ) -> Float[np.ndarray, 's s 3']:
-  """Prepares a picture as OpenAI's CLIP does.
+  """Prepares a picture as a CLIP wants it.
 
   Args:
     image: RGB, 0..255.
     size: of the model's input.
+    pixels: how it is resized and normalised.
 
   Returns:
-    `core.images.central_square`, minus `CLIP_MEAN`, over `CLIP_STD`.
+    The central square of the picture, or all of it squashed, in units of `pixels`.
   """
-  square = central_square(image, size)
-  mean, std = np.float32(CLIP_MEAN), np.float32(CLIP_STD)
+  make = squashed if pixels.resize == 'squash' else central_square
+  square = make(image, size, pixels.interpolation)
+  mean, std = np.float32(pixels.mean), np.float32(pixels.std)
   return (square.astype(np.float32) / 255 - mean[None, None]) / std[None, None]
 
 

@@ -233,7 +233,9 @@ def propose_crops(
   """Runs the proposer, and cuts the crops, which are empty unless asked for."""
   proposed = propose(config, params, image, size)
   masks = ovseg.full_masks(proposed.mask_logits, image.shape[:2], size)
-  regions = crop_regions(image, masks, config.region, cut=crop)
+  regions = crop_regions(
+    image, masks, config.region, statistics=config.clip.pixels, cut=crop
+  )
   return proposed, masks, regions
 
 

@@ -118,7 +118,7 @@ def _embed(
   masks: Float[Array, 'q h w'],
 ) -> tuple[Float[Array, 'q d'], Bool[Array, 'q']]:
   """Cuts the crops of some masks and embeds them; empty ones cost nothing."""
-  regions = crop_regions(image, masks, config.region)
+  regions = crop_regions(image, masks, config.region, statistics=config.clip.pixels)
   return ovseg.embed_regions(config, params, regions), regions.valid
 
 

@@ -19,11 +19,11 @@ from ovs_jax.models import clip
 from ovs_jax.text.cache import Store, cache_root
 from ovs_jax.text.classes import Classes
 from ovs_jax.text.templates import fill, sentences
-from ovs_jax.text.tokenizer import tokenize
 
 _VERSION = 1  # of how names become rows; part of every key
 # What of `ClipConfig` does not change an embedding of text.
 _OTHER = ('image_size', 'patch', 'prompt_depth', 'remat', 'unroll')
+_OTHER = (*_OTHER, 'image_tower', 'pixels', 'scores')
 
 Templates = str | Sequence[str]
 
@@ -118,13 +118,7 @@ class NameEmbedder:
     return np.stack(means), np.arange(len(words), dtype=np.int32)
 
   def _embed(self, prompts: list[list[str]]) -> Float[np.ndarray, 'k d']:
-    length = self._config.context_length
-    return clip.encode_prompts(
-      self._config,
-      self._params,
-      prompts,
-      functools.partial(tokenize, context_length=length),
-    )
+    return clip.encode_prompts(self._config, self._params, prompts)
 
   def _store(self, templates: Templates) -> Store | None:
     if self._root is None:

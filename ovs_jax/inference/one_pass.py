@@ -54,7 +54,7 @@ def embed(
   size = (grid[0] * patch, grid[1] * patch)
   rows = cubic_matrix(jnp.asarray(0), jnp.asarray(h), h, size[0])
   columns = cubic_matrix(jnp.asarray(0), jnp.asarray(w), w, size[1])
-  pixels = normalise(image.astype(jnp.float32))
+  pixels = normalise(image.astype(jnp.float32), config.clip.pixels)
   pixels = jnp.einsum('sh,hwc->swc', rows, pixels, precision=EXACT)
   pixels = jnp.einsum('tw,swc->stc', columns, pixels, precision=EXACT)
   seen = patches_of(masks, grid, config.region.threshold)

@@ -59,6 +59,7 @@ class OvSegSystem:
     params: with the subtrees `proposer` and `clip`, on the default device.
     settings: how pictures are segmented unless a call says otherwise.
     embedder: the text tower, and the rows of all names so far.
+    temperature: of CLIP's scores.
     propose: makes the masks.
   """
 
@@ -94,6 +95,7 @@ class OvSegSystem:
     self.params = jax.tree.map(jnp.asarray, dict(params))
     self.settings = settings
     self.embedder = NameEmbedder(config.clip, self.params['clip'], cache=text_cache)
+    self.temperature = ovseg.temperature(config.clip, self.params['clip'])
     self.propose = propose
     self._panoptic = panoptic
     self._stored = config
@@ -226,6 +228,7 @@ class OvSegSystem:
     texts = self.embed(_with_others(choosing), templates=templates, synonyms=synonyms)
     method = {'classifier': classifier, 'weight': weight}
     asked = {'rows': texts.rows, 'owner': texts.owner, 'choosing': len(choosing)}
+    asked['temperature'] = self.temperature
     run = functools.partial(weigh, rule=rule, **asked, **method)
     how = {'threshold': threshold, 'maps': maps}
     if rule in ('demo', EACH):

@@ -9,7 +9,7 @@ import numpy as np
 
 from ovs_jax.core.types import Array, Bool, Float, Int
 from ovs_jax.models import ovseg
-from ovs_jax.ops.ensemble import combine
+from ovs_jax.ops.ensemble import TEMPERATURE, combine
 from ovs_jax.ops.selection import best_per_class
 
 # 'pixels': all proposals add up with their soft masks, and every pixel takes its best
@@ -32,6 +32,7 @@ def weigh(
   rule: str,
   classifier: str,
   weight: float,
+  temperature: float = TEMPERATURE,
 ) -> Weights:
   """Returns the proposals' class weights, and both classifiers' probabilities.
 
@@ -43,6 +44,7 @@ def weigh(
     rule: one of `RULES`.
     classifier: 'proposer', 'clip', or 'ensemble' of both; 'demo' takes CLIP alone.
     weight: of CLIP in the ensemble, 0..1; 0 is CLIP alone, as in the official code.
+    temperature: of CLIP (`models.ovseg.temperature`).
 
   Returns:
     Columns are padded to `bucket` classes, with zeros.
@@ -59,6 +61,7 @@ def weigh(
     jnp.asarray(padded) if several else None,
     jnp.arange(width) < count,
     jnp.arange(width) < choosing,
+    jnp.float32(temperature),
     rule=rule,
     classifier=classifier,
     weight=float(weight),
@@ -73,6 +76,7 @@ def weigh_padded(
   owner: Int[Array, 't'] | None,
   real: Bool[Array, 'k'],
   choosing: Bool[Array, 'k'],
+  temperature: Float[Array, ''],
   *,
   rule: str,
   classifier: str,
@@ -83,7 +87,7 @@ def weigh_padded(
   `real_rows` and `real` mark rows and classes that are not padding; without an `owner`
   there is one row per class.
   """
-  proposer, by_clip = ovseg.classify(encoded, text)
+  proposer, by_clip = ovseg.classify(encoded, text, temperature)
   no_object = proposer[:, -1:]
   proposer = jnp.where(real_rows[None], proposer[:, :-1], -jnp.inf)
   by_clip = jnp.where(real_rows[None], by_clip, -jnp.inf)

@@ -144,7 +144,7 @@ def embed_padded(
   masks: Float[Array, 'q h w'],
 ) -> Float[Array, 'q d']:
   """Embeds the masked crops of a picture that was padded."""
-  crops = crop_regions(image, masks, region)
+  crops = crop_regions(image, masks, region, statistics=config.pixels)
   keep = patch_mask(crops.masks, config.patch) if config.prompt_depth else None
   return encode_images(config, params, crops.pixels, keep)
 

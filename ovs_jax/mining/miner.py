@@ -23,7 +23,6 @@ from ovs_jax.models.stored import load
 from ovs_jax.ops.regions import RegionConfig
 from ovs_jax.settings import Settings
 from ovs_jax.text.templates import fill
-from ovs_jax.text.tokenizer import tokenize
 
 # One an image; of pairs, or what `after` makes of them.
 Started = list[futures.Future[tuple[list[Any], Notes]]]
@@ -247,7 +246,7 @@ class Miner:
     new = sorted(nouns - set(self._embedded))
     if new:
       prompts = fill(self._template, new)
-      rows = clip.encode_prompts(self._text, self._params[0]['clip'], prompts, tokenize)
+      rows = clip.encode_prompts(self._text, self._params[0]['clip'], prompts)
       self._embedded.update(zip(new, rows, strict=True))
 
 

@@ -1,10 +1,9 @@
-"""CLIP: two towers and a temperature, with the published sizes as presets."""
+"""CLIP: two towers and a temperature."""
 
 import dataclasses
 import functools
 import math
 from collections.abc import Callable, Sequence
-from typing import Annotated
 
 import flax.linen as nn
 import jax
@@ -12,143 +11,25 @@ import jax.numpy as jnp
 import numpy as np
 
 from ovs_jax.core.errors import UserError
-from ovs_jax.core.limits import Count, Natural, OneOf, Positive
-from ovs_jax.core.lookup import lookup
 from ovs_jax.core.types import Array, Bool, Float, Int, Params
-from ovs_jax.models.clip_blocks import Tower
+from ovs_jax.models.clip_config import NO_TOKENIZER, ClipConfig
+from ovs_jax.models.clip_presets import PRESETS
 from ovs_jax.models.clip_text import ClipText
 from ovs_jax.models.clip_vision import ClipVision
-from ovs_jax.models.layers import ACTIVATIONS, NORM_EPSILON, Dtype
+from ovs_jax.models.pooled_vision import PooledVision
+from ovs_jax.text import tokenizer
+from ovs_jax.text.trained_tokenizer import load_tokenizer
+
+__all__ = ['PRESETS', 'Clip', 'ClipConfig']  # and what is below
+
+Vision = ClipVision | PooledVision
 
 
-@dataclasses.dataclass(frozen=True)
-class ClipConfig:
-  """Sizes of both towers; flat, since that is how checkpoints hold it.
-
-  Attributes:
-    embed_dim: of the joint space.
-    image_size: side of the input in pixels, a multiple of `patch`.
-    patch: side of a patch in pixels.
-    vision_width: features of a token; `text_width` likewise.
-    vision_layers: blocks; `text_layers` likewise.
-    vision_heads: of attention, which share the width; `text_heads` likewise.
-    context_length: tokens of a text at the most.
-    vocab_size: ids of the tokenizer.
-    prompt_depth: D; mask prompts stand in at the input and after blocks 1 to D - 1.
-    dtype: of the computation; parameters are float32.
-    remat: whether blocks are computed again in the backward pass.
-    unroll: blocks that one turn of the scan computes.
-    activation: of the MLPs, one of `layers.ACTIVATIONS`.
-    vision_mlp: hidden units of a block's MLP, 0: four times the width; `text_mlp`
-      likewise.
-    vision_epsilon: of the layer norms; `text_epsilon` likewise.
-    end_token: id whose first place is the text's summary; 0: the largest id.
-  """
-
-  embed_dim: Count
-  image_size: Count
-  patch: Count
-  vision_width: Count
-  vision_layers: Count
-  vision_heads: Count
-  text_width: Count
-  text_layers: Count
-  text_heads: Count
-  context_length: Count
-  vocab_size: Count
-  prompt_depth: Natural
-  dtype: Dtype
-  remat: bool
-  unroll: Count
-  # Later than the rest, with the values that all CLIPs had until then: checkpoints
-  # written before know nothing of them.
-  activation: Annotated[str, OneOf(ACTIVATIONS)] = 'quick_gelu'
-  vision_mlp: Natural = 0
-  text_mlp: Natural = 0
-  vision_epsilon: Positive = NORM_EPSILON
-  text_epsilon: Positive = NORM_EPSILON
-  end_token: Natural = 0
-
-  def __post_init__(self) -> None:
-    lookup(ACTIVATIONS, self.activation, 'activation')
-    if self.image_size % self.patch:
-      raise UserError(
-        f'image_size {self.image_size} is not a multiple of patch {self.patch}'
-      )
-    for tower in ('vision', 'text'):
-      width, heads = getattr(self, f'{tower}_width'), getattr(self, f'{tower}_heads')
-      if width % heads:
-        raise UserError(f'{tower}_width {width} is not a multiple of {heads} heads')
-
-  @property
-  def vision(self) -> Tower:
-    """The transformer of the image tower."""
-    return self._tower('vision')
-
-  @property
-  def text(self) -> Tower:
-    """The transformer of the text tower."""
-    return self._tower('text')
-
-  def _tower(self, name: str) -> Tower:
-    own = ('width', 'layers', 'heads', 'mlp', 'epsilon')
-    width, layers, heads, mlp, epsilon = (getattr(self, f'{name}_{x}') for x in own)
-    return Tower(
-      width=width,
-      layers=layers,
-      heads=heads,
-      mlp=mlp or 4 * width,
-      activation=self.activation,
-      epsilon=epsilon,
-      dtype=jnp.dtype(self.dtype),
-      remat=self.remat,
-      unroll=self.unroll,
-    )
-
-
-def _published(
-  embed_dim: int, image_size: int, patch: int, vision_width: int, vision_layers: int
-) -> ClipConfig:
-  """One of OpenAI's models (CLIP, table 20): heads of 64, text as wide as the space."""
-  return ClipConfig(
-    embed_dim=embed_dim,
-    image_size=image_size,
-    patch=patch,
-    vision_width=vision_width,
-    vision_layers=vision_layers,
-    vision_heads=vision_width // 64,
-    text_width=embed_dim,
-    text_layers=12,
-    text_heads=embed_dim // 64,
-    context_length=77,
-    vocab_size=49408,
-    prompt_depth=0,
-    dtype='float32',
-    remat=False,
-    unroll=1,
-  )
-
-
-PRESETS: dict[str, ClipConfig] = {
-  'b32': _published(512, 224, 32, 768, 12),
-  'b16': _published(512, 224, 16, 768, 12),
-  'l14': _published(768, 224, 14, 1024, 24),
-  'l14_336': _published(768, 336, 14, 1024, 24),
-  # Trains from scratch on a laptop in minutes; for the embedded world.
-  'tiny': dataclasses.replace(
-    _published(64, 48, 8, 64, 4),
-    vision_heads=4,
-    text_layers=2,
-    text_heads=2,
-    unroll=4,
-  ),
-}
-
-
-def make_vision(config: ClipConfig) -> ClipVision:
+def make_vision(config: ClipConfig) -> Vision:
   """Returns the image tower, whose parameters are a CLIP's `visual`."""
   c = config
-  return ClipVision(c.vision, c.patch, c.image_size, c.embed_dim, c.prompt_depth)
+  sizes = (c.vision, c.patch, c.image_size, c.embed_dim, c.prompt_depth)
+  return ClipVision(*sizes) if c.is_plain else PooledVision(*sizes, c.image_tower)
 
 
 class Clip(nn.Module):
@@ -161,11 +42,14 @@ class Clip(nn.Module):
     c = self.config
     self.visual = make_vision(c)
     self.text = ClipText(
-      c.text, c.vocab_size, c.context_length, c.end_token, c.embed_dim
+      c.text, c.vocab_size, c.context_length, c.end_token, c.embed_dim, c.text_tower
     )
-    self.logit_scale = self.param(
-      'logit_scale', nn.initializers.constant(math.log(1 / 0.07)), ()
-    )
+    constant = nn.initializers.constant
+    if c.scores == 'sigmoid':  # SigLIP, section 3.2
+      self.logit_scale = self.param('logit_scale', constant(math.log(10)), ())
+      self.logit_bias = self.param('logit_bias', constant(-10.0), ())
+    else:
+      self.logit_scale = self.param('logit_scale', constant(math.log(1 / 0.07)), ())
 
   def __call__(
     self, image: Float[Array, 'b h w 3'], tokens: Int[Array, 't l']
@@ -186,11 +70,16 @@ class Clip(nn.Module):
   def features(
     self, image: Float[Array, 'b h w 3'], blocks: tuple[int, ...]
   ) -> dict[int, Float[Array, 'b m e']]:
-    """Returns the tokens after each of `blocks` (from 0), class token first."""
+    """Returns the tokens after each of `blocks` (from 0), class token first.
+
+    Raises:
+      ValueError: this image tower is not one that other networks build on.
+    """
+    self.config.check_like_openai('what builds on features of blocks')
     return self.visual.features(image, blocks)
 
   def encode_text(self, tokens: Int[Array, 'b t']) -> Float[Array, 'b d']:
-    """Embeds zero-padded ids of `text.tokenizer`, not L2-normalised."""
+    """Embeds ids of `tokenize`, not L2-normalised."""
     return self.text(tokens)
 
 
@@ -204,15 +93,54 @@ def init_clip(config: ClipConfig, key: Array) -> Params:
   """Returns freshly drawn parameters."""
   side = config.image_size
   image = jnp.zeros((1, side, side, 3))
-  tokens = jnp.zeros((1, 2), jnp.int32)
+  tokens = jnp.zeros((1, config.context_length), jnp.int32)
   return Clip(config).init(key, image, tokens)['params']
+
+
+def tokenize(
+  config: ClipConfig,
+  texts: Sequence[str],
+  *,
+  length: int | None = None,
+  truncate: bool = False,
+) -> Int[np.ndarray, 'k t']:
+  """Tokenizes texts as a CLIP was trained to read them.
+
+  Args:
+    config: of the CLIP.
+    texts: any strings; may be empty.
+    length: of a row; None, and always where towers see padding: the context length.
+    truncate: cut long texts instead of raising.
+
+  Raises:
+    ValueError: a text is too long and `truncate` is false; or the tokenizer that the
+      checkpoint names is not there, or its package is not installed.
+  """
+  tower = config.text_tower
+  if length is None or tower.sees_padding:
+    length = config.context_length
+  if tower.tokenizer == NO_TOKENIZER:
+    raise UserError(
+      'this CLIP was converted without its tokenizer.json, and cannot read texts; '
+      'convert it again from a folder that has the file'
+    )
+  if not tower.tokenizer:
+    return tokenizer.tokenize(texts, context_length=length, truncate=truncate)
+  own = load_tokenizer(tower.tokenizer)
+  return own.tokenize(
+    texts,
+    cleaning=tower.cleaning,
+    special=(tower.start, tower.end, tower.pad),
+    context_length=length,
+    truncate=truncate,
+  )
 
 
 def encode_prompts(
   config: ClipConfig,
   params: Params,
   prompts: Sequence[Sequence[str]],
-  tokenize: Callable[[Sequence[str]], Int[np.ndarray, 'k t']],
+  encode: Callable[[Sequence[str]], Int[np.ndarray, 'k t']] | None = None,
   *,
   chunk: int = 256,
 ) -> Float[np.ndarray, 'k d']:
@@ -222,14 +150,24 @@ def encode_prompts(
     config: of the CLIP whose `params` are given.
     params: the whole CLIP's parameters.
     prompts: for each class its sentences, one per template.
-    tokenize: from sentences to ids of `config.context_length` columns.
+    encode: from sentences to ids of `config.context_length` columns; None: `tokenize`.
     chunk: sentences embedded at once.
 
   Returns:
     The mean over the sentences of the L2-normalised embeddings, L2-normalised again.
+
+  Raises:
+    ValueError: CLIP's tokenizer is to be used for a tower that has another.
   """
+  if encode is tokenizer.tokenize and config.text_tower.tokenizer:
+    raise UserError(
+      'this CLIP reads texts with a tokenizer of its own, which is not supported here; '
+      "take a CLIP that has OpenAI's"
+    )
   flat = [sentence for sentences in prompts for sentence in sentences]
-  tokens = trim_tokens(tokenize(flat))
+  tokens = (encode or functools.partial(tokenize, config))(flat)
+  if not config.text_tower.sees_padding:
+    tokens = trim_tokens(tokens, pad=config.text_tower.pad)
   rows = []
   for start in range(0, len(flat), chunk):
     part = tokens[start : start + chunk]
@@ -241,9 +179,15 @@ def encode_prompts(
   return np.stack([mean / np.linalg.norm(mean) for mean in means])
 
 
-def trim_tokens(tokens: Int[np.ndarray, 'k t'], multiple: int = 8) -> np.ndarray:
-  """Cuts columns that are padding in every row, to a multiple of `multiple`."""
-  longest = int((np.argmax(tokens, axis=1) + 1).max(initial=1))
+def trim_tokens(
+  tokens: Int[np.ndarray, 'k t'], multiple: int = 8, *, pad: int = 0
+) -> Int[np.ndarray, 'k s']:
+  """Cuts columns that are padding in every row, to a multiple of `multiple`.
+
+  Exact for towers that do not see padding (`TextTower.sees_padding`).
+  """
+  used = np.flatnonzero((tokens != pad).any(axis=0))
+  longest = int(used[-1]) + 1 if len(used) else 1
   return tokens[:, : min(-(-longest // multiple) * multiple, tokens.shape[1])]
 
 

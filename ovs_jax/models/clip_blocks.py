@@ -101,7 +101,7 @@ class ClipBlocks(nn.Module):
     """Runs the blocks.
 
     Args:
-      x: tokens; with `prompts` the class token comes first.
+      x: tokens; patches are the last of them.
       mask: allowed attention, or None for all.
       prompts: what overwrites the patches outside `keep` after the first p blocks that
         run, in their order.
@@ -128,8 +128,9 @@ class ClipBlocks(nn.Module):
       x = block(x, mask)
       if prompt is not None:
         shown = keep[:, :, None] | ~overwrite
-        patches = jnp.where(shown, x[:, 1:], prompt[None].astype(x.dtype))
-        x = jnp.concatenate([x[:, :1], patches], axis=1)
+        first = x.shape[1] - keep.shape[1]  # behind the class token, if there is one
+        patches = jnp.where(shown, x[:, first:], prompt[None].astype(x.dtype))
+        x = jnp.concatenate([x[:, :first], patches], axis=1)
       return x, x if collect else None
 
     scan = nn.scan(

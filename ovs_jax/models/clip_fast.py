@@ -2,7 +2,9 @@
 
 They take parameters of a whole CLIP. Up to rounding, `encode_images` and `encode_crops`
 give what `Clip.encode_image` gives; `encode_masks` gives it for many parts of an image
-at once, each seen as if its patches were all there is.
+at once, each seen as if its patches were all there is. What computes less is exact
+where the class token is the embedding (`ImageTower.pool`); other towers go the plain
+way in `encode_images` and `encode_crops`.
 """
 
 from typing import Any
@@ -27,7 +29,8 @@ def encode_images(
 ) -> Float[Array, 'b d']:
   """Embeds images; the last block is computed for the class token alone.
 
-  Its gradient, too, is that of `Clip.encode_image`.
+  Where all tokens are pooled, it is computed for all of them, as in
+  `Clip.encode_image`. Its gradient, too, is that of `Clip.encode_image`.
 
   Args:
     config: of the CLIP whose `params` are given.
@@ -38,7 +41,7 @@ def encode_images(
     resize: whether images of other sizes are welcome, as for `ClipVision.tokens`.
 
   Returns:
-    The class tokens after the final projection, not L2-normalised, float32.
+    The embeddings after the final projection, not L2-normalised, float32.
 
   Raises:
     ValueError: the images are of another size, or do not consist of whole patches.
@@ -49,6 +52,10 @@ def encode_images(
   else:
     prompts = visual['mask_prompt'][1:]
   x = _apply(config, visual, 'tokens', image, keep, resize=resize)
+  if config.image_tower.pool != 'class':
+    x = _run(config, visual, x, prompts=prompts, keep=keep)
+    seen = None if keep is None else keep[:, None]
+    return _apply(config, visual, 'pooled', x, seen)[:, 0]
   span = (0, config.vision_layers - 1)
   x = _run(config, visual, x, prompts=prompts, keep=keep, span=span)
   return _class_token(config, visual, x)
@@ -63,7 +70,8 @@ def encode_crops(
   """Embeds crops without computing the patches that mask prompts overwrite.
 
   The result is that of `encode_images` up to rounding (`models.shown_patches` skips the
-  patches). Meant for inference: training would scatter gradients.
+  patches of towers like OpenAI's; others compute them). Meant for inference: training
+  would scatter gradients.
 
   Args:
     config: of the CLIP whose `params` are given.
@@ -71,8 +79,8 @@ def encode_crops(
     image: RGB, normalised with `ops.regions.normalise`.
     keep: patches to show; None shows everything and leaves the prompts out.
   """
-  if keep is None or not config.prompt_depth:
-    return encode_images(config, params, image)
+  if keep is None or not config.prompt_depth or not config.is_plain:
+    return encode_images(config, params, image, keep)
   visual, last = params['visual'], config.vision_layers - 1
   dtype = config.vision.dtype
   prompts = visual['mask_prompt'].astype(dtype)
@@ -106,13 +114,17 @@ def encode_masks(
     params: the whole CLIP's.
     image: RGB, normalised; of any size, both sides multiples of the patch.
     seen: patches that each part consists of. A copy of the class token attends to
-      them and to itself; nothing attends to the copies.
+      them and to itself; nothing attends to the copies. Towers that pool otherwise
+      pool these patches alone, after blocks in which all see all.
 
   Returns:
-    The copies after the final projection, not L2-normalised, float32.
+    The copies, or what was pooled, after the final projection, not L2-normalised,
+    float32.
   """
   visual = params['visual']
   x = _apply(config, visual, 'tokens', image, resize=True)
+  if config.image_tower.pool != 'class':
+    return _apply(config, visual, 'pooled', _run(config, visual, x), seen)
   b, q, _ = seen.shape
   copies = jnp.broadcast_to(x[:, :1], (b, q, x.shape[2]))
   x = jnp.concatenate([x, copies], axis=1)

@@ -6,11 +6,12 @@ import jax.numpy as jnp
 from ovs_jax.core.errors import UserError
 from ovs_jax.core.types import Array, Float, Int
 from ovs_jax.models.clip_blocks import ClipBlocks, Tower
-from ovs_jax.models.layers import layer_norm
+from ovs_jax.models.clip_config import TextTower
+from ovs_jax.models.layers import layer_norm, linear
 
 
 class ClipText(nn.Module):
-  """Embeds tokenised texts; causal, pooled at the end-of-text token.
+  """Embeds tokenised texts.
 
   Attributes:
     tower: sizes of the transformer.
@@ -18,6 +19,7 @@ class ClipText(nn.Module):
     context_length: the most tokens per text.
     end_token: id of the end of a text; 0 takes the largest id in it.
     embed_dim: of the joint image-text space.
+    kind: what is read and computed.
   """
 
   tower: Tower
@@ -25,20 +27,31 @@ class ClipText(nn.Module):
   context_length: int
   end_token: int
   embed_dim: int
+  kind: TextTower
 
   @nn.compact
   def __call__(self, tokens: Int[Array, 'b t']) -> Float[Array, 'b d']:
     """Embeds texts.
 
     Args:
-      tokens: ids from `text.tokenizer`, zero-padded. Trailing columns that are
-        padding in every row may be cut off: attention is causal, so they change
-        nothing.
+      tokens: ids with padding. Where attention is causal and the end token is the
+        embedding, trailing columns that are padding in every row change nothing, and
+        may be cut off.
 
     Returns:
-      The end-of-text token after the projection, not L2-normalised, float32.
+      The end token, or the last of all, after the projection, not L2-normalised,
+      float32.
+
+    Raises:
+      ValueError: rows are longer than the context, or another length where padding
+        counts.
     """
     t, length = self.tower, tokens.shape[1]
+    if self.kind.sees_padding and length != self.context_length:
+      raise UserError(
+        f'this CLIP sees padding, and reads {self.context_length} tokens always; got '
+        f'{length}'
+      )
     if length > self.context_length:
       raise UserError(
         f'this CLIP reads {self.context_length} tokens, got {length}; tokenise with '
@@ -58,16 +71,23 @@ class ClipText(nn.Module):
       (self.context_length, t.width),
     )
     x = x + position[None, :length].astype(t.dtype)
-    causal = jnp.tril(jnp.ones((length, length), bool))
+    causal = jnp.tril(jnp.ones((length, length), bool)) if self.kind.causal else None
     x, _ = ClipBlocks(t, name='blocks')(x, causal)
     x = layer_norm('ln_final', jnp.float32, t.epsilon)(x)
+    x = self._pool(x, tokens)
+    draw = nn.initializers.normal(t.width**-0.5)
+    if self.kind.projection == 'none':
+      return x
+    if self.kind.projection == 'bias':
+      return linear(self.embed_dim, name='head', dtype=jnp.float32, init=draw)(x)
+    return x @ self.param('text_projection', draw, (t.width, self.embed_dim))
+
+  def _pool(
+    self, x: Float[Array, 'b t e'], tokens: Int[Array, 'b t']
+  ) -> Float[Array, 'b e']:
+    if self.kind.pool == 'last':
+      return x[:, -1]
     # The first largest id, or the first end token.
     last = tokens == self.end_token if self.end_token else tokens
     end = jnp.argmax(last, axis=1)
-    x = jnp.take_along_axis(x, end[:, None, None], axis=1)[:, 0]  # b d
-    projection = self.param(
-      'text_projection',
-      nn.initializers.normal(t.width**-0.5),
-      (t.width, self.embed_dim),
-    )
-    return x @ projection
+    return jnp.take_along_axis(x, end[:, None, None], axis=1)[:, 0]

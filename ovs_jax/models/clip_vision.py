@@ -45,7 +45,7 @@ class ClipVision(nn.Module):
       self.mask_prompt = self.param('mask_prompt', nn.initializers.normal(0.02), shape)
     self.class_embedding = self.param('class_embedding', normal, (t.width,))
     self.positional_embedding = self.param(
-      'positional_embedding', _grid_position, (1 + count, t.width)
+      'positional_embedding', grid_position, (1 + count, t.width)
     )
     self.ln_pre = layer_norm('ln_pre', t.dtype, t.epsilon)
     self.blocks = ClipBlocks(t, name='blocks')
@@ -94,7 +94,7 @@ class ClipVision(nn.Module):
     Raises:
       ValueError: the image is of another size, or does not consist of whole patches.
     """
-    self._check_size(image, resize=resize)
+    check_size(image, self.patch, self.image_size, resize=resize)
     b, h, w, _ = image.shape
     dtype = self.tower.dtype
     x = self.conv1(image.astype(dtype)).reshape(b, -1, self.tower.width)  # b n e
@@ -141,19 +141,33 @@ class ClipVision(nn.Module):
     """
     return (self.ln_post(x) if norm else x) @ self.proj
 
-  def _check_size(self, image: Float[Array, 'b h w 3'], *, resize: bool) -> None:
-    (h, w), p, side = image.shape[1:3], self.patch, self.image_size
-    if not resize and (h, w) != (side, side):
-      raise UserError(f'this CLIP sees {side}x{side} pixels, got {h}x{w}')
-    if min(h, w) < p:
-      raise UserError(f'the image has {h}x{w} pixels, less than a patch of {p}x{p}')
-    if h % p or w % p:
-      raise UserError(
-        f'the image has {h}x{w} pixels; both sides must be multiples of the patch, {p}'
-      )
+
+def check_size(
+  image: Float[Array, 'b h w 3'], patch: int, side: int, *, resize: bool
+) -> None:
+  """Raises ValueError unless an image is of a tower's size, or of whole patches.
+
+  Args:
+    image: of any size.
+    patch: side of a patch in pixels.
+    side: of the tower's input.
+    resize: whether other sizes are welcome.
+  """
+  h, w = image.shape[1:3]
+  if not resize and (h, w) != (side, side):
+    raise UserError(f'this CLIP sees {side}x{side} pixels, got {h}x{w}')
+  if min(h, w) < patch:
+    raise UserError(
+      f'the image has {h}x{w} pixels, less than a patch of {patch}x{patch}'
+    )
+  if h % patch or w % patch:
+    raise UserError(
+      f'the image has {h}x{w} pixels; both sides must be multiples of the patch, '
+      f'{patch}'
+    )
 
 
-def _grid_position(
+def grid_position(
   key: Array, shape: tuple[int, int], dtype: Any = jnp.float32
 ) -> Array:
   """Initial positions: 2-D sine and cosine waves, which converge sooner than noise.

@@ -53,6 +53,7 @@ class ClipSegConfig(ClipSegParts):
   clip: ClipConfig
 
   def __post_init__(self) -> None:
+    self.clip.check_like_openai('CLIPSeg')
     if max(self.decoder.extract) >= self.clip.vision_layers:
       raise UserError(
         f'decoder.extract {self.decoder.extract} needs more than the '
@@ -69,7 +70,7 @@ class ClipSegConfig(ClipSegParts):
   def from_dict(cls, config: Mapping[str, Any]) -> 'ClipSegConfig':
     """Reads what `to_dict` wrote."""
     parts = {
-      'clip': ClipConfig(**config['clip']),
+      'clip': ClipConfig.from_dict(config['clip']),
       'decoder': DecoderConfig.from_dict(config['decoder']),
     }
     return cls(**{**config, **parts})

@@ -101,7 +101,7 @@ class CoSegConfig(CoSegParts):
   def from_dict(cls, config: Mapping[str, Any]) -> 'CoSegConfig':
     """Reads what `to_dict` wrote."""
     parts = {
-      'clip': ClipConfig(**config['clip']),
+      'clip': ClipConfig.from_dict(config['clip']),
       'language': LanguageConfig(**config['language']),
       'decoder': DecoderConfig.from_dict(config['decoder']),
     }

@@ -129,10 +129,16 @@ def gelu(x: Float[Array, '*b']) -> Float[Array, '*b']:
   return jax.nn.gelu(x, approximate=False)
 
 
+def gelu_tanh(x: Float[Array, '*b']) -> Float[Array, '*b']:
+  """The GELU by a hyperbolic tangent, which SigLIP was trained with."""
+  return jax.nn.gelu(x, approximate=True)
+
+
 # OpenAI's CLIPs and what is derived from them have the first, others the second.
 ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
   'quick_gelu': quick_gelu,
   'gelu': gelu,
+  'gelu_tanh': gelu_tanh,
 }
 
 

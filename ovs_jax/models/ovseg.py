@@ -16,7 +16,7 @@ from ovs_jax.models.clip import ClipConfig
 from ovs_jax.models.clip_fast import encode_crops
 from ovs_jax.models.content import bucket_size
 from ovs_jax.models.maskformer import IMAGENET_MEAN, MaskFormer, MaskFormerConfig
-from ovs_jax.ops.ensemble import class_logits
+from ovs_jax.ops.ensemble import TEMPERATURE, class_logits
 from ovs_jax.ops.regions import (
   RegionConfig,
   Regions,
@@ -85,7 +85,7 @@ class OvSegConfig:
     """Reads what `to_dict` wrote."""
     return cls(
       proposer=MaskFormerConfig(**config['proposer']),
-      clip=ClipConfig(**config['clip']),
+      clip=ClipConfig.from_dict(config['clip']),
       region=RegionConfig(**config['region']),
       chunk=config['chunk'],
     )
@@ -237,7 +237,7 @@ def encode_image(
     seen = resize_bilinear(seen.transpose(2, 0, 1), (side, side)).transpose(1, 2, 0)
   proposed = propose(config, params, seen, size)
   masks = full_masks(proposed.mask_logits, image.shape[:2], size)
-  regions = crop_regions(image, masks, config.region)
+  regions = crop_regions(image, masks, config.region, statistics=config.clip.pixels)
   embeddings = embed_regions(config, params['clip'], regions)
   return Encoded(
     embeddings=proposed.embeddings,
@@ -308,14 +308,33 @@ def _shown_patches(
   return patch_mask(masks, config.clip.patch) if config.clip.prompt_depth else None
 
 
+def temperature(config: ClipConfig, params: Params) -> float:
+  """Returns what cosines of regions are multiplied with, before the softmax over names.
+
+  The papers' constant for a CLIP that was trained with a softmax. One that was trained
+  with sigmoids has its own, `exp(logit_scale)`; its bias is the same for all names, and
+  drops out: the ensemble asks which name it is, and not whether any is right.
+
+  Args:
+    config: of the CLIP.
+    params: its parameters.
+  """
+  if config.scores == 'softmax':
+    return TEMPERATURE
+  return float(np.exp(np.asarray(params['logit_scale'], np.float32)))
+
+
 def classify(
-  encoded: Encoded, text: Float[Array, 'k d']
+  encoded: Encoded,
+  text: Float[Array, 'k d'],
+  temperature: float | Float[Array, ''] = TEMPERATURE,
 ) -> tuple[Float[Array, 'q k1'], Float[Array, 'q k']]:
   """Returns the logits of the proposer (last column "no object") and of CLIP.
 
   Args:
     encoded: of one image.
     text: L2-normalised class embeddings.
+    temperature: of CLIP; the proposer is trained with the papers'.
 
   Raises:
     ValueError: the embeddings are of another width.
@@ -328,7 +347,7 @@ def classify(
     )
   with_none = jnp.concatenate([text, encoded.no_object])
   proposer = class_logits(encoded.embeddings, with_none)
-  return proposer, class_logits(encoded.regions, text)
+  return proposer, class_logits(encoded.regions, text, temperature)
 
 
 def image_gflops(

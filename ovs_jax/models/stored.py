@@ -15,6 +15,7 @@ from ovs_jax.core.tree import difference, flatten
 from ovs_jax.core.types import Array, Params
 from ovs_jax.models import backbones
 from ovs_jax.models.clip import ClipConfig, init_clip
+from ovs_jax.models.clip_config import NO_TOKENIZER, TOKENIZER_FIELDS
 from ovs_jax.models.clipseg import ClipSegConfig, init_clipseg
 from ovs_jax.models.coseg import CoSegConfig, init_coseg
 from ovs_jax.models.maskformer import MaskFormerConfig, init_maskformer
@@ -55,7 +56,7 @@ MODELS: dict[str, Model] = {
   'backbone': Model(
     lambda stored: backbones.from_dict(stored['backbone']), backbones.init_backbone
   ),
-  'clip': Model(lambda stored: ClipConfig(**stored['clip']), init_clip),
+  'clip': Model(lambda stored: ClipConfig.from_dict(stored['clip']), init_clip),
   'clipseg': Model(
     lambda stored: ClipSegConfig.from_dict(stored['clipseg']), init_clipseg
   ),
@@ -65,6 +66,8 @@ MODELS: dict[str, Model] = {
     lambda stored: MaskFormerConfig(**stored['proposer']), init_maskformer
   ),
 }
+_TOKENIZER = 'text_tower/tokenizer'
+_OF_TOKENIZER = tuple(f'text_tower/{field}' for field in TOKENIZER_FIELDS)
 # Fields of configurations that say how to compute, not what.
 _FREE = ('chunk', 'drop_path', 'dropout', 'dtype', 'prompt_depth', 'remat', 'unroll')
 
@@ -160,6 +163,8 @@ def check_agreement(
 ) -> None:
   """Refuses a configuration that asks for another network than a checkpoint's.
 
+  One that names no tokenizer, where there has to be one, takes the checkpoint's.
+
   Args:
     asked: a dataclass of the configuration.
     found: that of the checkpoint.
@@ -171,6 +176,8 @@ def check_agreement(
     ValueError: names every field that differs, with both values.
   """
   want, have = (flatten(_plain(x)) for x in (asked, found))
+  if want.get(_TOKENIZER) == NO_TOKENIZER:
+    want = {k: x for k, x in want.items() if k not in _OF_TOKENIZER}
   other = [
     path
     for path in want

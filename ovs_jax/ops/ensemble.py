@@ -12,16 +12,19 @@ CLASSIFIERS = ('ensemble', 'clip', 'proposer')
 
 
 def class_logits(
-  embeddings: Float[Array, '*b d'], text: Float[Array, 'k d']
+  embeddings: Float[Array, '*b d'],
+  text: Float[Array, 'k d'],
+  temperature: float | Float[Array, ''] = TEMPERATURE,
 ) -> Float[Array, '*b k']:
-  """Cosines times `TEMPERATURE`.
+  """Cosines times the temperature.
 
   Args:
     embeddings: of proposals or regions, any length.
     text: L2-normalised class embeddings.
+    temperature: its inverse, as the papers have it.
   """
   unit = embeddings / jnp.linalg.norm(embeddings, axis=-1, keepdims=True)
-  return TEMPERATURE * jnp.matmul(unit, text.T, precision=EXACT)
+  return temperature * jnp.matmul(unit, text.T, precision=EXACT)
 
 
 def combine(

@@ -8,18 +8,43 @@ are static; empty ones are marked invalid.
 
 import dataclasses
 from collections.abc import Callable
-from typing import Any
+from typing import Annotated, Any
 
 import jax
 import jax.numpy as jnp
 
 from ovs_jax.core.errors import UserError
+from ovs_jax.core.limits import OneOf
 from ovs_jax.core.types import Array, Bool, Float, Int, Num
 from ovs_jax.ops.resize import EXACT, cubic_matrix, nearest_indices
 
 # CLIP's pixel statistics, RGB in 0..1.
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
 CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
+
+RESIZES = ('shortest', 'squash')
+INTERPOLATIONS = ('bicubic', 'bilinear')
+
+
+@dataclasses.dataclass(frozen=True)
+class Pixels:
+  """How a CLIP wants its pictures.
+
+  Attributes:
+    mean: of the channels R, G, B, of values from 0 to 1.
+    std: likewise.
+    resize: of whole pictures to the square: the shortest side, and then the centre; or
+      both sides, whatever the aspect ratio. Crops of regions are always squashed.
+    interpolation: of whole pictures. Crops of regions are bicubic, as OVSeg has them.
+  """
+
+  mean: tuple[float, float, float] = CLIP_MEAN
+  std: tuple[float, float, float] = CLIP_STD
+  resize: Annotated[str, OneOf(RESIZES)] = 'shortest'
+  interpolation: Annotated[str, OneOf(INTERPOLATIONS)] = 'bicubic'
+
+
+CLIP_PIXELS = Pixels()
 
 FILLS = ('mean', 'zero', 'none')
 
@@ -31,7 +56,7 @@ class RegionConfig:
   Attributes:
     size: side of the square crop in pixels; CLIP's input size.
     threshold: a pixel is foreground if its mask value is above it (strictly).
-    fill: background colour: CLIP's mean, black, or 'none' to keep the image.
+    fill: background colour: OpenAI's mean, black, or 'none' to keep the image.
     expand: factor on the box about its centre; 1 in every published setting.
     matting: whether to blend with the soft mask instead of the binary one.
   """
@@ -53,7 +78,7 @@ class Regions:
   """Crops of one image.
 
   Attributes:
-    pixels: normalised with CLIP's statistics; a filled background is exactly 0.
+    pixels: normalised; with OpenAI's statistics a filled background is exactly 0.
     masks: 1 where the crop shows the proposal (soft values if `matting`).
     boxes: x0, y0, x1, y1 in pixels, exclusive ends.
     valid: whether the proposal has any pixel above the threshold.
@@ -65,10 +90,12 @@ class Regions:
   valid: Bool[Array, 'q']
 
 
-def normalise(image: Num[Array, '*b 3']) -> Float[Array, '*b 3']:
-  """Maps RGB in 0..255 to CLIP's normalised units."""
-  mean = 255 * jnp.asarray(CLIP_MEAN, jnp.float32)
-  std = 255 * jnp.asarray(CLIP_STD, jnp.float32)
+def normalise(
+  image: Num[Array, '*b 3'], pixels: Pixels = CLIP_PIXELS
+) -> Float[Array, '*b 3']:
+  """Maps RGB in 0..255 to a CLIP's normalised units; without `pixels`, OpenAI's."""
+  mean = 255 * jnp.asarray(pixels.mean, jnp.float32)
+  std = 255 * jnp.asarray(pixels.std, jnp.float32)
   shape = (1,) * (image.ndim - 1) + (3,)
   return (image - mean.reshape(shape)) / std.reshape(shape)
 
@@ -110,6 +137,7 @@ def crop_regions(
   masks: Float[Array, 'q h w'],
   config: RegionConfig,
   *,
+  statistics: Pixels = CLIP_PIXELS,
   size: tuple[int, int] | None = None,
   chunk: int = 8,
   cut: bool = True,
@@ -120,6 +148,7 @@ def crop_regions(
     image: RGB in 0..255 at the resolution of the network, not normalised.
     masks: probabilities in 0..1 at the same resolution.
     config: the threshold of masks, the fill, the factor on boxes and the crops' side.
+    statistics: that the crops' pixels are normalised with.
     size: height and width of the part that is not padding; boxes end there.
     chunk: proposals resampled at once; bounds the memory.
     cut: whether to make the crops; otherwise they have no pixels.
@@ -146,7 +175,9 @@ def crop_regions(
       shown = image * weight[..., None] + fill * (1 - weight[..., None])
     rows = cubic_matrix(box[1], box[3], h, config.size)  # s h
     columns = cubic_matrix(box[0], box[2], w, config.size)  # s w
-    pixels = jnp.einsum('sh,hwc->swc', rows, normalise(shown), precision=EXACT)
+    pixels = jnp.einsum(
+      'sh,hwc->swc', rows, normalise(shown, statistics), precision=EXACT
+    )
     pixels = jnp.einsum('tw,swc->stc', columns, pixels, precision=EXACT)
     y = nearest_indices(box[1], box[3], config.size)
     x = nearest_indices(box[0], box[2], config.size)

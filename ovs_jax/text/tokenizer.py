@@ -26,14 +26,15 @@ VOCABULARY_SIZE = 49408
 Encode = Callable[[str], list[int]]
 
 
-def clean(text: str) -> str:
+def clean(text: str, *, lower: bool = True) -> str:
   """Repairs, unescapes, strips, collapses white space and lower-cases a text.
 
   The steps and their order are OpenAI's. No lone surrogate is left: they become
   U+FFFD.
   """
   text = html.unescape(html.unescape(ftfy.fix_text(text)))
-  return re.sub(r'\s+', ' ', text.strip()).strip().lower()
+  text = re.sub(r'\s+', ' ', text.strip()).strip()
+  return text.lower() if lower else text
 
 
 def tokenize(

@@ -117,7 +117,7 @@ def _ranks(
 ) -> Int[Array, 'b']:
   """How many classes are more likely than the true one, of every crop."""
   keep = patch_mask(mask, config.patch) if config.prompt_depth else None
-  rows = encode_images(config, params, normalise(image), keep)
+  rows = encode_images(config, params, normalise(image, config.pixels), keep)
   logits = rows @ text.T
   own = jnp.take_along_axis(logits, truth[:, None], axis=1)
   return jnp.sum(logits > own, axis=1)

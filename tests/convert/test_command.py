@@ -53,7 +53,7 @@ def write_pt(path, source, **more):
 
 
 def stored(path):
-  return ClipConfig(**load_config(path)['clip'])
+  return ClipConfig.from_dict(load_config(path)['clip'])
 
 
 CASES = {
@@ -361,7 +361,7 @@ def test_the_settings_beside_an_open_clip_file(tmp_path, capsys):
   config = stored(tmp_path / 'o')
   assert config.activation == 'quick_gelu'
   assert (config.vision_heads, config.text_heads) == (4, 4)
-  settings['preprocess_cfg']['mean'] = [0.5, 0.5, 0.5]
+  settings['preprocess_cfg']['mean'] = [0.5, 0.5]
   settings['model_cfg']['text_cfg']['hf_model_name'] = 'roberta-base'
   beside.write_text(json.dumps(settings))
   assert main([f'--input={folder}', f'--output={tmp_path / "p"}']) == 2

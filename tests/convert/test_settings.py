@@ -66,36 +66,31 @@ def refused(family, source, settings, key, value):
     ((), 'multimodal_cfg', {'width': 8}),
     (MODEL, 'multimodal_cfg', {'width': 8}),
     (MODEL, 'quick_gelu', 'yes'),
-    (MODEL, 'init_logit_bias', -10),
+    (MODEL, 'init_logit_bias', 'yes'),
     (MODEL, 'vision_cfg', [1]),
     (VISION, 'pool_type', 'avg'),
-    (VISION, 'final_ln_after_pool', True),
-    (VISION, 'norm_kwargs', {'eps': 1e-06}),
-    (VISION, 'act_kwargs', {'approximate': 'tanh'}),
+    (VISION, 'norm_kwargs', {'eps': 0}),
+    (VISION, 'norm_kwargs', {'bias': False}),
+    (VISION, 'act_kwargs', {'approximate': 'none'}),
     (VISION, 'ls_init_value', 0.1),
     (VISION, 'pos_embed_type', 'sin_cos_2d'),
-    (VISION, 'no_ln_pre', True),
     (VISION, 'attentional_pool', True),
-    (VISION, 'timm_model_name', 'convnext_base'),
     (VISION, 'head_width', 0),
     (VISION, 'qk_norm', True),
     (VISION, 'rope', True),
-    (TEXT, 'pool_type', 'last'),
-    (TEXT, 'pool_type', 'eos'),
-    (TEXT, 'hf_tokenizer_name', 'facebook/xlm-v-base'),
-    (TEXT, 'tokenizer_kwargs', {'clean': 'canonicalize'}),
-    (TEXT, 'norm_kwargs', {'eps': 1e-06}),
-    (TEXT, 'act_kwargs', {'approximate': 'tanh'}),
-    (TEXT, 'no_causal_mask', True),
+    (TEXT, 'pool_type', 'first'),
+    (TEXT, 'hf_model_name', 'xlm-roberta-base'),
+    (TEXT, 'tokenizer_kwargs', {'clean': 'mine'}),
+    (TEXT, 'tokenizer_kwargs', {'reduction_mask': 'syntax'}),
+    (TEXT, 'use_pad_mask', True),
     (TEXT, 'embed_cls', True),
-    (TEXT, 'proj_bias', True),
-    (TEXT, 'proj_type', 'none'),
+    (TEXT, 'proj_type', 'mlp'),
     (TEXT, 'heads', '8'),
     (TEXT, 'text_mask', 'syntax'),
-    (PIXELS, 'resize_mode', 'squash'),
-    (PIXELS, 'interpolation', 'bilinear'),
+    (PIXELS, 'resize_mode', 'longest'),
+    (PIXELS, 'interpolation', 'random'),
     (PIXELS, 'mode', 'BGR'),
-    (PIXELS, 'mean', [0.5, 0.5, 0.5]),
+    (PIXELS, 'mean', [0.5, 0.5]),
     (PIXELS, 'std', 0.5),
     (PIXELS, 'crop', 0.9),
   ],
@@ -126,7 +121,7 @@ def test_open_clip_accepts_its_defaults():
 @pytest.mark.parametrize(
   'path, key, value',
   [
-    ((), 'model_type', 'metaclip_2'),
+    ((), 'model_type', 'siglip2'),
     ((), 'auto_map', {'AutoModel': 'model.Mine'}),
     ((), 'quantization_config', {'bits': 4}),
     (('text_config',), 'model_type', 'metaclip_2_text_model'),
@@ -141,10 +136,8 @@ def test_open_clip_accepts_its_defaults():
     (('vision_config',), 'num_channels', 1),
     (('vision_config',), 'vision_use_head', True),
     ((), 'vision_config', [1]),
-    (('preprocessor_config.json',), 'image_mean', [0.5, 0.5, 0.5]),
-    (('preprocessor_config.json',), 'resample', 2),
-    (('preprocessor_config.json',), 'size', {'height': 8, 'width': 8}),
-    (('preprocessor_config.json',), 'do_center_crop', False),
+    (('preprocessor_config.json',), 'image_mean', [0.5]),
+    (('preprocessor_config.json',), 'resample', 1),
     (('preprocessor_config.json',), 'resize_mode', 'squash'),
   ],
 )
@@ -326,21 +319,20 @@ def test_how_pictures_are_prepared_is_accepted_as_published():
   hf_maskformer.check_settings({name: pixels}, SWIN)
 
 
-def test_metaclip_2_is_refused_before_anything_is_written(tmp_path, capsys):
-  folder = tmp_path / 'metaclip-2'
+def test_what_is_refused_is_refused_before_anything_is_written(tmp_path, capsys):
+  folder = tmp_path / 'naflex'
   folder.mkdir()
   save_file(HF_CLIP, folder / 'model.safetensors')
   settings = hf_settings(PLAIN)
-  settings['model_type'] = 'metaclip_2'
-  settings['text_config'] |= {'model_type': 'metaclip_2_text_model', 'eos_token_id': 2}
+  settings['model_type'] = 'siglip2'
   (folder / 'config.json').write_text(json.dumps(settings))
   assert main([f'--input={folder}', f'--output={tmp_path / "o"}']) == 2
   error = capsys.readouterr().err
-  assert "model_type 'metaclip_2' instead of 'clip'" in error
+  assert "model_type 'siglip2' instead of 'clip'" in error
   assert error.count('\n') == 1 and not (tmp_path / 'o').exists()
   settings = hf_settings(PLAIN)
   (folder / 'config.json').write_text(json.dumps(settings))
-  pixels = {'image_mean': [0.5, 0.5, 0.5]}
+  pixels = {'image_mean': [0.5, 0.5]}
   (folder / 'preprocessor_config.json').write_text(json.dumps(pixels))
   assert main([f'--input={folder}', f'--output={tmp_path / "o"}']) == 2
-  assert 'image_mean [0.5, 0.5, 0.5] instead of' in capsys.readouterr().err
+  assert 'image_mean [0.5, 0.5] instead of' in capsys.readouterr().err

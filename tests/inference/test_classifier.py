@@ -1,5 +1,7 @@
 """Zero-shot classification: preprocessing, probabilities, and what can be wrong."""
 
+import dataclasses
+
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -10,7 +12,7 @@ from ovs_jax import Classifier
 from ovs_jax.core.checkpoint import save_model
 from ovs_jax.inference.classifier import preprocess
 from ovs_jax.models import clip
-from ovs_jax.ops.regions import CLIP_MEAN, CLIP_STD
+from ovs_jax.ops.regions import CLIP_MEAN, CLIP_PIXELS, CLIP_STD, Pixels
 from ovs_jax.text.tokenizer import tokenize
 
 # Orbax leaves threads behind that complain of their closed event loop.
@@ -38,7 +40,7 @@ def image():
 class TestPreprocess:
   def test_one_colour(self):
     colour = np.full((30, 70, 3), (255, 0, 128), np.uint8)
-    got = preprocess(colour, 48)
+    got = preprocess(colour, 48, CLIP_PIXELS)
     assert got.shape == (48, 48, 3) and got.dtype == np.float32
     expected = [
       (1 - 0.48145466) / 0.26862954,
@@ -66,7 +68,7 @@ class TestPreprocess:
     picture = Image.fromarray(draw).resize((w, h), Image.Resampling.BICUBIC).crop(box)
     mean, std = np.array([[[CLIP_MEAN]], [[CLIP_STD]]])
     expected = (np.asarray(picture) / 255 - mean) / std
-    np.testing.assert_allclose(preprocess(draw, 48), expected, atol=1e-5)
+    np.testing.assert_allclose(preprocess(draw, 48, CLIP_PIXELS), expected, atol=1e-5)
 
 
 class TestClassify:
@@ -76,7 +78,7 @@ class TestClassify:
     tokens = tokenize([f'a photo of a {name}.' for name in names])
     picture, text, scale = clip.Clip(CONFIG.clip).apply(
       {'params': params['clip']},
-      jnp.asarray(preprocess(image, 48)[None]),
+      jnp.asarray(preprocess(image, 48, CLIP_PIXELS)[None]),
       jnp.asarray(tokens),
     )
     logits = scale * (picture @ text.T)[0]
@@ -85,6 +87,27 @@ class TestClassify:
     assert list(shares.values()) == sorted(shares.values(), reverse=True)
     for name, share in zip(names, expected, strict=True):
       assert shares[name] == pytest.approx(float(share), rel=1e-4)
+
+  def test_sigmoids_are_each_names_own(self, params, image):
+    config = dataclasses.replace(
+      CONFIG.clip,
+      scores='sigmoid',
+      pixels=Pixels((0.5, 0.5, 0.5), (0.5, 0.5, 0.5), 'squash', 'bilinear'),
+    )
+    own = {**params['clip'], 'logit_bias': np.float32(-3)}
+    classifier = Classifier(config, own)
+    found = classifier.classify(image, 'cat, dog')
+    alone = classifier.classify(image, 'dog')
+    assert alone == {'dog': pytest.approx(found['dog'], rel=1e-4)}
+    pixels = Image.fromarray(image).resize((48, 48), Image.Resampling.BILINEAR)
+    picture, text, scale = clip.Clip(config).apply(
+      {'params': own},
+      jnp.asarray(np.asarray(pixels)[None] / 127.5 - 1, jnp.float32),
+      jnp.asarray(tokenize(['a photo of a cat.', 'a photo of a dog.'])),
+    )
+    logits = scale * (picture @ text.T)[0] - 3
+    for name, logit in zip(('cat', 'dog'), logits, strict=True):
+      assert found[name] == pytest.approx(1 / (1 + np.exp(-logit)), rel=1e-3)
 
   def test_synonyms_and_templates(self, classifier, image):
     words = ['cat', 'tiger', 'dog']

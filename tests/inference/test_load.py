@@ -24,7 +24,7 @@ ADAPTING = ('clip_regions', 'clipseg', 'coseg')
 def clips(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
   """Returns directories of CLIPs that differ in what no shape tells."""
   root = tmp_path_factory.mktemp('clips')
-  plain = ClipConfig(**tiny_configs.pretraining('-').clip)
+  plain = ClipConfig.from_dict(tiny_configs.pretraining('-').clip)
   params = init_clip(plain, jax.random.key(0))
   found = {}
   for name, changed in {

@@ -250,5 +250,5 @@ def test_configurations_written_earlier_still_load():
   for name in ('activation', 'end_token', 'vision_mlp', 'text_mlp'):
     del old[name]
   del old['vision_epsilon'], old['text_epsilon']
-  assert ClipConfig(**old) == SMALL
+  assert ClipConfig.from_dict(old) == SMALL
   assert SMALL.activation == 'quick_gelu' and SMALL.vision_epsilon == 1e-5

@@ -41,3 +41,9 @@ def test_class_logits_are_cosines_times_a_hundred():
   text = jnp.array([[1.0, 0.0], [0.0, 1.0]])
   got = class_logits(jnp.array([[3.0, 4.0], [-2.0, 0.0]]), text)
   np.testing.assert_allclose(got, [[60, 80], [-100, 0]], rtol=1e-5)
+
+
+def test_a_tower_may_have_a_temperature_of_its_own():
+  text = jnp.array([[1.0, 0.0], [0.6, 0.8]])
+  rows = jnp.array([[3.0, 4.0]])
+  np.testing.assert_allclose(class_logits(rows, text, 10.0), [[6.0, 10.0]], rtol=1e-6)

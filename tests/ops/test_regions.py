@@ -11,6 +11,7 @@ import pytest
 from ovs_jax.ops.regions import (
   CLIP_MEAN,
   CLIP_STD,
+  Pixels,
   RegionConfig,
   expand_boxes,
   map_valid,
@@ -20,9 +21,9 @@ from ovs_jax.ops.regions import (
 )
 from ovs_jax.ops.regions import crop_regions as crop_eagerly
 
-crop_regions = functools.partial(jax.jit, static_argnames=('config', 'size', 'chunk'))(
-  crop_eagerly
-)
+crop_regions = functools.partial(
+  jax.jit, static_argnames=('config', 'statistics', 'size', 'chunk')
+)(crop_eagerly)
 
 CONFIG = RegionConfig(size=8, threshold=0.5, fill='mean', expand=1.0, matting=False)
 
@@ -159,3 +160,14 @@ def test_patch_mask_keeps_patches_with_any_foreground():
 def test_unknown_fill_is_an_error():
   with pytest.raises(ValueError, match='unknown fill .*known: mean, zero, none'):
     dataclasses.replace(CONFIG, fill='blur')
+
+
+def test_crops_are_normalised_with_the_towers_statistics():
+  image = jnp.asarray(np.random.default_rng(0).integers(0, 256, (12, 10, 3)))
+  masks = masks_of((2, 3, 8, 9))
+  pixels = Pixels((0.5, 0.25, 0.0), (0.5, 1.0, 0.25))
+  usual = crop_regions(image, masks, CONFIG).pixels
+  got = crop_regions(image, masks, CONFIG, statistics=pixels).pixels
+  colours = np.asarray(usual) * np.asarray(CLIP_STD) + np.asarray(CLIP_MEAN)  # 0..1
+  want = (colours - np.asarray(pixels.mean)) / np.asarray(pixels.std)
+  np.testing.assert_allclose(got, want, atol=2e-5)

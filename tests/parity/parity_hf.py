@@ -25,7 +25,7 @@ def load(case: Case, image_size: int) -> tuple[ClipConfig, Any]:
   }
   options = Options(image_size=image_size)
   conversion = hf_clip.HF_CLIP.convert(case.weights(), settings, options)
-  config = ClipConfig(**conversion.model['clip'])
+  config = ClipConfig.from_dict(conversion.model['clip'])
   case.equal('embed_dim', float(config.embed_dim), float(case.config['projection_dim']))
   return config, jax.tree.map(jnp.asarray, conversion.params)
 

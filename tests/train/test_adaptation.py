@@ -99,7 +99,9 @@ def test_only_the_prompts_are_stored_and_the_rest_is_bit_identical(
   stored, _ = load_model(directory, kind='prompts')
   assert list(flatten(stored)) == ['visual/mask_prompt']
   params, clip = load_model(clip_run)
-  sizes, whole = mask_prompts.add_prompts(ClipConfig(**clip['clip']), params, directory)
+  sizes, whole = mask_prompts.add_prompts(
+    ClipConfig.from_dict(clip['clip']), params, directory
+  )
   assert sizes.prompt_depth == config.clip.prompt_depth == 2
   before, after = flatten(params), flatten(whole)
   for path, value in before.items():
@@ -292,7 +294,7 @@ class TestFullSize:
   """What is trained at full size, against the reference's numbers."""
 
   def scales(self, config: Any) -> tuple[dict[str, float], dict[str, Any]]:
-    sizes = ClipConfig(**config.clip)
+    sizes = ClipConfig.from_dict(config.clip)
     tree = jax.eval_shape(lambda key: init_clip(sizes, key), jax.random.key(0))
     return learning_rate_scales(Settings.of(config).optimizer, tree), flatten(tree)
 

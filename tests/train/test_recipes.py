@@ -14,7 +14,7 @@ import tiny_configs
 from ovs_jax.core.checkpoint import save_model
 from ovs_jax.core.tree import flatten
 from ovs_jax.core.types import Params
-from ovs_jax.models.clip import Clip
+from ovs_jax.models.clip import PRESETS, Clip
 from ovs_jax.models.clip_fast import encode_images
 from ovs_jax.ops.regions import normalise
 from ovs_jax.settings import Settings
@@ -44,7 +44,9 @@ def test_the_temperature_stays_in_bounds(given: float, kept: float) -> None:
 
 
 def test_captions_become_tokens_of_one_length() -> None:
-  tokens = clip_pretrain.tokenize_batch(np.array([b'a red ball', b'a ' * 50]), 8)
+  tokens = clip_pretrain.tokenize_batch(
+    PRESETS['tiny'], np.array([b'a red ball', b'a ' * 50]), 8
+  )
   assert tokens.shape == (2, 8)
   np.testing.assert_array_equal(tokens[0], tokenize(['a red ball'])[0, :8])
   assert tokens[1, -1] == 49_407  # cut, but still with its end

@@ -10,12 +10,11 @@ from ovs_jax.core.limits import plain
 from ovs_jax.core.types import Array, Batch, Constants, Int, Metrics, Params
 from ovs_jax.data import load_dataset, transforms
 from ovs_jax.data.pipeline import train_batches
-from ovs_jax.models.clip import Clip, init_clip, unit
+from ovs_jax.models.clip import Clip, ClipConfig, init_clip, tokenize, unit
 from ovs_jax.models.clip_fast import encode_images
 from ovs_jax.ops.losses import contrastive_loss
 from ovs_jax.ops.regions import normalise
 from ovs_jax.settings import Settings
-from ovs_jax.text.tokenizer import tokenize
 from ovs_jax.train.recipes.recipe import Recipe, described
 from ovs_jax.train.state import draw_params
 
@@ -58,7 +57,7 @@ class ClipPretrain(Recipe):
     ):
       yield {
         'image': batch['image'],
-        'tokens': tokenize_batch(batch['text'], c.train.text_length),
+        'tokens': tokenize_batch(self.clip, batch['text'], c.train.text_length),
       }
 
   def loss(
@@ -66,7 +65,8 @@ class ClipPretrain(Recipe):
   ) -> tuple[Array, Metrics]:
     """Symmetric InfoNCE over the batch."""
     del constants, key
-    image = unit(encode_images(self.clip, params, normalise(batch['image'])))
+    pixels = normalise(batch['image'], self.clip.pixels)
+    image = unit(encode_images(self.clip, params, pixels))
     tokens, scale = batch['tokens'], jnp.exp(params['logit_scale'])
     text = Clip(self.clip).apply({'params': params}, tokens, method='encode_text')
     rows = self.all_rows(image), self.all_rows(unit(text))
@@ -74,8 +74,8 @@ class ClipPretrain(Recipe):
     return loss, {'accuracy': accuracy, 'scale': scale}
 
   def project(self, params: Params) -> Params:
-    """Keeps the temperature's logarithm in [0, ln 100]."""
-    return clamp_scale(params)
+    """Keeps the temperature's logarithm in [0, ln 100], where a softmax has it."""
+    return clamp_scale(params) if self.clip.scores == 'softmax' else params
 
 
 def own_rows(rows: Array) -> Array:
@@ -94,7 +94,9 @@ def clamp_scale(params: Params) -> Params:
   return {**params, 'logit_scale': scale}
 
 
-def tokenize_batch(texts: Iterable[bytes], length: int) -> np.ndarray:
+def tokenize_batch(
+  clip: ClipConfig, texts: Iterable[bytes], length: int
+) -> Int[np.ndarray, 'k t']:
   """Tokenises a batch of UTF-8 bytes to a fixed length, cutting longer texts."""
   sentences = [text.decode('utf-8') for text in texts]
-  return tokenize(sentences, context_length=length, truncate=True)
+  return tokenize(clip, sentences, length=length, truncate=True)

@@ -4,6 +4,7 @@ The three differ in which parameters `config.optimizer.groups` trains and in the
 checkpoint that they start from.
 """
 
+import dataclasses
 from collections.abc import Iterator
 from typing import Any
 
@@ -45,11 +46,14 @@ class ClipRegions(Recipe):
     self.clip = config.clip
     self.all_rows = own_rows
     adapt = config.adapt
-    kind = mask_prompts.KIND if adapt.store == 'prompts' else 'clip'
-    self.model_config = described(kind, clip=plain(config.clip))
+    self._describe()
     self.evaluate_every = adapt.evaluate_every
     # A plain loss over all logits at once, unless something else is asked for.
     self._plain = adapt.duplicates == 'negatives' and not adapt.loss_chunk
+
+  def _describe(self) -> None:
+    kind = mask_prompts.KIND if self.config.adapt.store == 'prompts' else 'clip'
+    self.model_config = described(kind, clip=plain(self.clip))
 
   def prepare(self, key: Array) -> tuple[Params, Constants]:
     """Loads the CLIP to adapt; mask prompts that it lacks are drawn.
@@ -75,6 +79,9 @@ class ClipRegions(Recipe):
     check_agreement(
       self.clip, found.config, key='config.clip', directory=found.directory
     )
+    # The tokenizer is the checkpoint's, whatever the configuration knows of it.
+    self.clip = dataclasses.replace(self.clip, text_tower=found.config.text_tower)
+    self._describe()
     loaded = found.params
     if self.config.init.prompts:
       _, loaded = mask_prompts.add_prompts(
@@ -166,7 +173,7 @@ class ClipRegions(Recipe):
         batch['noun'] = np.array([ids[noun] for noun in nouns], np.int32)
       if not c.adapt.cache_text:
         sentences = [s[0].encode() for s in fill(c.text.train_template, nouns)]
-        batch['tokens'] = tokenize_batch(sentences, c.train.text_length)
+        batch['tokens'] = tokenize_batch(self.clip, sentences, c.train.text_length)
       yield batch
 
   def examples(self) -> int:
@@ -195,7 +202,8 @@ class ClipRegions(Recipe):
     keep = None
     if self.clip.prompt_depth:
       keep = patch_mask(batch['mask'].astype(jnp.float32), self.clip.patch)
-    image = encode_images(self.clip, params, normalise(batch['image']), keep)
+    pixels = normalise(batch['image'], self.clip.pixels)
+    image = encode_images(self.clip, params, pixels, keep)
     if 'tokens' in batch:
       tokens = batch['tokens']
       text = Clip(self.clip).apply({'params': params}, tokens, method='encode_text')
@@ -230,5 +238,5 @@ class ClipRegions(Recipe):
     )
 
   def project(self, params: Params) -> Params:
-    """Keeps the temperature's logarithm in [0, ln 100]."""
-    return clamp_scale(params)
+    """Keeps the temperature's logarithm in [0, ln 100], where a softmax has it."""
+    return clamp_scale(params) if self.clip.scores == 'softmax' else params

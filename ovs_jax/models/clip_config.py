@@ -1,0 +1,228 @@
+"""What a CLIP is: sizes of two towers, and how each differs from OpenAI's."""
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from typing import Annotated, Any
+
+import jax.numpy as jnp
+
+from ovs_jax.core.errors import UserError
+from ovs_jax.core.limits import Count, Natural, OneOf, Positive
+from ovs_jax.core.lookup import lookup
+from ovs_jax.models.clip_blocks import Tower
+from ovs_jax.models.layers import ACTIVATIONS, NORM_EPSILON, Dtype
+from ovs_jax.ops.regions import CLIP_PIXELS, Pixels
+from ovs_jax.text.trained_tokenizer import CLEANINGS
+
+# How tokens become one embedding, and what maps it to the joint space.
+POOLS = ('class', 'map', 'mean')
+TEXT_POOLS = ('end', 'last')
+PROJECTIONS = ('matrix', 'bias', 'none')
+SCORES = ('softmax', 'sigmoid')
+NO_TOKENIZER = 'none'
+TOKENIZER_FIELDS = ('tokenizer', 'cleaning', 'start', 'end', 'pad')  # of `TextTower`
+
+
+@dataclasses.dataclass(frozen=True)
+class ImageTower:
+  """What an image tower computes; the defaults are OpenAI's vision transformer.
+
+  Attributes:
+    class_token: whether a learned token comes before the patches.
+    patch_bias: whether patches are embedded with a bias.
+    pre_norm: whether a norm comes before the first block.
+    pool: 'class': the class token is the embedding. 'map': a learned probe attends to
+      all tokens, and an MLP follows (SigLIP). 'mean': of the patches, before the last
+      norm (CLIPA).
+    pool_heads: of the probe's attention.
+    projection: to the joint space: a matrix, one with a bias, or none.
+  """
+
+  class_token: bool = True
+  patch_bias: bool = False
+  pre_norm: bool = True
+  pool: Annotated[str, OneOf(POOLS)] = 'class'
+  pool_heads: Natural = 0
+  projection: Annotated[str, OneOf(PROJECTIONS)] = 'matrix'
+
+
+@dataclasses.dataclass(frozen=True)
+class TextTower:
+  """What a text tower reads and computes; the defaults are OpenAI's.
+
+  Attributes:
+    activation: of the MLPs, where it is not the image tower's.
+    causal: whether tokens see earlier ones alone; otherwise all, padding too.
+    pool: 'end': the end token is the embedding (`ClipConfig.end_token`). 'last': the
+      last of `context_length` tokens, whatever it is.
+    projection: to the joint space: a matrix, one with a bias, or none.
+    tokenizer: sha256 of the tokenizer.json that the checkpoint has; '' is CLIP's own,
+      'none' says that it came without.
+    cleaning: of texts before that, of `text.trained_tokenizer.CLEANINGS`.
+    start: id before all others, -1: none. This and the next are of a tokenizer.json.
+    end: id after all others, -1: none.
+    pad: id that fills up.
+  """
+
+  activation: Annotated[str, OneOf(('', *ACTIVATIONS))] = ''
+  causal: bool = True
+  pool: Annotated[str, OneOf(TEXT_POOLS)] = 'end'
+  projection: Annotated[str, OneOf(PROJECTIONS)] = 'matrix'
+  tokenizer: str = ''
+  cleaning: Annotated[str, OneOf(CLEANINGS)] = 'none'
+  start: int = -1
+  end: int = -1
+  pad: Natural = 0
+
+  @property
+  def sees_padding(self) -> bool:
+    """Whether the embedding depends on how much padding there is."""
+    return not (self.causal and self.pool == 'end')
+
+
+@dataclasses.dataclass(frozen=True)
+class ClipConfig:
+  """Sizes of both towers, flat, since that is how checkpoints hold it, and their kinds.
+
+  Attributes:
+    embed_dim: of the joint space.
+    image_size: side of the input in pixels, a multiple of `patch`.
+    patch: side of a patch in pixels.
+    vision_width: features of a token; `text_width` likewise.
+    vision_layers: blocks; `text_layers` likewise.
+    vision_heads: of attention, which share the width; `text_heads` likewise.
+    context_length: tokens of a text at the most.
+    vocab_size: ids of the tokenizer.
+    prompt_depth: D; mask prompts stand in at the input and after blocks 1 to D - 1.
+    dtype: of the computation; parameters are float32.
+    remat: whether blocks are computed again in the backward pass.
+    unroll: blocks that one turn of the scan computes.
+    activation: of the MLPs, one of `layers.ACTIVATIONS`.
+    vision_mlp: hidden units of a block's MLP, 0: four times the width; `text_mlp`
+      likewise.
+    vision_epsilon: of the layer norms; `text_epsilon` likewise.
+    end_token: id whose first place is the text's summary; 0: the largest id.
+    image_tower: what the image tower computes.
+    text_tower: what the text tower reads and computes.
+    pixels: how pictures are prepared.
+    scores: what becomes of a cosine: a share of the names' (softmax), or a probability
+      of its own (sigmoid, with a learned bias).
+  """
+
+  embed_dim: Count
+  image_size: Count
+  patch: Count
+  vision_width: Count
+  vision_layers: Count
+  vision_heads: Count
+  text_width: Count
+  text_layers: Count
+  text_heads: Count
+  context_length: Count
+  vocab_size: Count
+  prompt_depth: Natural
+  dtype: Dtype
+  remat: bool
+  unroll: Count
+  # Later than the rest, with the values that all CLIPs had until then: checkpoints
+  # written before know nothing of them.
+  activation: Annotated[str, OneOf(ACTIVATIONS)] = 'quick_gelu'
+  vision_mlp: Natural = 0
+  text_mlp: Natural = 0
+  vision_epsilon: Positive = NORM_EPSILON
+  text_epsilon: Positive = NORM_EPSILON
+  end_token: Natural = 0
+  image_tower: ImageTower = ImageTower()
+  text_tower: TextTower = TextTower()
+  pixels: Pixels = CLIP_PIXELS
+  scores: Annotated[str, OneOf(SCORES)] = 'softmax'
+
+  def __post_init__(self) -> None:
+    lookup(ACTIVATIONS, self.activation, 'activation')
+    if self.image_size % self.patch:
+      raise UserError(
+        f'image_size {self.image_size} is not a multiple of patch {self.patch}'
+      )
+    for tower in ('vision', 'text'):
+      width, heads = getattr(self, f'{tower}_width'), getattr(self, f'{tower}_heads')
+      if width % heads:
+        raise UserError(f'{tower}_width {width} is not a multiple of {heads} heads')
+      kind = self.image_tower if tower == 'vision' else self.text_tower
+      if kind.projection == 'none' and width != self.embed_dim:
+        raise UserError(
+          f'without a projection {tower}_width {width} must be embed_dim '
+          f'{self.embed_dim}'
+        )
+    image = self.image_tower
+    if image.pool == 'class' and not image.class_token:
+      raise UserError("image_tower.pool 'class' needs image_tower.class_token")
+    if image.pool == 'map' and (
+      not image.pool_heads or self.vision_width % image.pool_heads
+    ):
+      raise UserError(
+        f'image_tower.pool_heads {image.pool_heads} must divide vision_width '
+        f'{self.vision_width}'
+      )
+
+  @classmethod
+  def from_dict(cls, config: Mapping[str, Any]) -> 'ClipConfig':
+    """Reads what a checkpoint says, which may lack what is newer than it."""
+    parts = {
+      name: make(config[name]) for name, make in _PARTS.items() if name in config
+    }
+    return cls(**{**config, **parts})
+
+  @property
+  def is_plain(self) -> bool:
+    """Whether the image tower is OpenAI's in all but its sizes."""
+    return self.image_tower == ImageTower()
+
+  def check_like_openai(self, what: str) -> None:
+    """Raises ValueError unless both towers are OpenAI's in all but their sizes."""
+    odd = [
+      f'{section}.{field.name} {getattr(part, field.name)!r}'
+      for section, usual in (('image_tower', ImageTower()), ('text_tower', TextTower()))
+      for part in (getattr(self, section),)
+      for field in dataclasses.fields(part)
+      if getattr(part, field.name) != getattr(usual, field.name)
+    ]
+    if odd:
+      raise UserError(
+        f"{what} needs a CLIP with towers like OpenAI's; this one has "
+        f'{", ".join(odd)}. Take another CLIP'
+      )
+
+  @property
+  def vision(self) -> Tower:
+    """The transformer of the image tower."""
+    return self._tower('vision', self.activation)
+
+  @property
+  def text(self) -> Tower:
+    """The transformer of the text tower."""
+    return self._tower('text', self.text_tower.activation or self.activation)
+
+  def _tower(self, name: str, activation: str) -> Tower:
+    own = ('width', 'layers', 'heads', 'mlp', 'epsilon')
+    width, layers, heads, mlp, epsilon = (getattr(self, f'{name}_{x}') for x in own)
+    return Tower(
+      width=width,
+      layers=layers,
+      heads=heads,
+      mlp=mlp or 4 * width,
+      activation=activation,
+      epsilon=epsilon,
+      dtype=jnp.dtype(self.dtype),
+      remat=self.remat,
+      unroll=self.unroll,
+    )
+
+
+_PARTS: Mapping[str, Callable[[Mapping[str, Any]], Any]] = {
+  'image_tower': lambda part: ImageTower(**part),
+  'text_tower': lambda part: TextTower(**part),
+  # JSON has lists.
+  'pixels': lambda part: Pixels(
+    **{k: tuple(x) if isinstance(x, list) else x for k, x in part.items()}
+  ),
+}
