@@ -9,7 +9,7 @@ from typing import Protocol, runtime_checkable
 import numpy as np
 
 from ovs_jax.core.types import NO_LABEL, Array, Bool, Float, Int
-from ovs_jax.evaluate import oracle
+from ovs_jax.evaluate import oracle, recall
 from ovs_jax.evaluate.distractors import all_words, clearest, distractors
 from ovs_jax.evaluate.network import OTHERS, Network, Picture, Setting
 from ovs_jax.evaluate.predictions import SavedMaps
@@ -28,6 +28,7 @@ PROPOSED_CROPS = 'crop_proposal'
 PROPOSER_SEEN = 'proposer_seen'
 TRUE_CLASSES_SEEN = 'oracle_classes_seen'
 SPLIT, SINGLE, CALIBRATION = 'errors', 'single', 'calibration'  # among the sums
+RECALL, PROPOSALS = 'recall', 'proposals'
 Maps = Mapping[str, Int[np.ndarray, '_ _']]
 
 
@@ -118,6 +119,7 @@ class Plan:
       held out, what the proposer does in the world that it was trained in, with seen
       names alone to choose from and pixels of the others void.
     calibration: whether to count how often labels are right, by their confidence.
+    recall: whether to count the true masks that proposals show.
   """
 
   settings: tuple[Setting, ...]
@@ -127,6 +129,7 @@ class Plan:
   single_concepts: bool
   parts: bool = False
   calibration: bool = False
+  recall: bool = False
 
 
 @dataclasses.dataclass(frozen=True)
@@ -180,6 +183,9 @@ class ModelJudge:
       self.sums[SINGLE] = np.zeros((3, self._count), np.int64)
     if plan.calibration:
       self.sums[CALIBRATION] = np.zeros((BINS, 3), np.int64)
+    if plan.recall:
+      self.sums[RECALL] = np.zeros(recall.SHAPE, np.int64)
+      self.sums[PROPOSALS] = np.zeros(1, np.int64)
 
   def _curve(self) -> tuple[int, ...]:
     return (0, *self.plan.distractors) if self.plan.distractors else ()
@@ -242,6 +248,8 @@ class ModelJudge:
       self._count_single(sample, picture, looked.classes)
     if self.plan.calibration:
       self._count_sure(sample, looked)
+    if self.plan.recall:
+      self._count_shown(sample, picture)
     if self.plan.parts:
       self._count_crops(sample, looked)
       if self._held_out:
@@ -262,6 +270,15 @@ class ModelJudge:
     counts = count_bins(labels, sure, sample.label, self._count)
     with self._lock:
       self.sums[CALIBRATION] += counts
+
+  def _count_shown(self, sample: Sample, picture: Picture) -> None:
+    """Counts the true masks that any proposal shows."""
+    masks = oracle.proposed(picture)
+    small = oracle.nearest(sample.label, picture.content)
+    counts = recall.count_recall(masks, small, self._names.kinds)
+    with self._lock:
+      self.sums[RECALL] += counts
+      self.sums[PROPOSALS] += len(masks)
 
   def _count_crops(self, sample: Sample, looked: Looked) -> None:
     """Counts crops in place of pixels: of each class of the image one."""

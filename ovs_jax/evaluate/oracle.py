@@ -52,7 +52,7 @@ def name_masks(
     label: the true label map.
     classes: those that it shows.
   """
-  small = _nearest(label, picture.content)
+  small = nearest(label, picture.content)
   count = -(-len(classes) // 8) * 8
   masks = np.zeros((count, *picture.padded.shape[:2]), np.float32)
   h, w = picture.content
@@ -79,13 +79,20 @@ def name_proposals(
   """
   h, w = picture.content
   binary = np.asarray(picture.encoded.masks[:, :h, :w] > 0.5).reshape(-1, h * w)
-  small = _nearest(label, picture.content).reshape(-1)
+  small = nearest(label, picture.content).reshape(-1)
   both = np.stack([binary[:, small == k].sum(axis=1) for k in classes])  # t q
   true = np.array([(small == k).sum() for k in classes])
   either = true[:, None] + binary.sum(axis=1) - both
   overlap = both.astype(np.float32) / np.maximum(either, 1).astype(np.float32)
   best = np.asarray(jnp.argmax(logits[1], axis=1))[overlap.argmax(axis=1)]
   return best, overlap.max(axis=1) >= MIN_OVERLAP
+
+
+def proposed(picture: Picture) -> Bool[np.ndarray, 'q h w']:
+  """Returns the valid proposals' pixels, as the networks saw the picture."""
+  h, w = picture.content
+  valid = np.asarray(picture.encoded.valid)
+  return np.asarray(picture.encoded.masks[:, :h, :w] > 0.5)[valid]
 
 
 def true_classes(
@@ -104,8 +111,8 @@ def true_classes(
     classes: those of it that count.
   """
   h, w = picture.content
-  small = np.searchsorted(classes, _nearest(label, picture.content))
-  known = np.isin(_nearest(label, picture.content), classes)
+  small = np.searchsorted(classes, nearest(label, picture.content))
+  known = np.isin(nearest(label, picture.content), classes)
   binary = np.asarray(picture.encoded.masks[:, :h, :w] > 0.5)
   inside = np.stack(
     [np.bincount(small[mask & known], minlength=len(classes)) for mask in binary]
@@ -195,7 +202,7 @@ def _classify_masks(
   return jnp.argmax(class_logits(embeddings, text), axis=1), regions.valid
 
 
-def _nearest(
+def nearest(
   label: Int[np.ndarray, 'h w'], size: tuple[int, int]
 ) -> Int[np.ndarray, 'H W']:
   """Nearest neighbours at the centres of pixels."""

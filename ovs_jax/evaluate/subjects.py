@@ -86,6 +86,7 @@ def _plan(suite: Suite, settings: tuple[Setting, ...] = ()) -> Plan:
     near=suite.near,
     single_concepts=suite.single_concepts,
     calibration=suite.calibration,
+    recall=suite.recall,
   )
 
 

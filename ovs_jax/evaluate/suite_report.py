@@ -5,6 +5,7 @@ from typing import Any
 
 from ovs_jax.evaluate import tables
 from ovs_jax.evaluate.judges import SAVED, TRUE_CLASSES, TRUE_MASKS, TRUE_VOCABULARY
+from ovs_jax.evaluate.recall import SIZES, THRESHOLDS
 from ovs_jax.evaluate.tables import COMPARED, SCORES, number
 
 Summaries = Mapping[str, Mapping[str, Any]]
@@ -45,6 +46,9 @@ _MEANING = """
   all of them. **One name**: each class that an image shows is asked for alone,
   against "others" (of a CoSeg: against its "unlabeled"; of a CLIPSeg: against
   nothing).
+- **Recall**: true masks (a class of an image each) whose best proposal has at least
+  this IoU, whatever it is called. Small ones have less than 1 % of the picture, large
+  ones 10 % or more.
 - **Calibration**: of pixels with a label of so much confidence, the share that is
   right. The error is the mean distance between both over all pixels (expected
   calibration error, ten bins).
@@ -86,6 +90,7 @@ def markdown(what: Mapping[str, Any], summaries: Summaries) -> str:
   lines += _oracles(summaries)
   lines += _names(summaries)
   lines += _labels(summaries)
+  lines += _recall(summaries)
   lines += _calibration(summaries)
   lines += _lists(summaries)
   for summary in summaries.values():
@@ -211,6 +216,20 @@ def _labels(summaries: Summaries) -> list[str]:
     if summary.get('labels')
   ]
   return ['## Labels that images got', '', *lines, ''] if lines else []
+
+
+def _recall(summaries: Summaries) -> list[str]:
+  rows = []
+  for name, summary in summaries.items():
+    found = summary.get('recall') or {}
+    for part in ('all', 'thing', 'stuff', *SIZES):
+      if part in found:
+        shown = [number(found[part][f'{t:g}']) for t in THRESHOLDS]
+        cells = [part, str(found[part]['masks']), *shown]
+        rows.append([name, number(found['proposals']), *cells])
+  titles = ['data set', 'proposals per image', 'true masks', 'number']
+  titles += [f'IoU {t:g}' for t in THRESHOLDS]
+  return _table(titles, rows, 'Recall of proposals') if rows else []
 
 
 def _calibration(summaries: Summaries) -> list[str]:

@@ -11,11 +11,14 @@ from ovs_jax.evaluate import similarity, tables
 from ovs_jax.evaluate.judges import (
   CALIBRATION,
   DISTRACTED,
+  PROPOSALS,
+  RECALL,
   SINGLE,
   SPLIT,
   distracted,
 )
 from ovs_jax.evaluate.network import Setting
+from ovs_jax.evaluate.recall import recalls
 from ovs_jax.evaluate.scores import (
   error_split,
   groups_of,
@@ -62,7 +65,7 @@ def summarise(
   `tuned` and the best of the `searched`; `groups` and `kinds` with their sizes, and the
   `class_table`; of the headline `soft` scores, the `errors`, the curve over
   `distractors` and the IoU of single concepts; how good the `labels` were that a
-  system chose; and the `calibration` (`ops.calibration.reliability`). What there is not
+  system chose; the `recall` of proposals; and the `calibration`. What there is not
   for a system or for saved label maps is None.
 
   Args:
@@ -84,12 +87,13 @@ def summarise(
   }
   tuned = dict(suite.tuned).get(dataset)
   searched = [Setting('ensemble', w).name for w in suite.search]
+  images = len(tallies[headline].images)
   named = None if tuned is None else Setting('ensemble', tuned).name
   return {
     'vocabulary': names.name,
     'vocabulary_sha256': names.sha256,
     'classes': len(names),
-    'images': len(tallies[headline].images),
+    'images': images,
     'headline': headline,
     'tuned': named if named in methods else None,
     'searched': max(searched, key=lambda n: methods[n]['miou'], default=None),
@@ -103,6 +107,9 @@ def summarise(
     'distractors': _curve(curve),
     'single_concept': _single(sums[SINGLE]) if SINGLE in sums else None,
     'labels': label_scores(sums[LABELS]) if LABELS in sums else None,
+    'recall': recalls(sums[RECALL], int(sums[PROPOSALS][0]), images)
+    if RECALL in sums
+    else None,
     'calibration': reliability(sums[CALIBRATION]) if CALIBRATION in sums else None,
   }
 

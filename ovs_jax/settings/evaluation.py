@@ -106,6 +106,7 @@ class Suite:
   distractors: tuple[Natural, ...] = (100, 1_000, 10_000)  # irrelevant names to add
   distractor_images: Natural = 100  # the first images, on which they are; 0: all
   single_concepts: bool = True  # also ask for one name at a time
+  recall: bool = True  # of an OVSeg also count the true masks that proposals show
   calibration: bool = True  # also count how often labels are right, by confidence
   bootstrap: Natural = 1000  # resampled data sets for the intervals; 0: none
   sheet: Natural = 3  # pictures each of the best, median and worst images

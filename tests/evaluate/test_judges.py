@@ -118,7 +118,8 @@ def test_confidences_are_those_of_the_segmenter(
   save_model(tmp_path / 'ovseg', draw_params(), STORED)
   pixels = np.random.default_rng(5).integers(0, 256, (50, 70, 3)).astype(np.uint8)
   network = Network(tmp_path / 'ovseg')
-  plan = Plan((), (), 0, near=None, single_concepts=False, calibration=True)
+  also = {'calibration': True, 'recall': True}
+  plan = Plan((), (), 0, near=None, single_concepts=False, **also)
   segmenter = Segmenter.load(tmp_path / 'ovseg')
   result = segmenter.segment(pixels, NAMES.names)
   truth = np.random.default_rng(6).integers(0, 3, (50, 70))
@@ -129,6 +130,9 @@ def test_confidences_are_those_of_the_segmenter(
   found = one.sums[judges.CALIBRATION]
   np.testing.assert_array_equal(found[:, :2], want[:, :2])
   np.testing.assert_allclose(found[:, 2], want[:, 2], rtol=1e-4)
+  # True masks: a class each; proposals: those that show anything.
+  assert one.sums[judges.RECALL][..., 0].sum() == 3
+  assert one.sums[judges.PROPOSALS] == len(result.proposals.boxes)
 
 
 def test_every_way_is_counted(judge: ModelJudge) -> None:

@@ -1,0 +1,75 @@
+"""Which true masks any proposal shows, whatever it is called."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from ovs_jax.core.types import Bool, Int
+
+THRESHOLDS = (0.5, 0.75, 0.9)  # IoU from which a proposal shows a true mask
+# Shares of the picture from which a true mask is of the next size.
+SIZES = {'small': 0.0, 'medium': 0.01, 'large': 0.1}
+KINDS = ('thing', 'stuff', '')  # of classes; the last of those whose list says nothing
+SHAPE = (len(KINDS), len(SIZES), 1 + len(THRESHOLDS))
+
+
+def count_recall(
+  masks: Bool[np.ndarray, 'q h w'],
+  label: Int[np.ndarray, 'h w'],
+  kinds: Sequence[str],
+) -> Int[np.ndarray, '3 3 4']:
+  """Counts the classes of an image, and those whose pixels a proposal has.
+
+  Args:
+    masks: of the proposals that are valid.
+    label: the truth, in their size; values that are no class are void, and left out of
+      both masks.
+    kinds: of all classes.
+
+  Returns:
+    By kind and size: true masks, and those with a best IoU of each of `THRESHOLDS`.
+  """
+  counts = np.zeros(SHAPE, np.int64)
+  known = (label >= 0) & (label < len(kinds))
+  classes, areas = np.unique(label[known], return_counts=True)
+  if not len(classes):
+    return counts
+  index = np.searchsorted(classes, label[known])
+  rows = masks[:, known]
+  both = np.stack([np.bincount(index[row], minlength=len(classes)) for row in rows])
+  either = rows.sum(axis=1)[:, None] + areas - both
+  best = (both / np.maximum(either, 1)).max(axis=0, initial=0)
+  sizes = np.searchsorted(list(SIZES.values()), areas / label.size, side='right') - 1
+  for k, size, iou in zip(classes.tolist(), sizes.tolist(), best, strict=True):
+    kind = KINDS.index(kinds[k]) if kinds[k] in KINDS else len(KINDS) - 1
+    counts[kind, size] += np.array([1, *(iou >= t for t in THRESHOLDS)])
+  return counts
+
+
+def recalls(
+  counts: Int[np.ndarray, '3 3 4'], masks: int, images: int
+) -> dict[str, Any]:
+  """Returns percent of the true masks that are shown, by IoU.
+
+  Args:
+    counts: summed over images.
+    masks: proposals of all images.
+    images: their number.
+
+  Returns:
+    For `all`, each kind and each size that occurs: `masks`, the true ones, and a recall
+    for each threshold, such as `0.75`; and `proposals`, per image.
+  """
+  parts = {'all': counts.sum(axis=(0, 1))}
+  parts |= {k: counts[i].sum(axis=0) for i, k in enumerate(KINDS) if k}
+  parts |= {s: counts[:, i].sum(axis=0) for i, s in enumerate(SIZES)}
+  found: dict[str, Any] = {
+    name: {'masks': int(x[0])}
+    | {
+      f'{t:g}': 100 * int(n) / int(x[0]) for t, n in zip(THRESHOLDS, x[1:], strict=True)
+    }
+    for name, x in parts.items()
+    if x[0]
+  }
+  return {'proposals': masks / max(images, 1), **found}
