@@ -37,7 +37,8 @@ def count_recall(
     return counts
   index = np.searchsorted(classes, label[known])
   rows = masks[:, known]
-  both = np.stack([np.bincount(index[row], minlength=len(classes)) for row in rows])
+  both = [np.bincount(index[row], minlength=len(classes)) for row in rows]
+  both = np.array(both, np.int64).reshape(-1, len(classes))
   either = rows.sum(axis=1)[:, None] + areas - both
   best = (both / np.maximum(either, 1)).max(axis=0, initial=0)
   sizes = np.searchsorted(list(SIZES.values()), areas / label.size, side='right') - 1
@@ -64,12 +65,9 @@ def recalls(
   parts = {'all': counts.sum(axis=(0, 1))}
   parts |= {k: counts[i].sum(axis=0) for i, k in enumerate(KINDS) if k}
   parts |= {s: counts[:, i].sum(axis=0) for i, s in enumerate(SIZES)}
-  found: dict[str, Any] = {
-    name: {'masks': int(x[0])}
-    | {
-      f'{t:g}': 100 * int(n) / int(x[0]) for t, n in zip(THRESHOLDS, x[1:], strict=True)
-    }
-    for name, x in parts.items()
-    if x[0]
-  }
-  return {'proposals': masks / max(images, 1), **found}
+  found: dict[str, Any] = {'proposals': masks / max(images, 1)}
+  for name, (true, *shown) in ((n, x.tolist()) for n, x in parts.items()):
+    if true:
+      pairs = zip(THRESHOLDS, shown, strict=True)
+      found[name] = {'masks': true} | {f'{t:g}': 100 * x / true for t, x in pairs}
+  return found

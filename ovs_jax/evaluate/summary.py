@@ -1,7 +1,7 @@
 """The numbers of one data set, as report.json has them."""
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -103,14 +103,24 @@ def summarise(
     'class_table': table,
     'methods': methods,
     'soft': _soft(tallies[headline], training),
-    'errors': error_split(sums[SPLIT]) if SPLIT in sums else None,
     'distractors': _curve(curve),
-    'single_concept': _single(sums[SINGLE]) if SINGLE in sums else None,
-    'labels': label_scores(sums[LABELS]) if LABELS in sums else None,
-    'recall': recalls(sums[RECALL], int(sums[PROPOSALS][0]), images)
-    if RECALL in sums
-    else None,
-    'calibration': reliability(sums[CALIBRATION]) if CALIBRATION in sums else None,
+    **_of_sums(sums, images),
+  }
+
+
+def _of_sums(sums: Arrays, images: int) -> dict[str, Any]:
+  """What follows from other counts than those of pixels by class; None if not made."""
+
+  def of(key: str, function: Callable[..., Any], *more: Any) -> Any:
+    return function(sums[key], *more) if key in sums else None
+
+  shown = int(sums[PROPOSALS][0]) if PROPOSALS in sums else 0
+  return {
+    'errors': of(SPLIT, error_split),
+    'single_concept': of(SINGLE, _single),
+    'labels': of(LABELS, label_scores),
+    'recall': of(RECALL, recalls, shown, images),
+    'calibration': of(CALIBRATION, reliability),
   }
 
 
