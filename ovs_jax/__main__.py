@@ -22,6 +22,7 @@ COMMANDS = {
     (),
     "compare a checkpoint's bytes with its seal",
   ),
+  'explain': ('ovs_jax.explain', (), 'show how an OVSeg came to its labels'),
   'demo': ('ovs_jax.demo', (), 'serve a page to try a model on'),
   'bench': ('ovs_jax.bench', (), 'measure speed and memory'),
 }

@@ -40,6 +40,7 @@ COMMANDS = {
   'launch/tpu_pod.sh': ('ovs_jax/main.py', 'launch/tpu_pod.sh'),
   'ovs_jax.main': ('ovs_jax/main.py',),
   'ovs_jax.predict': ('ovs_jax/*.py', 'ovs_jax/inference/*.py'),
+  'ovs_jax.explain': ('ovs_jax/explain.py',),
   'ovs_jax.demo': ('ovs_jax/demo/__main__.py',),
   'ovs_jax.bench': ('ovs_jax/bench/__main__.py',),
   'ovs_jax.bench.scaling': ('ovs_jax/bench/scaling.py',),

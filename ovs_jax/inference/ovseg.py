@@ -222,10 +222,10 @@ class OvSegSystem:
     """
     if isinstance(encoded, EncodedMasks):
       classifier = clip_alone(classifier, weight, panoptic, self.settings.mode)
-    classifier, weight = self._method(classifier, weight, rule)
+    classifier, weight = self.method(classifier, weight, rule)
     check_threshold(threshold)
     choosing = classes + background
-    texts = self.embed(_with_others(choosing), templates=templates, synonyms=synonyms)
+    texts = self.embed(with_others(choosing), templates=templates, synonyms=synonyms)
     method = {'classifier': classifier, 'weight': weight}
     asked = {'rows': texts.rows, 'owner': texts.owner, 'choosing': len(choosing)}
     asked['temperature'] = self.temperature
@@ -270,7 +270,7 @@ class OvSegSystem:
       return filtered(part, run)
     return certified(part, run, count, **method)
 
-  def _method(
+  def method(
     self, classifier: str | None, weight: float | None, rule: str
   ) -> tuple[str, float]:
     """Fills in the settings, after a check of what was asked."""
@@ -286,7 +286,7 @@ class OvSegSystem:
     return classifier, weight
 
 
-def _with_others(classes: Classes) -> Classes:
+def with_others(classes: Classes) -> Classes:
   """Gives a single name something to compete with."""
   if len(classes) > 1 or classes.names[0].lower() == OTHERS:
     return classes

@@ -17,6 +17,7 @@ from ovs_jax.core.files import Path
 from ovs_jax.core.images import IMAGE_TYPES, ImageLike, as_rgb
 from ovs_jax.core.mask_set import MasksLike, mask_set
 from ovs_jax.core.types import Float
+from ovs_jax.inference.explain import Explanation, explain
 from ovs_jax.inference.given_masks import EncodedMasks
 from ovs_jax.inference.load import load_system
 from ovs_jax.inference.mask_names import NamedMasks
@@ -298,6 +299,43 @@ class Segmenter:
     if isinstance(encoded, IMAGE_TYPES):
       encoded = self.encode(encoded)
     return self.system.segment(encoded, classes, behind, **options)
+
+  def explain(
+    self,
+    image: ImageLike,
+    names: Names,
+    *,
+    at: tuple[int, int] | None = None,
+    background: Names | None = None,
+    proposals: int = 5,
+    classifier: str | None = None,
+    weight: float | None = None,
+  ) -> Explanation:
+    """Shows how an OVSeg came to its labels; `figure` of the result draws it.
+
+    Args:
+      image: a path, a Pillow image or an array.
+      names: as in `segment`.
+      at: x and y of the pixel that is explained; None: the middle.
+      background: as in `segment`.
+      proposals: how many are kept, those that decided most there.
+      classifier: as in `segment`.
+      weight: as in `segment`.
+
+    Raises:
+      ValueError: as in `segment`; or a model without proposals, or a pixel outside.
+    """
+    classes = parse_classes(names)
+    return explain(
+      self.system,
+      as_rgb(image),
+      classes,
+      parse_background(background, classes),
+      at=at,
+      proposals=proposals,
+      classifier=classifier,
+      weight=weight,
+    )
 
   def agreement(self, image: ImageLike, names: Names, **options: Any) -> float:
     """Returns the share of pixels that the exact mode and dtype label the same, 0..1.
