@@ -26,7 +26,7 @@ each_page = pytest.mark.parametrize(
 )
 LONGEST_LINE = 100
 LONGEST_README = 150
-FOLDERS = ('configs', 'docs', 'launch', 'ovs_jax', 'requirements', 'tests')
+FOLDERS = ('configs', 'docs', 'examples', 'launch', 'ovs_jax', 'requirements', 'tests')
 FILES = [
   str(p.relative_to(ROOT))
   for p in [*ROOT.iterdir(), *(p for d in FOLDERS for p in (ROOT / d).rglob('*'))]

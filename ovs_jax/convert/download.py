@@ -23,7 +23,7 @@ import urllib.request
 from collections.abc import Iterator
 from typing import Any, BinaryIO
 
-from tqdm import tqdm
+from tqdm.auto import tqdm
 
 from ovs_jax.core.errors import UserError
 from ovs_jax.core.files import Path, local, write_json

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, TypeVar
 
 import jax
-from tqdm import tqdm
+from tqdm.auto import tqdm
 
 from ovs_jax.core.buckets import Mirror
 from ovs_jax.core.devices import peak_memory
@@ -24,7 +24,7 @@ def progress(
 ) -> Iterator[T]:
   """Iterates with a bar that shows the rate and the time left.
 
-  Without a terminal it prints a line every 20 seconds.
+  Without a terminal or notebook it prints a line every 20 seconds.
   """
   return iter(_bar(total=total, title=title, unit=unit, start=start, items=items))
 
@@ -38,7 +38,8 @@ def _bar(
   items: Any,
   disable: bool = False,
 ) -> tqdm:
-  terminal = sys.stderr.isatty()
+  notebook = any(kind.__name__ == 'tqdm_notebook' for kind in tqdm.__mro__)
+  terminal = sys.stderr.isatty() or notebook
   return tqdm(
     items,
     total=total,

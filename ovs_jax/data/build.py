@@ -18,7 +18,7 @@ from typing import Any
 
 import tensorflow_datasets as tfds
 from tensorflow_datasets.core.example_serializer import ExampleSerializer
-from tqdm import tqdm
+from tqdm.auto import tqdm
 
 from ovs_jax.core import buckets
 from ovs_jax.core.files import Place, below, local, place, remove, write_text

@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 import tensorflow_datasets as tfds
 from PIL import Image
-from tqdm import tqdm
+from tqdm.auto import tqdm
 
 from ovs_jax.core.errors import UserError
 from ovs_jax.core.files import local, place

@@ -14,7 +14,7 @@ from PIL import Image
 from ovs_jax.core.types import Float, Num, UInt8
 from ovs_jax.demo.desk import Answer, Photo
 from ovs_jax.inference.result import Segmentation
-from ovs_jax.ops.overlay import palette
+from ovs_jax.ops.colours import palette
 
 LONGEST, LEAST = 1280, 800  # pixels of the longer side as it is shown
 LEVELS = 100  # steps of confidence

@@ -10,7 +10,8 @@ from matplotlib.patches import Rectangle
 
 from ovs_jax.core.types import Float
 from ovs_jax.inference.explain import Explanation, Proposal
-from ovs_jax.ops.overlay import blend, palette
+from ovs_jax.ops.colours import palette
+from ovs_jax.ops.overlay import blend
 
 _TOP = 5  # names of each classifier
 _LONG = 16  # letters of a name on an axis

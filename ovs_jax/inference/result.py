@@ -13,10 +13,11 @@ from ovs_jax.core.files import Path, Place, local, place
 from ovs_jax.core.images import ImageLike, as_rgb
 from ovs_jax.core.lookup import lookup
 from ovs_jax.core.masks import box_of
-from ovs_jax.core.types import Bool, Float, Int
+from ovs_jax.core.types import Bool, Float, Int, UInt8
 from ovs_jax.formats import parse_formats, run
 from ovs_jax.formats.coco import Coco, to_coco
 from ovs_jax.formats.found import Entry, Found, Instance
+from ovs_jax.inference import shown
 from ovs_jax.inference.evidence import NameMaps
 from ovs_jax.inference.panoptic import Panoptic
 from ovs_jax.ops import overlay
@@ -77,6 +78,7 @@ class Segmentation:
     skipped: share of the valid proposals' crops that CLIP did not see, 0..1.
     panoptic: segments with ids, if they were asked for.
     maps: the confidence of every name, if they were asked for.
+    photo: small, so that notebooks show the result (`inference.shown`); None: grey.
   """
 
   labels: Int[np.ndarray, 'h w']
@@ -87,6 +89,13 @@ class Segmentation:
   skipped: float = 0.0
   panoptic: Panoptic | None = None
   maps: NameMaps | None = None
+  photo: UInt8[np.ndarray, 'y x 3'] | None = None
+
+  def _repr_png_(self) -> bytes:
+    return shown.as_png(self)
+
+  def _repr_html_(self) -> str:
+    return shown.as_html(self)
 
   def agreement(self, other: 'Segmentation') -> float:
     """Returns the share of pixels that have the same name in both, 0..1."""

@@ -6,6 +6,8 @@ result = segmenter.segment(picture, 'red ball, grass')  # or of 'photo.jpg' itse
 result.overlay('photo.jpg').save('overlay.png')
 """
 
+import dataclasses
+import weakref
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -16,7 +18,8 @@ from ovs_jax.core.errors import UserError
 from ovs_jax.core.files import Path
 from ovs_jax.core.images import IMAGE_TYPES, ImageLike, as_rgb
 from ovs_jax.core.mask_set import MasksLike, mask_set
-from ovs_jax.core.types import Float
+from ovs_jax.core.types import Float, UInt8
+from ovs_jax.inference import shown
 from ovs_jax.inference.explain import Explanation, explain
 from ovs_jax.inference.given_masks import EncodedMasks
 from ovs_jax.inference.load import load_system
@@ -42,6 +45,8 @@ class Segmenter:
     """Takes what `inference.load.load_system` returns."""
     self.system = system
     self._directory = directory
+    # Small photos of what is encoded, by its id, for results that show themselves.
+    self._photos: dict[int, np.ndarray] = {}
 
   @property
   def knows(self) -> str:
@@ -188,7 +193,14 @@ class Segmenter:
       return self._encode_masks(image, masks, whole=not several and window is None)
     images = [as_rgb(one) for one in (image if several else [image])]
     found = self.system.encode_all(images, window=window, overlap=overlap)
+    for encoded, one in zip(found, images, strict=True):
+      self._remember(encoded, one)
     return found if several else found[0]
+
+  def _remember(self, encoded: Any, image: UInt8[np.ndarray, 'h w 3']) -> None:
+    """Keeps a small photo as long as what was encoded of it."""
+    self._photos[id(encoded)] = shown.small(image)
+    weakref.finalize(encoded, self._photos.pop, id(encoded), None)
 
   def _encode_masks(
     self, image: ImageLike | Sequence[ImageLike], masks: MasksLike, *, whole: bool
@@ -200,7 +212,9 @@ class Segmenter:
         'out'
       )
     picture = as_rgb(image)
-    return self.system.encode_masks(picture, mask_set(masks, picture.shape[:2]))
+    found = self.system.encode_masks(picture, mask_set(masks, picture.shape[:2]))
+    self._remember(found, picture)
+    return found
 
   def embed_names(
     self,
@@ -298,7 +312,11 @@ class Segmenter:
     behind = parse_background(background, classes)
     if isinstance(encoded, IMAGE_TYPES):
       encoded = self.encode(encoded)
-    return self.system.segment(encoded, classes, behind, **options)
+    found = self.system.segment(encoded, classes, behind, **options)
+    photo = self._photos.get(id(encoded))
+    if isinstance(found, Segmentation) and photo is not None:
+      return dataclasses.replace(found, photo=photo)
+    return found
 
   def explain(
     self,
