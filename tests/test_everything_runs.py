@@ -127,6 +127,18 @@ def test_the_quickstart_leaves_a_report(quickstart: pathlib.Path) -> None:
     assert path.name in text
 
 
+def test_what_a_run_writes_is_json(quickstart: pathlib.Path) -> None:
+  def refuse(name: str) -> None:
+    raise AssertionError(f'{name} is no JSON')
+
+  found = [*quickstart.rglob('*.json'), *quickstart.rglob('*.jsonl')]
+  assert len(found) > 20
+  for path in found:
+    text = path.read_text()
+    for part in text.splitlines() if path.suffix == '.jsonl' else [text]:
+      json.loads(part, parse_constant=refuse)
+
+
 def test_a_second_quickstart_skips_everything(
   quickstart: pathlib.Path, data_dir: str, reuse: Reuse
 ) -> None:

@@ -1,6 +1,5 @@
 """A checkpoint of ours as a folder to share: card, settings, tensors."""
 
-import json
 import pathlib
 from collections.abc import Mapping
 from typing import Any
@@ -12,7 +11,7 @@ from ovs_jax.convert.safetensors_file import read_safetensors
 from ovs_jax.core import attached
 from ovs_jax.core.checkpoint import load_model, save_model
 from ovs_jax.core.errors import UserError
-from ovs_jax.core.files import Path, atomic_path, local, read_json
+from ovs_jax.core.files import Path, atomic_path, local, read_json, strict_json
 from ovs_jax.core.tree import flatten, unflatten
 
 FILE = 'ovs_jax.json'
@@ -69,7 +68,7 @@ def write(directory: Path, output: Path, *, address: str, licence: str) -> pathl
     temporary.mkdir()
     save_file(leaves, temporary / TENSORS)
     attached.write(temporary, config)
-    (temporary / FILE).write_text(json.dumps(config, indent=2, sort_keys=True) + '\n')
+    (temporary / FILE).write_text(strict_json(config, indent=2, sort_keys=True) + '\n')
     (temporary / 'README.md').write_text(card, encoding='utf-8')
   return local(output)
 

@@ -9,6 +9,7 @@ import ctypes
 import glob
 import hashlib
 import json
+import math
 import os
 import pathlib
 import shutil
@@ -197,9 +198,27 @@ def write_text(path: Path, text: str) -> None:
     temporary.write_text(text, encoding='utf-8')
 
 
+def strict_json(value: Any, **options: Any) -> str:
+  """Returns JSON that every reader takes: numbers that are not finite are null.
+
+  Args:
+    value: of JSON's types; tuples are lists.
+    options: of `json.dumps`.
+  """
+  return json.dumps(_finite(value), allow_nan=False, **options)
+
+
+def _finite(value: Any) -> Any:
+  if isinstance(value, dict):
+    return {key: _finite(x) for key, x in value.items()}
+  if isinstance(value, list | tuple):
+    return [_finite(x) for x in value]
+  return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
 def write_json(path: Path, value: Any) -> None:
-  """Writes JSON atomically, with sorted keys."""
-  write_text(path, json.dumps(value, indent=2, sort_keys=True) + '\n')
+  """Writes JSON atomically, with sorted keys; see `strict_json`."""
+  write_text(path, strict_json(value, indent=2, sort_keys=True) + '\n')
 
 
 def read_json(path: Path) -> Any:

@@ -75,6 +75,17 @@ class Filled:
     return 'not empty'
 
 
+class FileName:
+  """The path of a file, as far as a name shows it."""
+
+  def accepts(self, value: str) -> bool:
+    """Whether there is a folder before it, or an ending behind it."""
+    return '/' in value or '.' in value
+
+  def __str__(self) -> str:
+    return "a path of a file, with a '/' or an ending"
+
+
 class Ascending:
   """Numbers of which none is less than the one before."""
 
@@ -130,6 +141,8 @@ class Located:
     return 'a path'
 
 
+_TEXTS = (OneOf, Regular, FileName)
+
 Count = Annotated[int, Range(least=1)]
 Natural = Annotated[int, Range(least=0)]
 Weight = Annotated[float, Range(least=0)]
@@ -151,7 +164,7 @@ def describe(kind: Any) -> str:
   origin, inside = typing.get_origin(kind), typing.get_args(kind)
   if origin is Annotated:
     # These say by themselves that it is a text.
-    told = [str(rule) for rule in inside[1:] if isinstance(rule, (OneOf, Regular))]
+    told = [str(rule) for rule in inside[1:] if isinstance(rule, _TEXTS)]
     known = any(isinstance(rule, Located) for rule in inside[1:])
     first = [] if known else [describe(inside[0])]
     return ', '.join(told or [*first, *map(str, inside[1:])])

@@ -13,7 +13,7 @@ from tqdm.auto import tqdm
 
 from ovs_jax.core.buckets import Mirror
 from ovs_jax.core.devices import peak_memory
-from ovs_jax.core.files import Place, local, write_text
+from ovs_jax.core.files import Place, local, strict_json, write_text
 from ovs_jax.core.writers import Writer, open_writers
 
 T = TypeVar('T')
@@ -151,7 +151,7 @@ class RunLog:
     line = {'step': step, **{k: round(float(v), 6) for k, v in metrics.items()}}
     line['images_per_second'] = round(rate, 1)
     line['memory_bytes'] = max(peak_memory().values())
-    self._file.write(json.dumps({**line, **self._times(step)}) + '\n')
+    self._file.write(strict_json({**line, **self._times(step)}) + '\n')
     self._file.flush()
     for writer in self._writers:
       writer.write(step, metrics)

@@ -17,7 +17,7 @@ import json
 import pathlib
 import re
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import tensorflow_datasets as tfds
@@ -29,12 +29,15 @@ from ovs_jax.data import build, sources
 from ovs_jax.data.seen import Seen
 from ovs_jax.data.sources import Pair, Problem, Reader, SourceError, class_table
 from ovs_jax.data.stored import open_stored
-from ovs_jax.text.classes import as_list, read_text
+from ovs_jax.text.classes import as_list, read_text, unquoted
 from ovs_jax.text.tokenizer import clean
-from ovs_jax.text.vocabulary import Vocabulary
+from ovs_jax.text.vocabulary import Vocabulary, own
 
 _IMAGES = ('.jpg', '.jpeg', '.png', '.webp', '.bmp', '.tif', '.tiff')
-_SINGLE = 'val'  # the split of images that lie in no folder of their own
+_TRAIN, _VAL = 'train', 'val'  # splits of images that lie in no folder of their own
+_SHARE = 0.2  # of these that are val
+_FEWEST = 5  # that are divided; fewer are val altogether
+_LARGEST = 2**64
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,6 +50,7 @@ class Source:
     splits: pairs by split.
     captioned: whether there is a captions.jsonl.
     state: changes when any file does.
+    divided: whether the splits are by a hash, and not by folders.
   """
 
   names: tuple[str, ...]
@@ -54,6 +58,18 @@ class Source:
   splits: Mapping[str, list[Pair]]
   captioned: bool
   state: str
+  divided: bool = False
+
+  def notes(self) -> list[str]:
+    """Returns a sentence about how images were divided, if nobody had done it."""
+    if not self.divided:
+      return []
+    train, val = (len(self.splits.get(name, ())) for name in (_TRAIN, _VAL))
+    return [
+      f'images/ has no folders, so a hash of their names divides the images: {train} '
+      f'are train, {val} are val; make images/train and images/val to divide them '
+      'yourself'
+    ]
 
 
 @dataclasses.dataclass(eq=False, kw_only=True)
@@ -173,8 +189,12 @@ def survey(directory: pathlib.Path) -> Source:
     pairs[key] = Pair(key, path, label, captions.pop(inside.as_posix(), ()))
     if label is not None and not label.is_file():
       problems.append(Problem('missing', label.relative_to(directory).as_posix()))
-    split = inside.parts[0] if len(inside.parts) > 1 else _SINGLE
+    split = inside.parts[0] if len(inside.parts) > 1 else ''
     splits.setdefault(split, []).append(pairs[key])
+  divided = list(splits) == [''] and len(paths) >= _FEWEST
+  if loose := splits.pop('', []):
+    for name, found in divide(loose).items() if divided else [(_VAL, loose)]:
+      splits[name] = splits.get(name, []) + found
   problems += [
     Problem('wrong text', f'captions.jsonl names {name}, which is not in images/')
     for name in captions
@@ -187,7 +207,29 @@ def survey(directory: pathlib.Path) -> Source:
     splits=splits,
     captioned=(directory / 'captions.jsonl').is_file(),
     state=_state(directory, paths),
+    divided=divided,
   )
+
+
+def divide(pairs: Sequence[Pair]) -> dict[str, list[Pair]]:
+  """Returns `train` and `val` of images that nobody has divided.
+
+  Each image is in `val` by a hash of its name, with a probability of 20 %, so that it
+  stays where it is when others are added. There are 10 % in any case.
+  """
+
+  def draw(pair: Pair) -> float:
+    digest = hashlib.sha256(f'ovs_jax split 0 {pair.image_id}'.encode()).digest()
+    return int.from_bytes(digest[:8], 'big') / _LARGEST
+
+  draws = {pair.image_id: draw(pair) for pair in pairs}
+  ordered = sorted(draws.values())
+  limit = max(ordered[-(-len(pairs) // 10) - 1], _SHARE)
+  limit = min(limit, ordered[-2])  # one is left to train
+  found: dict[str, list[Pair]] = {_TRAIN: [], _VAL: []}
+  for pair in pairs:
+    found[_VAL if draws[pair.image_id] <= limit else _TRAIN].append(pair)
+  return found
 
 
 def _shown(directory: pathlib.Path) -> list[pathlib.Path]:
@@ -223,7 +265,7 @@ def _names(
     value, _, name = (
       rest.partition('\t') if '\t' in rest else (str(len(names)), '', rest)
     )
-    names.append(' '.join(name.split()))
+    names.append(' '.join(unquoted(name).split()))
     known = int(value) if value.strip().isdecimal() else -1
     values.append(known if number is None else number)
   # What the tokenizer takes for one text would be two classes with the same scores.
@@ -276,7 +318,8 @@ def _state(directory: pathlib.Path, images: list[pathlib.Path]) -> str:
   masks = [p for p in _shown(directory / 'masks') if _is_mask(p)]
   files = [p for p in (*images, *masks, *texts) if p.is_file()]
   stats = [(p.relative_to(directory).as_posix(), p.stat()) for p in files]
-  return fingerprint([(name, s.st_size, s.st_mtime_ns) for name, s in stats])
+  found = [(name, s.st_size, s.st_mtime_ns) for name, s in stats]
+  return fingerprint(['divided by a hash', *found])
 
 
 def variant_of(directory: pathlib.Path) -> str:
@@ -326,7 +369,8 @@ def prepare(data_dir: Any, directory: Any) -> Any:
       remove(folder / '1.0.0')
       builder = make()
       build.build(builder, directory)
-      for note in builder.seen.notes(source.names, source.values):
+      notes = builder.seen.notes(source.names, source.values)
+      for note in (*source.notes(), *notes):
         print(f'note: {directory}: {note}', file=sys.stderr)
   return _stored(folder)
 
@@ -350,12 +394,4 @@ def vocabulary_of(builder: Any) -> Vocabulary:
     raise UserError(
       f'{builder.info.full_name} has no classes; add masks/ and names.txt to the folder'
     )
-  blank = ('',) * len(names)
-  return Vocabulary(
-    name='folder',
-    names=names,
-    source_values=values,
-    kinds=blank,
-    splits=blank,
-    synonyms=((),) * len(names),
-  )
+  return own('folder', names, values)

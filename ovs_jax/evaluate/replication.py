@@ -1,12 +1,18 @@
 """The report of a replication: a table, a verdict and a figure for each claim."""
 
-import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
-from ovs_jax.core.files import Place, atomic_path, check_writable, read_json, write_text
+from ovs_jax.core.files import (
+  Place,
+  atomic_path,
+  check_writable,
+  read_json,
+  strict_json,
+  write_text,
+)
 from ovs_jax.core.types import Int
 from ovs_jax.data import load_names
 from ovs_jax.evaluate import resampling, tables
@@ -65,7 +71,7 @@ def replicate(config: Settings, workdir: Place) -> dict[str, Any]:
     'claims': found,
     'seconds': seconds,
   }
-  write_text(run / 'report.json', json.dumps(summary, indent=2) + '\n')
+  write_text(run / 'report.json', strict_json(summary, indent=2) + '\n')
   text = markdown(summary, gflops, pictures)
   write_text(run / 'report.md', text)
   print(overview(found))

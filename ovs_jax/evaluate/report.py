@@ -15,6 +15,7 @@ from ovs_jax.core.files import (
   modified,
   place,
   read_json,
+  strict_json,
   write_text,
 )
 from ovs_jax.data import load_names
@@ -61,7 +62,7 @@ def report(config: Settings, workdir: Place) -> dict[str, Any]:
     'stages': stages,
     'mining': mined,
   }
-  write_text(run / 'report.json', json.dumps(summary, indent=2) + '\n')
+  write_text(run / 'report.json', strict_json(summary, indent=2) + '\n')
   write_text(run / 'report.md', markdown(summary, len(pictures)))
   print(markdown(summary, 0))
   return {'rows': rows}
@@ -96,9 +97,9 @@ def table_rows(
   ]
 
 
-def _number(value: float) -> float | None:
+def _number(value: float | None) -> float | None:
   """A score, or None for that of no classes, which JSON cannot hold."""
-  return None if np.isnan(value) else value
+  return None if value is None or np.isnan(value) else value
 
 
 def markdown(summary: Mapping[str, Any], pictures: int) -> str:

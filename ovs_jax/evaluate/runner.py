@@ -80,8 +80,21 @@ def evaluate(config: Settings, workdir: Place) -> Scores:
     )
     _keep_pictures(workdir, judge, first[: c.pictures])
     write_json(workdir / 'scores.json', scores)
+    print(_shown(scores), flush=True)
   counted.clear()
   return scores
+
+
+def _shown(scores: Scores) -> str:
+  """Returns what a run prints at its end."""
+  titles = ['method', *tables.MIOUS, 'pixels right']
+  keys = (*tables.MIOUS.values(), 'pixel_accuracy')
+  rows = [
+    [name, *(tables.number(found[key]) for key in keys)]
+    for name, found in scores['methods'].items()
+  ]
+  whole = f'{scores["images"]} images of {scores["dataset"]}. Percent.'
+  return '\n'.join([whole, '', *tables.markdown(titles, rows)]).rstrip('\n')
 
 
 def _count(

@@ -29,9 +29,8 @@ from ovs_jax.evaluate.sources import (
 from ovs_jax.evaluate.subjects import Subject, load_subject
 from ovs_jax.evaluate.summary import Training, summarise
 from ovs_jax.evaluate.tally import Tally, gather
-from ovs_jax.evaluate.training_names import check_training
+from ovs_jax.evaluate.training_names import check_training, training_list
 from ovs_jax.settings import Settings, Suite, bound
-from ovs_jax.text import vocabulary
 
 _DONE = 'done.json'
 _NONE = b'-'
@@ -277,6 +276,6 @@ def _training(config: Settings, source: Source, judge: Judge) -> Training:
     names = tuple(name for name, split in pairs if split == 'seen')
     title = source.names.name
   else:
-    names = vocabulary.load(config.suite.training).names
+    names = training_list(config.suite.training).names
     title = config.suite.training
   return Training(title, names, judge.embed(names), judge.embed(source.names.names))

@@ -1,6 +1,5 @@
 """The files of an evaluation: tables, confusion matrices and pictures per data set."""
 
-import json
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -8,7 +7,7 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageDraw
 
-from ovs_jax.core.files import Place, atomic_path, write_text
+from ovs_jax.core.files import Place, atomic_path, strict_json, write_text
 from ovs_jax.core.types import Int
 from ovs_jax.evaluate import tables
 from ovs_jax.evaluate.judges import Sample
@@ -30,8 +29,7 @@ def write_report(
   In JSON a score that does not exist is null.
   """
   whole = {**what, 'datasets': summaries}
-  text = json.dumps(_without_nan(whole), indent=2, allow_nan=False)
-  write_text(workdir / 'report.json', text + '\n')
+  write_text(workdir / 'report.json', strict_json(whole, indent=2) + '\n')
   report = markdown(what, summaries)
   write_text(workdir / 'report.md', report)
   return report
@@ -132,11 +130,3 @@ def write_sheet(
     y += part.height + _TITLE
   with atomic_path(directory / 'sheet.png') as temporary:
     sheet.save(temporary)
-
-
-def _without_nan(value: Any) -> Any:
-  if isinstance(value, Mapping):
-    return {str(key): _without_nan(x) for key, x in value.items()}
-  if isinstance(value, list | tuple):
-    return [_without_nan(x) for x in value]
-  return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -32,7 +32,7 @@ def number(value: float | None) -> str:
 
 def interval(bounds: Sequence[float]) -> str:
   """Returns "[low, high]"."""
-  return f'[{bounds[0]:.1f}, {bounds[1]:.1f}]'
+  return f'[{number(bounds[0])}, {number(bounds[1])}]'
 
 
 def of_labels(title: str, labels: Mapping[str, float]) -> str:

@@ -1,11 +1,11 @@
 """One COCO file for all photos of a run, with compressed runs as masks."""
 
-import json
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
+from ovs_jax.core.files import strict_json
 from ovs_jax.formats.format import Files, Format
 from ovs_jax.formats.found import Entry, Found, Instance
 from ovs_jax.formats.parts import connected
@@ -28,7 +28,7 @@ class Coco(Format):
 
   def finish(self, entries: Sequence[Entry], names: Sequence[str]) -> Files:
     """Returns annotations.json; without annotations if nothing was found."""
-    text = json.dumps(to_coco(entries, names), ensure_ascii=False) + '\n'
+    text = strict_json(to_coco(entries, names), ensure_ascii=False) + '\n'
     return {'annotations.json': text.encode()}
 
 

@@ -1,7 +1,6 @@
 """Label Studio's tasks: brushes as predictions, and the interface that they need."""
 
 import base64
-import json
 import pathlib
 import uuid
 from collections.abc import Iterator, Sequence
@@ -9,6 +8,7 @@ from typing import Any
 from urllib.parse import quote
 from xml.sax.saxutils import quoteattr
 
+from ovs_jax.core.files import strict_json
 from ovs_jax.formats.format import Files, Format
 from ovs_jax.formats.found import Entry, Found
 from ovs_jax.formats.rle import brush
@@ -83,5 +83,5 @@ def _tasks(entries: Sequence[Entry]) -> Iterator[bytes]:
     prediction = {'model_version': 'ovs_jax', 'score': mean, 'result': brushes}
     task = {'data': {_TO: address(entry.photo)}, 'predictions': [prediction]}
     yield (',\n' if i else '[\n').encode()
-    yield json.dumps(task, ensure_ascii=False).encode()
+    yield strict_json(task, ensure_ascii=False).encode()
   yield b'\n]\n' if entries else b'[]\n'

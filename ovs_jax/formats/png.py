@@ -1,13 +1,13 @@
 """One PNG per photo whose values are names, which any viewer shows in colours."""
 
 import io
-import json
 import pathlib
 from collections.abc import Sequence
 
 import numpy as np
 from PIL import Image
 
+from ovs_jax.core.files import strict_json
 from ovs_jax.core.types import Int, UInt8
 from ovs_jax.formats.format import Files, Format
 from ovs_jax.formats.found import Entry, Found
@@ -61,4 +61,4 @@ def index_png(
 
 def to_json(value: object) -> bytes:
   """Returns JSON with letters of any script as they are."""
-  return (json.dumps(value, indent=1, ensure_ascii=False) + '\n').encode()
+  return (strict_json(value, indent=1, ensure_ascii=False) + '\n').encode()

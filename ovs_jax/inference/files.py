@@ -4,7 +4,6 @@ import contextlib
 import dataclasses
 import errno
 import functools
-import json
 import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -21,6 +20,7 @@ from ovs_jax.core.files import (
   place,
   read_json,
   real,
+  strict_json,
 )
 from ovs_jax.core.types import VOID, VOID_16, UInt8
 from ovs_jax.formats import Format, run
@@ -258,7 +258,7 @@ def write(
     with contextlib.ExitStack() as stack:
       # The last to enter is renamed first: the description comes last.
       text = stack.enter_context(atomic_path(outputs.segments))
-      text.write_text(json.dumps(description, indent=2) + '\n', encoding='utf-8')
+      text.write_text(strict_json(description, indent=2) + '\n', encoding='utf-8')
       if outputs.scores is not None:
         write_scores(stack.enter_context(atomic_path(outputs.scores)), segmentation)
       if outputs.panoptic is not None:

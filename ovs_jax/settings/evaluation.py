@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 from ovs_jax.core.errors import UserError
 from ovs_jax.core.limits import (
   Count,
+  FileName,
   Filled,
   Given,
   Name,
@@ -24,6 +25,7 @@ from ovs_jax.ops.merging import RULES
 from ovs_jax.text import vocabulary
 from ovs_jax.text.templates import TEMPLATES
 
+ClassList = Annotated[str, OneOf(vocabulary.known())]
 Classifier = Annotated[str, OneOf(CLASSIFIERS)]
 Row = tuple[Name, Annotated[Given, Filled()], tuple[float | None, ...]]  # of a table
 
@@ -99,8 +101,9 @@ class Suite:
   # directory of another system's label maps; --predictions=DIR
   predictions: Given = ''
   save_predictions: bool = False  # keep the headline's label maps; of all modes
-  # class list of training, where a list does not say
-  training: Annotated[str, OneOf(vocabulary.known())] = 'coco_stuff_171'
+  # class list of training, where a list does not say: one of text/names, or a file
+  # of names, such as DIR/names.txt
+  training: ClassList | Annotated[str, FileName()] = 'coco_stuff_171'
   # cosine of names from which on an unseen class is a near one; above 1: none is
   near: Weight = 0.9
   distractors: tuple[Natural, ...] = (100, 1_000, 10_000)  # irrelevant names to add

@@ -122,8 +122,8 @@ def read_names(path: Path) -> Classes:
     if not line.strip():
       continue
     where = f'line {number} of {path}'
-    quoted = _unquoted(line)
-    name, colon, rest = (quoted, '', '') if quoted else line.partition(':')
+    plain = unquoted(line)
+    name, colon, rest = line.partition(':') if plain == line else (plain, '', '')
     if '\t' in name.strip():
       raise UserError(
         f'{where} has a tab in it; write one class per line, as "name" or "name: '
@@ -193,10 +193,10 @@ def as_list(lines: Sequence[str]) -> list[tuple[int | None, str]]:
   return [(None, line) for line in kept]
 
 
-def _unquoted(text: str) -> str:
-  """What stands between quotes, if all of the text does; else nothing."""
+def unquoted(text: str) -> str:
+  """Returns what stands between quotes, if all of the text does; else the text."""
   found = re.fullmatch(r'\s*"([^"]+)"\s*', text)
-  return found[1] if found else ''
+  return found[1] if found else text
 
 
 def hints(names: Sequence[str]) -> list[str]:

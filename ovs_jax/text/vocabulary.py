@@ -87,6 +87,22 @@ def load(name: str) -> Vocabulary:
   return parse(folder.joinpath(file).read_text(encoding='utf-8'), name)
 
 
+def own(
+  name: str, names: Sequence[str], values: Sequence[int] | None = None
+) -> Vocabulary:
+  """Returns the list of a user's own classes.
+
+  Args:
+    name: of the list.
+    names: of the classes.
+    values: of the classes in label files; None: 0, 1, ...
+  """
+  blank = ('',) * len(names)
+  values = range(len(names)) if values is None else values
+  none = ((),) * len(names)
+  return Vocabulary(name, tuple(names), tuple(values), blank, blank, none)
+
+
 def parse(text: str, name: str) -> Vocabulary:
   """Reads tab separated values with a header line.
 

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 from ovs_jax.core import hosts
 from ovs_jax.core.checkpoint import save_model
 from ovs_jax.core.errors import UserError
-from ovs_jax.core.files import Place, write_text
+from ovs_jax.core.files import Place, strict_json, write_text
 from ovs_jax.core.run_checkpoints import RunCheckpoints
 from ovs_jax.core.tree import difference, flatten, unflatten
 from ovs_jax.core.types import Constants, Params
@@ -117,5 +117,5 @@ class Keeping:
     if best:
       description = {**self._recipe.model_config, 'evaluation': self._lines[-1]}
       save_model(self._workdir / 'best', values, description)
-    text = ''.join(f'{json.dumps(line)}\n' for line in self._lines)
+    text = ''.join(f'{strict_json(line)}\n' for line in self._lines)
     write_text(self._workdir / _LOG, text)

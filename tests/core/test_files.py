@@ -2,6 +2,7 @@
 
 import collections
 import errno
+import json
 import pathlib
 import signal
 import subprocess
@@ -151,3 +152,15 @@ class TestCheckWritable:
     with pytest.raises(OSError, match='has 2 MB free, this needs about 3 MB'):
       files.check_writable(tmp_path, megabytes=3)
     files.check_writable(tmp_path, megabytes=2)
+
+
+def test_json_is_what_every_reader_takes(tmp_path: pathlib.Path) -> None:
+  value = {'a': (1.5, float('nan')), 'b': {'c': [float('inf'), -float('inf')]}, 'd': 1}
+  files.write_json(tmp_path / 'x.json', value)
+  text = (tmp_path / 'x.json').read_text()
+
+  def refuse(name: str) -> None:
+    raise AssertionError(name)
+
+  found = json.loads(text, parse_constant=refuse)
+  assert found == {'a': [1.5, None], 'b': {'c': [None, None]}, 'd': 1}

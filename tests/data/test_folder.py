@@ -139,3 +139,35 @@ def test_no_such_folder(tmp_path: pathlib.Path) -> None:
     folder.prepare(tmp_path, tmp_path / 'smoke')
   with pytest.raises(SourceError, match='no images in'):
     folder.prepare(tmp_path / 'data', tmp_path)
+
+
+def test_images_in_no_folders_are_divided(
+  tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+  root = tmp_path / 'mine'
+  for i in range(30):
+    tiny_layouts.photo(root / f'images/{i}.jpg')
+    tiny_layouts.grey(root / f'masks/{i}.png', tiny_layouts.values([0, 1]))
+  (root / 'names.txt').write_text('cat\n"door, double door"\n')
+  before = folder.survey(root)
+  builder = folder.prepare(tmp_path / 'data', root)
+  train, val = (set(examples(builder, split)) for split in ('train', 'val'))
+  assert train | val == {str(i) for i in range(30)} and not train & val
+  assert folder.vocabulary_of(builder).names == ('cat', 'door, double door')
+  said = capsys.readouterr().err
+  assert f'{len(train)} are train, {len(val)} are val' in said
+  # Another image moves none of them.
+  tiny_layouts.photo(root / 'images/another.jpg')
+  tiny_layouts.grey(root / 'masks/another.png', tiny_layouts.values([0]))
+  after = folder.survey(root)
+  for split in ('train', 'val'):
+    ids = [{p.image_id for p in s.splits[split]} for s in (before, after)]
+    assert ids[1] - ids[0] <= {'another'} and ids[0] <= ids[1]
+
+
+@pytest.mark.parametrize('count', [5, 20, 1000])
+def test_a_fifth_is_val(count: int) -> None:
+  pairs = [folder.Pair(f'{i}', pathlib.Path(), None, ()) for i in range(count)]
+  found = folder.divide(pairs)
+  assert sum(map(len, found.values())) == count
+  assert 0.1 * count <= len(found['val']) <= max(0.27 * count, 2)

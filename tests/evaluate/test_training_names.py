@@ -10,9 +10,9 @@ import tiny_ovseg
 from configs import scenes
 from ovs_jax.core.checkpoint import load_config, save_model
 from ovs_jax.evaluate.suite_report import markdown
-from ovs_jax.evaluate.training_names import check_training
+from ovs_jax.evaluate.training_names import check_training, training_list
 from ovs_jax.inference.assemble import assemble
-from ovs_jax.settings import Eval, Settings
+from ovs_jax.settings import Eval, Settings, Suite
 from ovs_jax.text import vocabulary
 from ovs_jax.train.recipes.proposer import Proposer
 
@@ -78,3 +78,16 @@ def test_a_proposer_and_its_ovseg_keep_the_list(
     assemble(Settings.of(config), tmp_path / f'{name}_whole')
     stored = load_config(tmp_path / f'{name}_whole' / 'model')
     assert stored.get('training_names') == more.get('training_names')
+
+
+def test_a_list_of_one_s_own_can_be_seen(tmp_path: pathlib.Path) -> None:
+  path = tmp_path / 'names.txt'
+  path.write_text('red circle\nmoon\n')
+  settings = Settings('x', 'benchmark', suite=Suite(training=str(path)))
+  assert training_list(str(path)).names == ('red circle', 'moon')
+  folder = vocabulary.own('folder', ('red circle', 'moon'))
+  assert check_training(settings, folder.identity(), [COCO]) is None
+  said = check_training(settings, COCO.identity(), [COCO])
+  assert said is not None and f'take them to be those of {path}' in said
+  with pytest.raises(FileNotFoundError, match=r'no/such\.txt is no file of names'):
+    training_list('no/such.txt')
