@@ -29,9 +29,24 @@ class Keeping:
   """The part of a run's parameters that is stored, and when they were best."""
 
   def __init__(
-    self, recipe: Recipe, constants: Constants, workdir: Place, *, steps: int
+    self,
+    recipe: Recipe,
+    constants: Constants,
+    workdir: Place,
+    *,
+    steps: int,
+    patience: int = 0,
   ) -> None:
-    """Evaluates every `recipe.evaluate_every` steps, and after the last of `steps`."""
+    """Evaluates every `recipe.evaluate_every` steps, and after the last of `steps`.
+
+    Args:
+      recipe: says what checkpoints hold, and how good a step is.
+      constants: of the recipe.
+      workdir: of the run.
+      steps: in all.
+      patience: evaluations without a better one after which to end; 0: never.
+    """
+    self._patience = patience
     self._recipe, self._constants = recipe, constants
     self._every, self._steps = recipe.evaluate_every, steps
     self._workdir = workdir
@@ -88,8 +103,12 @@ class Keeping:
       None if state.skipped is None else skipped,
     )
 
-  def start(self, step: int, params: Params) -> None:
-    """Drops evaluations after `step`, and evaluates before the first one."""
+  def start(self, step: int, params: Params) -> bool:
+    """Drops evaluations after `step`, and evaluates before the first one.
+
+    Returns:
+      Whether nothing is left to do; see `at_rest`.
+    """
     path = self._workdir / _LOG
     if path.exists():
       lines = [json.loads(line) for line in path.read_text('utf-8').splitlines()]
@@ -97,6 +116,13 @@ class Keeping:
     hosts.barrier('evaluations read')  # before one of them writes
     if step == 0 and not self._lines:
       self.evaluate(0, params)
+    return self.at_rest()
+
+  def at_rest(self) -> bool:
+    """Whether the last `patience` evaluations have brought nothing better."""
+    scores = [next(x for k, x in line.items() if k != 'step') for line in self._lines]
+    since = len(scores) - 1 - scores.index(max(scores)) if scores else 0
+    return bool(self._patience) and since >= self._patience
 
   def due(self, step: int) -> bool:
     """Whether it is time to evaluate."""

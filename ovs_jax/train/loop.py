@@ -239,7 +239,13 @@ def train(config: Settings, workdir: Place) -> dict[str, Any]:
   saved = RunCheckpoints(
     workdir / 'checkpoints', keep=config.train.keep, config=recipe.model_config
   )
-  keeping = Keeping(recipe, constants, workdir, steps=config.train.steps)
+  keeping = Keeping(
+    recipe,
+    constants,
+    workdir,
+    steps=config.train.steps,
+    patience=config.train.patience,
+  )
   guard = Guard(config.train, saved, state.step.sharding)
   try:
     state = keeping.restore(saved, state, trainable)
@@ -284,9 +290,8 @@ def _run(
   """Takes the steps that are left; returns the last metrics."""
   c = config.train
   start = int(state.step)
-  if start >= c.steps:
+  if start >= c.steps or keeping.start(start, state.model()):
     return {}
-  keeping.start(start, state.model())
   batches = global_batches(recipe, mesh, c.batch_size, start)
   batch = next(batches)
   with jax.set_mesh(mesh):
@@ -310,24 +315,35 @@ def _run(
         if len(started) > _WAITING:
           jax.block_until_ready(started.popleft())
         stop = preemption.reached() and step < c.steps
-        last = stop or step == c.steps
         log.advance(step)
+        rests = _evaluate(keeping, guard, step, state, values['loss'])
+        last = stop or rests or step == c.steps
         logs, saves = (last or step % n == 0 for n in (c.log_every, c.save_every))
         if logs:
           metrics = {name: float(x) for name, x in values.items()}
           log.write(step, metrics)
-        kept = saves or keeping.due(step)
-        if logs or kept:
-          guard.check(step, state, values['loss'], arrays=kept)
+        if logs or saves:
+          guard.check(step, state, values['loss'], arrays=saves)
         if saves:
           with log.timing('checkpoint'):
             keeping.save(saved, step, state)
-        keeping.evaluate(step, state.model())
+        if rests:
+          break
         if stop:
           raise Stopped(f'stopped after step {step} of {c.steps}, which is saved')
   finally:
     log.close()
   return metrics
+
+
+def _evaluate(
+  keeping: Keeping, guard: Guard, step: int, state: TrainState, loss: Array
+) -> bool:
+  """Evaluates, if it is time to; returns whether the training is at rest."""
+  if keeping.due(step):
+    guard.check(step, state, loss, arrays=True)
+    keeping.evaluate(step, state.model())
+  return keeping.at_rest()
 
 
 def global_batches(

@@ -60,6 +60,38 @@ def test_a_resumed_run_forgets_what_it_does_again(tmp_path: pathlib.Path) -> Non
   assert best(tmp_path)[0] == 5.0
 
 
+def test_patience_counts_evaluations_without_a_better_one(
+  tmp_path: pathlib.Path,
+) -> None:
+  def at(values: list[float]) -> bool:
+    keeping = Keeping(Own(1), {'unit': jnp.ones(())}, tmp_path, steps=9, patience=2)
+    rests = keeping.start(len(values), {'a': {'x': jnp.zeros(())}})
+    assert rests == keeping.at_rest()
+    return rests
+
+  def line(step: int, score: float) -> str:
+    return json.dumps({'step': step, 'score': score}) + '\n'
+
+  for values, rests in (
+    ([1.0, 2.0, 1.0], False),
+    ([1.0, 2.0, 1.0, 2.0], True),  # as good is not better
+    ([1.0, 2.0, 1.0, 3.0], False),
+  ):
+    lines = [line(step, score) for step, score in enumerate(values)]
+    (tmp_path / 'evaluations.jsonl').write_text(''.join(lines))
+    assert at(values) == rests
+
+
+def test_what_cannot_be_chosen_by_is_refused() -> None:
+  config = tiny_configs.of_recipe('clip_regions', '-', '-', '-', heads=2)
+  config.train.patience = 2
+  with pytest.raises(ValueError, match='patience counts evaluations'):
+    make_recipe(Settings.of(config))
+  config.train.choose = 'train'
+  with pytest.raises(ValueError, match='of the recipe proposer, and not'):
+    make_recipe(Settings.of(config))
+
+
 @pytest.mark.parametrize('name', sorted(RECIPES.keys() - {'clip_regions'}))
 def test_a_recipe_without_scores_is_refused(name: str) -> None:
   config = tiny_configs.of_recipe(name, '-', '-', '-', heads=2)

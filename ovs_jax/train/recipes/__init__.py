@@ -29,9 +29,19 @@ def make_recipe(config: Settings) -> Recipe:
       for one.
   """
   recipe = lookup(RECIPES, config.recipe, 'recipe')(config)
-  if config.adapt.evaluate_every and not recipe.evaluate_every:
+  if config.adapt.evaluate_every and not isinstance(recipe, ClipRegions):
     raise UserError(
       f'the recipe {config.recipe!r} has no evaluation during training; set '
       'config.adapt.evaluate_every=0'
+    )
+  if config.train.choose and not isinstance(recipe, Proposer):
+    raise UserError(
+      f'config.train.choose is of the recipe proposer, and not of {config.recipe!r}; '
+      "set it to ''"
+    )
+  if config.train.patience and not recipe.evaluate_every:
+    raise UserError(
+      'config.train.patience counts evaluations, and there are none; set '
+      'config.train.choose or config.adapt.evaluate_every, or patience=0'
     )
   return recipe

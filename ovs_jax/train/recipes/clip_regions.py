@@ -21,10 +21,11 @@ from ovs_jax.data.pair_batches import Source, weighted_batches
 from ovs_jax.data.pipeline import train_batches
 from ovs_jax.data.shards import Shards
 from ovs_jax.inference.names import NameEmbedder
+from ovs_jax.inference.parts import load_clip
 from ovs_jax.models import mask_prompts
 from ovs_jax.models.clip import Clip, init_clip, unit
 from ovs_jax.models.clip_fast import encode_images
-from ovs_jax.models.stored import check_agreement, load
+from ovs_jax.models.stored import check_agreement
 from ovs_jax.ops.contrastive import grouped_contrastive_loss
 from ovs_jax.ops.losses import contrastive_loss
 from ovs_jax.ops.regions import normalise, patch_mask
@@ -75,7 +76,7 @@ class ClipRegions(Recipe):
 
   def _load(self, key: Array) -> Params:
     """Returns the CLIP with the prompts that are asked for, as NumPy arrays."""
-    found = load(self.config.init.clip, kinds=('clip',), what='CLIP checkpoint')
+    found = load_clip(self.config.init.clip)
     check_agreement(
       self.clip, found.config, key='config.clip', directory=found.directory
     )

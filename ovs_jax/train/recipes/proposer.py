@@ -22,6 +22,7 @@ from ovs_jax.core.types import (
 from ovs_jax.data import augment, load_dataset, load_names, transforms
 from ovs_jax.data.pipeline import train_batches
 from ovs_jax.inference.names import embed_names
+from ovs_jax.inference.parts import load_clip
 from ovs_jax.models import backbones
 from ovs_jax.models.maskformer import MaskFormer, MaskFormerConfig, init_maskformer
 from ovs_jax.models.query_decoder import coverage, mean_blocks
@@ -31,6 +32,7 @@ from ovs_jax.ops.losses import attention_loss, naming_loss, set_losses
 from ovs_jax.ops.matching import match
 from ovs_jax.ops.targets import target_masks
 from ovs_jax.settings import Settings
+from ovs_jax.train.label_scores import score_labels
 from ovs_jax.train.recipes.recipe import Recipe, described
 from ovs_jax.train.state import draw_params
 
@@ -52,6 +54,7 @@ class Proposer(Recipe):
         f'config.init.proposer={whole} brings a backbone of its own; leave out '
         f'config.init.backbone={backbone}, or the former'
       )
+    self.evaluate_every = config.train.choose_every if config.train.choose else 0
     names = load_names(config.dataset)
     self.model_config = described(
       'proposer', proposer=plain(config.proposer), training_names=names.identity()
@@ -66,7 +69,7 @@ class Proposer(Recipe):
     These are `text` (k, d), L2-normalised.
     """
     directory = self.config.init.clip
-    clip = load(directory, kinds=('clip',), what='CLIP checkpoint')
+    clip = load_clip(directory)
     config, params = clip.config, clip.params
     if config.embed_dim != self.model.embed_dim:
       raise UserError(
@@ -99,9 +102,7 @@ class Proposer(Recipe):
     """
     c = self.config
     _, builder = load_dataset(c.dataset)
-    # From train ids to rows of the text matrix; unseen classes are never targets.
-    row = np.full(max(self.seen) + 1, -1, np.int32)
-    row[self.seen] = np.arange(len(self.seen))
+    row = self._rows()
     for batch in train_batches(
       builder,
       c.train.split,
@@ -118,6 +119,26 @@ class Proposer(Recipe):
       rows=rows,
     ):
       yield {**batch, 'classes': row[batch['ids']]}
+
+  def _rows(self) -> Int[np.ndarray, 'n']:
+    """From train ids to rows of the text matrix; unseen classes are never targets."""
+    row = np.full(max(self.seen) + 1, -1, np.int32)
+    row[self.seen] = np.arange(len(self.seen))
+    return row
+
+  def evaluate(self, params: Params, constants: Constants) -> dict[str, float]:
+    """Labels the photos of `config.train.choose`; see `label_scores.score_labels`."""
+    c = self.config
+    return score_labels(
+      self.model,
+      params,
+      constants['text'],
+      builder=load_dataset(c.dataset)[1],
+      split=c.train.choose,
+      rows=self._rows(),
+      shortest=c.test.shortest,
+      longest=c.test.longest,
+    )
 
   def _augmentation(self) -> list[transforms.Transform]:
     c = self.config.train
