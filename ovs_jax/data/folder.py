@@ -6,6 +6,8 @@
                                  values of your own: 7<TAB>red ball, or 7: red ball
     DIR/captions.jsonl           optional: {"image": "NAME.jpg", "captions": ["..."]}
 
+Or what another program wrote: see `ovs_jax.data.foreign`.
+
 `masks` may be absent where there are captions. 255 in a mask of 8 bits, and 65535 in
 one of 16, means void.
 """
@@ -13,11 +15,10 @@ one of 16, means void.
 import dataclasses
 import functools
 import hashlib
-import json
 import pathlib
 import re
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import tensorflow_datasets as tfds
@@ -25,12 +26,11 @@ import tensorflow_datasets as tfds
 from ovs_jax.core.errors import UserError
 from ovs_jax.core.files import Place, fingerprint, local, place, remove
 from ovs_jax.core.types import VOID, VOID_16
-from ovs_jax.data import build, sources
+from ovs_jax.data import build, foreign, sources
+from ovs_jax.data.folder_texts import captions_of, class_names
 from ovs_jax.data.seen import Seen
 from ovs_jax.data.sources import Pair, Problem, Reader, SourceError, class_table
 from ovs_jax.data.stored import open_stored
-from ovs_jax.text.classes import as_list, read_text, unquoted
-from ovs_jax.text.tokenizer import clean
 from ovs_jax.text.vocabulary import Vocabulary, own
 
 _IMAGES = ('.jpg', '.jpeg', '.png', '.webp', '.bmp', '.tif', '.tiff')
@@ -51,6 +51,7 @@ class Source:
     captioned: whether there is a captions.jsonl.
     state: changes when any file does.
     divided: whether the splits are by a hash, and not by folders.
+    read: from the `label` of a pair to the values in its mask.
   """
 
   names: tuple[str, ...]
@@ -59,6 +60,7 @@ class Source:
   captioned: bool
   state: str
   divided: bool = False
+  read: Callable[[pathlib.Path], sources.Labels] = sources.read_values
 
   def notes(self) -> list[str]:
     """Returns a sentence about how images were divided, if nobody had done it."""
@@ -66,9 +68,9 @@ class Source:
       return []
     train, val = (len(self.splits.get(name, ())) for name in (_TRAIN, _VAL))
     return [
-      f'images/ has no folders, so a hash of their names divides the images: {train} '
-      f'are train, {val} are val; make images/train and images/val to divide them '
-      'yourself'
+      f'nothing says what is train, so a hash of their names divides the images: '
+      f'{train} are train, {val} are val; put them into images/train and images/val '
+      'to divide them yourself'
     ]
 
 
@@ -145,7 +147,8 @@ class Folder(build.Builder):
   def _generate_examples(
     self, pairs: list[Pair], source: pathlib.Path, last: bool
   ) -> Iterator[tuple[str, dict[str, Any]]]:
-    reader = Reader(source, sources.read_values, self.table, turn=True)
+    read = self.builder_config.source.read
+    reader = Reader(source, read, self.table, turn=True)
     for example, problems in sources.ordered_map(reader, pairs):
       self.problems.extend(problems)
       build.advance(self)
@@ -165,14 +168,16 @@ def survey(directory: pathlib.Path) -> Source:
   Raises:
     SourceError: with everything that is missing or wrong.
   """
+  if (other := foreign.recognise(directory)) is not None:
+    return _foreign(other(directory), directory)
   problems: list[Problem] = []
   images = directory / 'images'
   paths = [p for p in _shown(images) if p.suffix.lower() in _IMAGES]
   masks = {p.with_suffix(''): p for p in _shown(directory / 'masks') if _is_mask(p)}
   if not paths:
     problems.append(Problem('missing', f'no images in {images}'))
-  names, values = _names(directory, problems)
-  captions = _captions(directory, problems)
+  names, values = class_names(directory, problems)
+  captions = captions_of(directory, problems)
   if not names and not captions and not problems:
     what = 'neither masks/ with names.txt nor captions.jsonl'
     problems.append(Problem('missing', what))
@@ -191,10 +196,7 @@ def survey(directory: pathlib.Path) -> Source:
       problems.append(Problem('missing', label.relative_to(directory).as_posix()))
     split = inside.parts[0] if len(inside.parts) > 1 else ''
     splits.setdefault(split, []).append(pairs[key])
-  divided = list(splits) == [''] and len(paths) >= _FEWEST
-  if loose := splits.pop('', []):
-    for name, found in divide(loose).items() if divided else [(_VAL, loose)]:
-      splits[name] = splits.get(name, []) + found
+  splits, divided = _divided(splits)
   problems += [
     Problem('wrong text', f'captions.jsonl names {name}, which is not in images/')
     for name in captions
@@ -206,9 +208,37 @@ def survey(directory: pathlib.Path) -> Source:
     values=values,
     splits=splits,
     captioned=(directory / 'captions.jsonl').is_file(),
-    state=_state(directory, paths),
+    state=_state(directory, [*paths, *masks.values(), *_texts(directory)]),
     divided=divided,
   )
+
+
+def _foreign(found: foreign.Listing, path: pathlib.Path) -> Source:
+  """What another program wrote, as a folder."""
+  splits, divided = _divided(dict(found.splits))
+  photos = [pair.image for pairs in found.splits.values() for pair in pairs]
+  return Source(
+    names=found.names,
+    values=tuple(range(len(found.names))),
+    splits=splits,
+    captioned=False,
+    state=_state(path if path.is_dir() else path.parent, [*photos, *found.files]),
+    divided=divided,
+    read=found.read,
+  )
+
+
+def _divided(
+  splits: dict[str, list[Pair]],
+) -> tuple[dict[str, list[Pair]], bool]:
+  """Divides the images of no split, if there are no others; else they are `val`."""
+  loose = splits.get('', [])
+  divided = list(splits) == [''] and len(loose) >= _FEWEST
+  named = {name: pairs for name, pairs in splits.items() if name}
+  if loose:
+    for name, found in divide(loose).items() if divided else [(_VAL, loose)]:
+      named[name] = named.get(name, []) + found
+  return named, divided
 
 
 def divide(pairs: Sequence[Pair]) -> dict[str, list[Pair]]:
@@ -244,80 +274,14 @@ def _is_mask(path: pathlib.Path) -> bool:
   return path.suffix.lower() == '.png'
 
 
-def _names(
-  directory: pathlib.Path, problems: list[Problem]
-) -> tuple[tuple[str, ...], tuple[int, ...]]:
-  """Class names and their values, from names.txt."""
-  path = directory / 'names.txt'
-  if not (directory / 'masks').is_dir():
-    return (), ()
-  try:
-    lines = read_text(path).rstrip().split('\n')
-  except (FileNotFoundError, UserError) as error:
-    missing = isinstance(error, FileNotFoundError)
-    what = 'names.txt' if missing else f'names.txt ({error})'
-    problems.append(Problem('missing' if missing else 'unreadable', what))
-    return (), ()
-  names, values = [], []
-  for line, (number, rest) in zip(lines, as_list(lines), strict=True):
-    if line.strip() and not rest:  # a header
-      continue
-    value, _, name = (
-      rest.partition('\t') if '\t' in rest else (str(len(names)), '', rest)
-    )
-    names.append(' '.join(unquoted(name).split()))
-    known = int(value) if value.strip().isdecimal() else -1
-    values.append(known if number is None else number)
-  # What the tokenizer takes for one text would be two classes with the same scores.
-  for found, keys, what in (
-    (names, [clean(name) for name in names], 'name'),
-    (values, values, 'value'),
-  ):
-    for i, (x, key) in enumerate(zip(found, keys, strict=True)):
-      if key in keys[:i]:
-        where = f'line {keys.index(key) + 1} and line {i + 1}'
-        problems.append(
-          Problem('wrong text', f'names.txt: {where} have the {what} {x}')
-        )
-  for i, (name, value) in enumerate(zip(names, values, strict=True)):
-    if not name or not 0 <= value < 2**16 - 1:
-      what = f'names.txt: line {i + 1} is {lines[i]!r}, expected NAME or VALUE<TAB>NAME'
-      problems.append(Problem('wrong text', what))
-  if not names:
-    problems.append(Problem('wrong text', 'names.txt has no lines'))
-  return tuple(names), tuple(values)
+def _texts(directory: pathlib.Path) -> list[pathlib.Path]:
+  paths = (directory / name for name in ('names.txt', 'captions.jsonl'))
+  return [path for path in paths if path.is_file()]
 
 
-def _captions(
-  directory: pathlib.Path, problems: list[Problem]
-) -> dict[str, tuple[str, ...]]:
-  """Captions by path below images/, from captions.jsonl."""
-  path = directory / 'captions.jsonl'
-  if not path.is_file():
-    return {}
-  found: dict[str, tuple[str, ...]] = {}
-  for i, line in enumerate(path.read_text(encoding='utf-8-sig').splitlines()):
-    if not line.strip():
-      continue
-    try:
-      entry = json.loads(line)
-      captions = entry['captions']
-      if isinstance(captions, str) or not all(isinstance(c, str) for c in captions):
-        raise TypeError('captions is no list of strings')
-      name = str(entry['image'])
-      found[name] = found.get(name, ()) + tuple(captions)
-    except (ValueError, KeyError, TypeError) as error:
-      what = f'captions.jsonl: line {i + 1} ({type(error).__name__}: {error})'
-      problems.append(Problem('wrong text', what))
-  return found
-
-
-def _state(directory: pathlib.Path, images: list[pathlib.Path]) -> str:
+def _state(directory: pathlib.Path, files: Sequence[pathlib.Path]) -> str:
   """A hash of the names, sizes and times of all files."""
-  texts = [directory / 'names.txt', directory / 'captions.jsonl']
-  masks = [p for p in _shown(directory / 'masks') if _is_mask(p)]
-  files = [p for p in (*images, *masks, *texts) if p.is_file()]
-  stats = [(p.relative_to(directory).as_posix(), p.stat()) for p in files]
+  stats = [(sources.name_below(directory, p), p.stat()) for p in files]
   found = [(name, s.st_size, s.st_mtime_ns) for name, s in stats]
   return fingerprint(['divided by a hash', *found])
 
@@ -342,7 +306,7 @@ def prepare(data_dir: Any, directory: Any) -> Any:
   """
   directory = local(directory).resolve()
   data_dir = place(data_dir, schemes=('gs',))
-  if not directory.is_dir():
+  if not directory.exists():
     raise FileNotFoundError(
       f'folder {directory} not found; set config.dataset.variant to a directory with '
       'images/, masks/ and names.txt (see docs/datasets.md)'
@@ -368,7 +332,7 @@ def prepare(data_dir: Any, directory: Any) -> Any:
       # A folder prepared earlier has other features: TFDS must not find it.
       remove(folder / '1.0.0')
       builder = make()
-      build.build(builder, directory)
+      build.build(builder, directory if directory.is_dir() else directory.parent)
       notes = builder.seen.notes(source.names, source.values)
       for note in (*source.notes(), *notes):
         print(f'note: {directory}: {note}', file=sys.stderr)

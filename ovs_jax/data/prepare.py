@@ -2,7 +2,7 @@
 
 python -m ovs_jax.data.prepare --list
 python -m ovs_jax.data.prepare --dataset=voc_20 --source=DIR
-python -m ovs_jax.data.prepare --dataset=folder --source=DIR
+python -m ovs_jax.data.prepare --source=DIR
 python -m ovs_jax.data.prepare --dataset=voc_20 --label_counts
 """
 
@@ -37,11 +37,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     if arguments.list:
       print(listing())
       return 0
-    if arguments.dataset and arguments.label_counts:
+    if arguments.label_counts:
       _tell_label_counts(arguments)
       return 0
-    if not arguments.dataset or not arguments.source:
-      parser.error('--dataset and --source are needed, or --list')
+    if not arguments.source:
+      parser.error('--source is needed, or --list')
     with Preemption():
       _run(arguments)
     return 0
@@ -64,8 +64,13 @@ def _parser() -> argparse.ArgumentParser:
     allow_abbrev=False,
   )
   add = parser.add_argument
-  add('--dataset', metavar='NAME', help='one of --list, or "folder" for your own')
-  add('--source', metavar='DIR', help='where the published files are; see --list')
+  add(
+    '--dataset',
+    metavar='NAME',
+    default='folder',
+    help='one of --list (default: folder, photos of your own)',
+  )
+  add('--source', metavar='DIR', help='your photos, or the published files; see --list')
   add('--data_dir', default=DATA_DIR, help=f'where to keep it (default: {DATA_DIR})')
   add('--variant', default='', help='another form of it; see --list')
   add(
@@ -123,15 +128,16 @@ def listing() -> str:
   blocks.append(
     textwrap.dedent("""\
     folder: your own images
-      files     images/*, masks/*.png with names.txt, captions.jsonl
-      see       docs/datasets.md""")
+      files     images/*, masks/*.png with names.txt, captions.jsonl; COCO, YOLO,
+                VOC, CVAT, Label Studio
+      see       docs/your_own_data.md""")
   )
   return '\n\n'.join(blocks)
 
 
 def _run(arguments: Any) -> None:
   source = local(arguments.source).resolve()
-  if not source.is_dir():
+  if not source.exists():
     raise FileNotFoundError(
       f'source directory {source} not found; name an existing one'
     )

@@ -93,7 +93,16 @@ def _files(builder: Any, split: str) -> Iterator[Any]:
       f'{builder.info.full_name} is stored as {found.value}, expected tfrecord; '
       'prepare it again'
     )
-  yield from builder.info.splits[split].file_instructions
+  try:
+    instructions = builder.info.splits[split].file_instructions
+  except (KeyError, ValueError) as error:
+    splits = builder.info.splits.items()
+    known = ', '.join(f'{name} ({part.num_examples})' for name, part in splits)
+    raise UserError(
+      f'{builder.info.full_name} has no split {split!r}; it has {known}, and parts of '
+      'them such as train[:10]'
+    ) from error
+  yield from instructions
 
 
 def record_starts(part: Any) -> Int[np.ndarray, 'n']:

@@ -141,6 +141,12 @@ def class_table(source_values: Sequence[int], ignored: Iterable[int]) -> ClassTa
   return ClassTable(train_ids, known)
 
 
+def name_below(directory: pathlib.Path, path: pathlib.Path) -> str:
+  """Returns a path from a directory on, all of it where it lies elsewhere."""
+  inside = path.is_relative_to(directory)
+  return (path.relative_to(directory) if inside else path).as_posix()
+
+
 def read_image(path: pathlib.Path, *, turn: bool = False) -> tuple[bytes, int, int]:
   """Reads and checks an image: its bytes as they are to be stored, height and width.
 
@@ -286,7 +292,7 @@ class Reader:
 
   def name(self, path: pathlib.Path) -> str:
     """Returns a path as messages show it."""
-    return path.relative_to(self.source).as_posix()
+    return name_below(self.source, path)
 
 
 def ordered_map(function: Callable[[T], R], items: Iterable[T]) -> Iterator[R]:

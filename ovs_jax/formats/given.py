@@ -177,11 +177,18 @@ def _annotations(
     source = entry.get('id', i)
     source = source if isinstance(source, (int, str)) else str(source)
     with _telling(f'annotation {source}'):
-      cut = cut_mask(_mask(entry, size), source)
+      cut = cut_mask(annotation_mask(entry, size), source)
     yield cut
 
 
-def _mask(entry: Mapping[str, Any], size: tuple[int, int]) -> Bool[np.ndarray, 'h w']:
+def annotation_mask(
+  entry: Mapping[str, Any], size: tuple[int, int]
+) -> Bool[np.ndarray, 'h w']:
+  """Returns the mask of an annotation of COCO: runs, polygons, or its box.
+
+  Raises:
+    UserError: it has none of them, or of another size.
+  """
   shape = entry.get('segmentation')
   if isinstance(shape, dict):
     stated, counts = shape.get('size'), shape.get('counts')

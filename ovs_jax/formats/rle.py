@@ -134,3 +134,51 @@ def brush(mask: Bool[np.ndarray, 'h w']) -> list[int]:
       left -= now
   text = np.frombuffer(''.join(bits).encode(), np.uint8) - ord('0')
   return np.packbits(text).tolist()
+
+
+def brush_mask(packed: Sequence[int], size: tuple[int, int]) -> Bool[np.ndarray, 'h w']:
+  """Returns the mask of `brush`: pixels whose fourth channel is not 0.
+
+  Args:
+    packed: bytes of Label Studio's brush.
+    size: height and width.
+
+  Raises:
+    UserError: they are damaged, or of another number of pixels.
+  """
+  try:
+    bits = np.unpackbits(np.array(packed, np.uint8))
+  except (TypeError, ValueError, OverflowError) as error:
+    raise UserError('the brush of a mask has values that are no bytes') from error
+  place = 0
+
+  def take(count: int) -> int:
+    nonlocal place
+    if place + count > len(bits):
+      raise UserError('the brush of a mask ends too soon; the file is cut off')
+    found = int.from_bytes(
+      np.packbits(np.pad(bits[place : place + count], (-count % 8, 0)))
+    )
+    place += count
+    return found
+
+  total, width = take(32), take(5) + 1
+  lengths = [take(4) + 1 for _ in range(4)]
+  if total != 4 * size[0] * size[1] or width > 8:
+    raise UserError(
+      f'the brush of a mask has {total // 4} pixels, the photo {size[0]} x {size[1]}; '
+      'export it again'
+    )
+  values = np.zeros(total, np.uint8)
+  done = 0
+  while done < total:
+    alike = take(1)
+    count = take(lengths[take(2)]) + 1
+    if alike:
+      values[done : done + count] = take(width)
+    else:
+      values[done : done + count] = [
+        take(width) for _ in range(min(count, total - done))
+      ]
+    done += count
+  return values.reshape(*size, 4)[..., 3] > 0
