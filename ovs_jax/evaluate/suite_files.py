@@ -10,6 +10,7 @@ from PIL import Image, ImageDraw
 from ovs_jax.core.files import Place, atomic_path, strict_json, write_text
 from ovs_jax.core.types import Int
 from ovs_jax.evaluate import tables
+from ovs_jax.evaluate.before_after import COUNTS
 from ovs_jax.evaluate.judges import Sample
 from ovs_jax.evaluate.scores import image_scores
 from ovs_jax.evaluate.strips import strip
@@ -42,15 +43,21 @@ def write_tables(
   tallies: Mapping[str, Tally],
   sums: Arrays,
 ) -> None:
-  """Writes per_class.csv, per_image.csv and confusion.npz of a data set.
+  """Writes per_class.csv, per_image.csv, counts.npz and confusion.npz of a data set.
 
-  confusion.npz has `names`, the (k + 1, k + 1) matrix of every method under its name
-  (rows predictions, columns truth; the last ones unassigned and void), and other sums.
+  counts.npz has the ids of `images`, and their `counts` (n, 3, k) of the headline:
+  pixels that are right, true and predicted; confusion.npz has `names`, the
+  (k + 1, k + 1) matrix of every method under its name (rows predictions, columns truth;
+  the last ones unassigned and void), and other sums.
   """
   write_text(directory / 'per_class.csv', per_class_table(names, summary, tallies))
   scores = image_scores(tallies[summary['headline']])
   text = tables.comma_separated(['image', 'miou'], sorted(scores.items()), decimals=4)
   write_text(directory / 'per_image.csv', text)
+  headline = tallies[summary['headline']]
+  with atomic_path(directory / COUNTS) as temporary:
+    images = np.array(sorted(headline.images))
+    np.savez_compressed(temporary, images=images, counts=headline.table())
   matrices = {name: tally.matrix for name, tally in tallies.items()}
   with atomic_path(directory / 'confusion.npz') as temporary:
     np.savez_compressed(temporary, names=np.array(names.names), **matrices, **sums)

@@ -92,6 +92,8 @@ def own(
 ) -> Vocabulary:
   """Returns the list of a user's own classes.
 
+  What a list of the package calls a thing or stuff is one here, too.
+
   Args:
     name: of the list.
     names: of the classes.
@@ -100,7 +102,17 @@ def own(
   blank = ('',) * len(names)
   values = range(len(names)) if values is None else values
   none = ((),) * len(names)
-  return Vocabulary(name, tuple(names), tuple(values), blank, blank, none)
+  kinds = _kinds()
+  found = tuple(kinds.get(clean(x), '') for x in names)
+  return Vocabulary(name, tuple(names), tuple(values), found, blank, none)
+
+
+@functools.cache
+def _kinds() -> dict[str, str]:
+  """Of names in the package's lists, in the form that CLIP sees, their kinds."""
+  lists = map(load, known())
+  pairs = (zip(x.names, x.kinds, strict=True) for x in lists)
+  return {clean(name): kind for found in pairs for name, kind in found if kind}
 
 
 def parse(text: str, name: str) -> Vocabulary:
