@@ -16,6 +16,13 @@ COMMANDS = {
     'run a config: train, mine, evaluate, report',
   ),
   'prepare': ('ovs_jax.data.prepare', (), 'build a data set, or one of your own'),
+  'adapt': ('ovs_jax.adapt', (), 'train an OVSeg on photos of your own'),
+  'evaluate': (
+    'ovs_jax.adapt.evaluate',
+    (),
+    'score a checkpoint on your own photos',
+  ),
+  'assemble': ('ovs_jax.adapt.assemble', (), 'make an OVSeg of its parts'),
   'convert': ('ovs_jax.convert', (), 'convert checkpoints of others, and back'),
   'verify': (
     'ovs_jax.core.checkpoint',

@@ -38,6 +38,12 @@ COMMANDS = {
   'launch/local_processes.sh': ('ovs_jax/main.py', 'launch/*.sh'),
   'launch/gpu_node.sh': ('ovs_jax/main.py', 'launch/*.sh'),
   'launch/tpu_pod.sh': ('ovs_jax/main.py', 'launch/tpu_pod.sh'),
+  'ovs_jax prepare': ('ovs_jax/data/prepare.py',),
+  'ovs_jax adapt': ('ovs_jax/adapt/__main__.py',),
+  'ovs_jax evaluate': ('ovs_jax/adapt/evaluate.py',),
+  'ovs_jax assemble': ('ovs_jax/adapt/assemble.py',),
+  'ovs_jax train': ('ovs_jax/main.py',),
+  'ovs_jax predict': ('ovs_jax/*.py', 'ovs_jax/inference/*.py'),
   'ovs_jax.main': ('ovs_jax/main.py',),
   'ovs_jax.predict': ('ovs_jax/*.py', 'ovs_jax/inference/*.py'),
   'ovs_jax.explain': ('ovs_jax/explain.py',),
@@ -56,7 +62,7 @@ COMMANDS = {
 OTHERS = {'--exclusive', '--gpus-per-node', '--nodes', '--signal', '--time'}
 OTHERS |= {'--no-deps', '--help'}
 # What pages name although it does not exist.
-EXAMPLES = {'utils.py', 'key', 'x.y', 'stages.STAGE.key', 'json'}
+EXAMPLES = {'utils.py', 'runs/mine/adapt.py', 'key', 'x.y', 'stages.STAGE.key', 'json'}
 PLACEHOLDER = re.compile(r'\b[A-Z]{3,}\b(?!\.md)')
 FLAGS = {'DEFINE_string', 'DEFINE_bool', 'DEFINE_config_file', 'DEFINE_integer'}
 

@@ -14,22 +14,36 @@ from ovs_jax.core.checkpoint import save_model
 from ovs_jax.core.errors import UserError
 from ovs_jax.core.files import Place
 from ovs_jax.core.types import Params
+from ovs_jax.inference.parts import load_clip
 from ovs_jax.models.mask_prompts import add_prompts, without_prompts
 from ovs_jax.models.ovseg import OvSegConfig
 from ovs_jax.models.stored import load
 from ovs_jax.ops.resize import resize_positions
 from ovs_jax.settings import Settings
 
+Parts = tuple[Params, dict[str, Any]]
+
 
 def assemble(config: Settings, workdir: Place) -> dict[str, Any]:
-  """Writes `workdir/model` from `config.init.proposer` and `config.init.clip`.
+  """Writes `workdir/model`; see `put_together`."""
+  save(put_together(config), workdir / 'model')
+  return {'model': str(workdir / 'model')}
+
+
+def save(parts: Parts, directory: Place) -> None:
+  """Writes what `put_together` returned."""
+  save_model(directory, *parts)
+
+
+def put_together(config: Settings) -> Parts:
+  """Returns the OVSeg of `config.init`, and what its checkpoint says of itself.
 
   Raises:
     FileNotFoundError, ValueError: a part is missing or of another kind, or the two
       do not fit each other.
   """
   proposer, stored = _load_proposer(config.init.proposer)
-  found = load(config.init.clip, kinds=('clip',), what='CLIP checkpoint')
+  found = load_clip(config.init.clip)
   sizes, clip = found.config, found.params
   if config.init.prompts:
     sizes, clip = add_prompts(sizes, clip, config.init.prompts)
@@ -66,8 +80,7 @@ def assemble(config: Settings, workdir: Place) -> dict[str, Any]:
   }
   if 'training_names' in stored:  # older proposers do not say
     description['training_names'] = stored['training_names']
-  save_model(workdir / 'model', {'proposer': proposer, 'clip': clip}, description)
-  return {'model': str(workdir / 'model')}
+  return {'proposer': proposer, 'clip': clip}, description
 
 
 def _resized(

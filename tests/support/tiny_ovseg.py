@@ -1,12 +1,15 @@
 """A tiny OVSeg model with drawn parameters, for the tests of what uses one."""
 
 import dataclasses
+import pathlib
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import tiny_configs
 
+from ovs_jax.core.checkpoint import save_model
 from ovs_jax.core.tree import flatten, unflatten
 from ovs_jax.inference.encode import EncodedImage
 from ovs_jax.models import clip, maskformer, ovseg
@@ -70,3 +73,16 @@ def handmade(
     no_object=jnp.eye(1, rows.shape[1]),
   )
   return EncodedImage(size or (h, w), (h, w), inner)
+
+
+def save_smallest(directory: pathlib.Path) -> None:
+  """Writes an OVSeg of the smallest parts, which trains in seconds."""
+  clip_ = dataclasses.replace(
+    clip.PRESETS['tiny'], **tiny_configs.CLIP_SIZES, prompt_depth=3
+  )
+  proposer = dataclasses.replace(
+    maskformer.PRESETS['tiny'], **tiny_configs.PROPOSER_SIZES
+  )
+  region = dataclasses.replace(CONFIG.region, size=clip_.image_size, threshold=0.1)
+  config = ovseg.OvSegConfig(proposer, clip_, region, chunk=8)
+  save_model(directory, draw_params(config), {**STORED, **config.to_dict()})

@@ -15,8 +15,9 @@ from ovs_jax.train.optimizer import build_optimizer, learning_rate_scales
 from ovs_jax.train.recipes import make_recipe
 from ovs_jax.train.state import split_params
 
-# Of shared settings, not of a run.
+# Of shared settings, not of a run; or of networks that a checkpoint brings.
 SHARED = ('__init__', 'adaptation', 'coco_stuff', 'common', 'paper', 'scenes')
+SHARED += ('photos_adapt',)
 FILES = sorted(p.stem for p in pathlib.Path('configs').glob('*.py'))
 FILES += [f'scenes:{stage}' for stage in scenes.ALONE]
 # Small models, with the default space; many stages.

@@ -38,7 +38,7 @@ def test_thirteen_photographs_are_learned_by_heart(tmp_path: pathlib.Path) -> No
     sys.executable,
     '-m',
     'ovs_jax.main',
-    '--config=configs/proposer_photos.py',
+    '--config=configs/photos_by_heart.py',
   ]
   command += [*clip, f'--config.dataset.data_dir={data}', f'--workdir={tmp_path}/run']
   environment = {k: v for k, v in os.environ.items() if k not in OWN}

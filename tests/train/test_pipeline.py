@@ -11,7 +11,7 @@ from configs import (
   baseline_vitl14,
   common,
   mpt_vitl14,
-  proposer_photos,
+  photos_by_heart,
   quickstart,
   replicate,
 )
@@ -21,7 +21,7 @@ from ovs_jax.train.ownership import claim
 from ovs_jax.train.pipeline import check_changes, run_pipeline
 
 
-@pytest.mark.parametrize('file', [proposer_photos, quickstart, replicate])
+@pytest.mark.parametrize('file', [photos_by_heart, quickstart, replicate])
 def test_stages_have_the_mesh_of_their_pipeline(file: Any) -> None:
   config = file.get_config('smoke')
   config.mesh.update(model=2, fsdp=True)
@@ -31,7 +31,7 @@ def test_stages_have_the_mesh_of_their_pipeline(file: Any) -> None:
     assert stage.dataset.data_dir == 'elsewhere'
 
 
-@pytest.mark.parametrize('file', [mpt_vitl14, proposer_photos, quickstart, replicate])
+@pytest.mark.parametrize('file', [mpt_vitl14, photos_by_heart, quickstart, replicate])
 def test_changes_reach_a_stage_or_are_refused(file: Any) -> None:
   config = file.get_config('smoke')
   check_changes(config, ['seed', 'mesh.model', 'dataset.data_dir', 'order', 'name'])

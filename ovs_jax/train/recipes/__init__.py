@@ -29,12 +29,13 @@ def make_recipe(config: Settings) -> Recipe:
       for one.
   """
   recipe = lookup(RECIPES, config.recipe, 'recipe')(config)
-  if config.adapt.evaluate_every and not isinstance(recipe, ClipRegions):
+  chooses = isinstance(recipe, Proposer)  # by photos, and not by crops
+  if config.adapt.evaluate_every and (chooses or not recipe.evaluate_every):
     raise UserError(
       f'the recipe {config.recipe!r} has no evaluation during training; set '
       'config.adapt.evaluate_every=0'
     )
-  if config.train.choose and not isinstance(recipe, Proposer):
+  if config.train.choose and not chooses:
     raise UserError(
       f'config.train.choose is of the recipe proposer, and not of {config.recipe!r}; '
       "set it to ''"

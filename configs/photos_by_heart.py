@@ -9,7 +9,7 @@ photographs. Any part of COCO-Stuff's training photographs with their label maps
 `DIR/coco` has the published layout (docs/datasets.md). Needs runs/quickstart/clip (or
 --config.stages.proposer.init.clip=DIR and --config.stages.ovseg.init.clip=DIR).
 Expected: 94 % of the pixels right (docs/results.md). Hardware: 2 cores, 3 GB, 12 min.
-Command: launch/run.sh --config=configs/proposer_photos.py
+Command: launch/run.sh --config=configs/photos_by_heart.py
 """
 
 import ml_collections
@@ -23,13 +23,13 @@ def get_config(arg: str = '') -> ml_collections.ConfigDict:
   """See above."""
   if arg == 'smoke':
     return scenes.pipeline(
-      'proposer_photos',
+      'photos_by_heart',
       'proposer',
       arg,
       own={'proposer': _training(scenes.in_pipeline('clip'))},
       needs=('clip',),
     )
-  config = common.base('proposer_photos', 'pipeline')
+  config = common.base('photos_by_heart', 'pipeline')
   config.dataset.name = 'coco_stuff_171'
   config.dataset.variant = 'partial'
   ovseg = scenes.assemble('{run}/proposer', _CLIP, prompt_depth=0)
