@@ -1,6 +1,7 @@
 """How an OVSeg came to its labels: its best proposals, and what decided at a pixel."""
 
 import dataclasses
+import io
 from collections.abc import Sequence
 from typing import Any
 
@@ -86,6 +87,11 @@ class Explanation:
     from ovs_jax.inference.explain_figure import draw
 
     return draw(self)
+
+  def _repr_png_(self) -> bytes:
+    file = io.BytesIO()
+    self.figure().savefig(file, format='png')
+    return file.getvalue()
 
   def __str__(self) -> str:
     """Says who decided what, in a few lines."""
