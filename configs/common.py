@@ -78,6 +78,8 @@ def _smoke(config: ml_collections.ConfigDict) -> None:
   language.decoder_layers = min(language.decoder_layers, 1)
   config.train.update(steps=4, epochs=0.0)
   config.train.batch_size = min(8, config.train.batch_size)
+  if config.train.patch_weight:
+    config.train.update(batch_size=16, patch_sides=(config.clip.patch,))
   config.train.log_every = 1
   config.train.save_every = 2
   config.optimizer.warmup = 1

@@ -18,7 +18,7 @@ from configs import common, scenes
 _WEIGHTS = (0.2, 0.5, 0.8)
 _CHOSEN = ('clip', 'ensemble_0.20')
 _TUNING = 'train[:300]'
-_COSEG_STEPS = 400
+_COSEG_STEPS = 1000
 
 
 def get_config(arg: str = '') -> ml_collections.ConfigDict:
@@ -141,19 +141,21 @@ def _variants() -> dict[str, ml_collections.ConfigDict]:
 
 def _coseg() -> dict[str, ml_collections.ConfigDict]:
   """CLIPSeg, CoSeg's models and their ablations, and the evaluation of all."""
-  clip = '{run}/clip'
+  known, patches = scenes.stages(), '{run}/coseg_clip'
   models = {
-    f'coseg_{name}': scenes.coseg_training(clip, name.split('_')[0])
+    f'coseg_{name}': scenes.on_patches(
+      scenes.coseg_training(patches, name.split('_')[0])
+    )
     for name in ('prefix', 'cross', 'prefix_alone', 'prefix_area_sort')
     + ('prefix_no_dice', 'prefix_size')
   }
   for model in models.values():
     model.train.steps = _COSEG_STEPS
-    model.slots.cache = '{run}/activations'  # CLIP is the same for all of them
   models['coseg_prefix_alone'].coseg.language.context = False
-  models['coseg_prefix_area_sort'].slots.matching = 'area'
+  models['coseg_prefix_area_sort'].slots.update(matching='area', padded=0.1)
   models['coseg_prefix_no_dice'].slots.weights.dice = 0.0
-  models['coseg_prefix_size'].coseg.size_embedding = 'slot'
+  models['coseg_prefix_size'].coseg.size_embedding = 'area'
+  models['coseg_prefix_size'].slots.weights.area = 0.1
   systems = {'evaluate_coseg': ('prefix', 'cross')}
   others = [name.removeprefix('coseg_') for name in models]
   systems['evaluate_ablations'] = tuple(others[2:])
@@ -161,7 +163,8 @@ def _coseg() -> dict[str, ml_collections.ConfigDict]:
   evaluations['evaluate_coseg'].systems.distractors = (10, 100, 1000)
   evaluations['evaluate_ablations'].systems.clipseg = ''
   evaluations['evaluate_ablations'].systems.label_clip = ''
-  return {'clipseg': scenes.clipseg_training(clip)} | models | evaluations
+  shared = {name: known[name] for name in ('coseg_clip', 'clipseg')}
+  return shared | models | evaluations
 
 
 def _systems(names: tuple[str, ...]) -> ml_collections.ConfigDict:

@@ -1,9 +1,10 @@
 """Recipes of the embedded world: `--config=configs/scenes.py:STAGE` runs one of them.
 
 Stages: clip (from scratch), backbone and proposer, mine, mpt (mask prompt tuning), ft
-(fine-tuning), mpt_ft, evaluate; clipseg, coseg_prefix, coseg_cross, evaluate_coseg. A
-stage reads what the quickstart left in runs/quickstart, or, of mpt_ft and of the last
-one, runs/STAGE_scenes; `:STAGE:smoke` makes all of its inputs at the smallest size.
+(fine-tuning), mpt_ft, evaluate; coseg_clip (a CLIP whose patches mean something, which
+the next three read), clipseg, coseg_prefix, coseg_cross, evaluate_coseg. A stage reads
+what the quickstart left in runs/quickstart, or, of mpt_ft and of the last ones,
+runs/STAGE_scenes; `:STAGE:smoke` makes all of its inputs at the smallest size.
 The numbers were chosen on `clip`, `train` and scenes of another seed; docs/results.md
 says what was read on `val` before they were final.
 Expected: see "Results" in README.md. Hardware: 2 CPU cores; about 1 to 4 minutes.
@@ -14,11 +15,15 @@ from collections.abc import Callable, Mapping
 
 import ml_collections
 
-from configs import common
+from configs import common, scenes_coseg
 from ovs_jax.core.lookup import lookup
-from ovs_jax.models import coseg
 
 At = Callable[[str], str]  # from a stage to the directory of its results
+
+coseg_training = scenes_coseg.coseg_training
+better_coseg = scenes_coseg.better_coseg
+on_patches = scenes_coseg.on_patches
+patch_training = scenes_coseg.patch_training
 
 PROMPT_DEPTH = 3
 # The masks of a proposer that trained for minutes are blurred: where it is unsure
@@ -37,10 +42,11 @@ _NEEDS = {
   'clip': ('data',),
   'backbone': ('clip',),
   'proposer': ('backbone',),
-  'clipseg': ('clip',),
+  'coseg_clip': ('clip',),
+  'clipseg': ('coseg_clip',),
   'clipseg_finetune': ('clipseg',),
-  'coseg_prefix': ('clip',),
-  'coseg_cross': ('clip',),
+  'coseg_prefix': ('coseg_clip',),
+  'coseg_cross': ('coseg_clip',),
   'no_training': ('clipseg',),
   'evaluate_coseg': ('clipseg', 'coseg_prefix'),  # one trained model is enough
   'ovseg_frozen': ('proposer',),
@@ -62,10 +68,10 @@ _NEEDS = {
 ALONE = {
   name: name
   for name in ('clip', 'backbone', 'proposer', 'mine', 'mpt', 'ft', 'mpt_ft')
-  + ('clipseg', 'coseg_prefix', 'coseg_cross', 'evaluate_coseg')
+  + ('coseg_clip', 'clipseg', 'coseg_prefix', 'coseg_cross', 'evaluate_coseg')
 } | {'evaluate': 'evaluate_mpt'}
 # No part of the quickstart: their own runs hold them.
-_ELSEWHERE = ('ft', 'clipseg', 'coseg_prefix', 'coseg_cross')
+_ELSEWHERE = ('ft', 'coseg_clip', 'clipseg', 'coseg_prefix', 'coseg_cross')
 
 
 def get_config(arg: str = '') -> ml_collections.ConfigDict:
@@ -100,15 +106,17 @@ def _alone(stage: str) -> str:
 def stages(at: At = in_pipeline) -> dict[str, ml_collections.ConfigDict]:
   """Returns every stage by name; `at` says where those before it left their results."""
   clip, proposer, pairs = at('clip'), at('proposer'), at('mine/pairs')
+  patches = at('coseg_clip')
   return {
     'data': common.base('scenes', 'prepare'),
     'clip': clip_pretrain(),
     'backbone': backbone_training(clip),
     'proposer': proposer_training(clip, at('backbone')),
-    'clipseg': clipseg_training(clip),
-    'clipseg_finetune': clipseg_finetuning(at('clipseg')),
-    'coseg_prefix': coseg_training(clip, 'prefix'),
-    'coseg_cross': coseg_training(clip, 'cross'),
+    'coseg_clip': patch_training(clip_pretrain(), clip),
+    'clipseg': on_patches(clipseg_training(patches)),
+    'clipseg_finetune': on_patches(clipseg_finetuning(at('clipseg'))),
+    'coseg_prefix': on_patches(coseg_training(patches, 'prefix')),
+    'coseg_cross': on_patches(coseg_training(patches, 'cross')),
     'no_training': evaluate_coseg(at, only_clipseg=True),
     'evaluate_coseg': evaluate_coseg(at),
     'ovseg_frozen': assemble(proposer, clip, prompt_depth=0),
@@ -141,7 +149,7 @@ def pipeline(
     name: of the pipeline.
     last: its last stage.
     arg: see `common.finish`.
-    own: settings of stages, in place of those of this file.
+    own: settings of stages, in place of those of this file or beside them.
     needs: what must have run before the last one, likewise.
   """
   config = common.base(name, 'pipeline')
@@ -150,7 +158,7 @@ def pipeline(
   while queue:
     need = queue.pop()
     wanted.add(need)
-    queue += _NEEDS[need] if needs is None or need != last else needs
+    queue += _NEEDS.get(need, ()) if needs is None or need != last else needs
   known = {**stages(), **(own or {})}
   chosen = {key: c for key, c in known.items() if key in wanted}
   for key, settings in chosen.items():
@@ -254,33 +262,6 @@ def clipseg_finetuning(clipseg: str) -> ml_collections.ConfigDict:
   config.train.steps = 200
   config.optimizer.learning_rate = 1e-4
   config.phrases.weights.dice = 0.5
-  return config
-
-
-def coseg_training(clip: str, language: str) -> ml_collections.ConfigDict:
-  """CoSeg's language model and decoder on the label maps of the seen classes."""
-  config = common.base(f'coseg_{language}_scenes', 'train')
-  config.recipe = 'coseg'
-  config.init.clip = clip
-  for part, value in coseg.tiny(language).to_dict().items():
-    if part != 'clip':
-      config.coseg[part] = value
-  config.train.steps = 500
-  config.train.batch_size = 8
-  # The paper sorts by area and contrasts the labels of one image, over 369,700 steps of
-  # 32 at 1e-4 to 1e-6. A few minutes get further with matched slots, all names as
-  # negatives, dice and a higher rate.
-  slots = config.slots
-  slots.matching = 'hungarian'
-  slots.language_loss = 'vocabulary'
-  slots.tau = 0.03
-  slots.weights.update(bce=2.0, dice=1.0, language=0.3)
-  optimizer = config.optimizer
-  optimizer.learning_rate = 1.5e-3
-  optimizer.end = 0.01
-  optimizer.warmup = 30
-  optimizer.gradient_clip = 1.0
-  optimizer.groups = ((r'^clip/', None), (r'.*', 1.0))
   return config
 
 

@@ -19,7 +19,15 @@ from ovs_jax.settings import Settings
 from ovs_jax.train.pipeline import run_pipeline
 
 ROOT = pathlib.Path(__file__).parents[1]
-SHARED = ('__init__', 'common', 'scenes', 'coco_stuff', 'adaptation', 'paper')
+SHARED = (
+  '__init__',
+  'common',
+  'scenes',
+  'coco_stuff',
+  'adaptation',
+  'paper',
+  'scenes_coseg',
+)
 FILES = sorted(p.stem for p in (ROOT / 'configs').glob('*.py') if p.stem not in SHARED)
 NAMES = [*FILES, *(f'scenes:{stage}' for stage in scenes.ALONE)]
 # At the size `smoke` these run what another configuration or test runs, too.
@@ -39,6 +47,7 @@ ALIKE = {
   'mpt_vitb16',
   'ovseg_siglip2_l16',  # takes a minute; its parts are in tests/models/test_towers.py
   'ovseg_vitb16',
+  'paper_coseg',
   'paper_table1',
   'paper_table2',
   'paper_table3',

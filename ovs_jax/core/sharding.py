@@ -30,10 +30,13 @@ SHARDING_RULES: tuple[tuple[str, Axes], ...] = (
   (r'(c_proj|fc2|linear2)/kernel$', ('model', None)),
   (r'token_embedding/embedding$', (None, 'model')),
   (r'/(bias|scale|mean|var)$', ()),
-  (r'(embedding|embed|projection|proj|scale|tokens|slots|prompt|object)$', ()),
+  (
+    r'(embedding|embed|projection|proj|scale|tokens|slots|position|prompt|object)$',
+    (),
+  ),
   (r'/(conv\d?|shortcut|patch_embed|reduction|adapter_\d|layer_\d)/kernel$', ()),
   (r'/(mask_features|input_proj|film_\w+|reduce_\d|head/\w+)/kernel$', ()),
-  (r'^size/(area|embed)/kernel$', ()),
+  (r'^(out|size/(area|embed))/kernel$', ()),
 )
 # Smaller parameters are not worth an all-gather each.
 _FSDP_ELEMENTS = 2**16

@@ -57,8 +57,8 @@ class Judge(Protocol):
       The label maps to keep, by folder; '' is that of a judge who is alone.
     """
 
-  def predict(self, sample: Sample) -> Int[np.ndarray, 'h w']:
-    """Returns the headline's label map again, without counting."""
+  def predict(self, sample: Sample) -> tuple[Sample, Int[np.ndarray, 'h w']]:
+    """Returns what is seen of an image, and the headline's label map, uncounted."""
 
   def embed(self, names: tuple[str, ...]) -> Float[np.ndarray, 'n d'] | None:
     """Returns L2-normalised embeddings; None where nothing says what is alike."""
@@ -94,11 +94,11 @@ class SavedJudge:
     self.tallies[SAVED].add(sample.image_id, labels, sample.label)
     return {'': labels}
 
-  def predict(self, sample: Sample) -> Int[np.ndarray, 'h w']:
-    """Returns the saved label map."""
+  def predict(self, sample: Sample) -> tuple[Sample, Int[np.ndarray, 'h w']]:
+    """Returns the image and the saved label map."""
     labels = self._maps.read(sample.image_id, sample.label.shape)
     assert labels is not None  # `count` read it
-    return labels
+    return sample, labels
 
   def embed(self, names: tuple[str, ...]) -> None:
     """Knows no embeddings."""
@@ -256,11 +256,11 @@ class ModelJudge:
         self._count_seen(sample, looked)
     return {'': found[self.headline]}
 
-  def predict(self, sample: Sample) -> Int[np.ndarray, 'h w']:
-    """Returns the headline's label map."""
+  def predict(self, sample: Sample) -> tuple[Sample, Int[np.ndarray, 'h w']]:
+    """Returns the image and the headline's label map."""
     picture = self.network.encode(sample.image)
     logits = self.network.logits(picture, self.text)
-    return self.network.labels(picture, logits, self.network.setting)
+    return sample, self.network.labels(picture, logits, self.network.setting)
 
   def _count_sure(self, sample: Sample, looked: Looked) -> None:
     """Counts the headline's pixels by their confidence."""
@@ -366,8 +366,8 @@ class Several:
       found |= judge.count(sample, place=place)
     return found
 
-  def predict(self, sample: Sample) -> Int[np.ndarray, '_ _']:
-    """Returns the label map of the first one."""
+  def predict(self, sample: Sample) -> tuple[Sample, Int[np.ndarray, '_ _']]:
+    """Returns what the first one sees, and its label map."""
     return self._judges[0].predict(sample)
 
   def embed(self, names: tuple[str, ...]) -> Float[np.ndarray, 'n d'] | None:

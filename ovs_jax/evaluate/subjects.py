@@ -112,9 +112,16 @@ def _system(config: Settings, stored: Any, workers: Workers) -> Subject:
       'irrelevant names; let CLIP choose with config.systems.labels, such as 20, or '
       'give --config.suite.distractors="()"'
     )
-  merging = merging_of(settings)
+  if len(settings.protocols) > 1:
+    raise UserError(
+      f'config.systems.protocols {settings.protocols}: a benchmark has one; choose, or '
+      'evaluate both in mode evaluate_systems'
+    )
+  (protocol,) = settings.protocols
+  merging = merging_of(settings, side=settings.side if protocol == 'paper' else 0)
   told: dict[str, Any] = {
     'model': stored['model'],
+    'protocol': protocol,
     'rule': 'A',
     'threshold': merging.threshold,
   }

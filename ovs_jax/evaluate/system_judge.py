@@ -164,11 +164,11 @@ class SystemJudge:
       self._sum(CALIBRATION, counts)
     return {self._prefix: found[HEADLINE]}
 
-  def predict(self, sample: Sample) -> Int[np.ndarray, '_ _']:
-    """Returns the headline's label map."""
+  def predict(self, sample: Sample) -> tuple[Sample, Int[np.ndarray, '_ _']]:
+    """Returns what is seen of an image, and the headline's label map."""
     sample = self._seen(sample)
     masks = self._system.masks(self._system.encode(sample.image), self._texts)
-    return self._paint(masks, sample.label.shape)
+    return sample, self._paint(masks, sample.label.shape)
 
   def _seen(self, sample: Sample) -> Sample:
     side = self._merging.side

@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 
 from ovs_jax.core.errors import UserError
-from ovs_jax.core.limits import Count, OneOf, Positive
+from ovs_jax.core.limits import Count, OneOf, Positive, Weight
 from ovs_jax.core.lookup import lookup
 from ovs_jax.core.types import Array, Bool, Float, Int, Num, Params
 from ovs_jax.models import clip, clipseg, clipseg_decoder, coseg_slots
@@ -51,6 +51,9 @@ class CoSegParts:
     language_out: whether a linear layer follows the language model.
     size_embedding: what tells the decoder about sizes, added to the condition: nothing
       (the paper), a learned vector per slot, or the predicted logarithm of the area.
+    pool: length, beside 1 of a slot's token, of the mean of the projected patches under
+      its mask, which is added where names are compared: CLIP's own word, of names that
+      training had no masks of, too. 0 is the paper's. Nothing is trained for it.
   """
 
   language: LanguageConfig
@@ -62,6 +65,7 @@ class CoSegParts:
   condition_scale: Positive
   language_out: bool
   size_embedding: Annotated[str, OneOf(_CHOICES['size_embedding'])]
+  pool: Weight
 
 
 @dataclasses.dataclass(frozen=True)
@@ -91,6 +95,11 @@ class CoSegConfig(CoSegParts):
       raise UserError(
         f'image_size {self.image_size} is not a multiple of patch {self.clip.patch}'
       )
+    if self.clip.embed_dim % 4 and self.language.image_position == 'sine':
+      raise UserError(
+        f'clip.embed_dim {self.clip.embed_dim} is no multiple of 4, which sine waves '
+        "need; set language.image_position to 'learned' or 'none'"
+      )
     if self.clip.embed_dim % self.language.heads:
       raise UserError(
         f'clip.embed_dim {self.clip.embed_dim} is not a multiple of '
@@ -105,7 +114,8 @@ class CoSegConfig(CoSegParts):
       'language': LanguageConfig(**config['language']),
       'decoder': DecoderConfig.from_dict(config['decoder']),
     }
-    return cls(**{**config, **parts})
+    # What was stored before there was `pool` had none.
+    return cls(**{'pool': 0.0, **config, **parts})
 
   def to_dict(self) -> dict[str, Any]:
     """Returns nested dicts for a checkpoint, as JSON has them."""
@@ -124,6 +134,7 @@ def _paper(language: str) -> CoSegConfig:
     condition_scale=1.0,
     language_out=False,
     size_embedding='none',
+    pool=0.0,
   )
 
 
@@ -164,11 +175,13 @@ class Prediction:
     tokens: a label embedding for each slot, not normalised.
     logits: a mask for each slot.
     log_areas: logarithm of each mask's share of the image; None unless predicted.
+    beside: masks of the texts that were decoded beside the slots; None without any.
   """
 
   tokens: Float[Array, 'b n d']
   logits: Float[Array, 'b n h w']
   log_areas: Float[Array, 'b n'] | None
+  beside: Float[Array, 'b t h w'] | None = None
 
 
 class SizeEmbedding(nn.Module):
@@ -213,6 +226,7 @@ class CoSeg(nn.Module):
     train: bool = False,
     texts: Float[Array, 'b n d'] | None = None,
     forced: Bool[Array, 'b n'] | None = None,
+    beside: Float[Array, 'b t d'] | None = None,
   ) -> Prediction:
     """Predicts tokens and masks.
 
@@ -221,12 +235,19 @@ class CoSeg(nn.Module):
       train: whether to drop units out.
       texts: embeddings that replace tokens as conditions (teacher forcing).
       forced: slots where they do.
+      beside: texts whose masks are decoded, too, and have nothing to do with slots.
     """
     activations, patches = self.encode(image)
     patch = self.config.clip.patch
     grid = (image.shape[1] // patch, image.shape[2] // patch)
     return self.predict(
-      activations, patches, grid, train=train, texts=texts, forced=forced
+      activations,
+      patches,
+      grid,
+      train=train,
+      texts=texts,
+      forced=forced,
+      beside=beside,
     )
 
   def encode(
@@ -253,6 +274,7 @@ class CoSeg(nn.Module):
     train: bool = False,
     texts: Float[Array, 'b n d'] | None = None,
     forced: Bool[Array, 'b n'] | None = None,
+    beside: Float[Array, 'b t d'] | None = None,
   ) -> Prediction:
     """Predicts tokens and masks from what the frozen CLIP gives: the part that trains.
 
@@ -263,8 +285,9 @@ class CoSeg(nn.Module):
       train: whether to drop units out.
       texts: embeddings that replace tokens as conditions (teacher forcing).
       forced: slots where they do; None is all of them.
+      beside: texts whose masks are decoded, too, and have nothing to do with slots.
     """
-    tokens = self.language(patches, train=train)
+    tokens = self.language(patches, grid, train=train)
     if self.config.language_out:
       tokens = self.out(tokens)
     condition = tokens
@@ -272,7 +295,13 @@ class CoSeg(nn.Module):
       chosen = jnp.ones(tokens.shape[:2], bool) if forced is None else forced
       condition = jnp.where(chosen[:, :, None], texts, tokens)
     logits, areas = self.masks(activations, condition, grid, train=train)
-    return Prediction(tokens=tokens, logits=logits, log_areas=areas)
+    others = None
+    if beside is not None:
+      # Of texts nobody knows the place in the order of slots, and so no size.
+      others, _ = self.masks(activations, beside, grid, train=train, sizes=False)
+    if self.config.pool and not train:
+      tokens = pooled(tokens, logits, patches, grid, share=self.config.pool)
+    return Prediction(tokens, logits, areas, others)
 
   def masks(
     self,
@@ -281,19 +310,50 @@ class CoSeg(nn.Module):
     grid: tuple[int, int],
     *,
     train: bool = False,
+    sizes: bool = True,
   ) -> tuple[Float[Array, 'b n h w'], Float[Array, 'b n'] | None]:
-    """Decodes one mask per condition; slots do not see each other here."""
+    """Decodes one mask per condition; slots do not see each other here.
+
+    With `sizes` the decoder is told of them as `config.size_embedding` has it. Masks
+    have the size of the image; those of training that of the decoder's last layer,
+    which is smaller where its strides have a smaller product than the patch.
+    """
     c = self.config
     if c.condition_norm != 'none':
       scale = 1.0 if c.condition_norm == 'l2' else c.condition_scale
       condition = scale * unit(condition)
     areas = None
-    if c.size_embedding != 'none':
+    if sizes and c.size_embedding != 'none':
       extra, areas = self.size(condition)
       condition = condition + extra
     logits = self.decoder(activations, condition, grid, train=train)
+    if train:
+      return logits, areas
     size = (grid[0] * c.clip.patch, grid[1] * c.clip.patch)
     return resize_bilinear(logits, size), areas
+
+
+def pooled(
+  tokens: Float[Array, 'b n d'],
+  logits: Float[Array, 'b n h w'],
+  patches: Float[Array, 'b l d'],
+  grid: tuple[int, int],
+  *,
+  share: float,
+) -> Float[Array, 'b n d']:
+  """Adds to each token what is under its mask; both count by their directions.
+
+  Args:
+    tokens: of any length.
+    logits: of the masks; their sides are multiples of the grid's.
+    patches: in the same space, row by row.
+    grid: patches per column and row.
+    share: length of what is added, beside 1.
+  """
+  b, n, h, w = logits.shape
+  cells = jax.nn.sigmoid(logits).reshape(b, n, grid[0], h // grid[0], grid[1], -1)
+  weights = jnp.mean(cells, axis=(3, 5)).reshape(b, n, -1)
+  return unit(tokens) + share * unit(jnp.einsum('bnl,bld->bnd', weights, patches))
 
 
 @functools.partial(jax.jit, static_argnums=0)

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 
 from ovs_jax.core.types import Array, Bool, Float
 from ovs_jax.models.clipseg_decoder import EncoderBlock
-from ovs_jax.models.coseg_slots import LanguageConfig, Slots
+from ovs_jax.models.coseg_slots import LanguageConfig, Slots, final_norm
 from ovs_jax.models.layers import Attention, gelu, layer_norm, linear
 
 
@@ -58,11 +58,24 @@ class CrossModel(nn.Module):
 
   @nn.compact
   def __call__(
-    self, patches: Float[Array, 'b l d'], *, train: bool = False
+    self,
+    patches: Float[Array, 'b l d'],
+    grid: tuple[int, int],
+    *,
+    train: bool = False,
   ) -> Float[Array, 'b n d']:
-    """Returns the slots after the last block, float32."""
+    """Returns the slots after the last block, float32.
+
+    Those after every block go to the collection `intermediates`, `tokens`, where it is
+    mutable.
+
+    Args:
+      patches: projected, row by row.
+      grid: patches per column and row.
+      train: whether to drop units out.
+    """
     c = self.config
-    x, memory = Slots(c, name='slots')(patches)
+    x, memory = Slots(c, name='slots')(patches, grid)
     x, memory = x.astype(self.dtype), memory.astype(self.dtype)
     for i in range(c.encoder_layers):
       memory = EncoderBlock(
@@ -71,10 +84,11 @@ class CrossModel(nn.Module):
     if c.pre_norm:
       memory = layer_norm('ln_encoder', self.dtype)(memory)
     mask = None if c.context else jnp.eye(c.num_slots, dtype=bool)
+    norm = final_norm(c, self.dtype)
     for i in range(c.decoder_layers):
       x = DecoderBlock(
         c.heads, c.mlp, c.dropout, self.dtype, c.pre_norm, name=f'decoder_{i}'
       )(x, memory, mask, train=train)
-    if c.pre_norm:
-      x = layer_norm('ln_final', self.dtype)(x)
-    return x.astype(jnp.float32)
+      out = norm(x)
+      self.sow('intermediates', 'tokens', out)
+    return out

@@ -7,8 +7,7 @@ import jax.numpy as jnp
 
 from ovs_jax.core.types import Array, Bool, Float
 from ovs_jax.models.clipseg_decoder import EncoderBlock
-from ovs_jax.models.coseg_slots import LanguageConfig, Slots
-from ovs_jax.models.layers import layer_norm
+from ovs_jax.models.coseg_slots import LanguageConfig, Slots, final_norm
 
 
 class PrefixModel(nn.Module):
@@ -19,21 +18,34 @@ class PrefixModel(nn.Module):
 
   @nn.compact
   def __call__(
-    self, patches: Float[Array, 'b l d'], *, train: bool = False
+    self,
+    patches: Float[Array, 'b l d'],
+    grid: tuple[int, int],
+    *,
+    train: bool = False,
   ) -> Float[Array, 'b n d']:
-    """Returns the slots after the last block, float32."""
+    """Returns the slots after the last block, float32.
+
+    Those after every block go to the collection `intermediates`, `tokens`, where it is
+    mutable.
+
+    Args:
+      patches: projected, row by row.
+      grid: patches per column and row.
+      train: whether to drop units out.
+    """
     c = self.config
-    slots, patches = Slots(c, name='slots')(patches)
+    slots, patches = Slots(c, name='slots')(patches, grid)
     x = jnp.concatenate([slots, patches], axis=1).astype(self.dtype)
     mask = None if c.context else _alone(c.num_slots, patches.shape[1])
+    norm = final_norm(c, self.dtype)
     for i in range(c.encoder_layers):
       x = EncoderBlock(
         c.heads, c.mlp, c.dropout, self.dtype, c.pre_norm, name=f'block_{i}'
       )(x, mask, train=train)
-    x = x[:, : c.num_slots]
-    if c.pre_norm:
-      x = layer_norm('ln_final', self.dtype)(x)
-    return x.astype(jnp.float32)
+      out = norm(x[:, : c.num_slots])
+      self.sow('intermediates', 'tokens', out)
+    return out
 
 
 def _alone(slots: int, patches: int) -> Bool[Array, 'm m']:

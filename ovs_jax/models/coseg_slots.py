@@ -1,7 +1,8 @@
 """The learned slots of CoSeg's language models, and what both models are made of."""
 
 import dataclasses
-from typing import Annotated
+from collections.abc import Callable
+from typing import Annotated, Any
 
 import flax.linen as nn
 import jax.numpy as jnp
@@ -10,11 +11,12 @@ from ovs_jax.core.errors import UserError
 from ovs_jax.core.limits import Count, Natural, OneOf, Rate, Weight
 from ovs_jax.core.lookup import lookup
 from ovs_jax.core.types import Array, Float
+from ovs_jax.models.layers import layer_norm, sine_position
 
 _CHOICES = {
   'kind': ('prefix', 'cross'),
   'slot_position': ('sinusoidal', 'learned', 'none'),
-  'image_position': ('none', 'learned'),
+  'image_position': ('none', 'learned', 'sine'),
 }
 
 
@@ -34,7 +36,8 @@ class LanguageConfig:
     pre_norm: whether norms come before the branches, with GELU and a norm at the end.
     token_std: of the initial slots; the paper says "normal distribution".
     slot_position: what is added to the slots: sine waves, a learned table, nothing.
-    image_position: what is added to the patches, which carry CLIP's positions.
+    image_position: what is added to the patches, which carry CLIP's positions: nothing,
+      a learned table, which fits one size of image, or sine waves of the grid.
     context: whether slots see each other; without, each is predicted on its own.
   """
 
@@ -94,6 +97,12 @@ def sine_waves(count: int, width: int) -> Float[Array, 'n d']:
   return pair.reshape(count, -1)[:, :width]
 
 
+def final_norm(config: LanguageConfig, dtype: Any) -> Callable[[Array], Array]:
+  """Returns what follows the last block: a norm, if there is none in it; float32."""
+  norm = layer_norm('ln_final', dtype) if config.pre_norm else lambda x: x
+  return lambda x: norm(x).astype(jnp.float32)
+
+
 class Slots(nn.Module):
   """Learned tokens with their positions, and the patches with theirs."""
 
@@ -101,9 +110,9 @@ class Slots(nn.Module):
 
   @nn.compact
   def __call__(
-    self, patches: Float[Array, 'b l d']
+    self, patches: Float[Array, 'b l d'], grid: tuple[int, int]
   ) -> tuple[Float[Array, 'b n d'], Float[Array, 'b l d']]:
-    """Returns the slots of every image, and the patches."""
+    """Returns the slots of every image, and the patches, row by row of the grid."""
     c = self.config
     b, length, width = patches.shape
     x = self.param('tokens', nn.initializers.normal(c.token_std), (c.num_slots, width))
@@ -114,4 +123,6 @@ class Slots(nn.Module):
     if c.image_position == 'learned':
       table = nn.initializers.normal(0.02)
       patches = patches + self.param('image_position', table, (length, width))[None]
+    elif c.image_position == 'sine':
+      patches = patches + sine_position(*grid, width)[None]
     return jnp.broadcast_to(x[None], (b, *x.shape)), patches

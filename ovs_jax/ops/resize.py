@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from ovs_jax.core.errors import UserError
-from ovs_jax.core.types import Array, Float, Int, Num
+from ovs_jax.core.types import Array, Bool, Float, Int, Num
 
 # Matrix products at full float32 precision on every device: GPUs and TPUs round to
 # TF32 or bfloat16 by default, which moves a mask across its threshold.
@@ -100,8 +100,8 @@ def resize_bilinear(
 
 
 def resize_nearest(
-  x: Num[Array, '*b h w'], size: tuple[int, int]
-) -> Num[Array, '*b H W']:
+  x: Num[Array, '*b h w'] | Bool[Array, '*b h w'], size: tuple[int, int]
+) -> Num[Array, '*b H W'] | Bool[Array, '*b H W']:
   """Takes pixel floor(i * in / out) along the last two axes."""
   rows = (np.arange(size[0]) * x.shape[-2]) // size[0]
   columns = (np.arange(size[1]) * x.shape[-1]) // size[1]

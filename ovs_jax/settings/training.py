@@ -81,6 +81,12 @@ class Train:
   split: Name = 'train'  # of the data set
   min_crop: Part = 0.9  # random crops keep at least this share of each side
   text_length: Annotated[int, Range(least=2)] = 24  # tokens per caption; more are cut
+  # of clip_pretrain: of naming images as wholes; 0: not done
+  image_weight: Weight = 1.0
+  # and by their patches, in mosaics of 4 x 4 images; 0: not done
+  patch_weight: Weight = 0.0
+  # pixels that images have there, each size for its share of the batch
+  patch_sides: Annotated[tuple[Count, ...], Filled()] = (32,)
   max_targets: Count = 12  # masks per image for the proposer
   # of the proposer; of 'seen' held-out ones become void
   classes: Literal['seen', 'all'] = 'seen'
@@ -150,6 +156,11 @@ class SlotWeights:
   focal: Weight = 0.0  # focal loss of masks
   language: Weight = 0.08  # the paper's lambda
   area: Weight = 0.0  # of predicted areas, if the model predicts them
+  # of the masks that the decoder makes of the texts of all targets, beside the slots
+  text: Weight = 0.0
+  attention: Weight = 0.0  # of a loss that matched slots look elsewhere
+  # of the language loss of the blocks before the last one
+  deep: Weight = 0.0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -165,6 +176,7 @@ class Slots:
   # 1 - cosine, cross entropy, dice in hungarian
   match_costs: tuple[Weight, Weight, Weight] = (1.0, 1.0, 1.0)
   unmatched: Weight = 0.1  # weight of slots that hungarian leaves over
+  padded: Weight = 1.0  # and of those that area leaves over
   # among an image's labels, or all
   language_loss: Literal['sequence', 'vocabulary'] = 'sequence'
   tau: Positive = 0.08  # temperature of the language loss; CLIP's own is 0.01
@@ -216,6 +228,8 @@ class Optimizer:
   gradient_clip: Positive | None = None  # global norm
   # (path pattern, number of input axes): matrices that Muon moves
   muon: tuple[tuple[Pattern, int | None], ...] = ()
+  # path patterns of layers in one array, by its first axis: a matrix each for Muon
+  stacked: tuple[Pattern, ...] = ()
   # (path pattern, learning-rate scale or None to freeze)
   groups: Annotated[tuple[tuple[Pattern, Weight | None], ...], Filled()] = (
     (r'.*', 1.0),

@@ -7,10 +7,12 @@ weight decay. A pattern that matches nothing, or a parameter without one, is an 
 `muon` is an ordered list of (path pattern, number of input axes or None), where -1 is
 all axes but the last: what it names goes along the orthogonalised momentum, in steps as
 large as Adam's would be; the rest and None stay with Adam. Layers stacked in one array
-(of CLIP and Swin) are no single matrix, and nothing for it.
+(of CLIP and Swin) are no single matrix: `stacked` has the patterns of their paths, and
+their first axis is then none of the input axes.
 """
 
 import math
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -96,19 +98,23 @@ def _direction(
   rules = (*config.muon, ('', None))
   inputs = match_rules(scales, rules, what='config.optimizer.muon', allow_unused=True)
 
-  def matrices(updates: Mapping[str, Any]) -> list[tuple[str, int, Any]]:
-    """Path, number of input axes and value; what Adam moves has been masked out."""
-    return [
-      (path, inputs[path] % x.ndim, x)
-      for path, x in updates.items()
-      if hasattr(x, 'ndim')
-    ]
+  def matrices(updates: Mapping[str, Any]) -> list[tuple[str, int, int, Any]]:
+    """Path, first input and first output axis, and value of what Adam does not move.
+
+    The latter has been masked out.
+    """
+    found = []
+    for path, x in updates.items():
+      if hasattr(x, 'ndim'):
+        first = int(any(re.search(pattern, path) for pattern in config.stacked))
+        found.append((path, first, first + inputs[path] % (x.ndim - first), x))
+    return found
 
   def numbers(updates: Mapping[str, Any]) -> dict[str, Any]:
     """The axes that each matrix maps from and to."""
     axes = {
-      path: (tuple(range(split)), tuple(range(split, x.ndim)))
-      for path, split, x in matrices(updates)
+      path: (tuple(range(first, split)), tuple(range(split, x.ndim)))
+      for path, first, split, x in matrices(updates)
     }
     return {**updates, **{path: MuonDimensionNumbers(*x) for path, x in axes.items()}}
 
@@ -116,8 +122,8 @@ def _direction(
     """Gives orthogonal matrices the same root mean square, whatever their shape."""
     del params
     scaled = dict(updates)
-    for path, split, x in matrices(updates):
-      side = max(math.prod(x.shape[:split]), math.prod(x.shape[split:]))
+    for path, first, split, x in matrices(updates):
+      side = max(math.prod(x.shape[first:split]), math.prod(x.shape[split:]))
       scaled[path] = _MUON_RMS * math.sqrt(side) * x
     return scaled
 

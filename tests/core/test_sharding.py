@@ -298,6 +298,22 @@ class TestSlices:
     assert sharding.make_mesh(1, 8).shape == {'data': 1, 'model': 8}
 
 
+def test_every_option_of_coseg_has_a_place() -> None:
+  mesh = sharding.make_mesh(4, 2)
+  more = {'slot_position': 'learned', 'image_position': 'learned'}
+  for kind, size in (('prefix', 'slot'), ('cross', 'area')):
+    config = coseg.tiny(kind)
+    language = dataclasses.replace(config.language, **more)
+    config = dataclasses.replace(
+      config, language=language, language_out=True, size_embedding=size
+    )
+    params = jax.eval_shape(lambda c=config: coseg.init_coseg(c, jax.random.key(0)))
+    placed = flatten(sharding.parameter_shardings(mesh, params))
+    for path in ('slots/position', 'slots/image_position'):
+      assert placed[f'language/{path}'].spec == PartitionSpec(), path
+    assert placed['out/kernel'].spec == PartitionSpec()
+
+
 def test_a_mesh_gives_the_losses_and_gradients_of_one_device() -> None:
   recipe = RECIPES['clip_pretrain'](Settings.of(tiny_configs.pretraining('unused')))
   draw = np.random.default_rng(0)

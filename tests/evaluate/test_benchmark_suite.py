@@ -169,7 +169,7 @@ def test_hosts_share_the_images(
   merged = tally.unpack(parts)[0][SAVED]
   expected = tally.Tally(72)
   for image_id in truth:
-    guess = SavedJudge(maps, NAMES, names_checked=True).predict(
+    _, guess = SavedJudge(maps, NAMES, names_checked=True).predict(
       suite.Sample(image_id, np.zeros((128, 128, 3), np.uint8), truth[image_id], 0)
     )
     expected.add(image_id, guess, truth[image_id])

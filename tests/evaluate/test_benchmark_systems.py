@@ -89,6 +89,31 @@ def test_a_coseg_has_all_that_an_ovseg_has(
     np.testing.assert_array_equal(saved[key], found['A'][key], err_msg=key)
 
 
+def test_a_benchmark_of_centres(
+  config: Any, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+  """The protocol `paper`: what is scored, kept and shown are central squares."""
+  shown: list[tuple[int, ...]] = []
+  original = suite.suite_files.write_sheet
+
+  def write(directory: Any, drawn: Any, names: Any) -> None:
+    for _, sample, labels in drawn:
+      shown.extend((sample.image.shape[:2], sample.label.shape, labels.shape))
+    original(directory, drawn, names)
+
+  monkeypatch.setattr(suite.suite_files, 'write_sheet', write)
+  config.systems.update(protocols=('paper',), side=32)
+  config.suite.update(distractors=(), single_concepts=False, bootstrap=0)
+  suite.benchmark(Settings.of(config), tmp_path)
+  with np.load(tmp_path / 'scenes_smoke_val_5/confusion.npz') as stored:
+    assert stored['A'].sum() == 5 * 32 * 32  # scenes have a label everywhere
+  assert shown and set(shown) == {(32, 32)}
+  assert 'protocol paper' in (tmp_path / 'report.md').read_text()
+  config.systems.protocols = ('standard', 'paper')
+  with pytest.raises(ValueError, match='a benchmark has one; choose'):
+    suite.benchmark(Settings.of(config), tmp_path / 'both')
+
+
 def test_a_stopped_clipseg_goes_on(
   config: Any,
   checkpoints: dict[str, pathlib.Path],

@@ -138,7 +138,7 @@ def test_confidences_are_those_of_the_segmenter(
 def test_every_way_is_counted(judge: ModelJudge) -> None:
   for i in range(3):
     labels = judge.count(sample(i))['']
-    np.testing.assert_array_equal(labels, judge.predict(sample(i)))
+    np.testing.assert_array_equal(labels, judge.predict(sample(i))[1])
   right = {n: np.diag(t.matrix)[:3].sum() for n, t in judge.tallies.items()}
   assert right == {
     'ensemble_0.50': 18,  # 6 of 7 labelled pixels, three times

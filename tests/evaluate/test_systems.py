@@ -79,7 +79,7 @@ def test_known_masks_are_counted_in_every_way(slots: bool) -> None:
   judge = SystemJudge(Known(slots=slots), NAMES, PLAN, RULES, prefix='x/')
   [(folder, labels)] = judge.count(SAMPLE).items()
   assert folder == 'x/'
-  np.testing.assert_array_equal(labels, judge.predict(SAMPLE))
+  np.testing.assert_array_equal(labels, judge.predict(SAMPLE)[1])
   right = {name: t.table()[:, 0].sum() for name, t in judge.tallies.items()}
   assert right.pop('x/C') == (32 if slots else 0)
   # 28 pixels of class 0, 31 of 1 and 4 of 3.

@@ -14,6 +14,8 @@ from ovs_jax.core.tree import count_parameters, flatten, unflatten
 from ovs_jax.models import coseg
 from ovs_jax.models.coseg import PRESETS, CoSeg, CoSegConfig, slot_labels
 from ovs_jax.models.coseg_slots import sine_waves
+from ovs_jax.models.layers import sine_position
+from ovs_jax.ops.resize import resize_bilinear
 
 PIXELS = np.random.default_rng(5).integers(0, 256, (1, 8, 12, 3)).astype(np.uint8)
 IMAGE = jnp.asarray(PIXELS)
@@ -53,6 +55,20 @@ def predict(config, patches=None, **changes):
   activations, found = encoded(config)
   patches = found if patches is None else patches
   return program(config)(drawn(config), activations, patches, **changes)
+
+
+def trained(config):
+  """Predicts as in training, without dropout."""
+  activations, patches = encoded(config)
+  model = dataclasses.replace(
+    config,
+    language=dataclasses.replace(config.language, dropout=0.0),
+    decoder=dataclasses.replace(config.decoder, dropout=0.0),
+  )
+  run = functools.partial(CoSeg(model).apply, method='predict', train=True)
+  return jax.jit(lambda *given: run({'params': drawn(config)}, *given, (2, 3)))(
+    activations, patches
+  )
 
 
 @pytest.mark.parametrize(
@@ -100,6 +116,89 @@ def test_the_order_of_patches_plays_no_part(kind):
   got = predict(config, patches[:, ::-1]).tokens
   np.testing.assert_allclose(got, predict(config).tokens, rtol=1e-4, atol=1e-5)
   assert not np.allclose(got, predict(config, 2 * patches).tokens, atol=1e-3)
+
+
+@pytest.mark.parametrize('kind', PRESETS)
+def test_sine_positions_give_patches_their_places(kind):
+  wide = {'clip': dataclasses.replace(tiny().clip, embed_dim=12)}
+  language = dataclasses.replace(tiny(kind).language, image_position='sine')
+  config = dataclasses.replace(tiny(kind), language=language, **wide)
+  patches = encoded(config)[1]
+  got = predict(config).tokens
+  assert not np.allclose(predict(config, patches[:, ::-1]).tokens, got, atol=1e-3)
+  waves = sine_position(2, 3, patches.shape[-1])[None]
+  plain = dataclasses.replace(tiny(kind), **wide)
+  given = drawn(plain), encoded(config)[0], patches + waves
+  np.testing.assert_allclose(program(plain)(*given).tokens, got, rtol=1e-4, atol=1e-5)
+  with pytest.raises(ValueError, match='no multiple of 4, which sine waves need'):
+    tiny(kind, language={'image_position': 'sine'})
+
+
+@pytest.mark.parametrize('kind', PRESETS)
+def test_tokens_of_every_block_are_noted(kind):
+  config = tiny(kind, language={'pre_norm': True})
+  activations, patches = encoded(config)
+  out, seen = CoSeg(config).apply(
+    {'params': drawn(config)},
+    activations,
+    patches,
+    (2, 3),
+    method='predict',
+    mutable=['intermediates'],
+  )
+  tokens = seen['intermediates']['language']['tokens']
+  layers = config.language.decoder_layers or config.language.encoder_layers
+  assert len(tokens) == layers
+  np.testing.assert_array_equal(tokens[-1], out.tokens)
+  assert layers == 1 or not np.allclose(tokens[0], tokens[-1], atol=1e-2)
+
+
+def test_texts_are_decoded_beside_the_slots():
+  config = tiny(size_embedding='slot')
+  texts = jnp.asarray(np.random.default_rng(1).normal(size=(1, 6, 10)), jnp.float32)
+  out, free = predict(config, beside=texts), predict(config)
+  np.testing.assert_array_equal(out.logits, free.logits)
+  assert free.beside is None
+  plain = tiny()
+  params = {k: v for k, v in drawn(config).items() if k != 'size'}
+  want, _ = CoSeg(plain).apply(
+    {'params': params}, encoded(config)[0], texts, (2, 3), method='masks'
+  )
+  np.testing.assert_allclose(out.beside, want, atol=1e-5)
+
+
+def test_what_is_under_a_mask_adds_to_its_token():
+  draw = np.random.default_rng(0)
+  patches = draw.normal(size=(1, 6, 3)).astype(np.float32)
+  # The first slot's mask covers patch 4 and half of patch 5, the other nothing else.
+  logits = np.full((1, 2, 4, 6), -30.0, np.float32)
+  logits[0, 0, 2:4, 2:4] = logits[0, 0, 2, 4:6] = logits[0, 1, :2, :2] = 30.0
+  tokens = np.array([[[2.0, 0, 0], [0, 0, 5.0]]], np.float32)
+  got = coseg.pooled(*map(jnp.asarray, (tokens, logits, patches)), (2, 3), share=0.5)
+  under = np.stack([patches[0, 4] + patches[0, 5] / 2, patches[0, 0]])
+  under /= np.linalg.norm(under, axis=1, keepdims=True)
+  want = np.eye(3)[[0, 2]] + 0.5 * under
+  np.testing.assert_allclose(got[0], want, atol=1e-5)
+  # Only where names are compared: training and the decoder know nothing of it.
+  config, with_pool = tiny(), tiny(pool=0.5)
+  plain, out = predict(config), predict(with_pool)
+  np.testing.assert_array_equal(plain.logits, out.logits)
+  args = plain.tokens, plain.logits, encoded(config)[1], (2, 3)
+  np.testing.assert_allclose(out.tokens, coseg.pooled(*args, share=0.5), atol=1e-5)
+  np.testing.assert_allclose(trained(with_pool).tokens, plain.tokens, atol=1e-5)
+  stored = config.to_dict()
+  del stored['pool']  # of a checkpoint from before
+  assert CoSegConfig.from_dict(stored) == config
+
+
+def test_masks_of_training_have_the_size_of_the_last_layer():
+  small_head = dataclasses.replace(tiny().decoder, strides=(2, 1))
+  config = dataclasses.replace(tiny(), decoder=small_head)
+  small = trained(config).logits
+  whole = predict(config).logits
+  side = config.clip.patch
+  assert whole.shape == (1, 4, 2 * side, 3 * side) and small.shape == (1, 4, 4, 6)
+  np.testing.assert_allclose(resize_bilinear(small, whole.shape[2:]), whole, atol=1e-5)
 
 
 @pytest.mark.parametrize('kind', PRESETS)

@@ -4,6 +4,7 @@ The network is stood in for by what it might predict: logits that are one number
 whole mask, and tokens between anchors that are at right angles to each other.
 """
 
+import dataclasses
 import math
 from typing import Any
 
@@ -27,9 +28,7 @@ def recipe_of(data_dir: str, **slots: Any) -> CoSegTraining:
   config.coseg.language.num_slots = 3
   weights = slots.pop('weights')
   config.slots.update(matching='area', language_loss='sequence', ignore_unlabeled=False)
-  config.slots.weights.update(
-    dict.fromkeys(('bce', 'dice', 'focal', 'language', 'area'), 0.0)
-  )
+  config.slots.weights.update(dict.fromkeys(config.slots.weights, 0.0))
   config.slots.weights.update(weights)
   config.slots.update(slots)
   return CoSegTraining(Settings.of(config))
@@ -43,10 +42,13 @@ def label_of(recipe: CoSegTraining) -> np.ndarray:
 
 
 def loss_of(
-  recipe: CoSegTraining, monkeypatch: pytest.MonkeyPatch, out: Prediction
+  recipe: CoSegTraining,
+  monkeypatch: pytest.MonkeyPatch,
+  out: Prediction,
+  noted: Any = None,
 ) -> dict[str, float]:
   """The loss where the network predicts `out`, and its parts."""
-  monkeypatch.setattr(recipe, '_predict', lambda *args, **more: out)
+  monkeypatch.setattr(recipe, '_predict', lambda *args, **more: (out, noted or {}))
   anchors = jnp.eye(len(recipe.seen) + 1)
   batch = {'label': jnp.asarray(label_of(recipe))}
   run = jax.jit(recipe.loss)
@@ -104,6 +106,28 @@ def test_the_papers_loss(
   assert got['language'] == pytest.approx(language, rel=1e-4)
   assert got['total'] == pytest.approx(bce + weight * language, rel=1e-5)
   assert got['right_labels'] == 1.0
+
+
+def test_slots_that_area_leaves_over_have_a_weight(
+  data_dir: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+  recipe = recipe_of(
+    data_dir,
+    padded=0.25,
+    language_loss='vocabulary',
+    tau=0.5,
+    weights={'bce': 1.0, 'language': 1.0},
+  )
+  none = len(recipe.seen)
+  out = predicted(recipe, [{2: 1.0}, {0: 1.0}, {1: 1.0}], [1.0, -2.0, 0.5])
+  got = loss_of(recipe, monkeypatch, out)
+  shares = [(1.0, LARGE / PIXELS), (-2.0, SMALL / PIXELS), (0.5, 0.0)]
+  each = [entropy(*pair) for pair in shares]
+  bce = (each[0] + each[1] + 0.25 * each[2]) / 2.25
+  assert got['bce'] == pytest.approx(bce, rel=1e-5)
+  right = softmax_loss([1.0, *[0.0] * none], 0, 0.5)
+  wrong = softmax_loss([0.0, 1.0, *[0.0] * (none - 1)], 0, 0.5)
+  assert got['language'] == pytest.approx((2 * right + 0.25 * wrong) / 2.25, rel=1e-5)
 
 
 def test_equal_labels_of_an_image(
@@ -172,9 +196,9 @@ def test_slots_are_forced_by_the_texts_of_their_labels(
   none, given = len(recipe.seen), {}
   out = predicted(recipe, [{0: 1.0}] * 3, [0.0] * 3)
 
-  def predict(params: Any, batch: Any, **more: Any) -> Prediction:
+  def predict(params: Any, batch: Any, **more: Any) -> tuple[Prediction, Any]:
     given.update(more)
-    return jax.tree.map(lambda x: jnp.repeat(x, 200, axis=0), out)
+    return jax.tree.map(lambda x: jnp.repeat(x, 200, axis=0), out), {}
 
   monkeypatch.setattr(recipe, '_predict', predict)
   anchors = jnp.eye(none + 1)
@@ -184,3 +208,78 @@ def test_slots_are_forced_by_the_texts_of_their_labels(
   np.testing.assert_array_equal(given['texts'][7], np.eye(none + 1)[[2, 0, none]])
   assert 0.42 < given['forced'].mean() < 0.58
   assert 0 < given['forced'][:, 0].mean() < 1 and 0 < given['forced'][0].mean() <= 1
+
+
+def test_texts_of_all_targets_have_masks(
+  data_dir: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+  """They are compared whatever slots were matched with; what is not there is not."""
+  weights = {'bce': 2.0, 'dice': 0.5, 'text': 0.25}
+  recipe = recipe_of(
+    data_dir, matching='hungarian', language_loss='vocabulary', weights=weights
+  )
+  out = predicted(recipe, [{0: 1.0}, {2: 1.0}, {1: 1.0}], [0.0] * 3)
+  texts = (1.0, -2.0, 5.0)  # of the larger class, of the smaller one, of none
+  maps = np.ones((1, 3, SIDE, SIDE), np.float32) * np.reshape(texts, (1, 3, 1, 1))
+  out = dataclasses.replace(out, beside=jnp.asarray(maps, jnp.float32))
+  got = loss_of(recipe, monkeypatch, out)
+  pairs = ((1.0, LARGE), (-2.0, SMALL))
+  bce = sum(entropy(x, n / PIXELS) for x, n in pairs) / 2
+
+  def dice(logit: float, size: int) -> float:
+    p = 1 / (1 + math.exp(-logit))
+    return 1 - (2 * p * size + 1) / (p * PIXELS + size + 1)
+
+  want = 2.0 * bce + 0.5 * sum(dice(*pair) for pair in pairs) / 2
+  assert got['text'] == pytest.approx(want, rel=1e-5)
+  slots = 2.0 * got['bce'] + 0.5 * got['dice']
+  assert got['total'] == pytest.approx(slots + 0.25 * want, rel=1e-5)
+
+
+def test_earlier_blocks_name_what_the_last_one_was_matched_with(
+  data_dir: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+  recipe = recipe_of(
+    data_dir,
+    language_loss='vocabulary',
+    tau=0.5,
+    weights={'language': 1.0, 'deep': 0.5},
+  )
+  none = len(recipe.seen)
+  right = predicted(recipe, [{2: 1.0}, {0: 1.0}, {none: 1.0}], [0.0] * 3)
+  wrong = predicted(recipe, [{1: 1.0}, {0: 1.0}, {none: 1.0}], [0.0] * 3)
+  noted = {'tokens': (wrong.tokens, right.tokens, right.tokens)}
+  got = loss_of(recipe, monkeypatch, right, noted)
+  best = softmax_loss([1.0, *[0.0] * none], 0, 0.5)
+  worst = softmax_loss([0.0, 1.0, *[0.0] * (none - 1)], 0, 0.5)
+  assert got['language'] == pytest.approx(best, rel=1e-5)
+  assert got['deep'] == pytest.approx(((worst + 2 * best) / 3 + best) / 2, rel=1e-5)
+  assert got['total'] == pytest.approx(best + 0.5 * got['deep'], rel=1e-5)
+
+
+@pytest.mark.parametrize(
+  'name', ['decoder_{}/cross_attn', 'block_{}/attn'], ids=['cross', 'prefix']
+)
+def test_slots_are_asked_to_look_at_what_they_stand_for(
+  name: str, data_dir: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+  """Two blocks: in one all look everywhere, in the other at the upper half."""
+  recipe = recipe_of(data_dir, weights={'attention': 2.0})
+  out = predicted(recipe, [{2: 1.0}, {0: 1.0}, {1: 1.0}], [0.0] * 3)
+  # Patches of 8: a grid of 2 x 2, of which rows 0 to 9 cover 1, 1, 1/4 and 1/4.
+  looks = np.zeros((2, 1, 2, 3, 3 + 4), np.float32)
+  looks[0, ..., -4:], looks[1, ..., -4:] = 0.25, (0.5, 0.5, 0.0, 0.0)
+  looks[..., :3] = 9.0  # slots among each other, of the prefix model
+  if name.startswith('decoder'):
+    looks = looks[..., 3:]
+  noted: dict[str, Any] = {'tokens': (out.tokens, out.tokens)}
+  for i in range(2):
+    block, kind = name.format(i).split('/')
+    noted[block] = {kind: {'weights': (jnp.asarray(looks[i]),)}}
+  got = loss_of(recipe, monkeypatch, out, noted)
+  # The larger class covers rows 0 to 9, the smaller one 10 to 13.
+  shares = [(2.5 / 4, 1.0 / 4), (1.0, 0.0)]
+  each = [-math.log(share + 1e-5) for pair in shares for share in pair]
+  assert got['attention'] == pytest.approx(sum(each) / 4, rel=1e-5)
+  assert got['attention_share'] == pytest.approx((0.875 + 1.0) / 4, rel=1e-5)
+  assert got['total'] == pytest.approx(2.0 * got['attention'], rel=1e-5)

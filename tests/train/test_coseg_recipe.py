@@ -1,5 +1,6 @@
 """CoSeg and CLIPSeg through the loop: targets, phrases, and what is trained."""
 
+import json
 import pathlib
 from typing import Any
 
@@ -27,7 +28,8 @@ DECODER = {'reduce_dim': 8, 'mlp': 8, 'extract': (0, 1), 'strides': (4, 2)}
 def coseg(data_dir: str, clip: str) -> ml_collections.ConfigDict:
   """CoSeg with options that the paper only suggests."""
   config = tiny_configs.shrink(scenes.coseg_training(clip, 'prefix'), data_dir, steps=2)
-  config.coseg.decoder.update({**DECODER, 'film_steps': (0, 1)})
+  config.coseg.decoder.update({**DECODER, 'film_steps': (0, 1), 'head': 'complex'})
+  config.train.paste_scenes = 0
   config.coseg.language.update(num_slots=6, encoder_layers=1, heads=2, mlp=8)
   config.coseg.update(image_size=16, size_embedding='area')
   config.slots.update(
@@ -150,6 +152,10 @@ def test_unknown_choices_are_refused(data_dir: str) -> None:
   config.slots.update(matching='hungarian', forced=0.5)
   with pytest.raises(ValueError, match='knows before decoding'):
     CoSegTraining(Settings.of(config))
+  config.slots.update(forced=0.0, cache='somewhere')
+  config.train.paste_scenes = 1
+  with pytest.raises(ValueError, match='no two are the same'):
+    CoSegTraining(Settings.of(config))
 
 
 def test_a_decoder_goes_on_only_with_its_own_clip(
@@ -214,3 +220,39 @@ def test_a_users_own_table_trains_the_decoder(
   config.init.clip = 'nowhere'
   with pytest.raises(FileNotFoundError, match='2 missing inputs'):
     ClipSegTraining(Settings.of(config)).prepare(jax.random.key(0))
+
+
+def test_pasted_things_have_slots(data_dir: str) -> None:
+  """More classes are in a picture, and none that has no masks."""
+  config = coseg(data_dir, '')
+  config.coseg.image_size = 128
+  counts = []
+  for others in (0, 2):
+    config.train.paste_scenes = others
+    recipe = CoSegTraining(Settings.of(config))
+    labels = [np.unique(x) for x in next(recipe.batches(0))['label']]
+    assert {k for ids in labels for k in ids.tolist()} <= {*recipe.seen, VOID}
+    counts.append(sum(len(ids) for ids in labels))
+  assert counts[1] > counts[0] + 8
+
+
+def test_what_helps_lets_the_loss_fall(
+  data_dir: str, clip_run: pathlib.Path, tmp_path: pathlib.Path
+) -> None:
+  """The recipe of the drawn world, all options at once, with masks of its own size."""
+  config = tiny_configs.shrink(
+    scenes.coseg_training(str(clip_run), 'cross'), data_dir, steps=30
+  )
+  config.coseg.decoder.update(reduce_dim=16, mlp=16, extract=(0, 1))
+  config.coseg.language.update(num_slots=6, heads=2, mlp=16)
+  config.coseg.image_size = 32
+  config.train.log_every = 1
+  loop.train(Settings.of(config), tmp_path)
+  lines = (tmp_path / 'metrics.jsonl').read_text().splitlines()
+  rows = [json.loads(line) for line in lines]
+
+  def mean(name: str, part: slice) -> float:
+    return float(np.mean([row[name] for row in rows[part]]))
+
+  for name in ('loss', 'text'):
+    assert mean(name, slice(-5, None)) < mean(name, slice(5)), name

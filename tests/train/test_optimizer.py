@@ -89,6 +89,23 @@ def test_the_rate_is_that_of_the_schedule() -> None:
   assert [float(schedule(s)) for s in (0, 3, 12)] == pytest.approx([0.025, 0.1, 0.05])
 
 
+def test_muon_treats_stacked_layers_as_matrices_of_their_own() -> None:
+  grads = np.random.default_rng(0).normal(size=(3, 6, 2, 2)).astype(np.float32)
+
+  def update(value: np.ndarray, **more: Any) -> np.ndarray:
+    config = settings(muon=((r'kernel$', 1),), **more)
+    optimizer, _ = build_optimizer(config, {'blocks/kernel': 1.0}, 10)
+    params = {'blocks/kernel': np.zeros_like(value)}
+    given = {'blocks/kernel': value}
+    updates, _ = optimizer.update(given, optimizer.init(params), params)
+    return np.asarray(updates['blocks/kernel'])
+
+  together = update(grads, stacked=('^blocks/',))
+  for layer, grad in zip(together, grads, strict=True):
+    np.testing.assert_allclose(layer, update(grad), rtol=1e-4, atol=1e-6)
+  assert not np.allclose(update(grads), together, rtol=0.1)
+
+
 def test_muon_moves_matrices_along_the_orthogonalised_momentum() -> None:
   config = settings(
     muon=((r'attn/kernel$', 1), (r'bias$', None), (r'kernel$', -1)), learning_rate=0.5

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import tiny_configs
 
-from ovs_jax.core.checkpoint import save_model
+from ovs_jax.core.checkpoint import load_model, save_model
 from ovs_jax.core.tree import flatten
 from ovs_jax.core.types import Params
 from ovs_jax.models.clip import PRESETS, Clip
@@ -58,6 +58,83 @@ def test_pretraining_sees_captioned_images(data_dir: str) -> None:
   assert batch['image'].shape == (8, 16, 16, 3) and batch['image'].dtype == np.uint8
   assert batch['tokens'].shape == (8, 16)
   assert (batch['tokens'][:, 0] == 49_406).all()
+
+
+class TestMosaics:
+  """Images named by their patches, among others."""
+
+  def recipe(self, data_dir: str, **train: Any) -> clip_pretrain.ClipPretrain:
+    config = tiny_configs.pretraining(data_dir)
+    config.train.update({'batch_size': 16, 'patch_sides': (8,), **train})
+    return clip_pretrain.ClipPretrain(Settings.of(config))
+
+  def test_an_image_is_the_mean_of_its_patches_in_the_whole(self) -> None:
+    config = self.recipe('unused').clip
+    params = clip_pretrain.init_clip(config, jax.random.key(0))
+    draw = np.random.default_rng(0)
+    image = draw.integers(0, 256, (32, 16, 16, 3)).astype(np.uint8)
+    got = clip_pretrain.mosaics(config, params, jnp.asarray(image), sides=(8, 16))
+    assert got.shape == (32, 16)
+    small = jax.image.resize(image[:16].astype(np.float32), (16, 8, 8, 3), 'linear')
+    for part, side in ((np.asarray(small), 8), (image[16:], 16)):
+      rows = [np.concatenate(list(part[i : i + 4]), axis=1) for i in range(0, 16, 4)]
+      whole = normalise(jnp.asarray(np.concatenate(rows))[None])
+      last = config.vision_layers - 1
+      tokens = Clip(config).apply(
+        {'params': params},
+        whole,
+        method=lambda m, x, last=last: m.visual.project(m.features(x, (last,))[last]),
+      )
+      n = side // config.patch
+      grid = np.asarray(tokens)[0, 1:].reshape(4, n, 4, n, -1).mean(axis=(1, 3))
+      want = grid.reshape(16, -1)
+      want /= np.linalg.norm(want, axis=1, keepdims=True)
+      mine = got[:16] if side == 8 else got[16:]
+      np.testing.assert_allclose(mine, want, atol=1e-5)
+
+  def test_both_losses_have_their_weights(self, data_dir: str) -> None:
+    batch = next(self.recipe(data_dir).batches(0))
+    params, _ = self.recipe(data_dir).prepare(jax.random.key(0))
+
+    def loss(**train: Any) -> tuple[float, dict[str, Any]]:
+      recipe = self.recipe(data_dir, **train)
+      total, metrics = jax.jit(recipe.loss)(params, {}, batch, jax.random.key(0))
+      return float(total), metrics
+
+    whole, metrics = loss()
+    assert 'patches' not in metrics
+    parts, metrics = loss(image_weight=0.0, patch_weight=1.0)
+    assert 'accuracy' not in metrics and parts == pytest.approx(metrics['patches'])
+    both, _ = loss(image_weight=0.5, patch_weight=2.0)
+    assert both == pytest.approx(0.5 * whole + 2 * parts, rel=1e-5)
+    assert abs(whole - parts) > 1e-3
+
+  def test_a_text_tower_is_taken_over(
+    self, data_dir: str, clip_run: pathlib.Path
+  ) -> None:
+    config = tiny_configs.pretraining(data_dir)
+    config.init.clip, config.clip.image_size = str(clip_run), 32  # of another size
+    recipe = clip_pretrain.ClipPretrain(Settings.of(config))
+    params, stored = recipe.prepare(jax.random.key(3))[0], load_model(clip_run)[0]
+    for path, value in flatten({'text': stored['text']}).items():
+      np.testing.assert_array_equal(flatten(params)[path], value, err_msg=path)
+    assert params['visual']['positional_embedding'].shape == (17, 16)
+    config.clip.text_width = 32
+    with pytest.raises(ValueError, match='the CLIP checkpoint'):
+      clip_pretrain.ClipPretrain(Settings.of(config)).prepare(jax.random.key(3))
+
+  @pytest.mark.parametrize(
+    ('train', 'message'),
+    [
+      ({'image_weight': 0.0}, 'both 0: nothing would be learnt'),
+      ({'patch_weight': 1.0, 'batch_size': 24}, 'expected a multiple of 16'),
+      ({'patch_weight': 1.0, 'patch_sides': (8, 8, 8)}, 'a multiple of 48'),
+      ({'patch_weight': 1.0, 'patch_sides': (12,)}, r'\[12\] are no multiples of the'),
+    ],
+  )
+  def test_what_cannot_be_is_refused(self, train: Any, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+      self.recipe('unused', **train)
 
 
 class TestProposer:

@@ -3,15 +3,28 @@
 import math
 from collections.abc import Iterable, Iterator
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
+from ovs_jax.core.errors import UserError
 from ovs_jax.core.limits import plain
-from ovs_jax.core.types import Array, Batch, Constants, Int, Metrics, Params
+from ovs_jax.core.tree import difference
+from ovs_jax.core.types import (
+  Array,
+  Batch,
+  Constants,
+  Float,
+  Int,
+  Metrics,
+  Params,
+  UInt8,
+)
 from ovs_jax.data import load_dataset, transforms
 from ovs_jax.data.pipeline import train_batches
 from ovs_jax.models.clip import Clip, ClipConfig, init_clip, tokenize, unit
 from ovs_jax.models.clip_fast import encode_images
+from ovs_jax.models.stored import load
 from ovs_jax.ops.losses import contrastive_loss
 from ovs_jax.ops.regions import normalise
 from ovs_jax.settings import Settings
@@ -19,21 +32,61 @@ from ovs_jax.train.recipes.recipe import Recipe, described
 from ovs_jax.train.state import draw_params
 
 MAX_LOGIT_SCALE = math.log(100.0)
+_CELLS = 4  # images to a side of a mosaic
 
 
 class ClipPretrain(Recipe):
   """Both towers from scratch; one caption per image and step."""
 
   def __init__(self, config: Settings) -> None:
-    """Takes the whole configuration; loads nothing."""
+    """Takes the whole configuration; loads nothing.
+
+    Raises:
+      UserError: nothing would be learnt, or the batch makes no whole mosaics.
+    """
     self.config = config
     self.clip = config.clip
     self.model_config = described('clip', clip=plain(config.clip))
     self.all_rows = own_rows
+    c, patch = config.train, config.clip.patch
+    if not c.image_weight and not c.patch_weight:
+      raise UserError(
+        'config.train.image_weight and patch_weight are both 0: nothing would be '
+        'learnt; set one of them'
+      )
+    if c.patch_weight and c.batch_size % (_CELLS**2 * len(c.patch_sides)):
+      raise UserError(
+        f'config.train.batch_size {c.batch_size} makes no whole mosaics of '
+        f'{_CELLS}x{_CELLS} images in {len(c.patch_sides)} sizes; expected a multiple '
+        f'of {_CELLS**2 * len(c.patch_sides)}'
+      )
+    if c.patch_weight and config.clip.image_tower.pool != 'class':
+      raise UserError(
+        'config.train.patch_weight needs an image tower that projects patches as it '
+        f'does its class token; this one has the pool {config.clip.image_tower.pool!r}'
+      )
+    wrong = [side for side in c.patch_sides if side % patch]
+    if c.patch_weight and wrong:
+      raise UserError(
+        f'config.train.patch_sides {wrong} are no multiples of the patch, {patch}'
+      )
 
   def prepare(self, key: Array) -> tuple[Params, Constants]:
-    """Draws both towers; there are no constants."""
-    return draw_params(init_clip, self.clip, key), {}
+    """Draws both towers; a CLIP in `init.clip` gives its text tower instead.
+
+    There are no constants. What stays as it is `config.optimizer.groups` says.
+    """
+    drawn = draw_params(init_clip, self.clip, key)
+    directory = self.config.init.clip
+    if not directory:
+      return drawn, {}
+    found = load(directory, kinds=('clip',), what='CLIP checkpoint')
+    kept = {name: found.params[name] for name in ('text', 'logit_scale')}
+    kept = {**drawn, **kept}
+    problem = difference(drawn, kept, what=f'the CLIP checkpoint {directory}')
+    if problem:
+      raise UserError(problem)
+    return jax.tree.map(jnp.asarray, kept), {}
 
   def batches(
     self, start: int, rows: Int[np.ndarray, 'r'] | None = None
@@ -63,19 +116,74 @@ class ClipPretrain(Recipe):
   def loss(
     self, params: Params, constants: Constants, batch: Batch, key: Array
   ) -> tuple[Array, Metrics]:
-    """Symmetric InfoNCE over the batch."""
+    """Symmetric InfoNCE over the batch: of images, of their patches, or of both."""
     del constants, key
-    pixels = normalise(batch['image'], self.clip.pixels)
-    image = unit(encode_images(self.clip, params, pixels))
+    c, image = self.config.train, batch['image']
     tokens, scale = batch['tokens'], jnp.exp(params['logit_scale'])
     text = Clip(self.clip).apply({'params': params}, tokens, method='encode_text')
-    rows = self.all_rows(image), self.all_rows(unit(text))
-    loss, accuracy = contrastive_loss(*rows, scale)
-    return loss, {'accuracy': accuracy, 'scale': scale}
+    text, losses = self.all_rows(unit(text)), {}
+    metrics = {'scale': scale}
+    if c.image_weight:
+      whole = unit(encode_images(self.clip, params, normalise(image, self.clip.pixels)))
+      losses['whole'], right = contrastive_loss(self.all_rows(whole), text, scale)
+      metrics['accuracy'] = right
+    if c.patch_weight:
+      parts = mosaics(self.clip, params, image, sides=c.patch_sides)
+      losses['patches'], right = contrastive_loss(self.all_rows(parts), text, scale)
+      metrics |= {'patches': losses['patches'], 'named': right}
+    weights = {'whole': c.image_weight, 'patches': c.patch_weight}
+    return sum(weights[name] * x for name, x in losses.items()), metrics
 
   def project(self, params: Params) -> Params:
     """Keeps the temperature's logarithm in [0, ln 100], where a softmax has it."""
     return clamp_scale(params) if self.clip.scores == 'softmax' else params
+
+
+def mosaics(
+  config: ClipConfig,
+  params: Params,
+  image: UInt8[Array, 'b s s 3'],
+  *,
+  sides: tuple[int, ...],
+) -> Float[Array, 'b d']:
+  """Embeds images by their patches, as parts of larger pictures.
+
+  Four by four of them make a picture, so that patches are seen at the sizes and among
+  the neighbours that things have in scenes. No class token plays a part.
+
+  Args:
+    config: of the CLIP whose `params` are given.
+    params: the whole CLIP's.
+    image: RGB, 0..255; b is a multiple of 16 times the number of `sides`.
+    sides: in pixels to which images are resized, a part of the batch to each;
+      multiples of the patch.
+
+  Returns:
+    The mean of the projected patches of each image, L2-normalised.
+  """
+  parts = jnp.split(image.astype(jnp.float32), len(sides))
+  return jnp.concatenate(
+    [_mosaic(config, params, *pair) for pair in zip(parts, sides, strict=True)]
+  )
+
+
+def _mosaic(
+  config: ClipConfig, params: Params, image: Float[Array, 'b s s 3'], side: int
+) -> Float[Array, 'b d']:
+  b, cells = len(image), _CELLS
+  small = jax.image.resize(image, (b, side, side, 3), 'linear')
+  whole = small.reshape(-1, cells, cells, side, side, 3).swapaxes(2, 3)
+  whole = whole.reshape(-1, cells * side, cells * side, 3)
+  last, n = config.vision_layers - 1, side // config.patch
+
+  def patches(model: Clip, x: Array) -> Array:
+    return model.visual.project(model.features(x, (last,))[last][:, 1:])
+
+  x = Clip(config).apply(
+    {'params': params}, normalise(whole, config.pixels), method=patches
+  )
+  x = x.reshape(len(whole), cells, n, cells, n, -1)
+  return unit(jnp.mean(x, axis=(2, 4)).reshape(b, -1))
 
 
 def own_rows(rows: Array) -> Array:

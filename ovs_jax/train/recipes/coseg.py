@@ -22,14 +22,16 @@ from ovs_jax.core.types import (
   Params,
   UInt8,
 )
-from ovs_jax.data import load_dataset, load_names, squares, transforms
+from ovs_jax.data import augment, load_dataset, load_names, squares, transforms
 from ovs_jax.data.inputs import check_inputs
 from ovs_jax.data.pipeline import train_batches
 from ovs_jax.models import clip
 from ovs_jax.models.coseg import UNLABELED, CoSeg, CoSegConfig, Prediction, init_coseg
 from ovs_jax.models.mask_prompts import without_prompts
+from ovs_jax.models.query_decoder import coverage
 from ovs_jax.models.stored import check_agreement, load
 from ovs_jax.ops import coseg as ops
+from ovs_jax.ops.losses import attention_loss
 from ovs_jax.ops.resize import resize_nearest
 from ovs_jax.settings import Settings
 from ovs_jax.text.templates import fill
@@ -55,10 +57,18 @@ class CoSegTraining(Recipe):
         'config.slots.forced decodes slots from the texts of their targets, which only '
         "config.slots.matching='area' knows before decoding; set one of them back"
       )
-    self.model_config = described(
-      'coseg', coseg=self.model.to_dict(), template=config.slots.template
-    )
+    if config.slots.cache and config.train.paste_scenes:
+      raise UserError(
+        'config.slots.cache keeps what CLIP makes of each picture, and with '
+        'config.train.paste_scenes no two are the same; set one of them back'
+      )
     names = load_names(config.dataset)
+    self.model_config = described(
+      'coseg',
+      coseg=self.model.to_dict(),
+      template=config.slots.template,
+      training_names=names.identity(),
+    )
     # Unseen classes have no text here: nothing of them may be learned.
     self.seen = [k for k, split in enumerate(names.splits) if split != 'unseen']
     self._names = [names.names[k] for k in self.seen]
@@ -99,7 +109,9 @@ class CoSegTraining(Recipe):
     """
     c = self.config
     _, builder = load_dataset(c.dataset)
-    steps = [transforms.random_flip] if c.slots.flip else []
+    paste = c.train.paste_scenes
+    steps = [augment.copy_paste(c.train.paste)] if paste else []
+    steps += [transforms.random_flip] if c.slots.flip else []
     batches = train_batches(
       builder,
       c.train.split,
@@ -111,6 +123,8 @@ class CoSegTraining(Recipe):
       batch_size=c.train.batch_size,
       seed=c.seed,
       start=start,
+      companion=[augment.only_classes(self.seen), transforms.random_flip],
+      companions=paste,
       rows=rows,
     )
     if not c.slots.cache:
@@ -152,22 +166,27 @@ class CoSegTraining(Recipe):
       shape=shape,
     )
 
-  def _predict(self, params: Params, batch: Batch, **more: Any) -> Prediction:
-    """Runs the model on images, or on what the cache has of them."""
+  def _predict(
+    self, params: Params, batch: Batch, **more: Any
+  ) -> tuple[Prediction, dict[str, Any]]:
+    """Runs the model on images, or on what the cache has of them.
+
+    Returns:
+      What it predicts, and what its language model noted on the way, if that is wanted.
+    """
     model, variables = CoSeg(self.model), {'params': params}
+    weights = self.config.slots.weights
+    noted = ['intermediates'] if weights.attention or weights.deep else []
+    more |= {'train': True, 'mutable': noted}
     if 'image' in batch:
-      return model.apply(variables, batch['image'], train=True, **more)
+      out, seen = model.apply(variables, batch['image'], **more)
+      return out, seen.get('intermediates', {}).get('language', {})
     found = tuple(batch[name] for name in sorted(batch) if name.startswith('block_'))
     side = self.model.image_size // self.model.clip.patch
-    return model.apply(
-      variables,
-      found,
-      batch['patches'],
-      (side, side),
-      train=True,
-      method='predict',
-      **more,
+    out, seen = model.apply(
+      variables, found, batch['patches'], (side, side), method='predict', **more
     )
+    return out, seen.get('intermediates', {}).get('language', {})
 
   def targets(
     self, label: Num[Array, 'b h w']
@@ -193,46 +212,63 @@ class CoSegTraining(Recipe):
     s, anchors = self.config.slots, constants['anchors']
     ids, masks, ignore = self.targets(batch['label'])
     drop, draw = jax.random.split(key)
-    texts = forced = None
+    given: dict[str, Array] = {}
     if s.forced:
-      texts = anchors[ids]
-      forced = jax.random.bernoulli(draw, s.forced, ids.shape)
-    out = self._predict(
-      params, batch, texts=texts, forced=forced, rngs={'dropout': drop}
-    )
-    weights = None
+      given['texts'] = anchors[ids]
+      given['forced'] = jax.random.bernoulli(draw, s.forced, ids.shape)
+    if s.weights.text:
+      given['beside'] = anchors[ids]
+    out, noted = self._predict(params, batch, **given, rngs={'dropout': drop})
+    if out.logits.shape[2:] != masks.shape[2:]:
+      size = out.logits.shape[2:]
+      masks, ignore = (resize_nearest(x, size) for x in (masks, ignore))
+    targets, empty = (ids, masks), s.padded
     if s.matching == 'hungarian':
+      empty = s.unmatched
       ids, masks = ops.match_slots(
         out.tokens, out.logits, ids, masks, anchors, weights=s.match_costs
       )
-      weights = jnp.where(ids == len(self.seen), s.unmatched, 1.0)
+    weights = jnp.where(ids == len(self.seen), empty, 1.0)
     losses = ops.mask_losses(
       out.logits,
       masks,
       ignore=ignore if s.ignore_unlabeled else None,
-      empty_weight=s.unmatched if s.matching == 'hungarian' else 1.0,
-      wanted=tuple(name for name, weight in vars(s.weights).items() if weight),
+      empty_weight=empty,
+      wanted=tuple(name for name in ('dice', 'focal') if getattr(s.weights, name)),
     )
-    losses['language'] = self._language_loss(out, ids, anchors, weights)
+    losses['language'] = self._language_loss(out.tokens, ids, anchors, weights)
+    if s.weights.text:
+      losses['text'] = self._text_loss(out, *targets, ignore)
+    if s.weights.deep:
+      each = [
+        self._language_loss(tokens, ids, anchors, weights)
+        for tokens in noted['tokens'][:-1]
+      ]
+      losses['deep'] = sum(each) / max(len(each), 1)
+    if s.weights.attention:
+      losses['attention'], share = self._attention_loss(noted, ids, masks)
     if out.log_areas is not None:
       filled = jnp.any(masks, axis=(2, 3))
       error = jnp.abs(out.log_areas - ops.log_areas(masks))
       losses['area'] = jnp.sum(error * filled) / jnp.maximum(jnp.sum(filled), 1)
     total = sum(getattr(s.weights, name) * value for name, value in losses.items())
-    return total, {**losses, 'right_labels': self._accuracy(out, ids, anchors)}
+    metrics = {**losses, 'right_labels': self._accuracy(out, ids, anchors)}
+    if s.weights.attention:
+      metrics['attention_share'] = share
+    return total, metrics
 
   def _language_loss(
     self,
-    out: Prediction,
+    tokens: Float[Array, 'b n d'],
     ids: Int[Array, 'b n'],
     anchors: Float[Array, 'c d'],
     weights: Float[Array, 'b n'] | None,
   ) -> Float[Array, '']:
     s = self.config.slots
     if s.language_loss == 'vocabulary':
-      return ops.vocabulary_loss(out.tokens, ids, anchors, tau=s.tau, weights=weights)
+      return ops.vocabulary_loss(tokens, ids, anchors, tau=s.tau, weights=weights)
     return ops.language_loss(
-      out.tokens,
+      tokens,
       ids,
       anchors,
       tau=s.tau,
@@ -240,6 +276,48 @@ class CoSegTraining(Recipe):
       direction=s.direction,
       weights=weights,
     )
+
+  def _text_loss(
+    self,
+    out: Prediction,
+    ids: Int[Array, 'b n'],
+    masks: Bool[Array, 'b n h w'],
+    ignore: Bool[Array, 'b h w'],
+  ) -> Float[Array, '']:
+    """The mask losses of the targets' texts, with the weights of the slots' masks.
+
+    Texts are not told what else there is: none has another's mask to leave out. Targets
+    that are not there, whose text would be "unlabeled", count nowhere.
+    """
+    s = self.config.slots
+    losses = ops.mask_losses(
+      out.beside,
+      masks,
+      ignore=ignore if s.ignore_unlabeled else None,
+      empty_weight=0.0,
+      wanted=tuple(name for name in ('dice', 'focal') if getattr(s.weights, name)),
+    )
+    return sum(getattr(s.weights, name) * value for name, value in losses.items())
+
+  def _attention_loss(
+    self,
+    noted: dict[str, Any],
+    ids: Int[Array, 'b n'],
+    masks: Bool[Array, 'b n h w'],
+  ) -> tuple[Float[Array, ''], Float[Array, '']]:
+    """Where slots with a class look, in every block: the loss, and the share."""
+    rows = self.model.image_size // self.model.clip.patch
+    parts = coverage(masks.astype(jnp.float32), rows)
+    own = jnp.broadcast_to(jnp.arange(ids.shape[1]), ids.shape)
+    found = []
+    for block, kind in (('decoder', 'cross_attn'), ('block', 'attn')):
+      for i in range(len(noted['tokens'])):
+        if f'{block}_{i}' in noted:
+          (weights,) = noted[f'{block}_{i}'][kind]['weights']
+          weights = weights[:, :, : ids.shape[1], -rows * rows :]
+          found.append(attention_loss(weights, parts, ids != len(self.seen), own))
+    losses, shares = zip(*found, strict=True)
+    return sum(losses) / len(found), sum(shares) / len(found)
 
   def _accuracy(
     self, out: Prediction, ids: Int[Array, 'b n'], anchors: Float[Array, 'c d']
