@@ -31,11 +31,12 @@ SHARDING_RULES: tuple[tuple[str, Axes], ...] = (
   (r'token_embedding/embedding$', (None, 'model')),
   (r'/(bias|scale|mean|var)$', ()),
   (
-    r'(embedding|embed|projection|proj|scale|tokens|slots|position|prompt|object)$',
+    r'(embedding|embed|projection|proj|scale|tokens|slots|position|prompt|object|probe)$',
     (),
   ),
+  (r'^(.*/)?logit_bias$', ()),
   (r'/(conv\d?|shortcut|patch_embed|reduction|adapter_\d|layer_\d)/kernel$', ()),
-  (r'/(mask_features|input_proj|film_\w+|reduce_\d|head/\w+)/kernel$', ()),
+  (r'/(mask_features|input_proj|film_\w+|reduce_\d|head(/\w+)?)/kernel$', ()),
   (r'^(out|size/(area|embed))/kernel$', ()),
 )
 # Smaller parameters are not worth an all-gather each.

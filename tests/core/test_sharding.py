@@ -27,6 +27,7 @@ MODELS: dict[str, Callable[[], Params]] = {
   'clip': lambda: clip.init_clip(
     dataclasses.replace(clip.PRESETS['b16'], prompt_depth=3), KEY
   ),
+  'siglip': lambda: clip.init_clip(clip.PRESETS['tiny_siglip'], KEY),
   **{
     name: functools.partial(maskformer.init_maskformer, preset, KEY)
     for name, preset in maskformer.PRESETS.items()
