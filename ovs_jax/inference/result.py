@@ -89,7 +89,7 @@ class Segmentation:
   skipped: float = 0.0
   panoptic: Panoptic | None = None
   maps: NameMaps | None = None
-  photo: UInt8[np.ndarray, 'y x 3'] | None = None
+  photo: UInt8[np.ndarray, 'rows columns 3'] | None = None
 
   def _repr_png_(self) -> bytes:
     return shown.as_png(self)

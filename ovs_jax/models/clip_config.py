@@ -165,8 +165,12 @@ class ClipConfig:
       )
 
   @classmethod
-  def from_dict(cls, config: Mapping[str, Any]) -> 'ClipConfig':
-    """Reads what a checkpoint says, which may lack what is newer than it."""
+  def from_dict(cls, config: Any) -> 'ClipConfig':
+    """Reads what a checkpoint or a configuration says.
+
+    Args:
+      config: names and values, which may lack what is newer than the checkpoint.
+    """
     parts = {
       name: make(config[name]) for name, make in _PARTS.items() if name in config
     }
