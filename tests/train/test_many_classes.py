@@ -43,6 +43,7 @@ def recipe_of(name: str, folder: pathlib.Path, **train: Any) -> Any:
   config.train.update(batch_size=2, split='train', **train)
   if name == 'coseg':
     config.coseg.language.num_slots = 6
+    config.train.paste_scenes, config.slots.flip = 0, False
   return make_recipe(Settings.of(config))
 
 

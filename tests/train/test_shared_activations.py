@@ -19,6 +19,7 @@ def first(
   """Returns a configuration whose first batch is in its cache, and what that is."""
   config = tiny_configs.of_recipe('coseg', data_dir, str(clip_run), '', heads=2)
   config.slots.cache = str(tmp_path_factory.mktemp('cache'))
+  config.train.paste_scenes, config.slots.flip = 0, False
   return config, next(CoSegTraining(Settings.of(config)).batches(0))
 
 
