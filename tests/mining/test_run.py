@@ -42,9 +42,7 @@ def propose(config: Any, params: Any, image: Any, size: Any) -> Any:
   return jnp.asarray(masks), masks.sum(axis=(1, 2)), boxes, regions
 
 
-def embed(
-  config: Any, params: Any, prompts: Sequence[Sequence[str]], tokenize: Any
-) -> np.ndarray:
+def embed(config: Any, params: Any, prompts: Sequence[Sequence[str]]) -> np.ndarray:
   """Gives every sentence a direction of its own."""
   del config, params, tokenize
   rows = [
