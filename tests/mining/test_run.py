@@ -44,7 +44,7 @@ def propose(config: Any, params: Any, image: Any, size: Any) -> Any:
 
 def embed(config: Any, params: Any, prompts: Sequence[Sequence[str]]) -> np.ndarray:
   """Gives every sentence a direction of its own."""
-  del config, params, tokenize
+  del config, params
   rows = [
     np.random.default_rng(list(p[0].encode())).normal(size=64).astype(np.float32)
     for p in prompts
