@@ -12,6 +12,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 
+from ovs_jax.console import complain
 from ovs_jax.core.errors import UserError
 from ovs_jax.core.files import atomic_path, local
 from ovs_jax.core.images import read_image
@@ -71,7 +72,7 @@ def main(argv: Sequence[str] | None = None) -> int:
   try:
     return _explain(arguments)
   except (UserError, OSError) as error:
-    print(f'error: {" ".join(str(error).split())}', file=sys.stderr)
+    complain(error)
     return 2
 
 

@@ -16,6 +16,7 @@ import sys
 import tempfile
 from collections.abc import Sequence
 
+from ovs_jax.console import complain
 from ovs_jax.core.errors import UserError
 from ovs_jax.core.files import local
 from ovs_jax.core.programs import keep_programs
@@ -87,7 +88,7 @@ def main(argv: Sequence[str] | None = None) -> int:
   try:
     return serve(arguments)
   except (UserError, OSError) as error:
-    print(f'error: {" ".join(str(error).split())}', file=sys.stderr)
+    complain(error)
     return 2
   except KeyboardInterrupt:
     return 0
