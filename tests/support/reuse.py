@@ -26,11 +26,18 @@ class Reuse:
       if mode != 'report' and made.exists():
         found = read_json(made)
         shutil.copytree(found['workdir'], workdir)
+        _entitle(workdir, stage.name)
         return found['result']
       self.ran.append(workdir.name)
       result = self._run(mode, stage, workdir)
       write_json(made, {'workdir': str(workdir.absolute()), 'result': result})
-      return result
+      return read_json(made)['result']  # as all others get it
+
+
+def _entitle(workdir: pathlib.Path, name: str) -> None:
+  path = workdir / 'config.json'
+  if path.exists():
+    write_json(path, {**read_json(path), 'name': name})
 
 
 def stage_key(stage: Any, workdir: pathlib.Path) -> str:
