@@ -24,6 +24,11 @@ COMMANDS = {
   ),
   'assemble': ('ovs_jax.adapt.assemble', (), 'make an OVSeg of its parts'),
   'convert': ('ovs_jax.convert', (), 'convert checkpoints of others, and back'),
+  'export': (
+    'ovs_jax.export',
+    (),
+    'write an OVSeg that runs without this package',
+  ),
   'verify': (
     'ovs_jax.core.checkpoint',
     (),

@@ -106,7 +106,9 @@ def test_all_paths_are_made_in_one_file() -> None:
   """Or an address would become a folder called gs: somewhere."""
   found = []
   for path in PACKAGE.rglob('*.py'):
-    if str(path.relative_to(PACKAGE)) in ('core/files.py', 'core/buckets.py'):
+    # The last runs without this package.
+    own = ('core/files.py', 'core/buckets.py', 'export/run.py')
+    if str(path.relative_to(PACKAGE)) in own:
       continue
     for node in ast.walk(ast.parse(path.read_text(encoding='utf-8'))):
       if isinstance(node, ast.Call):

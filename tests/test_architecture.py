@@ -27,6 +27,7 @@ LAYERS = {
   'mining': 7,
   'train': 8,
   'integrations': 9,
+  'export': 9,
 }
 # Heavy packages and where they may be imported.
 CONFINED = {

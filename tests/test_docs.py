@@ -40,6 +40,7 @@ COMMANDS = {
   'launch/tpu_pod.sh': ('ovs_jax/main.py', 'launch/tpu_pod.sh'),
   'ovs_jax prepare': ('ovs_jax/data/prepare.py',),
   'ovs_jax adapt': ('ovs_jax/adapt/__main__.py',),
+  'ovs_jax export': ('ovs_jax/export/__main__.py',),
   'ovs_jax evaluate': ('ovs_jax/adapt/evaluate.py',),
   'ovs_jax assemble': ('ovs_jax/adapt/assemble.py',),
   'ovs_jax train': ('ovs_jax/main.py',),

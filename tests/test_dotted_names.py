@@ -31,6 +31,7 @@ ENDINGS += (
   '.bin',
   '.safetensors',
   '.npy',
+  '.stablehlo',
 )
 # First parts of names that belong to others: packages, configurations, tensors.
 FOREIGN = {'config', 'dataset_configs', 'scenic', 'etils', 'jax', 'np', 'optax'}

@@ -92,7 +92,7 @@ def paint(
   tile, group = tile or (64 if cpu else 256), group or (64 if cpu else 256)
   y0, x0, y1, x1 = views[0].place
   rows, columns = axis_tiles(views, 0, tile), axis_tiles(views, 1, tile)
-  labels, scores = _paint(
+  labels, scores = paint_tiles(
     weights,
     tuple(view.masks for view in views),
     rows,
@@ -136,7 +136,7 @@ def axis_tiles(
 
 
 @functools.partial(jax.jit, static_argnames='group')
-def _paint(
+def paint_tiles(
   weights: Float[Array, 'q k'],
   masks: tuple[Float[Array, 'v h w'], ...],
   rows: tuple[Int[Array, 's n'], Float[Array, 's n t i']],

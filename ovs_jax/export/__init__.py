@@ -1,0 +1,1 @@
+"""Models that run without this package, their vocabulary still open."""

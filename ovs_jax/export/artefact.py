@@ -1,0 +1,143 @@
+"""From a checkpoint to a folder that segments without this package."""
+
+import json
+import pathlib
+import shutil
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from safetensors.numpy import save_file
+
+import ovs_jax
+from ovs_jax.core.errors import UserError
+from ovs_jax.core.files import Path, atomic_path, local, write_json
+from ovs_jax.core.lookup import lookup
+from ovs_jax.export import run_parts, stablehlo
+from ovs_jax.export.programs import TILE, Program, padded_sizes, programs, weights_of
+from ovs_jax.export.tokenizer import tokenizer_table
+from ovs_jax.inference.load import load_system
+from ovs_jax.inference.named import located
+from ovs_jax.inference.ovseg import OTHERS, OvSegSystem
+from ovs_jax.models.maskformer import IMAGENET_MEAN
+from ovs_jax.models.stored import MODELS, kind_of
+from ovs_jax.text.templates import sentences
+
+FORMAT = 1  # of manifests; one more when an older run.py would misread them
+KINDS = ('ovseg',)
+MANIFEST, TOKENIZER, WEIGHTS = 'manifest.json', 'tokenizer.json', 'weights.safetensors'
+
+
+def write(
+  checkpoint: Path, output: Path, *, formats: Sequence[str], aspect: float = 2.0
+) -> pathlib.Path:
+  """Exports a model, all of it or nothing.
+
+  Args:
+    checkpoint: an OVSeg: a model directory, a run, or a name.
+    output: a folder that is empty or not there.
+    formats: of `FORMATS`.
+    aspect: photos of at most this longer side over the shorter one can be segmented.
+
+  Returns:
+    The folder.
+
+  Raises:
+    UserError: a format is unknown, the model cannot be exported, or something is in
+      the folder.
+    FileNotFoundError: there is no such checkpoint, or no vocabulary of CLIP's.
+  """
+  writers = [lookup(FORMATS, name, 'format') for name in dict.fromkeys(formats)]
+  folder = local(output)
+  if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+    raise UserError(f'{folder} is not an empty folder; give one, or a new name')
+  if not 1 <= aspect <= 10:
+    raise UserError(f'the aspect must lie in 1..10, got {aspect}')
+  system = _exportable(checkpoint)
+  settings = system.settings
+  sizes = padded_sizes(settings.shortest, settings.longest, aspect)
+  weights, parts = weights_of(system), programs(system, sizes)
+  tokenizer = tokenizer_table(system.config.clip.context_length)
+  with atomic_path(folder) as temporary:
+    temporary.mkdir()
+    for name in ('run.py', 'run_parts.py'):
+      shutil.copyfile(local(run_parts.__file__).with_name(name), temporary / name)
+    text = json.dumps(tokenizer, ensure_ascii=False, separators=(',', ':'))
+    (temporary / TOKENIZER).write_text(text, encoding='utf-8')
+    write_json(temporary / MANIFEST, manifest(system, parts, sizes))
+    for writer in writers:
+      writer(temporary, parts, weights)
+  return folder
+
+
+def _exportable(checkpoint: Path) -> OvSegSystem:
+  """Reads a model, if it is one that can be exported."""
+  directory = located(checkpoint)
+  kind = kind_of(directory, kinds=tuple(MODELS))
+  if kind not in KINDS:
+    raise UserError(
+      f'{checkpoint} holds a {kind!r} model, which cannot be exported; '
+      f'{", ".join(KINDS)} can'
+    )
+  system = load_system(directory, text_cache='off')
+  if system.config.clip.text_tower.tokenizer:
+    raise UserError(
+      f'the CLIP of {checkpoint} reads texts by a tokenizer.json, which cannot be '
+      "exported; one with OpenAI's tokenizer can"
+    )
+  return system
+
+
+def manifest(
+  system: OvSegSystem, parts: Sequence[Program], sizes: Sequence[tuple[int, int]]
+) -> dict[str, Any]:
+  """Returns what a runner has to know: shapes, units, preprocessing and versions."""
+  settings = system.settings
+  return {
+    'format': FORMAT,
+    'kind': system.kind,
+    'made_with': {'ovs_jax': ovs_jax.__version__, **stablehlo.window()},
+    'platforms': stablehlo.PLATFORMS,
+    'photo': {
+      'colours': 'RGB, 0..255',
+      'resize': "Pillow's bilinear filter, which antialiases",
+      'shortest': settings.shortest,
+      'longest': settings.longest,
+      'sizes': sizes,
+      'fill': IMAGENET_MEAN,
+      'tile': TILE,
+    },
+    'names': {
+      'templates': sentences(settings.templates),
+      'others': OTHERS,
+      'whole': system.config.clip.text_tower.sees_padding,
+    },
+    'ensemble': {
+      'classifier': settings.classifier,
+      'weight': settings.weight,
+      'temperature': system.temperature,
+    },
+    'programs': {
+      part.name: {
+        'file': f'{part.name}.stablehlo',
+        'weights': part.weights,
+        'inputs': [one.entry() for one in part.inputs],
+        'outputs': [one.entry() for one in part.outputs],
+        'constraints': part.constraints,
+      }
+      for part in parts
+    },
+  }
+
+
+def _write_stablehlo(
+  folder: pathlib.Path, parts: Sequence[Program], weights: Mapping[str, np.ndarray]
+) -> None:
+  save_file(dict(weights), folder / WEIGHTS)
+  for part in parts:
+    content = stablehlo.serialized(part, weights)
+    (folder / f'{part.name}.stablehlo').write_bytes(content)
+
+
+Writer = Callable[[pathlib.Path, Sequence[Program], Mapping[str, np.ndarray]], None]
+FORMATS: dict[str, Writer] = {'stablehlo': _write_stablehlo}

@@ -1,0 +1,268 @@
+"""What is exported of an OVSeg: three functions of weights and arrays.
+
+    text: tokens -> embeddings
+    image: a padded photo and its size -> masks, embeddings, validity
+    label: those, any number of names, and where pixels lie -> labels and confidence
+
+They are the functions that `Segmenter` calls, so that labels are the same. Weights are
+an argument, by their paths.
+"""
+
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from ovs_jax.core.images import shortest_size
+from ovs_jax.core.tree import flatten, unflatten
+from ovs_jax.core.types import Array, Bool, Float, Int
+from ovs_jax.inference.ovseg import OvSegSystem
+from ovs_jax.inference.weigh import weigh_padded
+from ovs_jax.models import clip, ovseg
+from ovs_jax.models.content import bucket_size
+from ovs_jax.ops.ensemble import fuse
+from ovs_jax.ops.painting import paint_tiles
+
+TILE = 64  # side in pixels of the squares that are painted at once
+Weights = Mapping[str, Any]
+
+
+@dataclasses.dataclass(frozen=True)
+class Argument:
+  """An input or an output.
+
+  Attributes:
+    name: what it is called in the manifest.
+    shape: such as 'k, 64': letters are lengths that the caller chooses.
+    dtype: of its values.
+    meaning: with units.
+  """
+
+  name: str
+  shape: str
+  dtype: str
+  meaning: str
+
+  def entry(self) -> dict[str, str]:
+    """Returns what the manifest says."""
+    return dataclasses.asdict(self)
+
+
+@dataclasses.dataclass(frozen=True)
+class Program:
+  """A function to export.
+
+  Attributes:
+    name: of its file.
+    function: of the weights and the inputs; returns as many arrays as `outputs`.
+    weights: paths of the weights that it takes.
+    inputs: its other arguments.
+    outputs: what it returns.
+    constraints: on the letters in shapes.
+  """
+
+  name: str
+  function: Callable[..., tuple[Array, ...]]
+  weights: tuple[str, ...]
+  inputs: tuple[Argument, ...]
+  outputs: tuple[Argument, ...]
+  constraints: tuple[str, ...] = ()
+
+
+def weights_of(system: OvSegSystem) -> dict[str, np.ndarray]:
+  """Returns what the programs need of the parameters, by path."""
+  used = ('proposer/', 'clip/')
+  every = flatten(system.params)
+  return {p: np.asarray(x, order='C') for p, x in every.items() if p.startswith(used)}
+
+
+def programs(
+  system: OvSegSystem, sizes: Sequence[tuple[int, int]]
+) -> tuple[Program, ...]:
+  """Returns all functions of a model.
+
+  Args:
+    system: the model.
+    sizes: heights and widths of padded photos (`padded_sizes`), each its own program.
+  """
+  return (
+    _text(system),
+    *(_image(system, size) for size in sizes),
+    _label(system),
+  )
+
+
+def padded_sizes(shortest: int, longest: int, aspect: float) -> list[tuple[int, int]]:
+  """Lists what photos are padded to, sorted.
+
+  Args:
+    shortest: a photo's shorter side for the networks.
+    longest: limit of its longer side.
+    aspect: most of the longer side over the shorter one, at least 1.
+  """
+  found = set()
+  for long in range(1000, int(1000 * aspect) + 1):  # in thousandths of the shorter side
+    h, w = shortest_size(1000, long, shortest, longest)
+    found |= {bucket_size(h, w), bucket_size(w, h)}
+  return sorted(found)
+
+
+def _paths(system: OvSegSystem, *parts: str) -> tuple[str, ...]:
+  return tuple(sorted(p for p in flatten(system.params) if p.startswith(parts)))
+
+
+def _text(system: OvSegSystem) -> Program:
+  config = system.config.clip
+  length = config.context_length
+  shape = f'n, {length}' if config.text_tower.sees_padding else 'n, t'
+
+  def text(weights: Weights, tokens: Int[Array, 'n t']) -> tuple[Float[Array, 'n d']]:
+    return (clip.embed_tokens(config, unflatten(weights)['clip'], tokens),)
+
+  return Program(
+    'text',
+    text,
+    _paths(system, 'clip/text/', 'clip/logit'),
+    (Argument('tokens', shape, 'int32', 'ids of sentences; 0 fills up at the end'),),
+    (
+      Argument(
+        'embeddings', f'n, {config.embed_dim}', 'float32', 'of sentences, of length 1'
+      ),
+    ),
+    (f't <= {length}',) if shape.endswith('t') else (),
+  )
+
+
+def _encoded(system: OvSegSystem, h: int | str, w: int | str) -> tuple[Argument, ...]:
+  q, d = system.config.proposer.num_queries, system.config.clip.embed_dim
+  return (
+    Argument('embeddings', f'{q}, {d}', 'float32', 'of masks by the proposer'),
+    Argument('regions', f'{q}, {d}', 'float32', 'of masks by CLIP'),
+    Argument(
+      'masks', f'{q}, {h}, {w}', 'float32', 'probabilities 0..1; 0 in the padding'
+    ),
+    Argument('valid', f'{q}', 'bool', 'masks that show anything'),
+    Argument('no_object', f'1, {d}', 'float32', 'embedding of "no object", length 1'),
+  )
+
+
+def _image(system: OvSegSystem, size: tuple[int, int]) -> Program:
+  config = system.config
+
+  def image(
+    weights: Weights, photo: Float[Array, 'h w 3'], inside: Int[Array, '2']
+  ) -> tuple[Array, ...]:
+    found = ovseg.encode_image(config, unflatten(weights), photo, inside)
+    return (
+      found.embeddings,
+      found.regions,
+      found.masks,
+      found.valid,
+      found.no_object,
+    )
+
+  h, w = size
+  return Program(
+    f'image_{h}x{w}',
+    image,
+    _paths(system, 'proposer/', 'clip/visual/'),
+    (
+      Argument('photo', f'{h}, {w}, 3', 'float32', 'RGB 0..255, padded by the fill'),
+      Argument('inside', '2', 'int32', 'height and width without the padding'),
+    ),
+    _encoded(system, h, w),
+  )
+
+
+def _label(system: OvSegSystem) -> Program:
+  settings, temperature = system.settings, system.temperature
+  d = system.config.clip.embed_dim
+
+  def label(
+    weights: Weights,
+    embeddings: Float[Array, 'q d'],
+    regions: Float[Array, 'q d'],
+    masks: Float[Array, 'q h w'],
+    valid: Bool[Array, 'q'],
+    no_object: Float[Array, '1 d'],
+    names: Float[Array, 'k d'],
+    real: Bool[Array, 'k'],
+    *places: Array,
+  ) -> tuple[Array, ...]:
+    encoded = ovseg.Encoded(
+      embeddings,
+      regions,
+      masks[:, :1, :1],
+      jnp.zeros((len(valid), 4)),
+      valid,
+      no_object,
+    )
+    weighed, _, _ = weigh_padded(
+      encoded,
+      names,
+      real,
+      None,
+      real,
+      real,
+      jnp.float32(temperature),
+      rule='pixels',
+      classifier=settings.classifier,
+      weight=float(settings.weight),
+    )
+    return _painted(jnp.where(jnp.any(valid), weighed, 0.0), masks, *places)
+
+  pixels = f'{TILE}*n, {TILE}*m'
+  return Program(
+    'label',
+    label,
+    (),
+    (
+      *_encoded(system, 'h', 'w'),
+      Argument('names', f'k, {d}', 'float32', 'embeddings of names, of length 1'),
+      Argument('real', 'k', 'bool', 'rows of names that are not padding'),
+      Argument('tops', 'n', 'int32', 'row of the masks where a row of tiles begins'),
+      Argument('rows', f'n, {TILE}, i', 'float32', 'weights of the rows from there'),
+      Argument('lefts', 'm', 'int32', 'likewise of columns'),
+      Argument('columns', f'm, {TILE}, j', 'float32', 'likewise of columns'),
+    ),
+    (
+      Argument('labels', pixels, 'int32', 'row of names that is best, 0 and up'),
+      Argument('scores', pixels, 'float32', 'its evidence; 0 where nothing reaches'),
+      Argument('confidence', pixels, 'float32', 'its share of the evidence, 0..1'),
+    ),
+    ('i <= h', 'j <= w'),
+  )
+
+
+def _painted(
+  weights: Float[Array, 'q k'],
+  masks: Float[Array, 'q h w'],
+  tops: Int[Array, 'n'],
+  rows: Float[Array, 'n t i'],
+  lefts: Int[Array, 'm'],
+  columns: Float[Array, 'm t j'],
+) -> tuple[Array, ...]:
+  """Labels, scores and confidence, as `inference.label.result` has them."""
+  places = (tops[None], rows[None]), (lefts[None], columns[None])
+  counts = jnp.array([tops.shape[0], lefts.shape[0]])
+  labels, scores = paint_tiles(
+    weights, (masks,), *places, counts, group=weights.shape[1]
+  )
+  fused = fuse(jnp.sum(weights, axis=1)[:, None], masks)
+  _, total = paint_tiles(jnp.ones((1, 1)), (fused,), *places, counts, group=1)
+  share = jnp.minimum(scores / jnp.maximum(total, 1), 1)
+  return labels, scores, share
+
+
+def example(program: Program, lengths: Mapping[str, int]) -> tuple[Any, ...]:
+  """Returns the shapes of the inputs where letters have these lengths."""
+  return tuple(
+    jax.ShapeDtypeStruct(
+      tuple(lengths.get(side.strip()) or int(side) for side in one.shape.split(',')),
+      one.dtype,
+    )
+    for one in program.inputs
+  )
