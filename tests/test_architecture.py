@@ -31,7 +31,7 @@ LAYERS = {
 }
 # Heavy packages and where they may be imported.
 CONFINED = {
-  'tensorflow': ('data/',),
+  'tensorflow': ('data/', 'export/savedmodel.py', 'export/run_tf.py'),
   'tensorflow_datasets': ('data/',),
   'spacy': ('mining/nouns.py', 'mining/train_tagger.py'),
   'orbax': ('core/checkpoint.py', 'core/run_checkpoints.py'),

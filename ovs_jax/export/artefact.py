@@ -1,5 +1,6 @@
 """From a checkpoint to a folder that segments without this package."""
 
+import importlib.util
 import json
 import pathlib
 import shutil
@@ -26,6 +27,7 @@ from ovs_jax.text.templates import sentences
 FORMAT = 1  # of manifests; one more when an older run.py would misread them
 KINDS = ('ovseg',)
 MANIFEST, TOKENIZER, WEIGHTS = 'manifest.json', 'tokenizer.json', 'weights.safetensors'
+RUN_TF = 'run_tf.py'
 
 
 def write(
@@ -64,9 +66,10 @@ def write(
       shutil.copyfile(local(run_parts.__file__).with_name(name), temporary / name)
     text = json.dumps(tokenizer, ensure_ascii=False, separators=(',', ':'))
     (temporary / TOKENIZER).write_text(text, encoding='utf-8')
-    write_json(temporary / MANIFEST, manifest(system, parts, sizes))
+    about = {'formats': list(dict.fromkeys(formats)), **manifest(system, parts, sizes)}
+    write_json(temporary / MANIFEST, about)
     for writer in writers:
-      writer(temporary, parts, weights)
+      writer(temporary, parts, weights, about)
   return folder
 
 
@@ -110,6 +113,7 @@ def manifest(
     'names': {
       'templates': sentences(settings.templates),
       'others': OTHERS,
+      'width': system.config.clip.embed_dim,
       'whole': system.config.clip.text_tower.sees_padding,
     },
     'ensemble': {
@@ -131,13 +135,39 @@ def manifest(
 
 
 def _write_stablehlo(
-  folder: pathlib.Path, parts: Sequence[Program], weights: Mapping[str, np.ndarray]
+  folder: pathlib.Path,
+  parts: Sequence[Program],
+  weights: Mapping[str, np.ndarray],
+  about: Mapping[str, Any],
 ) -> None:
   save_file(dict(weights), folder / WEIGHTS)
+  (folder / WEIGHTS).chmod(0o644)
   for part in parts:
     content = stablehlo.serialized(part, weights)
-    (folder / f'{part.name}.stablehlo').write_bytes(content)
+    (folder / about['programs'][part.name]['file']).write_bytes(content)
 
 
-Writer = Callable[[pathlib.Path, Sequence[Program], Mapping[str, np.ndarray]], None]
-FORMATS: dict[str, Writer] = {'stablehlo': _write_stablehlo}
+def _write_savedmodel(
+  folder: pathlib.Path,
+  parts: Sequence[Program],
+  weights: Mapping[str, np.ndarray],
+  about: Mapping[str, Any],
+) -> None:
+  if importlib.util.find_spec('tensorflow') is None:
+    raise UserError(
+      "the format 'savedmodel' takes TensorFlow; install it with pip install "
+      'tensorflow-cpu'
+    )
+  from ovs_jax.export import savedmodel
+
+  savedmodel.write_savedmodel(folder, parts, weights, about)
+  shutil.copyfile(local(run_parts.__file__).with_name(RUN_TF), folder / RUN_TF)
+
+
+Writer = Callable[
+  [pathlib.Path, Sequence[Program], Mapping[str, np.ndarray], Mapping[str, Any]], None
+]
+FORMATS: dict[str, Writer] = {
+  'stablehlo': _write_stablehlo,
+  'savedmodel': _write_savedmodel,
+}

@@ -12,7 +12,6 @@ import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -255,14 +254,3 @@ def _painted(
   _, total = paint_tiles(jnp.ones((1, 1)), (fused,), *places, counts, group=1)
   share = jnp.minimum(scores / jnp.maximum(total, 1), 1)
   return labels, scores, share
-
-
-def example(program: Program, lengths: Mapping[str, int]) -> tuple[Any, ...]:
-  """Returns the shapes of the inputs where letters have these lengths."""
-  return tuple(
-    jax.ShapeDtypeStruct(
-      tuple(lengths.get(side.strip()) or int(side) for side in one.shape.split(',')),
-      one.dtype,
-    )
-    for one in program.inputs
-  )
