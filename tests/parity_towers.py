@@ -12,20 +12,19 @@ tests/models/test_towers.py compares with.
 """
 
 import argparse
-import copy
-import dataclasses
 import functools
 import json
 import os
 import pathlib
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
 os.environ.setdefault('JAX_PLATFORMS', 'cpu')
 os.environ.setdefault('JAX_DISABLE_MOST_OPTIMIZATIONS', '1')
 os.environ.setdefault('TRANSFORMERS_VERBOSITY', 'error')
-sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent))
+_HERE = pathlib.Path(__file__).resolve().parent
+sys.path[:0] = [str(_HERE.parent), str(_HERE / 'parity')]
 
 import jax  # noqa: E402
 import numpy as np  # noqa: E402
@@ -33,7 +32,9 @@ import open_clip  # noqa: E402
 import timm  # noqa: E402
 import torch  # noqa: E402
 import transformers  # noqa: E402
-from open_clip.model import CLIP, CustomTextCLIP, _build_text_tower  # noqa: E402
+from towers_hf import hf_clip, hf_metaclip_2, hf_siglip  # noqa: E402
+from towers_made import GOLDEN, Reference, Size  # noqa: E402
+from towers_open_clip import of_open_clip  # noqa: E402
 
 from ovs_jax.convert import SOURCES  # noqa: E402
 from ovs_jax.convert.family import Options  # noqa: E402
@@ -41,231 +42,6 @@ from ovs_jax.models import clip  # noqa: E402
 from ovs_jax.models.clip_fast import encode_images  # noqa: E402
 
 BOUND = 1e-5  # of the largest difference, relative to the largest value
-
-
-@dataclasses.dataclass(frozen=True)
-class Size:
-  """How large models are made.
-
-  Attributes:
-    width: of image towers, for each head.
-    layers: of both towers.
-    side: of pictures, in patches.
-    patch: in pixels; 0: as published.
-    text: width of text towers.
-    vocabulary: ids.
-    context: tokens of a text.
-  """
-
-  width: int = 8
-  layers: int = 2
-  side: int = 4
-  patch: int = 0
-  text: int = 32
-  vocabulary: int = 200
-  context: int = 16
-
-
-GOLDEN = Size(width=2, layers=1, side=3, patch=4, text=16, vocabulary=40, context=8)
-
-
-@dataclasses.dataclass(frozen=True)
-class Reference:
-  """A model of a library.
-
-  Attributes:
-    family: of the converter, in `SOURCES`.
-    settings: what lies beside its weights.
-    tensors: its weights, in float32.
-    side: of pictures in pixels.
-    end: id at the end of texts; -1: none.
-    pad: id behind it.
-    image: from pictures (b, 3, s, s) to embeddings.
-    text: from ids to embeddings.
-  """
-
-  family: str
-  settings: Mapping[str, Any]
-  tensors: Mapping[str, np.ndarray]
-  side: int
-  end: int
-  pad: int
-  image: Callable[[torch.Tensor], torch.Tensor]
-  text: Callable[[torch.Tensor], torch.Tensor]
-
-
-def perturbed(model: torch.nn.Module) -> torch.nn.Module:
-  """Returns it in float64, of weights that float16 holds, none of which is 0 or 1."""
-  generator = torch.Generator().manual_seed(0)
-  for parameter in model.parameters():
-    noise = 0.05 * torch.randn(parameter.shape, generator=generator)
-    parameter.data = (parameter.data + noise).half().float()
-  return model.double().eval()
-
-
-def tensors_of(model: torch.nn.Module, prefix: str = '') -> dict[str, np.ndarray]:
-  """Returns its weights by name."""
-  state = model.state_dict().items()
-  return {f'{prefix}{k}': v.detach().float().numpy() for k, v in state}
-
-
-def published(name: str) -> dict[str, Any]:
-  """Returns one of open_clip's configurations."""
-  folder = pathlib.Path(open_clip.__file__).parent / 'model_configs'
-  return json.loads((folder / f'{name}.json').read_text())
-
-
-def of_open_clip(name: str, size: Size) -> Reference:
-  """Returns a model of open_clip, whose image tower may be timm's."""
-  model = published(name)
-  vision, text = model['vision_cfg'], model['text_cfg']
-  text.update(layers=size.layers, vocab_size=size.vocabulary, width=size.text, heads=2)
-  text['context_length'] = size.context
-  reads = copy.deepcopy(text)
-  reads.pop('hf_tokenizer_name', None)
-  if 'timm_model_name' in vision:
-    return _with_timm(model, reads, size)
-  heads = 2
-  width, patch = 16 * size.width, size.patch or vision['patch_size']
-  vision.update(layers=size.layers, width=width, head_width=width // heads)
-  vision.update(image_size=size.side * patch, patch_size=patch)
-  model['embed_dim'] = size.text
-  built = copy.deepcopy({**model, 'text_cfg': reads})
-  custom = built.pop('custom_text', False)
-  whole = perturbed((CustomTextCLIP if custom else CLIP)(**built))
-  return Reference(
-    'open_clip',
-    {'model_cfg': model},
-    tensors_of(whole),
-    size.side * patch,
-    *_ends(text, size),
-    whole.encode_image,
-    whole.encode_text,
-  )
-
-
-def _with_timm(model: dict[str, Any], reads: dict[str, Any], size: Size) -> Reference:
-  vision, text = model['vision_cfg'], model['text_cfg']
-  name = vision['timm_model_name']
-  heads = {'base': 12, 'large': 16, 'so400m': 16, 'giantopt': 16}[name.split('_')[1]]
-  patch = size.patch or int(name.split('patch')[1][:2])
-  same = vision.get('timm_proj') == 'none'
-  width = size.width * heads if same else size.text
-  model['embed_dim'] = width
-  if text.get('proj_type') == 'none':
-    text['width'] = reads['width'] = width
-  side = size.side * patch
-  trunk = timm.create_model(
-    name,
-    embed_dim=size.width * heads,
-    depth=size.layers,
-    num_heads=heads,
-    img_size=side,
-    patch_size=patch,
-    num_classes=0 if same else width,
-  )
-  trunk = perturbed(trunk)
-  reader = perturbed(
-    _build_text_tower(width, copy.deepcopy(reads), bool(model.get('quick_gelu')))
-  )
-  tensors = tensors_of(trunk, 'visual.trunk.') | tensors_of(reader, 'text.')
-  tensors['logit_scale'] = np.float32(2.5)
-  if 'init_logit_bias' in model:
-    tensors['logit_bias'] = np.float32(-8.25)
-  settings = {'model_cfg': model}
-  return Reference(
-    'open_clip', settings, tensors, side, *_ends(text, size), trunk, reader
-  )
-
-
-def _ends(text: Mapping[str, Any], size: Size) -> tuple[int, int]:
-  """Returns ids of end and padding that make texts like a model's own."""
-  pool = text.get('pool_type', 'argmax')
-  if pool == 'argmax':
-    return size.vocabulary - 1, 0
-  return (text['eos_id'], 1 - text['eos_id'] % 2) if pool == 'eos' else (1, 0)
-
-
-def _small(size: Size, patch: int, **more: Any) -> tuple[dict, dict]:
-  """Returns the sections of a config.json for both towers."""
-  width = 16 * size.width
-  both = {'num_hidden_layers': size.layers, 'num_attention_heads': 2, **more}
-  text = {
-    'vocab_size': size.vocabulary,
-    'hidden_size': size.text,
-    'intermediate_size': 3 * size.text,
-    'max_position_embeddings': size.context,
-    **both,
-  }
-  vision = {
-    'hidden_size': width,
-    'intermediate_size': 3 * width,
-    'image_size': size.side * patch,
-    'patch_size': patch,
-    **both,
-  }
-  return text, vision
-
-
-def hf_siglip(activation: str, size: Size) -> Reference:
-  """Returns a SigLIP of transformers; with `gelu` texts have another activation."""
-  patch = size.patch or 16
-  text, vision = _small(size, patch)
-  vision['hidden_act'], text['projection_size'] = activation, vision['hidden_size']
-  config = transformers.SiglipConfig(text_config=text, vision_config=vision)
-  model = perturbed(transformers.SiglipModel(config))
-  return Reference(
-    'hf_siglip',
-    json.loads(config.to_json_string(use_diff=False)),
-    tensors_of(model),
-    size.side * patch,
-    1,
-    1,
-    lambda x: model.vision_model(x).pooler_output,
-    lambda ids: model.text_model(ids).pooler_output,
-  )
-
-
-def hf_metaclip_2(activation: str, size: Size) -> Reference:
-  """Returns a MetaCLIP 2 of transformers, whose texts end with the id 2."""
-  patch = size.patch or 14
-  more = {'hidden_act': activation, 'projection_dim': 24}
-  text, vision = _small(size, patch, **more)
-  text['eos_token_id'] = 2
-  config = transformers.MetaClip2Config(
-    text_config=text, vision_config=vision, projection_dim=24
-  )
-  model = perturbed(transformers.MetaClip2Model(config))
-  return _hf_clip(model, config, size, patch, 2, 1)
-
-
-def hf_clip(activations: str, size: Size) -> Reference:
-  """Returns a CLIP of transformers, with an activation for each tower."""
-  patch, (own, of_text) = size.patch or 14, activations.split()
-  text, vision = _small(size, patch, projection_dim=24)
-  text |= {'hidden_act': of_text, 'eos_token_id': size.vocabulary - 1}
-  vision['hidden_act'] = own
-  config = transformers.CLIPConfig(
-    text_config=text, vision_config=vision, projection_dim=24
-  )
-  model = perturbed(transformers.CLIPModel(config))
-  return _hf_clip(model, config, size, patch, size.vocabulary - 1, 0)
-
-
-def _hf_clip(
-  model: Any, config: Any, size: Size, patch: int, end: int, pad: int
-) -> Reference:
-  return Reference(
-    'hf_clip',
-    json.loads(config.to_json_string(use_diff=False)),
-    tensors_of(model),
-    size.side * patch,
-    end,
-    pad,
-    lambda x: model.visual_projection(model.vision_model(x).pooler_output),
-    lambda ids: model.text_projection(model.text_model(ids).pooler_output),
-  )
-
 
 # Name of a comparison: what makes the model, and of what.
 CASES: dict[str, tuple[Callable[[str, Size], Reference], str]] = {
@@ -281,6 +57,12 @@ CASES: dict[str, tuple[Callable[[str, Size], Reference], str]] = {
   'siglip2_l16': (of_open_clip, 'ViT-L-16-SigLIP2-256'),
   'siglip2_gopt16': (of_open_clip, 'ViT-gopt-16-SigLIP2-384'),
   'mobileclip2_l14': (of_open_clip, 'MobileCLIP2-L-14'),
+  'pe_t16': (of_open_clip, 'PE-Core-T-16-384'),
+  'pe_l14': (of_open_clip, 'PE-Core-L-14-336'),
+  'pe_bigg14': (of_open_clip, 'PE-Core-bigG-14-448'),
+  'eva02_b16': (of_open_clip, 'EVA02-B-16'),
+  'eva02_l14_336': (of_open_clip, 'EVA02-L-14-336'),
+  'eva02_e14': (of_open_clip, 'EVA02-E-14-plus'),
   'hf_siglip': (hf_siglip, 'gelu_pytorch_tanh'),
   'hf_siglip_gelu': (hf_siglip, 'gelu'),
   'hf_metaclip2': (hf_metaclip_2, 'quick_gelu'),
@@ -294,6 +76,10 @@ GOLDENS = (
   'mobileclip2_l14',
   'hf_siglip_gelu',
   'hf_clip_of_two',
+  'pe_t16',
+  'pe_bigg14',
+  'eva02_b16',
+  'eva02_e14',
 )
 
 

@@ -147,8 +147,9 @@ def _infer_trunk(source: Source, told: Mapping[str, Any]) -> ClipConfig:
       f'{timm_trunk.PREFIX}* is an image tower of timm, of which {open_clip.FILE} says '
       'what it computes; give the folder that has both as --input='
     )
-  bias = told['image_tower'].projection == 'bias'
-  return sized(
+  kind = told['image_tower']
+  hidden = 'mlp.fc1_x.bias' if kind.gated else 'mlp.fc1.bias'
+  config = sized(
     source,
     kernel=timm_trunk.KERNEL,
     tables=(
@@ -156,11 +157,18 @@ def _infer_trunk(source: Source, told: Mapping[str, Any]) -> ClipConfig:
       'text.positional_embedding',
       'text.token_embedding.weight',
     ),
-    embed=(f'{timm_trunk.PREFIX}{"head.bias" if bias else "norm.bias"}', 0),
+    embed=(f'{timm_trunk.PREFIX}{timm_trunk.EMBED[kind.projection]}', 0),
     blocks={'vision': timm_trunk.BLOCKS, 'text': 'text.transformer.resblocks'},
-    hidden={'vision': 'mlp.fc1.bias', 'text': 'mlp.c_fc.bias'},
+    hidden={'vision': hidden, 'text': 'mlp.c_fc.bias'},
     what='a CLIP of open_clip with an image tower of timm',
     **told,
+  )
+  if timm_trunk.POOL_MLP not in source:
+    return config
+  (units,) = shape_of(source, timm_trunk.POOL_MLP)
+  units = 0 if units == config.vision.mlp else units
+  return dataclasses.replace(
+    config, image_tower=dataclasses.replace(kind, pool_mlp=units)
   )
 
 

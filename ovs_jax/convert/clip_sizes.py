@@ -10,7 +10,7 @@ import numpy as np
 from ovs_jax.convert.tensors import Source, Tensors, count, shape_of, shapes_of
 from ovs_jax.core.errors import UserError
 from ovs_jax.models.clip_config import ClipConfig, ImageTower
-from ovs_jax.ops.resize import resize_grid, resize_positions
+from ovs_jax.ops.resize import resize_grid
 
 HEAD_SIZE = 64  # of OpenAI's and OVSeg's CLIPs: heads = width / 64
 
@@ -46,7 +46,7 @@ def sized(
   if len(patches) != 4:
     raise UserError(f'not {what}: its {kernel} has the shape {patches}')
   width, _, _, patch = patches
-  first = told.get('image_tower', ImageTower()).class_token
+  first = int(told.get('image_tower', ImageTower()).class_token)
   sizes = {
     'image_size': math.isqrt(places - first) * patch,
     'patch': patch,
@@ -87,8 +87,7 @@ def resized(
     *before, count, width = shape_of(source, positions)
     if count != first + side * side:
       table = jnp.asarray(source[positions].reshape(count, width))
-      resize = resize_positions if first else resize_grid
-      new = np.asarray(resize(table, (side, side)))
+      new = np.asarray(config.image_tower.resized(table, (side, side)))
       changed[positions] = new.reshape(*before, *new.shape)
   if prompts in source and shape_of(source, prompts)[1] != side * side:
     table = source[prompts]

@@ -15,8 +15,9 @@ from ovs_jax.convert.rules import Rule, apply, table
 from ovs_jax.convert.tensors import Source, Tensors, matching
 from ovs_jax.convert.tokenizer_file import read_tokenizer, write_tokenizer
 from ovs_jax.core.errors import UserError
+from ovs_jax.models import image_kinds
 from ovs_jax.models.clip import ClipConfig
-from ovs_jax.models.clip_config import ImageTower, TextTower
+from ovs_jax.models.clip_config import TextTower
 from ovs_jax.models.clip_presets import SIGLIP_PIXELS
 
 _KERNEL = 'vision_model.embeddings.patch_embedding.weight'
@@ -110,14 +111,7 @@ def infer_config(source: Source, settings: Settings, options: Options) -> ClipCo
     blocks={tower: f'{tower}_model.encoder.layers' for tower in ('vision', 'text')},
     hidden='mlp.fc1.bias',
     what='a SigLIP of Hugging Face',
-    image_tower=ImageTower(
-      class_token=False,
-      patch_bias=True,
-      pre_norm=False,
-      pool='map',
-      pool_heads=heads,
-      projection='none',
-    ),
+    image_tower=image_kinds.siglip(heads),
     text_tower=TextTower(
       activation='' if of_text == activation else of_text,
       causal=False,
@@ -212,7 +206,7 @@ class _HfSiglip(ClipFamily):
     """The whole table."""
     config = self.holdable(model)
     image, text = config.image_tower, config.text_tower
-    usual = ImageTower(False, True, False, 'map', config.vision_heads, 'none')
+    usual = image_kinds.siglip(config.vision_heads)
     kind = (text.causal, text.pool, text.projection, config.scores)
     if image != usual or kind != (False, 'last', 'bias', 'sigmoid'):
       raise UserError(

@@ -111,8 +111,11 @@ LAYERS: dict[str, tuple[tuple[str, str, Transform], ...]] = {
   'norm': _NORM,
   'batch_norm': (*_NORM, ('.running_<statistic:mean|var>', '/<statistic>', SAME)),
   'heads': _HEADS,  # one of the projections of an attention
+  'head_matrix': _HEADS[:1],  # the same without a bias; its bias alone
+  'head_bias': (('', '', PROJECTION),),
   'out': _OUT,  # the one after it
   'qkv': tuple((f'.{name}', paths, t) for name, paths, t in _QKV),
+  'qkv_matrix': tuple((f'.{name}', paths, t) for name, paths, t in _QKV[:1]),
   'kv': tuple((f'.{name}', paths, t) for name, paths, t in _KV),
   # PyTorch's `MultiheadAttention`, and Hugging Face's, whose projections are apart.
   'attention': (

@@ -6,12 +6,24 @@ from typing import Any
 
 from ovs_jax.convert.rules import Rule, table
 from ovs_jax.core.errors import UserError
+from ovs_jax.models import image_kinds
 from ovs_jax.models.clip_config import ImageTower
 
 PREFIX = 'visual.trunk.'
 KERNEL, POSITIONS = f'{PREFIX}patch_embed.proj.weight', f'{PREFIX}pos_embed'
-BLOCKS = f'{PREFIX}blocks'
-_HEADS = {'base': 12, 'large': 16, 'so400m': 16, 'giantopt': 16}
+BLOCKS, POOL_MLP = f'{PREFIX}blocks', f'{PREFIX}attn_pool.mlp.fc1.bias'
+# As long as the joint space is wide, by what leads there.
+EMBED = {'bias': 'head.bias', 'none': 'norm.bias'}
+_HEADS = {
+  'tiny': 3,
+  'small': 6,
+  'base': 12,
+  'large': 16,
+  'so400m': 16,
+  'giantopt': 16,
+  'gigantic': 16,
+  'enormous': 16,
+}
 # SigLIPs that timm computes with the GELU by a hyperbolic tangent; others are exact.
 _TANH = re.compile(
   r'vit_(giantopt_patch16_\w+|so400m_patch16_\w+|large_patch16_siglip_512'
@@ -19,14 +31,27 @@ _TANH = re.compile(
 )
 _SIGLIP = re.compile(r'vit_(base|large|so400m|giantopt)_patch\d+_siglip_\d+')
 _CLIP = re.compile(r'vit_(base|large)_patch\d+_clip_(quickgelu_)?\d+')
+_PE = re.compile(r'vit_pe_core_(tiny|small|base|large|gigantic)_patch(\d+)_(\d+)')
+_EVA02 = re.compile(r'eva02_(base|large|enormous)_patch\d+_clip_\d+')
 
 _BLOCK = """
-  attn.qkv          attn     qkv
   attn.proj         attn/out out
   norm<i:1|2>       ln_<i>   norm
-  mlp.fc1           c_fc     linear
   mlp.fc2           c_proj   linear
 """
+_QUERIES = {
+  'packed': 'attn.qkv attn qkv',
+  'no key bias': """
+    attn.qkv             attn             qkv_matrix
+    attn.<part:q|v>_bias attn/<part>/bias head_bias
+  """,
+  'apart': """
+    attn.<part:q|v>_proj attn/<part> heads
+    attn.k_proj          attn/k      head_matrix
+  """,
+}
+_PLAIN, _GATED = 'mlp.fc1 c_fc linear', 'mlp.fc1_g c_gate linear mlp.fc1_x c_fc linear'
+_INNER_NORMS = 'attn.norm attn/ln norm mlp.norm ln_mlp norm'
 _POOL = """
   latent     probe     vector
   q          attn/q    heads
@@ -66,26 +91,27 @@ def by_name(name: str, *, pool: str, projection: Any) -> Trunk:
   Raises:
     ValueError: it is not one that is supported.
   """
-  if (found := _SIGLIP.fullmatch(name)) and pool == 'map' and projection == 'none':
+  given = (pool, projection or '')
+  if (found := _SIGLIP.fullmatch(name)) and given == ('map', 'none'):
     heads = _HEADS[found[1]]
-    tower = ImageTower(
-      class_token=False,
-      patch_bias=True,
-      pre_norm=False,
-      pool='map',
-      pool_heads=heads,
-      projection='none',
-    )
     tanh = _TANH.fullmatch(name)
-    return Trunk(tower, heads, 'gelu_tanh' if tanh else 'gelu', 1e-6)
-  found = _CLIP.fullmatch(name)
-  if found and pool == 'token' and projection in (None, ''):
+    kind = image_kinds.siglip(heads)
+    return Trunk(kind, heads, 'gelu_tanh' if tanh else 'gelu', 1e-6)
+  if (found := _CLIP.fullmatch(name)) and given == ('token', ''):
     activation = 'quick_gelu' if found[2] else 'gelu'
     return Trunk(ImageTower(projection='bias'), _HEADS[found[1]], activation, 1e-5)
+  if (found := _PE.fullmatch(name)) and given == ('map', ''):
+    size, patch, side = found.groups()
+    kind = image_kinds.pe(int(side) // int(patch), class_token=size != 'gigantic')
+    return Trunk(kind, _HEADS[size], 'gelu', 1e-5)
+  if (found := _EVA02.fullmatch(name)) and given == ('token', ''):
+    kind = image_kinds.EVA02_E if found[1] == 'enormous' else image_kinds.EVA02
+    return Trunk(kind, _HEADS[found[1]], 'gelu', 1e-6)
   raise UserError(
     f'the image tower {name!r} of timm (timm_pool {pool!r}, timm_proj {projection!r}) '
-    'is not supported; of timm there are SigLIP (vit_*_siglip_*) and CLIP '
-    '(vit_*_clip_*, as in MobileCLIP2-L-14). Convert another checkpoint'
+    'is not supported; of timm there are SigLIP (vit_*_siglip_*), CLIP (vit_*_clip_*, '
+    'as in MobileCLIP2-L-14), PE-Core (vit_pe_core_*) and EVA02 (eva02_*_clip_*). '
+    'Convert another checkpoint'
   )
 
 
@@ -110,4 +136,12 @@ def rules(tower: ImageTower, source: str, target: str) -> list[Rule]:
   found = table(lines, source, target)
   if tower.pool == 'map':
     found += table(_POOL, f'{source}attn_pool.', f'{target}pool/')
-  return [*found, *table(_BLOCK, f'{source}blocks.<layer>.', f'{target}blocks/')]
+  return [*found, *table(_block(tower), f'{source}blocks.<layer>.', f'{target}blocks/')]
+
+
+def _block(tower: ImageTower) -> str:
+  queries = 'packed' if tower.key_bias else 'apart'
+  if tower.norm_after:
+    queries = 'no key bias'
+  lines = [_BLOCK, _QUERIES[queries], _GATED if tower.gated else _PLAIN]
+  return ' '.join([*lines, _INNER_NORMS if tower.inner_norms else ''])

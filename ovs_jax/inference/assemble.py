@@ -15,10 +15,10 @@ from ovs_jax.core.errors import UserError
 from ovs_jax.core.files import Place
 from ovs_jax.core.types import Params
 from ovs_jax.inference.parts import load_clip
+from ovs_jax.models.clip_config import ImageTower
 from ovs_jax.models.mask_prompts import add_prompts, without_prompts
 from ovs_jax.models.ovseg import OvSegConfig
 from ovs_jax.models.stored import load
-from ovs_jax.ops.resize import resize_positions
 from ovs_jax.settings import Settings
 
 Parts = tuple[Params, dict[str, Any]]
@@ -52,7 +52,9 @@ def put_together(config: Settings) -> Parts:
     depth = sizes.prompt_depth
   clip_config = {**dataclasses.asdict(sizes), 'prompt_depth': depth}
   if config.test.clip_side:
-    clip_config, clip = _resized(clip_config, clip, config.test.clip_side)
+    clip_config, clip = _resized(
+      clip_config, clip, config.test.clip_side, sizes.image_tower
+    )
   trained = sizes.prompt_depth
   if depth not in (0, trained):
     raise UserError(
@@ -84,7 +86,7 @@ def put_together(config: Settings) -> Parts:
 
 
 def _resized(
-  config: dict[str, Any], params: Params, side: int
+  config: dict[str, Any], params: Params, side: int, kind: ImageTower
 ) -> tuple[dict[str, Any], Params]:
   """Makes the positions of a CLIP fit crops of another size."""
   if side % config['patch'] or config['prompt_depth']:
@@ -95,7 +97,7 @@ def _resized(
     )
   visual = params['visual']
   grid = 2 * (side // config['patch'],)
-  table = resize_positions(jnp.asarray(visual['positional_embedding']), grid)
+  table = kind.resized(jnp.asarray(visual['positional_embedding']), grid)
   visual = {**visual, 'positional_embedding': np.asarray(table)}
   return {**config, 'image_size': side}, {**params, 'visual': visual}
 

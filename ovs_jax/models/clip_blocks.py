@@ -27,6 +27,11 @@ class Tower:
     dtype: of the computation; parameters are float32.
     remat: whether to recompute blocks in the backward pass.
     unroll: blocks per iteration of the scan.
+    norm_after: whether norms come behind attention and MLP, and not before them.
+    gated: whether MLPs are SwiGLU (Shazeer, 2020), with the SiLU in place of
+      `activation`.
+    inner_norms: whether attention and MLP have a norm before their last projection.
+    key_bias: whether keys are projected with a bias.
   """
 
   width: int
@@ -38,10 +43,14 @@ class Tower:
   dtype: Any
   remat: bool
   unroll: int
+  norm_after: bool
+  gated: bool
+  inner_norms: bool
+  key_bias: bool
 
 
 class ClipBlock(nn.Module):
-  """CLIP's pre-norm transformer block."""
+  """CLIP's pre-norm transformer block, and what others made of it (see `Tower`)."""
 
   tower: Tower
 
@@ -53,6 +62,7 @@ class ClipBlock(nn.Module):
     *,
     first_only: bool = False,
     rows: tuple[Int[Array, 'c m1'], Int[Array, 'c m2']] | None = None,
+    angles: Float[Array, 'n p'] | None = None,
   ) -> Float[Array, 'c m1 d']:
     """Returns the tokens after attention and MLP.
 
@@ -61,17 +71,38 @@ class ClipBlock(nn.Module):
       mask: allowed attention, or None for all.
       first_only: whether to return the first token alone, which sees all of them.
       rows: for each of the batch, the tokens that are returned and those that are seen.
+      angles: by which queries and keys of these tokens are turned (`ops.rotary`).
     """
     t = self.tower
-    y = query = layer_norm('ln_1', t.dtype, t.epsilon)(x)
+    norm = functools.partial(layer_norm, dtype=t.dtype, epsilon=t.epsilon)
+    y = query = x if t.norm_after else norm('ln_1')(x)
+    turns = None if angles is None else (angles[:1] if first_only else angles, angles)
     if rows is not None:
       x = x[rows[0]]
     elif first_only:
       x, query = x[:, :1], y[:, :1]
-    x = x + Attention(t.heads, t.dtype, name='attn')(query, y, y, mask, rows=rows)
-    y = layer_norm('ln_2', t.dtype, t.epsilon)(x)
-    y = ACTIVATIONS[t.activation](linear(t.mlp, name='c_fc', dtype=t.dtype)(y))
-    return x + linear(t.width, name='c_proj', dtype=t.dtype)(y)
+    attention = Attention(
+      t.heads,
+      t.dtype,
+      key_bias=t.key_bias,
+      norm_epsilon=t.epsilon if t.inner_norms else 0.0,
+      name='attn',
+    )
+    y = attention(query, y, y, mask, rows=rows, angles=turns)
+    x = x + (norm('ln_1')(y) if t.norm_after else y)
+    y = self._mlp(x if t.norm_after else norm('ln_2')(x))
+    return x + (norm('ln_2')(y) if t.norm_after else y)
+
+  def _mlp(self, x: Float[Array, 'c m d']) -> Float[Array, 'c m d']:
+    t = self.tower
+    y = linear(t.mlp, name='c_fc', dtype=t.dtype)(x)
+    if t.gated:
+      y = jax.nn.silu(linear(t.mlp, name='c_gate', dtype=t.dtype)(x)) * y
+    else:
+      y = ACTIVATIONS[t.activation](y)
+    if t.inner_norms:
+      y = layer_norm('ln_mlp', t.dtype, t.epsilon)(y)
+    return linear(t.width, name='c_proj', dtype=t.dtype)(y)
 
 
 class ClipBlocks(nn.Module):
@@ -97,6 +128,7 @@ class ClipBlocks(nn.Module):
     keep: Bool[Array, 'b m'] | None = None,
     span: tuple[int, int] | None = None,
     collect: bool = False,
+    angles: Float[Array, 'n a'] | None = None,
   ) -> tuple[Float[Array, 'b n d'], Float[Array, 'l b n d'] | None]:
     """Runs the blocks.
 
@@ -108,6 +140,7 @@ class ClipBlocks(nn.Module):
       keep: patches that are shown.
       span: runs the blocks from the first of the numbers up to the other; None is all.
       collect: whether to return the tokens after each block, too.
+      angles: by which queries and keys are turned in every block (`ops.rotary`).
 
     Returns:
       The tokens after the last block; and, with `collect`, after each, stacked.
@@ -122,10 +155,9 @@ class ClipBlocks(nn.Module):
       prompts = jnp.pad(prompts[:deep], ((0, count - deep), (0, 0), (0, 0)))
       overwrite = jnp.arange(count) < deep
 
-    def run(
-      block: ClipBlock, x: Array, prompt: Any, overwrite: Any, keep: Any, mask: Any
-    ) -> tuple[Array, Array | None]:
-      x = block(x, mask)
+    def run(block: ClipBlock, x: Array, *given: Any) -> tuple[Array, Array | None]:
+      prompt, overwrite, keep, mask, angles = given
+      x = block(x, mask, angles=angles)
       if prompt is not None:
         shown = keep[:, :, None] | ~overwrite
         first = x.shape[1] - keep.shape[1]  # behind the class token, if there is one
@@ -137,11 +169,11 @@ class ClipBlocks(nn.Module):
       nn.remat(run, prevent_cse=False) if recomputes(self.tower.remat) else run,
       variable_axes={'params': 0},
       split_rngs={'params': True},
-      in_axes=(0, 0, nn.broadcast, nn.broadcast),
+      in_axes=(0, 0, nn.broadcast, nn.broadcast, nn.broadcast),
       length=count,
       unroll=min(self.tower.unroll, count),
     )
     if count < self.tower.layers:
       part = functools.partial(jax.tree.map, lambda leaf: leaf[start:end])
       scan = nn.map_variables(scan, 'params', trans_in_fn=part)
-    return scan(self.block, x, prompts, overwrite, keep, mask)
+    return scan(self.block, x, prompts, overwrite, keep, mask, angles)

@@ -9,15 +9,19 @@ import jax.numpy as jnp
 from ovs_jax.core.errors import UserError
 from ovs_jax.core.limits import Count, Natural, OneOf, Positive
 from ovs_jax.core.lookup import lookup
+from ovs_jax.core.types import Array, Float
 from ovs_jax.models.clip_blocks import Tower
 from ovs_jax.models.layers import ACTIVATIONS, NORM_EPSILON, Dtype
-from ovs_jax.ops.regions import CLIP_PIXELS, Pixels
+from ovs_jax.ops.regions import CLIP_PIXELS, INTERPOLATIONS, Pixels
+from ovs_jax.ops.resize import resize_positions
+from ovs_jax.ops.rotary import grid_angles
 from ovs_jax.text.trained_tokenizer import CLEANINGS
 
 # How tokens become one embedding, and what maps it to the joint space.
 POOLS = ('class', 'map', 'mean')
 TEXT_POOLS = ('end', 'last')
 PROJECTIONS = ('matrix', 'bias', 'none')
+ROPES = ('', 'eva', 'pe')
 SCORES = ('softmax', 'sigmoid')
 NO_TOKENIZER = 'none'
 TOKENIZER_FIELDS = ('tokenizer', 'cleaning', 'start', 'end', 'pad')  # of `TextTower`
@@ -36,6 +40,17 @@ class ImageTower:
       norm (CLIPA).
     pool_heads: of the probe's attention.
     projection: to the joint space: a matrix, one with a bias, or none.
+    pool_mlp: hidden units of the MLP behind the probe, 0: those of a block's.
+    norm_after: whether norms come behind attention and MLP, and not before them.
+    gated: whether MLPs are SwiGLU, with a SiLU in place of the activation.
+    inner_norms: whether attention and MLP have a norm before their last projection.
+    key_bias: whether keys are projected with a bias.
+    rope: by which queries and keys are turned, beside the table of positions: '' (not
+      at all), 'eva' (EVA02), 'pe' (PE-Core: columns first, and from 1 behind a class
+      token). Tokens before the patches are not turned.
+    rope_grid: rows and columns that places are told in, whatever the picture's grid;
+      0: its own.
+    resize_positions: how the table becomes one of another grid.
   """
 
   class_token: bool = True
@@ -44,6 +59,44 @@ class ImageTower:
   pool: Annotated[str, OneOf(POOLS)] = 'class'
   pool_heads: Natural = 0
   projection: Annotated[str, OneOf(PROJECTIONS)] = 'matrix'
+  pool_mlp: Natural = 0
+  norm_after: bool = False
+  gated: bool = False
+  inner_norms: bool = False
+  key_bias: bool = True
+  rope: Annotated[str, OneOf(ROPES)] = ''
+  rope_grid: Natural = 0
+  resize_positions: Annotated[str, OneOf(INTERPOLATIONS)] = 'bicubic'
+
+  @property
+  def first(self) -> int:
+    """Tokens before the patches."""
+    return int(self.class_token)
+
+  def resized(
+    self, table: Float[Array, 'n e'], grid: tuple[int, int]
+  ) -> Float[Array, 'm e']:
+    """Returns the table of positions for another grid of patches."""
+    return resize_positions(
+      table, grid, self.resize_positions, first=int(self.class_token)
+    )
+
+  def angles(
+    self, grid: tuple[int, int], size: int, copies: int = 0
+  ) -> Float[Array, 'm p'] | None:
+    """Returns by how much tokens are turned, or None.
+
+    Args:
+      grid: rows and columns of patches.
+      size: features of a head.
+      copies: of the class token, which follow the patches.
+    """
+    if not self.rope:
+      return None
+    start = self.first if self.rope == 'pe' else 0
+    order = 'yx' if self.rope == 'eva' else 'xy'
+    found = grid_angles(grid, size, order=order, start=start, reference=self.rope_grid)
+    return jnp.pad(found, ((self.first, copies), (0, 0)))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -153,15 +206,21 @@ class ClipConfig:
           f'without a projection {tower}_width {width} must be embed_dim '
           f'{self.embed_dim}'
         )
-    image = self.image_tower
+    self._check_image()
+
+  def _check_image(self) -> None:
+    """Raises ValueError if the image tower's kind contradicts itself or the sizes."""
+    image, width, heads = self.image_tower, self.vision_width, self.vision_heads
     if image.pool == 'class' and not image.class_token:
       raise UserError("image_tower.pool 'class' needs image_tower.class_token")
-    if image.pool == 'map' and (
-      not image.pool_heads or self.vision_width % image.pool_heads
-    ):
+    if image.pool == 'map' and (not image.pool_heads or width % image.pool_heads):
       raise UserError(
-        f'image_tower.pool_heads {image.pool_heads} must divide vision_width '
-        f'{self.vision_width}'
+        f'image_tower.pool_heads {image.pool_heads} must divide vision_width {width}'
+      )
+    if image.rope and width // heads % 4:
+      raise UserError(
+        f'image_tower.rope {image.rope!r} turns pairs of features on two axes: '
+        f'vision_width {width} over vision_heads {heads} must be a multiple of 4'
       )
 
   @classmethod
@@ -199,14 +258,15 @@ class ClipConfig:
   @property
   def vision(self) -> Tower:
     """The transformer of the image tower."""
-    return self._tower('vision', self.activation)
+    return self._tower('vision', self.activation, self.image_tower)
 
   @property
   def text(self) -> Tower:
     """The transformer of the text tower."""
-    return self._tower('text', self.text_tower.activation or self.activation)
+    activation = self.text_tower.activation or self.activation
+    return self._tower('text', activation, ImageTower())
 
-  def _tower(self, name: str, activation: str) -> Tower:
+  def _tower(self, name: str, activation: str, kind: ImageTower) -> Tower:
     own = ('width', 'layers', 'heads', 'mlp', 'epsilon')
     width, layers, heads, mlp, epsilon = (getattr(self, f'{name}_{x}') for x in own)
     return Tower(
@@ -219,6 +279,10 @@ class ClipConfig:
       dtype=jnp.dtype(self.dtype),
       remat=self.remat,
       unroll=self.unroll,
+      norm_after=kind.norm_after,
+      gated=kind.gated,
+      inner_norms=kind.inner_norms,
+      key_bias=kind.key_bias,
     )
 
 

@@ -51,14 +51,14 @@ def encode_images(
     keep = None
   else:
     prompts = visual['mask_prompt'][1:]
-  x = _apply(config, visual, 'tokens', image, keep, resize=resize)
   if config.image_tower.pool != 'class':
-    x = _run(config, visual, x, prompts=prompts, keep=keep)
+    x = _apply(config, visual, 'encode', image, keep, resize=resize)
     seen = None if keep is None else keep[:, None]
     return _apply(config, visual, 'pooled', x, seen)[:, 0]
-  span = (0, config.vision_layers - 1)
-  x = _run(config, visual, x, prompts=prompts, keep=keep, span=span)
-  return _class_token(config, visual, x)
+  x = _apply(config, visual, 'tokens', image, keep, resize=resize)
+  span, angles = (0, config.vision_layers - 1), _angles(config, image)
+  x = _run(config, visual, x, prompts=prompts, keep=keep, span=span, angles=angles)
+  return _class_token(config, visual, x, angles)
 
 
 def encode_crops(
@@ -122,13 +122,14 @@ def encode_masks(
     float32.
   """
   visual = params['visual']
-  x = _apply(config, visual, 'tokens', image, resize=True)
   if config.image_tower.pool != 'class':
-    return _apply(config, visual, 'pooled', _run(config, visual, x), seen)
+    x = _apply(config, visual, 'encode', image, resize=True)
+    return _apply(config, visual, 'pooled', x, seen)
   b, q, _ = seen.shape
+  x = _apply(config, visual, 'tokens', image, resize=True)
   copies = jnp.broadcast_to(x[:, :1], (b, q, x.shape[2]))
   x = jnp.concatenate([x, copies], axis=1)
-  x = _run(config, visual, x, _copies_see(seen))
+  x = _run(config, visual, x, _copies_see(seen), angles=_angles(config, image, q))
   return _apply(config, visual, 'project', x[:, -q:])
 
 
@@ -148,12 +149,25 @@ def _run(
   return blocks.apply({'params': visual['blocks']}, x, *args, **options)[0]
 
 
+def _angles(
+  config: ClipConfig, image: Float[Array, 'b h w 3'], copies: int = 0
+) -> Float[Array, 'm a'] | None:
+  """Returns by how much a picture's tokens, and copies of the first, are turned."""
+  grid = (image.shape[1] // config.patch, image.shape[2] // config.patch)
+  size = config.vision_width // config.vision_heads
+  return config.image_tower.angles(grid, size, copies)
+
+
 def _class_token(
-  config: ClipConfig, visual: Params, x: Float[Array, 'b m e']
+  config: ClipConfig,
+  visual: Params,
+  x: Float[Array, 'b m e'],
+  angles: Float[Array, 'm a'] | None = None,
 ) -> Float[Array, 'b d']:
   """Runs the last block for the class token alone, and projects it."""
   last = jax.tree.map(lambda leaf: leaf[-1], visual['blocks'])
-  x = ClipBlock(config.vision).apply({'params': last}, x, first_only=True)
+  block = ClipBlock(config.vision)
+  x = block.apply({'params': last}, x, first_only=True, angles=angles)
   return _apply(config, visual, 'project', x[:, 0])
 
 

@@ -5,6 +5,7 @@ A tokenizer is a file of a checkpoint; the sizes say that there is one, and not 
 
 import dataclasses
 
+from ovs_jax.models import image_kinds
 from ovs_jax.models.clip_config import (
   NO_TOKENIZER,
   ClipConfig,
@@ -108,14 +109,7 @@ def _siglip(
     activation='gelu_tanh',
     vision_epsilon=1e-6,
     text_epsilon=1e-6,
-    image_tower=ImageTower(
-      class_token=False,
-      patch_bias=True,
-      pre_norm=False,
-      pool='map',
-      pool_heads=heads,
-      projection='none',
-    ),
+    image_tower=image_kinds.siglip(heads),
     text_tower=TextTower(
       causal=False,
       pool='last',
@@ -127,6 +121,62 @@ def _siglip(
     ),
     pixels=SIGLIP_PIXELS,
     scores='sigmoid',
+  )
+
+
+_PE_SIZES = {
+  # width, blocks, heads: of images; and of texts
+  't': ((192, 12, 3), (512, 12, 8)),
+  's': ((384, 12, 6), (512, 12, 8)),
+  'b': ((768, 12, 12), (1024, 24, 16)),
+  'l': ((1024, 24, 16), (1024, 24, 16)),
+  'g': ((1536, 50, 16), (1280, 24, 20)),
+}
+
+
+def _pe(size: str, patch: int, image_size: int) -> ClipConfig:
+  """PE-Core (Bolya et al., 2025, table 17)."""
+  (width, layers, heads), (text_width, text_layers, text_heads) = _PE_SIZES[size]
+  largest = size == 'g'
+  kind = image_kinds.pe(
+    image_size // patch,
+    class_token=not largest,
+    pool_mlp=4 * width if largest else 0,
+  )
+  return dataclasses.replace(
+    _published(text_width, image_size, patch, width, layers),
+    vision_heads=heads,
+    vision_mlp=8960 if largest else 0,
+    text_layers=text_layers,
+    text_heads=text_heads,
+    context_length=72 if largest else 32,
+    activation='gelu',
+    image_tower=kind,
+    pixels=Pixels(HALF, HALF, 'squash', 'bilinear'),
+  )
+
+
+def _eva02(config: ClipConfig, mlp: int) -> ClipConfig:
+  """EVA02-CLIP (Sun et al., 2023), but for what is larger in the largest."""
+  return dataclasses.replace(
+    config,
+    vision_mlp=mlp,
+    vision_epsilon=1e-6,
+    activation='gelu',
+    image_tower=image_kinds.EVA02,
+  )
+
+
+def _eva02_e(text_width: int, text_layers: int) -> ClipConfig:
+  """The largest, with its smaller text tower or the larger one."""
+  config = _eva02(_published(1024, 224, 14, 1792, 64), 15_360)
+  return dataclasses.replace(
+    config,
+    vision_heads=16,
+    text_width=text_width,
+    text_layers=text_layers,
+    text_heads=text_width // 64,
+    image_tower=image_kinds.EVA02_E,
   )
 
 
@@ -176,6 +226,16 @@ PRESETS: dict[str, ClipConfig] = {
   'siglip2_gopt16_384': _siglip('gopt', 16, 384),
   'clipa_l14': _clipa(_L14),
   'clipa_h14': _clipa(_H14),
+  'pe_t16_384': _pe('t', 16, 384),
+  'pe_s16_384': _pe('s', 16, 384),
+  'pe_b16': _pe('b', 16, 224),
+  'pe_l14_336': _pe('l', 14, 336),
+  'pe_g14_448': _pe('g', 14, 448),
+  'eva02_b16': _eva02(_B16, 2048),
+  'eva02_l14': _eva02(_L14, 2730),
+  'eva02_l14_336': _eva02(_published(768, 336, 14, 1024, 24), 2730),
+  'eva02_e14': _eva02_e(1024, 24),
+  'eva02_e14_plus': _eva02_e(1280, 32),
   'mobileclip2_l14': dataclasses.replace(
     _L14,
     activation='gelu',

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 from ovs_jax.core.limits import OneOf
 from ovs_jax.core.types import Array, Bool, Float, Int
 from ovs_jax.ops.attention import attend, attention_weights
+from ovs_jax.ops.rotary import turn
 
 # The type that a network computes in.
 Dtype = Annotated[str, OneOf(('float32', 'bfloat16', 'float16'))]
@@ -182,6 +183,8 @@ class Attention(nn.Module):
   kernel_init: nn.initializers.Initializer = nn.initializers.variance_scaling(
     1.0, 'fan_in', 'truncated_normal'
   )
+  key_bias: bool = True
+  norm_epsilon: float = 0.0  # of a norm before the last projection; 0: there is none
 
   @nn.compact
   def __call__(
@@ -193,19 +196,23 @@ class Attention(nn.Module):
     *,
     train: bool = False,
     rows: tuple[Int[Array, 'c i'], Int[Array, 'c j']] | None = None,
+    angles: tuple[Float[Array, 'n p'], Float[Array, 'm p']] | None = None,
   ) -> Float[Array, 'c i d']:
     """Attends from `query` to `key`; `mask` is True where that is allowed.
 
     The mask is one for all, or one for each of the batch. With `rows` the inputs are
     (t, d), tokens that are projected once, wherever they are used: which of them ask,
-    and which are seen. The weights go to the collection `intermediates` where it is
-    mutable.
+    and which are seen. By `angles` queries and keys are turned (`ops.rotary`). The
+    weights go to the collection `intermediates` where it is mutable.
     """
     width = query.shape[-1]
     heads = (self.num_heads, width // self.num_heads)
-    q = linear(heads, name='q', dtype=self.dtype, init=self.kernel_init)(query)
-    k = linear(heads, name='k', dtype=self.dtype, init=self.kernel_init)(key)
-    v = linear(heads, name='v', dtype=self.dtype, init=self.kernel_init)(value)
+    draw = {'dtype': self.dtype, 'init': self.kernel_init}
+    q = linear(heads, name='q', **draw)(query)
+    k = linear(heads, name='k', use_bias=self.key_bias, **draw)(key)
+    v = linear(heads, name='v', **draw)(value)
+    if angles is not None:
+      q, k = turn(q, angles[0]), turn(k, angles[1])
     if rows is not None:
       asking, seen = rows
       q, k, v = q[asking], k[seen], v[seen]
@@ -217,6 +224,9 @@ class Attention(nn.Module):
     if train and self.dropout:
       drop = nn.Dropout(self.dropout, deterministic=False)
     mixed = attend(q, k, v, mask=mask, drop=drop)
+    if self.norm_epsilon:
+      norm = layer_norm('ln', self.dtype, self.norm_epsilon)
+      mixed = norm(mixed.reshape(*mixed.shape[:-2], width)).reshape(mixed.shape)
     return linear(width, name='out', dtype=self.dtype, axis=(-2, -1))(mixed)
 
 

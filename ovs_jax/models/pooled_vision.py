@@ -1,4 +1,4 @@
-"""Vision transformers that differ from OpenAI's: SigLIP's, CLIPA's and others."""
+"""Vision transformers that differ from OpenAI's: SigLIP's, PE's, EVA02's and others."""
 
 import flax.linen as nn
 import jax.numpy as jnp
@@ -8,15 +8,14 @@ from ovs_jax.models.clip_blocks import ClipBlocks, Tower
 from ovs_jax.models.clip_config import ImageTower
 from ovs_jax.models.clip_vision import check_size, grid_position
 from ovs_jax.models.layers import ACTIVATIONS, Attention, layer_norm, linear
-from ovs_jax.ops.resize import resize_grid, resize_positions
 
 
 class PooledVision(nn.Module):
   """Embeds images, as `ClipVision` does, with a tower that `kind` describes.
 
-  Mask prompts stand in for patches as there, and at the same places of the grid,
-  whether a class token comes before it or not. What pools by attention or by the mean
-  sees the patches that are shown alone.
+  Mask prompts stand in for patches as there, and at the same places of the grid, whose
+  positions they have, whatever tokens come before it. What pools by attention or by the
+  mean sees the patches that are shown alone.
 
   Attributes:
     tower: sizes of the transformer.
@@ -56,7 +55,8 @@ class PooledVision(nn.Module):
     after = kind.pool == 'map'  # whose attention sees all tokens in the tower's type
     self.ln_post = layer_norm('ln_post', t.dtype if after else jnp.float32, t.epsilon)
     if kind.pool == 'map':
-      self.pool = ProbePool(t, kind.pool_heads, name='pool')
+      pool_mlp = kind.pool_mlp or t.mlp
+      self.pool = ProbePool(t, kind.pool_heads, pool_mlp, name='pool')
     if kind.projection == 'matrix':
       self.proj = self.param('proj', normal, (t.width, self.embed_dim))
     elif kind.projection == 'bias':
@@ -69,13 +69,25 @@ class PooledVision(nn.Module):
 
     Arguments, result and errors are those of `ClipVision`.
     """
-    x, seen = self.tokens(image, keep), None
+    prompted = keep is not None and self.prompt_depth
+    seen = keep[:, None] if prompted else None
+    return self.pooled(self.encode(image, keep), seen)[:, 0]
+
+  def encode(
+    self,
+    image: Float[Array, 'b h w 3'],
+    keep: Bool[Array, 'b n'] | None = None,
+    *,
+    resize: bool = False,
+  ) -> Float[Array, 'b m e']:
+    """Returns all tokens after the last block; arguments are those of `tokens`."""
+    grid = (image.shape[1] // self.patch, image.shape[2] // self.patch)
+    x = self.tokens(image, keep, resize=resize)
+    angles = self.kind.angles(grid, self.tower.width // self.tower.heads)
     if keep is None or not self.prompt_depth:
-      x, _ = self.blocks(x)
-    else:
-      x, _ = self.blocks(x, prompts=self.mask_prompt[1:], keep=keep)
-      seen = keep[:, None]
-    return self.pooled(x, seen)[:, 0]
+      return self.blocks(x, angles=angles)[0]
+    prompts = self.mask_prompt[1:]
+    return self.blocks(x, prompts=prompts, keep=keep, angles=angles)[0]
 
   def tokens(
     self,
@@ -91,13 +103,11 @@ class PooledVision(nn.Module):
     x = self.conv1(image.astype(dtype)).reshape(b, -1, self.tower.width)  # b n e
     if keep is not None and self.prompt_depth:
       x = jnp.where(keep[:, :, None], x, self.mask_prompt[:1].astype(dtype))
-    resized = resize_grid
     if self.kind.class_token:
       token = self.class_embedding.astype(dtype)
       x = jnp.concatenate([jnp.broadcast_to(token, (b, 1, len(token))), x], axis=1)
-      resized = resize_positions
     grid = (h // self.patch, w // self.patch)
-    position = resized(jnp.asarray(self.positional_embedding), grid)
+    position = self.kind.resized(jnp.asarray(self.positional_embedding), grid)
     x = x + position.astype(dtype)[None]
     return self.ln_pre(x) if self.kind.pre_norm else x
 
@@ -114,7 +124,7 @@ class PooledVision(nn.Module):
     Returns:
       After the final projection, not L2-normalised, float32.
     """
-    first = int(self.kind.class_token)
+    first = self.kind.first
     if seen is None:
       seen = jnp.ones((len(x), 1, x.shape[1] - first), bool)
     seen = seen | ~jnp.any(seen, axis=2, keepdims=True)
@@ -122,8 +132,7 @@ class PooledVision(nn.Module):
       mask = jnp.pad(seen, ((0, 0), (0, 0), (first, 0)), constant_values=True)
       return self.project(self.pool(self.ln_post(x), mask), norm=False)
     if self.kind.pool == 'mean':
-      share = seen / jnp.sum(seen, axis=2, keepdims=True)
-      return self.project(share @ x[:, first:].astype(jnp.float32))
+      return self.project(mean_of(x[:, first:], seen))
     return self.project(jnp.repeat(x[:, :1], seen.shape[1], axis=1))
 
   def project(
@@ -145,12 +154,14 @@ class ProbePool(nn.Module):
   """SigLIP's head: a learned probe asks all tokens, and an MLP follows.
 
   Attributes:
-    tower: whose width, hidden units, activation and epsilon it has.
+    tower: whose width, activation and epsilon it has.
     heads: of the attention.
+    mlp: hidden units.
   """
 
   tower: Tower
   heads: int
+  mlp: int
 
   @nn.compact
   def __call__(
@@ -164,9 +175,20 @@ class ProbePool(nn.Module):
     y = Attention(self.heads, t.dtype, name='attn')(query, x, x, seen)
     y = y.astype(jnp.float32)
     z = layer_norm('ln', jnp.float32, t.epsilon)(y)
-    z = linear(t.mlp, name='c_fc', dtype=jnp.float32)(z)
+    z = linear(self.mlp, name='c_fc', dtype=jnp.float32)(z)
     z = ACTIVATIONS[t.activation](z)
     return y + linear(t.width, name='c_proj', dtype=jnp.float32)(z)
+
+
+def mean_of(
+  x: Float[Array, 'b n e'], seen: Bool[Array, 'b q n'] | None = None
+) -> Float[Array, 'b q e']:
+  """Returns means in float32, of the patches in a row of `seen`, or else of all."""
+  if seen is None:
+    seen = jnp.ones((len(x), 1, x.shape[1]), bool)
+  seen = seen | ~jnp.any(seen, axis=2, keepdims=True)
+  share = seen / jnp.sum(seen, axis=2, keepdims=True)
+  return share @ x.astype(jnp.float32)
 
 
 def _positions(key: Array, shape: tuple[int, int]) -> Float[Array, 'n e']:

@@ -109,13 +109,18 @@ def resize_nearest(
 
 
 def resize_grid(
-  table: Float[Array, '*b n d'], grid: tuple[int, int]
+  table: Float[Array, '*b n d'], grid: tuple[int, int], method: str = 'bicubic'
 ) -> Float[Array, '*b m d']:
   """Resizes a square grid of vectors, row-major, to another one.
 
-  Bicubic as in PyTorch, without antialiasing: what Hugging Face does, and the CLIPSeg
-  that was trained with it. The resizing of open_clip antialiases, which differs when
-  the grid shrinks.
+  As in PyTorch, without antialiasing: what Hugging Face does, and the CLIPSeg that was
+  trained with it. The resizing of open_clip antialiases, which differs when the grid
+  shrinks.
+
+  Args:
+    table: one vector, or several tables of one, for each place.
+    grid: rows and columns that are wanted.
+    method: 'bicubic' or 'bilinear'.
 
   Raises:
     ValueError: it is not a square.
@@ -127,7 +132,10 @@ def resize_grid(
   if (side, side) == tuple(grid):
     return table
   start, stop = jnp.asarray(0), jnp.asarray(side)
-  rows, columns = (cubic_matrix(start, stop, side, size) for size in grid)
+  if method == 'bilinear':
+    rows, columns = (jnp.asarray(linear_matrix(side, size)) for size in grid)
+  else:
+    rows, columns = (cubic_matrix(start, stop, side, size) for size in grid)
   square = table.astype(jnp.float32).reshape(*table.shape[:-2], side, side, width)
   square = jnp.einsum('Yy,...yxd->...Yxd', rows, square, precision=EXACT)
   square = jnp.einsum('Xx,...yxd->...yXd', columns, square, precision=EXACT)
@@ -135,12 +143,16 @@ def resize_grid(
 
 
 def resize_positions(
-  table: Float[Array, 'n d'], grid: tuple[int, int]
+  table: Float[Array, 'n d'],
+  grid: tuple[int, int],
+  method: str = 'bicubic',
+  *,
+  first: int = 1,
 ) -> Float[Array, 'm d']:
   """Resizes a vision transformer's table of positions to another grid of patches.
 
-  As `resize_grid`; the first row belongs to the class token and stays.
+  As `resize_grid`; the `first` rows belong to tokens before the patches, and stay.
   """
-  patches = table[1:]
-  resized = resize_grid(patches, grid)
-  return table if resized is patches else jnp.concatenate([table[:1], resized])
+  patches = table[first:]
+  resized = resize_grid(patches, grid, method)
+  return table if resized is patches else jnp.concatenate([table[:first], resized])
