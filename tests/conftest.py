@@ -1,10 +1,13 @@
 """Runs before any test: eight CPU devices, checked annotations, strict ranks."""
 
+import ctypes
+import gc
 import importlib.metadata
 import os
 import pathlib
 import sys
 import tempfile
+from collections.abc import Iterator
 from typing import Any
 
 os.environ.setdefault('JAX_PLATFORMS', 'cpu')
@@ -43,6 +46,26 @@ import jax  # noqa: E402
 import pytest  # noqa: E402
 
 jax.config.update('jax_numpy_rank_promotion', 'raise')
+
+
+MOST_MEMORY = 2 * 2**30  # bytes of a process
+
+
+@pytest.fixture(scope='module', autouse=True)
+def little_memory() -> Iterator[None]:
+  """Forgets compiled programs between files when they have become many.
+
+  A process that keeps those of all tests grows to 6 GB.
+  """
+  yield
+  told = pathlib.Path('/proc/self/statm')  # by Linux
+  if not told.exists():
+    return
+  pages = int(told.read_text().split()[1])
+  if pages * os.sysconf('SC_PAGE_SIZE') > MOST_MEMORY:
+    jax.clear_caches()
+    gc.collect()
+    ctypes.CDLL(None).malloc_trim(0)
 
 
 @pytest.fixture(scope='session')

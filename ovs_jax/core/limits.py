@@ -335,13 +335,13 @@ def places(
     path: key of the value.
   """
   origin, inside = typing.get_origin(kind), typing.get_args(kind)
-
-  def go(part: Any, value: Any, name: Any) -> Any:
-    return places(part, value, change, f'{path}.{name}' if path else str(name))
-
+  within = f'{path}.' if path else ''
   if dataclasses.is_dataclass(kind) and isinstance(value, Mapping):
     known = hints(kind)
-    return {k: go(known[k], x, k) if k in known else x for k, x in value.items()}
+    return {
+      k: places(known[k], x, change, f'{within}{k}') if k in known else x
+      for k, x in value.items()
+    }
   if origin is Annotated:
     for rule in inside[1:]:
       if isinstance(rule, Located) and isinstance(value, str):
@@ -350,9 +350,9 @@ def places(
   if origin is tuple and inside and isinstance(value, (tuple, list)):
     parts = (inside[0],) * len(value) if inside[-1] is Ellipsis else inside
     found = enumerate(zip(parts, value, strict=False))
-    return tuple(go(part, x, i) for i, (part, x) in found)
+    return tuple(places(part, x, change, f'{within}{i}') for i, (part, x) in found)
   if isinstance(value, Mapping) and len(inside) == 2:
-    return {k: go(inside[1], x, k) for k, x in value.items()}
+    return {k: places(inside[1], x, change, f'{within}{k}') for k, x in value.items()}
   return value
 
 
