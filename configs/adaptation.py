@@ -18,11 +18,16 @@ _WEIGHTS = {
   'vitl14': ('l14', 'ViT-L/14'),
   'vitb16': ('b16', 'ViT-B/16'),
   'siglip2_l16': ('siglip2_l16_256', 'siglip2-large-patch16-256'),
+  'convnext_l': (
+    'convnext_large_d_320',
+    'CLIP-convnext_large_d_320.laion2B-s29B-b131K-ft-soup',
+  ),
 }
 FOLDERS = {
   'vitl14': 'clip_vit_l14',
   'vitb16': 'clip_vit_b16',
   'siglip2_l16': 'siglip2_l16_256',
+  'convnext_l': 'convnext_large_d_320',
 }
 # Of configs/mine_coco_captions.py, by what follows its name: the cases of Table 2.
 PAIRS = {

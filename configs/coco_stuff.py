@@ -23,7 +23,7 @@ _BACKBONES = {  # by the size of the CLIP: published files, and where they becom
   'vitl14': ('swin_base_patch4_window12_384_22k.pth', 'checkpoints/swin_base'),
   'vitb16': ('R-103.pkl', 'checkpoints/r101c'),
 }
-_BACKBONES['siglip2_l16'] = _BACKBONES['vitl14']
+_BACKBONES |= dict.fromkeys(('siglip2_l16', 'convnext_l'), _BACKBONES['vitl14'])
 
 
 def proposer_training(name: str, preset: str, size: str) -> ml_collections.ConfigDict:

@@ -218,7 +218,8 @@ def _add_speed_options(parser: argparse.ArgumentParser) -> None:
     choices=MODES,
     help='exact; certified: the same labels from fewer crops; filtered: without '
     'doubtful and repeated proposals; one_pass: CLIP sees the photo once (an '
-    'approximation) (default: exact)',
+    "approximation); pooled: the same at the proposer's size, of a CLIP without a "
+    'class token as its embedding, such as a ConvNeXt (default: exact)',
   )
   group.add_argument(
     '--dtype', choices=DTYPES, help="of the networks (default: the checkpoint's)"

@@ -34,7 +34,7 @@ import torch  # noqa: E402
 import transformers  # noqa: E402
 from towers_hf import hf_clip, hf_metaclip_2, hf_siglip  # noqa: E402
 from towers_made import GOLDEN, Reference, Size  # noqa: E402
-from towers_open_clip import of_open_clip  # noqa: E402
+from towers_open_clip import of_convnext, of_open_clip  # noqa: E402
 
 from ovs_jax.convert import SOURCES  # noqa: E402
 from ovs_jax.convert.family import Options  # noqa: E402
@@ -63,6 +63,9 @@ CASES: dict[str, tuple[Callable[[str, Size], Reference], str]] = {
   'eva02_b16': (of_open_clip, 'EVA02-B-16'),
   'eva02_l14_336': (of_open_clip, 'EVA02-L-14-336'),
   'eva02_e14': (of_open_clip, 'EVA02-E-14-plus'),
+  'convnext_base_w': (of_convnext, 'convnext_base_w'),
+  'convnext_large_d': (of_convnext, 'convnext_large_d_320'),
+  'convnext_xxlarge': (of_convnext, 'convnext_xxlarge'),
   'hf_siglip': (hf_siglip, 'gelu_pytorch_tanh'),
   'hf_siglip_gelu': (hf_siglip, 'gelu'),
   'hf_metaclip2': (hf_metaclip_2, 'quick_gelu'),
@@ -80,6 +83,8 @@ GOLDENS = (
   'pe_bigg14',
   'eva02_b16',
   'eva02_e14',
+  'convnext_large_d',
+  'convnext_xxlarge',
 )
 
 

@@ -27,6 +27,7 @@ SHARED = (
   'adaptation',
   'paper',
   'scenes_coseg',
+  'towers',
 )
 FILES = sorted(p.stem for p in (ROOT / 'configs').glob('*.py') if p.stem not in SHARED)
 NAMES = [*FILES, *(f'scenes:{stage}' for stage in scenes.ALONE)]
@@ -45,7 +46,9 @@ ALIKE = {
   'mpt_ft_vitb16',
   'mpt_ft_vitl14',
   'mpt_vitb16',
-  'ovseg_siglip2_l16',  # takes a minute; its parts are in tests/models/test_towers.py
+  # These take a minute; their parts are tested in tests/models.
+  'ovseg_convnext_l',
+  'ovseg_siglip2_l16',
   'ovseg_vitb16',
   'paper_coseg',
   'paper_table1',

@@ -7,7 +7,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from ovs_jax.convert import open_clip, timm_trunk
+from ovs_jax.convert import open_clip, timm_convnext, timm_trunk
 from ovs_jax.convert.clip_sizes import HEAD_SIZE, resized, sized
 from ovs_jax.convert.family import Conversion, Family, Options, Settings
 from ovs_jax.convert.rules import Rule, apply, table
@@ -63,14 +63,20 @@ def rules(config: ClipConfig, source: str = '', target: str = '') -> list[Rule]:
     top += 'logit_bias logit_bias same '
   if config.prompt_depth:
     top += f'{_PROMPTS} visual/mask_prompt same'
-  inside = f'{source}text.' if timm_trunk.has(image) else source
+  timm = timm_trunk.has(image)
+  inside = f'{source}text.' if timm and not image.stages else source
   text = _TEXT + _TEXT_PROJECTION[config.text_tower.projection]
   found = [
     *table(top, source, target),
     *table(text, inside, target),
     *table(_BLOCK, f'{inside}{blocks}', f'{target}text/blocks/'),
   ]
-  if timm_trunk.has(image):
+  if image.stages:
+    return [
+      *found,
+      *timm_convnext.rules(image, f'{source}visual.', f'{target}visual/'),
+    ]
+  if timm:
     trunk = f'{source}{timm_trunk.PREFIX}'
     return [*found, *timm_trunk.rules(image, trunk, f'{target}visual/')]
   vision = _VISION + ('ln_pre ln_pre norm' if image.pre_norm else '')
@@ -117,7 +123,11 @@ def infer_config(source: Source, settings: Settings = None) -> ClipConfig:
       supported.
   """
   source, told = strip_prefix(source), open_clip.told(settings)
+  if timm_convnext.KERNEL in source:
+    timm_trunk.check_told(told)
+    return timm_convnext.sized(source, told, open_clip.image_size(settings))
   if timm_trunk.KERNEL in source:
+    timm_trunk.check_told(told)
     return _infer_trunk(source, told)
   config = sized(
     source,
@@ -142,11 +152,6 @@ def infer_config(source: Source, settings: Settings = None) -> ClipConfig:
 
 def _infer_trunk(source: Source, told: Mapping[str, Any]) -> ClipConfig:
   """Returns the sizes of a CLIP whose image tower has timm's names."""
-  if 'image_tower' not in told:
-    raise UserError(
-      f'{timm_trunk.PREFIX}* is an image tower of timm, of which {open_clip.FILE} says '
-      'what it computes; give the folder that has both as --input='
-    )
   kind = told['image_tower']
   hidden = 'mlp.fc1_x.bias' if kind.gated else 'mlp.fc1.bias'
   config = sized(
@@ -231,6 +236,8 @@ class _Clip(ClipFamily):
     if {timm_trunk.KERNEL, 'text.token_embedding.weight'} <= set(plain):
       return self.name == 'open_clip'
     plain = _as_one_class(plain)
+    if {timm_convnext.KERNEL, 'token_embedding.weight'} <= set(plain):
+      return self.name == 'open_clip'
     if any(_WHOLE_MODEL in name for name in source) or not needed <= set(plain):
       return False
     if any(name.endswith(_PROMPTS) for name in source):

@@ -60,13 +60,30 @@ def sized(
   }
   for tower, size in (('vision', width), ('text', text_width)):
     name = hidden if isinstance(hidden, str) else hidden[tower]
-    layer = f'{blocks[tower]}.0.{name}'
-    mlp = shape_of(source, layer)[0] if layer in source else 4 * size
-    sizes[f'{tower}_width'] = size
-    sizes[f'{tower}_layers'] = count(source, f'{blocks[tower]}.')
-    sizes[f'{tower}_heads'] = max(size // HEAD_SIZE, 1)
-    sizes[f'{tower}_mlp'] = 0 if mlp == 4 * size else mlp
+    sizes |= tower_sizes(source, tower, size, blocks[tower], name)
   return ClipConfig(**{**sizes, **told})
+
+
+def tower_sizes(
+  source: Source, tower: str, width: int, blocks: str, hidden: str
+) -> dict[str, int]:
+  """Returns the fields of a transformer's sizes.
+
+  Args:
+    source: tensors by name.
+    tower: 'vision' or 'text'.
+    width: of its tokens.
+    blocks: what its blocks have in front.
+    hidden: of a tensor in a block, as long as the hidden layer of its MLP.
+  """
+  layer = f'{blocks}.0.{hidden}'
+  mlp = shape_of(source, layer)[0] if layer in source else 4 * width
+  return {
+    f'{tower}_width': width,
+    f'{tower}_layers': count(source, f'{blocks}.'),
+    f'{tower}_heads': max(width // HEAD_SIZE, 1),
+    f'{tower}_mlp': 0 if mlp == 4 * width else mlp,
+  }
 
 
 def resized(

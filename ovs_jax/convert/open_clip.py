@@ -47,12 +47,13 @@ _VISION = {
   **allowed.free('patch_size image_size patch_dropout'),
   # Of towers and poolings that the keys below exclude.
   **allowed.free("""
-    timm_model_pretrained timm_proj_bias timm_drop timm_drop_path
+    timm_model_pretrained timm_drop timm_drop_path
     attn_pooler_queries attn_pooler_heads n_queries
   """),
   'head_width': allowed.COUNT,
   # Looked at together.
   **allowed.free('timm_model_name timm_pool timm_proj'),
+  'timm_proj_bias': allowed.only(False, None),
   **allowed.fixed('attentional_pool global_average_pool', False),
   'input_patchnorm': allowed.only(False),
   'no_ln_pre': allowed.FLAG,
@@ -137,6 +138,12 @@ def told(settings: Mapping[str, Any] | None) -> dict[str, Any]:
   return found
 
 
+def image_size(settings: Mapping[str, Any] | None) -> Any:
+  """Returns the side of pictures in pixels as the file says it."""
+  vision = ((settings or {}).get('model_cfg') or {}).get('vision_cfg') or {}
+  return vision.get('image_size', 224)  # open_clip's default
+
+
 def vision_heads(settings: Mapping[str, Any], width: int) -> int:
   """Returns the heads of open_clip's own image tower."""
   vision = settings['model_cfg'].get('vision_cfg') or {}
@@ -178,7 +185,10 @@ def _image(vision: Mapping[str, Any], activation: str) -> dict[str, Any]:
   """Returns what the image tower is, with its activation and its epsilon."""
   if name := vision.get('timm_model_name'):
     trunk = timm_trunk.by_name(
-      name, pool=vision.get('timm_pool', 'avg'), projection=vision.get('timm_proj')
+      name,
+      # What open_clip takes for the keys that are left out.
+      pool=vision.get('timm_pool', 'avg'),
+      projection=vision.get('timm_proj', 'linear'),
     )
     return {
       'activation': trunk.activation,

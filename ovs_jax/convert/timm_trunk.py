@@ -2,6 +2,7 @@
 
 import dataclasses
 import re
+from collections.abc import Mapping
 from typing import Any
 
 from ovs_jax.convert.rules import Rule, table
@@ -32,6 +33,11 @@ _TANH = re.compile(
 _SIGLIP = re.compile(r'vit_(base|large|so400m|giantopt)_patch\d+_siglip_\d+')
 _CLIP = re.compile(r'vit_(base|large)_patch\d+_clip_(quickgelu_)?\d+')
 _PE = re.compile(r'vit_pe_core_(tiny|small|base|large|gigantic)_patch(\d+)_(\d+)')
+# ConvNeXts by the epsilon of their norms.
+_CONVNEXT = dict.fromkeys(
+  (f'convnext_{size}' for size in ('tiny', 'small', 'base', 'large', 'xlarge')), 1e-6
+)
+_CONVNEXT['convnext_xxlarge'] = 1e-5
 _EVA02 = re.compile(r'eva02_(base|large|enormous)_patch\d+_clip_\d+')
 
 _BLOCK = """
@@ -107,12 +113,25 @@ def by_name(name: str, *, pool: str, projection: Any) -> Trunk:
   if (found := _EVA02.fullmatch(name)) and given == ('token', ''):
     kind = image_kinds.EVA02_E if found[1] == 'enormous' else image_kinds.EVA02
     return Trunk(kind, _HEADS[found[1]], 'gelu', 1e-6)
+  if name in _CONVNEXT and given in (('', 'linear'), ('', 'mlp')):
+    # How many blocks stages have shapes tell.
+    kind = image_kinds.convnext((), 'mlp' if given[1] == 'mlp' else 'matrix')
+    return Trunk(kind, 1, 'gelu', _CONVNEXT[name])
   raise UserError(
     f'the image tower {name!r} of timm (timm_pool {pool!r}, timm_proj {projection!r}) '
     'is not supported; of timm there are SigLIP (vit_*_siglip_*), CLIP (vit_*_clip_*, '
-    'as in MobileCLIP2-L-14), PE-Core (vit_pe_core_*) and EVA02 (eva02_*_clip_*). '
-    'Convert another checkpoint'
+    'as in MobileCLIP2-L-14), PE-Core (vit_pe_core_*), EVA02 (eva02_*_clip_*) and '
+    'ConvNeXt (convnext_*). Convert another checkpoint'
   )
+
+
+def check_told(told: Mapping[str, Any]) -> None:
+  """Raises ValueError unless the settings of open_clip came along."""
+  if 'image_tower' not in told:
+    raise UserError(
+      f'{PREFIX}* is an image tower of timm, of which open_clip_config.json says what '
+      'it computes; give the folder that has both as --input='
+    )
 
 
 def has(tower: ImageTower) -> bool:

@@ -17,13 +17,24 @@ from ovs_jax.core.images import resize_shortest
 from ovs_jax.core.types import Array, Bool, Float, Int, Num, Params, UInt8
 from ovs_jax.inference import one_pass
 from ovs_jax.models import ovseg
+from ovs_jax.models.clip_config import ClipConfig
 from ovs_jax.ops.regions import Regions, crop_regions, map_valid
 
 # 'exact': every valid proposal's crop goes through CLIP. 'certified': only so many
 # crops that every pixel's label is proven; the labels are those of 'exact'. 'filtered':
 # without proposals that are hardly an object or nearly another one again. 'one_pass':
-# CLIP sees the picture once, and each proposal asks for its patches.
-MODES = ('exact', 'certified', 'filtered', 'one_pass')
+# CLIP sees the picture once, and each proposal asks for its patches. 'pooled': the same
+# on the proposer's own picture, for CLIPs whose features are pooled (ConvNeXt's are a
+# map, of which each proposal takes its part: FC-CLIP, Yu et al., 2023).
+MODES = ('exact', 'certified', 'filtered', 'one_pass', 'pooled')
+_WITHOUT_CROPS = ('one_pass', 'pooled')
+
+
+def modes_of(config: ClipConfig) -> tuple[str, ...]:
+  """Returns those of `MODES` that a CLIP can be asked in."""
+  pooled = config.image_tower.pool != 'class'
+  return tuple(mode for mode in MODES if pooled or mode != 'pooled')
+
 
 Propose = Callable[..., ovseg.Proposed]  # with the arguments of `ovseg.propose`
 PICTURES_AT_ONCE = 4  # whose crops are kept until CLIP has seen them
@@ -128,7 +139,7 @@ def encode_pictures(
         params,
         image,
         jnp.array(size),
-        crop=mode != 'one_pass',
+        crop=mode not in _WITHOUT_CROPS,
         propose=propose,
       )
       for image, size in zip(padded, sizes, strict=True)
@@ -159,9 +170,10 @@ def _first_rows(
   """Returns CLIP's embeddings; ones in modes that choose crops by the names."""
   if mode == 'exact':
     return embed_crops(config, params, tuple(cut for _, _, cut in found))
-  if mode == 'one_pass':
+  if mode in _WITHOUT_CROPS:
+    options = {'enlarge': mode == 'one_pass'}
     return [
-      one_pass.embed_masks(config, params, jnp.asarray(picture), masks)
+      one_pass.embed_masks(config, params, jnp.asarray(picture), masks, **options)
       for picture, (_, masks, _) in zip(pictures, found, strict=True)
     ]
   return [jnp.ones(proposed.embeddings.shape) for proposed, _, _ in found]

@@ -2,8 +2,9 @@
 
 The picture goes through the image tower once, at its own aspect ratio. Each proposal
 adds a copy of the class token, which attends to itself and to the patches that its mask
-covers; patches and class token do not see the copies. An approximation: the crop of a
-proposal shows it larger and without its surroundings, and mask prompts take no part.
+covers; patches and class token do not see the copies. Towers that pool by a probe or by
+the mean pool those patches. An approximation: the crop of a proposal shows it larger
+and without its surroundings, and mask prompts take no part.
 """
 
 import functools
@@ -25,6 +26,8 @@ def embed_masks(
   params: Params,
   image: Num[Array, 'h w 3'],
   masks: Float[Array, 'q H W'],
+  *,
+  enlarge: bool = True,
 ) -> Float[Array, 'q d']:
   """Returns an embedding per mask, not L2-normalised.
 
@@ -33,10 +36,12 @@ def embed_masks(
     params: CLIP's.
     image: RGB, 0..255, without padding.
     masks: probabilities; they may have padding at the right and bottom.
+    enlarge: whether CLIP sees the picture in a size of its own, twice its input's, and
+      not up to whole patches in that of the proposer.
   """
   h, w = image.shape[:2]
   patch, side = config.clip.patch, _SIDES * config.clip.image_size
-  scale = side / min(h, w)
+  scale = side / min(h, w) if enlarge else 1
   grid = tuple(max(round(length * scale / patch), 1) for length in (h, w))
   return embed(config, grid, params, image, masks[:, :h, :w])
 

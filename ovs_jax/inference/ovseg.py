@@ -22,6 +22,7 @@ from ovs_jax.inference.encode import (
   Propose,
   encode_pictures,
   encode_windows,
+  modes_of,
 )
 from ovs_jax.inference.evidence import check_threshold
 from ovs_jax.inference.given_label import label_masks
@@ -90,7 +91,15 @@ class OvSegSystem:
         configuration's.
       panoptic: whether the proposer has learnt to tell things of one name apart.
       propose: makes the masks in the proposer's place.
+
+    Raises:
+      ValueError: the CLIP cannot be asked in the mode of `settings`.
     """
+    if settings.mode not in modes_of(config.clip):
+      raise UserError(
+        f'the mode {settings.mode!r} pools features of a picture; the class token of '
+        "this CLIP is its embedding: take mode='one_pass'"
+      )
     self.config = config if dtype is None else config.computing_in(dtype)
     self.params = jax.tree.map(jnp.asarray, dict(params))
     self.settings = settings

@@ -92,7 +92,7 @@ class Segmenter:
       shortest: OVSeg: the picture's shorter side for the network, in pixels.
       longest: OVSeg: limit of its longer side.
       mode: OVSeg: which crops CLIP sees: 'exact', all; 'certified', so many that labels
-        are proven; 'filtered', likely objects; 'one_pass', the picture itself.
+        are proven; 'filtered', likely objects; 'one_pass' and 'pooled', the picture.
       dtype: OVSeg: what the networks compute pictures in, such as 'bfloat16'.
       prompts: OVSeg: directory of mask prompts for its CLIP.
       labels: CLIPSeg: names that CLIP chooses (the paper: 20); None segments all.

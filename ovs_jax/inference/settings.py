@@ -19,7 +19,7 @@ class Settings:
     templates: name of a set in `text.templates`.
     classifier: whose word counts: 'proposer', 'clip', or 'ensemble' of both.
     weight: of CLIP in the ensemble, 0..1.
-    mode: what CLIP sees: 'exact', 'certified', 'filtered' or 'one_pass'
+    mode: what CLIP sees: 'exact', 'certified', 'filtered', 'one_pass' or 'pooled'
       (`inference.encode.MODES` explains them).
     classifier_asked: whether a user chose the classifier, and not the checkpoint.
   """

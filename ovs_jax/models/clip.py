@@ -16,18 +16,21 @@ from ovs_jax.models.clip_config import NO_TOKENIZER, ClipConfig
 from ovs_jax.models.clip_presets import PRESETS
 from ovs_jax.models.clip_text import ClipText
 from ovs_jax.models.clip_vision import ClipVision
+from ovs_jax.models.convnext import ConvNextVision
 from ovs_jax.models.pooled_vision import PooledVision
 from ovs_jax.text import tokenizer
 from ovs_jax.text.trained_tokenizer import load_tokenizer
 
 __all__ = ['PRESETS', 'Clip', 'ClipConfig']  # and what is below
 
-Vision = ClipVision | PooledVision
+Vision = ClipVision | PooledVision | ConvNextVision
 
 
 def make_vision(config: ClipConfig) -> Vision:
   """Returns the image tower, whose parameters are a CLIP's `visual`."""
   c = config
+  if c.image_tower.stages:
+    return ConvNextVision(c.vision, c.patch, c.image_size, c.embed_dim, c.image_tower)
   sizes = (c.vision, c.patch, c.image_size, c.embed_dim, c.prompt_depth)
   return ClipVision(*sizes) if c.is_plain else PooledVision(*sizes, c.image_tower)
 

@@ -21,6 +21,9 @@ from ovs_jax.text.trained_tokenizer import CLEANINGS
 POOLS = ('class', 'map', 'mean')
 TEXT_POOLS = ('end', 'last')
 PROJECTIONS = ('matrix', 'bias', 'none')
+IMAGE_PROJECTIONS = (*PROJECTIONS, 'mlp')
+STRIDE = 32  # pixels of a ConvNeXt's place
+STAGES = 4
 ROPES = ('', 'eva', 'pe')
 SCORES = ('softmax', 'sigmoid')
 NO_TOKENIZER = 'none'
@@ -39,7 +42,8 @@ class ImageTower:
       all tokens, and an MLP follows (SigLIP). 'mean': of the patches, before the last
       norm (CLIPA).
     pool_heads: of the probe's attention.
-    projection: to the joint space: a matrix, one with a bias, or none.
+    projection: to the joint space: a matrix, one with a bias, or none; or of a ConvNeXt
+      an MLP whose last matrix has no bias.
     pool_mlp: hidden units of the MLP behind the probe, 0: those of a block's.
     norm_after: whether norms come behind attention and MLP, and not before them.
     gated: whether MLPs are SwiGLU, with a SiLU in place of the activation.
@@ -51,6 +55,8 @@ class ImageTower:
     rope_grid: rows and columns that places are told in, whatever the picture's grid;
       0: its own.
     resize_positions: how the table becomes one of another grid.
+    stages: blocks of each of a ConvNeXt's four stages, the last of `vision_width` and
+      those before half as wide each; its `patch` is 32. (): a vision transformer.
   """
 
   class_token: bool = True
@@ -58,7 +64,7 @@ class ImageTower:
   pre_norm: bool = True
   pool: Annotated[str, OneOf(POOLS)] = 'class'
   pool_heads: Natural = 0
-  projection: Annotated[str, OneOf(PROJECTIONS)] = 'matrix'
+  projection: Annotated[str, OneOf(IMAGE_PROJECTIONS)] = 'matrix'
   pool_mlp: Natural = 0
   norm_after: bool = False
   gated: bool = False
@@ -67,6 +73,7 @@ class ImageTower:
   rope: Annotated[str, OneOf(ROPES)] = ''
   rope_grid: Natural = 0
   resize_positions: Annotated[str, OneOf(INTERPOLATIONS)] = 'bicubic'
+  stages: tuple[Count, ...] = ()
 
   @property
   def first(self) -> int:
@@ -211,6 +218,10 @@ class ClipConfig:
   def _check_image(self) -> None:
     """Raises ValueError if the image tower's kind contradicts itself or the sizes."""
     image, width, heads = self.image_tower, self.vision_width, self.vision_heads
+    if image.stages:
+      self._check_convnext()
+    elif image.projection == 'mlp':
+      raise UserError("image_tower.projection 'mlp' is that of a ConvNeXt (stages)")
     if image.pool == 'class' and not image.class_token:
       raise UserError("image_tower.pool 'class' needs image_tower.class_token")
     if image.pool == 'map' and (not image.pool_heads or width % image.pool_heads):
@@ -221,6 +232,40 @@ class ClipConfig:
       raise UserError(
         f'image_tower.rope {image.rope!r} turns pairs of features on two axes: '
         f'vision_width {width} over vision_heads {heads} must be a multiple of 4'
+      )
+
+  def _check_convnext(self) -> None:
+    """Raises ValueError unless all is as a ConvNeXt has it."""
+    image = self.image_tower
+    usual = ImageTower(
+      class_token=False,
+      patch_bias=True,
+      pool='mean',
+      projection=image.projection,
+      stages=image.stages,
+    )
+    wanted = {
+      'patch': STRIDE,
+      'vision_layers': sum(image.stages),
+      'vision_heads': 1,
+      'vision_mlp': 0,
+      'image_tower': usual,
+    }
+    odd = [
+      f'{k} {getattr(self, k)}' for k, x in wanted.items() if getattr(self, k) != x
+    ]
+    if len(image.stages) != STAGES or self.vision_width % 2 ** (STAGES - 1):
+      odd.append(f'stages {image.stages} of vision_width {self.vision_width}')
+    if odd or image.projection not in ('matrix', 'mlp'):
+      raise UserError(
+        f'this is no ConvNeXt of {STAGES} stages, each twice as wide as the last: '
+        f'{", ".join(odd) or image.projection}; expected '
+        f'{", ".join(f"{k} {x}" for k, x in wanted.items())}'
+      )
+    if self.prompt_depth:
+      raise UserError(
+        'mask prompts stand in for the tokens of a vision transformer; a ConvNeXt '
+        '(image_tower.stages) has none. Set prompt_depth to 0, and fine-tune it'
       )
 
   @classmethod
@@ -287,10 +332,12 @@ class ClipConfig:
 
 
 _PARTS: Mapping[str, Callable[[Mapping[str, Any]], Any]] = {
-  'image_tower': lambda part: ImageTower(**part),
+  'image_tower': lambda part: ImageTower(**_tuples(part)),
   'text_tower': lambda part: TextTower(**part),
-  # JSON has lists.
-  'pixels': lambda part: Pixels(
-    **{k: tuple(x) if isinstance(x, list) else x for k, x in part.items()}
-  ),
+  'pixels': lambda part: Pixels(**_tuples(part)),
 }
+
+
+def _tuples(part: Mapping[str, Any]) -> dict[str, Any]:
+  """Returns fields with tuples in place of JSON's lists."""
+  return {k: tuple(x) if isinstance(x, list) else x for k, x in part.items()}

@@ -180,6 +180,26 @@ def _eva02_e(text_width: int, text_layers: int) -> ClipConfig:
   )
 
 
+def _convnext(
+  embed_dim: int,
+  image_size: int,
+  width: int,
+  text_layers: int,
+  *,
+  stages: tuple[int, ...] = (3, 3, 27, 3),
+  projection: str = 'matrix',
+) -> ClipConfig:
+  """LAION's CLIPs with a ConvNeXt (Liu et al., 2022); the text tower is OpenAI's."""
+  return dataclasses.replace(
+    _published(embed_dim, image_size, 32, width, sum(stages)),
+    vision_heads=1,
+    vision_epsilon=1e-6,
+    text_layers=text_layers,
+    activation='gelu',
+    image_tower=image_kinds.convnext(stages, projection),
+  )
+
+
 def _clipa(config: ClipConfig) -> ClipConfig:
   """CLIPA (Li et al., 2023): the mean of the patches, and WordPiece of BERT."""
   image = ImageTower(pre_norm=False, pool='mean')
@@ -236,6 +256,12 @@ PRESETS: dict[str, ClipConfig] = {
   'eva02_l14_336': _eva02(_published(768, 336, 14, 1024, 24), 2730),
   'eva02_e14': _eva02_e(1024, 24),
   'eva02_e14_plus': _eva02_e(1280, 32),
+  'convnext_base_w': _convnext(640, 256, 1024, 12),
+  'convnext_large_d': _convnext(768, 256, 1536, 16, projection='mlp'),
+  'convnext_large_d_320': _convnext(768, 320, 1536, 16, projection='mlp'),
+  'convnext_xxlarge': dataclasses.replace(
+    _convnext(1024, 256, 3072, 24, stages=(3, 4, 30, 3)), vision_epsilon=1e-5
+  ),
   'mobileclip2_l14': dataclasses.replace(
     _L14,
     activation='gelu',
@@ -259,4 +285,13 @@ PRESETS['tiny_siglip'] = dataclasses.replace(
   context_length=24,
   pixels=PRESETS['siglip2_b16'].pixels,
   scores='sigmoid',
+)
+PRESETS['tiny_convnext'] = dataclasses.replace(
+  PRESETS['tiny'],
+  image_size=64,
+  patch=32,
+  vision_heads=1,
+  vision_epsilon=1e-6,
+  activation='gelu',
+  image_tower=image_kinds.convnext((1, 1, 1, 1), 'mlp'),
 )

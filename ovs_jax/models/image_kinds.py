@@ -52,3 +52,14 @@ def pe(grid: int, *, class_token: bool = True, pool_mlp: int = 0) -> ImageTower:
     rope_grid=grid,
     resize_positions='bilinear',
   )
+
+
+def convnext(stages: tuple[int, ...], projection: str) -> ImageTower:
+  """ConvNeXt's (Liu et al., 2022), with a 'matrix' or an 'mlp' behind it."""
+  return ImageTower(
+    class_token=False,
+    patch_bias=True,
+    pool='mean',
+    projection=projection,
+    stages=stages,
+  )

@@ -28,6 +28,9 @@ MODELS: dict[str, Callable[[], Params]] = {
     dataclasses.replace(clip.PRESETS['b16'], prompt_depth=3), KEY
   ),
   'siglip': lambda: clip.init_clip(clip.PRESETS['tiny_siglip'], KEY),
+  'convnext': lambda: clip.init_clip(clip.PRESETS['tiny_convnext'], KEY),
+  'eva02': lambda: clip.init_clip(clip.PRESETS['eva02_b16'], KEY),
+  'pe': lambda: clip.init_clip(clip.PRESETS['pe_t16_384'], KEY),
   **{
     name: functools.partial(maskformer.init_maskformer, preset, KEY)
     for name, preset in maskformer.PRESETS.items()

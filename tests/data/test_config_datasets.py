@@ -12,7 +12,7 @@ from ovs_jax.text import vocabulary
 
 ROOT = pathlib.Path(__file__).parents[2]
 SHARED = ('__init__', 'adaptation', 'common', 'scenes', 'coco_stuff', 'paper')
-SHARED = (*SHARED, 'scenes_coseg')
+SHARED = (*SHARED, 'scenes_coseg', 'towers')
 FILES = sorted(p.stem for p in (ROOT / 'configs').glob('*.py') if p.stem not in SHARED)
 NAMES = [*FILES, *(f'scenes:{stage}' for stage in scenes.ALONE)]
 

@@ -41,7 +41,10 @@ def save_parts(folder: pathlib.Path, kind: ImageTower) -> ClipConfig:
   return clip
 
 
-@pytest.mark.parametrize('name', KINDS)
+@pytest.mark.parametrize(
+  'name',
+  ['siglip', *(pytest.param(x, marks=pytest.mark.slow) for x in ('pe', 'eva02'))],
+)
 def test_crops_of_another_side(name: str, tmp_path: pathlib.Path) -> None:
   """Positions of patches are resized, that of a class token stays."""
   clip = save_parts(tmp_path, KINDS[name])

@@ -11,9 +11,11 @@ from tiny_ovseg import CONFIG, draw_params
 from ovs_jax import Segmenter
 from ovs_jax.bench import plain
 from ovs_jax.core.images import resize_shortest
+from ovs_jax.inference.encode import modes_of
 from ovs_jax.inference.ovseg import OvSegSystem
 from ovs_jax.inference.settings import MODES, Settings
 from ovs_jax.models import ovseg
+from ovs_jax.models.clip import PRESETS
 from ovs_jax.ops.ensemble import combine
 from ovs_jax.ops.resize import resize_bilinear
 
@@ -157,6 +159,14 @@ def test_one_pass_has_the_same_interface(make, picture, exact):
     result.proposals.proposer, exact.proposals.proposer, rtol=1e-4, atol=1e-6
   )
   assert 0 < model.agreement(picture, NAMES) <= 1
+
+
+def test_features_are_pooled_where_the_clip_pools_them(make):
+  with pytest.raises(ValueError, match="'pooled' pools.*take mode='one_pass'"):
+    make('pooled')
+  pools = PRESETS['tiny_siglip']
+  assert modes_of(CONFIG.clip) == tuple(mode for mode in MODES if mode != 'pooled')
+  assert modes_of(pools) == MODES
 
 
 def test_agreement_counts_pixels(make, picture, exact):

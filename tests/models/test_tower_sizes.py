@@ -41,6 +41,10 @@ from ovs_jax.models.clip import PRESETS, ClipConfig, init_clip
     ('eva02_l14_336', 428_083_137),
     ('eva02_e14', 4_704_589_569),
     ('eva02_e14_plus', 5_044_889_089),
+    ('convnext_base_w', 179_385_345),
+    ('convnext_large_d', 351_772_609),
+    ('convnext_large_d_320', 351_772_609),
+    ('convnext_xxlarge', 1_200_576_385),
   ],
 )
 def test_published_sizes(name: str, count: int) -> None:

@@ -112,7 +112,7 @@ def test_the_goldens_differ_in_what_is_computed() -> None:
       found.setdefault(key, set()).add(str(value))
   assert found['pool'] == {'class', 'map', 'mean'}
   assert found['t_pool'] == {'end', 'last'}
-  assert found['projection'] == {'matrix', 'bias', 'none'}
+  assert found['projection'] == {'matrix', 'bias', 'none', 'mlp'}
   assert found['scores'] == {'softmax', 'sigmoid'} and found['end'] == {'True', 'False'}
   assert found['rope'] == {'', 'eva', 'pe'}
   for key in (

@@ -9,7 +9,9 @@ from typing import Any
 import numpy as np
 import open_clip
 import timm
+import torch
 from open_clip.model import CLIP, CustomTextCLIP, _build_text_tower
+from timm.layers import Mlp
 from towers_made import Reference, Size, perturbed, tensors_of
 
 # Of image towers of timm, by a word of their names.
@@ -88,6 +90,43 @@ def _with_timm(model: dict[str, Any], reads: dict[str, Any], size: Size) -> Refe
   settings = {'model_cfg': model}
   return Reference(
     'open_clip', settings, tensors, side, *_ends(text, size), trunk, reader
+  )
+
+
+def of_convnext(name: str, size: Size) -> Reference:
+  """Returns a CLIP whose image tower is one of timm's ConvNeXts, small."""
+  model = published(name)
+  vision, text = model['vision_cfg'], model['text_cfg']
+  text.update(layers=size.layers, vocab_size=size.vocabulary, width=size.text, heads=2)
+  text['context_length'] = size.context
+  side = 32 * (size.side - 1)
+  model['embed_dim'], vision['image_size'] = size.text, side
+  widths = tuple(2 * size.width << i for i in range(4))
+  trunk = timm.create_model(
+    vision['timm_model_name'], depths=(1, 1, 2, 1), dims=widths, num_classes=0
+  )
+  # As open_clip's adapter makes them, which has no way to narrow what comes before.
+  layers = torch.nn.ModuleDict()
+  if vision['timm_proj'] == 'mlp':
+    layers['mlp'] = Mlp(widths[-1], 2 * size.text, size.text, bias=(True, False))
+  else:
+    layers['proj'] = torch.nn.Linear(widths[-1], size.text, bias=False)
+  trunk, layers = perturbed(trunk), perturbed(layers)
+  reader = perturbed(_build_text_tower(size.text, copy.deepcopy(text), False))
+  (last,) = layers.values()
+  return Reference(
+    'open_clip',
+    {'model_cfg': model},
+    {
+      **tensors_of(trunk, 'visual.trunk.'),
+      **tensors_of(layers, 'visual.head.'),
+      **tensors_of(reader),
+      'logit_scale': np.float32(2.5),
+    },
+    side,
+    *_ends(text, size),
+    lambda x: last(trunk(x)),
+    reader,
   )
 
 

@@ -24,13 +24,9 @@ from ovs_jax.settings import DatasetName, Mining, Mode, RecipeName, Settings
 from ovs_jax.train.recipes import RECIPES
 
 SHARED = ('__init__', 'adaptation', 'coco_stuff', 'common', 'paper', 'scenes_coseg')
+SHARED += ('towers',)
 FILES = sorted(p.stem for p in pathlib.Path(common.__file__).parent.glob('*.py'))
-FILES = [
-  x
-  for x in FILES
-  if x
-  not in ('__init__', 'adaptation', 'coco_stuff', 'common', 'paper', 'scenes_coseg')
-]
+FILES = [x for x in FILES if x not in SHARED]
 NAMES = [f'{file}:{arg}' for file in FILES for arg in ('', 'smoke') if file != 'scenes']
 NAMES += [f'scenes:{stage}{arg}' for stage in scenes.ALONE for arg in ('', ':smoke')]
 NAMES += ['mpt_vitl14:script', 'mine_coco_captions:truth']
