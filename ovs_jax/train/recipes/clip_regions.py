@@ -64,7 +64,7 @@ class ClipRegions(Recipe):
     """
     params = self._load(key)
     self._check_trained(params)
-    tower = {name: params[name] for name in ('text', 'logit_scale')}
+    tower = {name: x for name, x in params.items() if name != 'visual'}
     embedder = NameEmbedder(self.clip, jax.tree.map(jnp.asarray, tower))
     c, constants = self.config, {}
     if self.evaluate_every:
