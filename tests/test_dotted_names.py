@@ -32,6 +32,7 @@ ENDINGS += (
   '.safetensors',
   '.npy',
   '.stablehlo',
+  '.onnx',
 )
 # First parts of names that belong to others: packages, configurations, tensors.
 FOREIGN = {'config', 'dataset_configs', 'scenic', 'etils', 'jax', 'np', 'optax'}

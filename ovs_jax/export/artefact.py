@@ -1,9 +1,12 @@
 """From a checkpoint to a folder that segments without this package."""
 
+import dataclasses
 import importlib.util
 import json
+import os
 import pathlib
 import shutil
+import subprocess
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -14,7 +17,7 @@ import ovs_jax
 from ovs_jax.core.errors import UserError
 from ovs_jax.core.files import Path, atomic_path, local, write_json
 from ovs_jax.core.lookup import lookup
-from ovs_jax.export import run_parts, stablehlo
+from ovs_jax.export import stablehlo
 from ovs_jax.export.programs import TILE, Program, padded_sizes, programs, weights_of
 from ovs_jax.export.tokenizer import tokenizer_table
 from ovs_jax.inference.load import load_system
@@ -27,7 +30,31 @@ from ovs_jax.text.templates import sentences
 FORMAT = 1  # of manifests; one more when an older run.py would misread them
 KINDS = ('ovseg',)
 MANIFEST, TOKENIZER, WEIGHTS = 'manifest.json', 'tokenizer.json', 'weights.safetensors'
-RUN_TF = 'run_tf.py'
+ONNX_PYTHON = 'OVS_ONNX_PYTHON'  # names the Python of the environment for ONNX
+ROOT = local(ovs_jax.__file__).parents[1]
+
+
+@dataclasses.dataclass(frozen=True)
+class Job:
+  """What the writer of a format is given.
+
+  Attributes:
+    folder: to write into.
+    checkpoint: of the model.
+    parts: its programs.
+    weights: arrays by path.
+    about: the manifest.
+  """
+
+  folder: pathlib.Path
+  checkpoint: Path
+  parts: Sequence[Program]
+  weights: Mapping[str, np.ndarray]
+  about: Mapping[str, Any]
+
+  def take(self, name: str) -> None:
+    """Copies a file that lies beside this one, and runs without the package."""
+    shutil.copyfile(local(__file__).with_name(name), self.folder / name)
 
 
 def write(
@@ -55,37 +82,38 @@ def write(
     raise UserError(f'{folder} is not an empty folder; give one, or a new name')
   if not 1 <= aspect <= 10:
     raise UserError(f'the aspect must lie in 1..10, got {aspect}')
-  system = _exportable(checkpoint)
+  directory = located(checkpoint)
+  system = _exportable(directory)
   settings = system.settings
   sizes = padded_sizes(settings.shortest, settings.longest, aspect)
   weights, parts = weights_of(system), programs(system, sizes)
   tokenizer = tokenizer_table(system.config.clip.context_length)
   with atomic_path(folder) as temporary:
     temporary.mkdir()
-    for name in ('run.py', 'run_parts.py'):
-      shutil.copyfile(local(run_parts.__file__).with_name(name), temporary / name)
     text = json.dumps(tokenizer, ensure_ascii=False, separators=(',', ':'))
     (temporary / TOKENIZER).write_text(text, encoding='utf-8')
     about = {'formats': list(dict.fromkeys(formats)), **manifest(system, parts, sizes)}
     write_json(temporary / MANIFEST, about)
+    job = Job(temporary, directory, parts, weights, about)
+    for name in ('run.py', 'run_parts.py'):
+      job.take(name)
     for writer in writers:
-      writer(temporary, parts, weights, about)
+      writer(job)
   return folder
 
 
-def _exportable(checkpoint: Path) -> OvSegSystem:
+def _exportable(directory: Path) -> OvSegSystem:
   """Reads a model, if it is one that can be exported."""
-  directory = located(checkpoint)
   kind = kind_of(directory, kinds=tuple(MODELS))
   if kind not in KINDS:
     raise UserError(
-      f'{checkpoint} holds a {kind!r} model, which cannot be exported; '
+      f'{directory} holds a {kind!r} model, which cannot be exported; '
       f'{", ".join(KINDS)} can'
     )
   system = load_system(directory, text_cache='off')
   if system.config.clip.text_tower.tokenizer:
     raise UserError(
-      f'the CLIP of {checkpoint} reads texts by a tokenizer.json, which cannot be '
+      f'the CLIP of {directory} reads texts by a tokenizer.json, which cannot be '
       "exported; one with OpenAI's tokenizer can"
     )
   return system
@@ -134,25 +162,15 @@ def manifest(
   }
 
 
-def _write_stablehlo(
-  folder: pathlib.Path,
-  parts: Sequence[Program],
-  weights: Mapping[str, np.ndarray],
-  about: Mapping[str, Any],
-) -> None:
-  save_file(dict(weights), folder / WEIGHTS)
-  (folder / WEIGHTS).chmod(0o644)
-  for part in parts:
-    content = stablehlo.serialized(part, weights)
-    (folder / about['programs'][part.name]['file']).write_bytes(content)
+def _write_stablehlo(job: Job) -> None:
+  save_file(dict(job.weights), job.folder / WEIGHTS)
+  (job.folder / WEIGHTS).chmod(0o644)
+  for part in job.parts:
+    content = stablehlo.serialized(part, job.weights)
+    (job.folder / job.about['programs'][part.name]['file']).write_bytes(content)
 
 
-def _write_savedmodel(
-  folder: pathlib.Path,
-  parts: Sequence[Program],
-  weights: Mapping[str, np.ndarray],
-  about: Mapping[str, Any],
-) -> None:
+def _write_savedmodel(job: Job) -> None:
   if importlib.util.find_spec('tensorflow') is None:
     raise UserError(
       "the format 'savedmodel' takes TensorFlow; install it with pip install "
@@ -160,14 +178,32 @@ def _write_savedmodel(
     )
   from ovs_jax.export import savedmodel
 
-  savedmodel.write_savedmodel(folder, parts, weights, about)
-  shutil.copyfile(local(run_parts.__file__).with_name(RUN_TF), folder / RUN_TF)
+  savedmodel.write_savedmodel(job.folder, job.parts, job.weights, job.about)
+  job.take('run_tf.py')
 
 
-Writer = Callable[
-  [pathlib.Path, Sequence[Program], Mapping[str, np.ndarray], Mapping[str, Any]], None
-]
-FORMATS: dict[str, Writer] = {
+def _write_onnx(job: Job) -> None:
+  """Has the models written where jax2onnx is installed, which is not here."""
+  python = local(os.environ.get(ONNX_PYTHON) or ROOT / '.venv-onnx' / 'bin' / 'python')
+  if not python.is_file():
+    raise UserError(
+      f"the format 'onnx' takes an environment of its own, and {python} is not there; "
+      f'make it with launch/onnx_env.sh, or set {ONNX_PYTHON} to its Python'
+    )
+  (job.folder / 'onnx').mkdir()
+  sizes = ['x'.join(map(str, size)) for size in job.about['photo']['sizes']]
+  module = [str(python), '-m', 'ovs_jax.export.onnx_models']
+  command = [*module, str(job.checkpoint), str(job.folder / 'onnx'), *sizes]
+  environment = {**os.environ, 'PYTHONPATH': str(ROOT), 'JAX_PLATFORMS': 'cpu'}
+  done = subprocess.run(command, capture_output=True, text=True, env=environment)
+  if done.returncode:
+    lines = done.stderr.strip().splitlines() or ['it says nothing']
+    raise UserError(f'the conversion to ONNX by {python} failed: {lines[-1]}')
+  job.take('run_onnx.py')
+
+
+FORMATS: dict[str, Callable[[Job], None]] = {
   'stablehlo': _write_stablehlo,
   'savedmodel': _write_savedmodel,
+  'onnx': _write_onnx,
 }

@@ -9,21 +9,26 @@ an argument, by their paths.
 """
 
 import dataclasses
+import functools
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
 from ovs_jax.core.images import shortest_size
 from ovs_jax.core.tree import flatten, unflatten
-from ovs_jax.core.types import Array, Bool, Float, Int
+from ovs_jax.core.types import Array, Bool, Float, Int, Params
 from ovs_jax.inference.ovseg import OvSegSystem
 from ovs_jax.inference.weigh import weigh_padded
 from ovs_jax.models import clip, ovseg
+from ovs_jax.models.clip_fast import encode_images
 from ovs_jax.models.content import bucket_size
 from ovs_jax.ops.ensemble import fuse
 from ovs_jax.ops.painting import paint_tiles
+from ovs_jax.ops.regions import crop_regions, map_valid, patch_mask
+from ovs_jax.ops.resize import EXACT
 
 TILE = 64  # side in pixels of the squares that are painted at once
 Weights = Mapping[str, Any]
@@ -79,18 +84,20 @@ def weights_of(system: OvSegSystem) -> dict[str, np.ndarray]:
 
 
 def programs(
-  system: OvSegSystem, sizes: Sequence[tuple[int, int]]
+  system: OvSegSystem, sizes: Sequence[tuple[int, int]], *, plain: bool = False
 ) -> tuple[Program, ...]:
   """Returns all functions of a model.
 
   Args:
     system: the model.
     sizes: heights and widths of padded photos (`padded_sizes`), each its own program.
+    plain: whether CLIP computes all patches of crops, also those that mask prompts
+      overwrite. Else one of three branches is chosen, which not every format has.
   """
   return (
     _text(system),
-    *(_image(system, size) for size in sizes),
-    _label(system),
+    *(_image(system, size, plain=plain) for size in sizes),
+    _label(system, plain=plain),
   )
 
 
@@ -148,13 +155,14 @@ def _encoded(system: OvSegSystem, h: int | str, w: int | str) -> tuple[Argument,
   )
 
 
-def _image(system: OvSegSystem, size: tuple[int, int]) -> Program:
+def _image(system: OvSegSystem, size: tuple[int, int], *, plain: bool) -> Program:
   config = system.config
+  encode = _encode_plainly if plain else ovseg.encode_image
 
   def image(
     weights: Weights, photo: Float[Array, 'h w 3'], inside: Int[Array, '2']
   ) -> tuple[Array, ...]:
-    found = ovseg.encode_image(config, unflatten(weights), photo, inside)
+    found = encode(config, unflatten(weights), photo, inside)
     return (
       found.embeddings,
       found.regions,
@@ -176,7 +184,35 @@ def _image(system: OvSegSystem, size: tuple[int, int]) -> Program:
   )
 
 
-def _label(system: OvSegSystem) -> Program:
+def _encode_plainly(
+  config: ovseg.OvSegConfig,
+  params: Params,
+  image: Float[Array, 'h w 3'],
+  size: Int[Array, '2'],
+) -> ovseg.Encoded:
+  """Does what `ovseg.encode_image` does, without branches."""
+  proposed = ovseg.propose(config, params, image, size)
+  masks = ovseg.full_masks(proposed.mask_logits, image.shape[:2], size)
+  regions = crop_regions(image, masks, config.region, statistics=config.clip.pixels)
+  prompted = bool(config.clip.prompt_depth)
+  keep = patch_mask(regions.masks, config.clip.patch) if prompted else None
+
+  def embed(places: Array) -> Array:
+    seen = None if keep is None else keep[places]
+    return encode_images(config.clip, params['clip'], regions.pixels[places], seen)
+
+  rows = map_valid(
+    embed,
+    regions.valid,
+    jnp.ones(proposed.embeddings.shape),
+    chunk=ovseg.chunk_size(config),
+  )
+  return ovseg.Encoded(
+    proposed.embeddings, rows, masks, regions.boxes, regions.valid, proposed.no_object
+  )
+
+
+def _label(system: OvSegSystem, *, plain: bool) -> Program:
   settings, temperature = system.settings, system.temperature
   d = system.config.clip.embed_dim
 
@@ -211,9 +247,10 @@ def _label(system: OvSegSystem) -> Program:
       classifier=settings.classifier,
       weight=float(settings.weight),
     )
-    return _painted(jnp.where(jnp.any(valid), weighed, 0.0), masks, *places)
+    paint = _painted_plainly if plain else _painted
+    return paint(jnp.where(jnp.any(valid), weighed, 0.0), masks, *places)
 
-  pixels = f'{TILE}*n, {TILE}*m'
+  pixels = f'n, m, {TILE}, {TILE}' if plain else f'{TILE}*n, {TILE}*m'
   return Program(
     'label',
     label,
@@ -222,17 +259,29 @@ def _label(system: OvSegSystem) -> Program:
       *_encoded(system, 'h', 'w'),
       Argument('names', f'k, {d}', 'float32', 'embeddings of names, of length 1'),
       Argument('real', 'k', 'bool', 'rows of names that are not padding'),
-      Argument('tops', 'n', 'int32', 'row of the masks where a row of tiles begins'),
-      Argument('rows', f'n, {TILE}, i', 'float32', 'weights of the rows from there'),
-      Argument('lefts', 'm', 'int32', 'likewise of columns'),
-      Argument('columns', f'm, {TILE}, j', 'float32', 'likewise of columns'),
+      *_places(plain),
     ),
     (
       Argument('labels', pixels, 'int32', 'row of names that is best, 0 and up'),
       Argument('scores', pixels, 'float32', 'its evidence; 0 where nothing reaches'),
       Argument('confidence', pixels, 'float32', 'its share of the evidence, 0..1'),
     ),
-    ('i <= h', 'j <= w'),
+    () if plain else ('i <= h', 'j <= w'),
+  )
+
+
+def _places(plain: bool) -> tuple[Argument, ...]:
+  """Returns the arguments that say where pixels lie in the masks."""
+  if plain:
+    return (
+      Argument('rows', f'n, {TILE}, h', 'float32', "weights of the masks' rows"),
+      Argument('columns', f'm, {TILE}, w', 'float32', 'likewise of columns'),
+    )
+  return (
+    Argument('tops', 'n', 'int32', 'row of the masks where a row of tiles begins'),
+    Argument('rows', f'n, {TILE}, i', 'float32', 'weights of the rows from there'),
+    Argument('lefts', 'm', 'int32', 'likewise of columns'),
+    Argument('columns', f'm, {TILE}, j', 'float32', 'likewise of columns'),
   )
 
 
@@ -254,3 +303,30 @@ def _painted(
   _, total = paint_tiles(jnp.ones((1, 1)), (fused,), *places, counts, group=1)
   share = jnp.minimum(scores / jnp.maximum(total, 1), 1)
   return labels, scores, share
+
+
+def _painted_plainly(
+  weights: Float[Array, 'q k'],
+  masks: Float[Array, 'q h w'],
+  rows: Float[Array, 'n t h'],
+  columns: Float[Array, 'm u w'],
+) -> tuple[Array, ...]:
+  """Does what `_painted` does with plain loops, tile by tile."""
+  total, k = jnp.sum(weights, axis=1), weights.shape[1]
+  product = functools.partial(jnp.einsum, precision=EXACT)
+
+  def in_row(row: Float[Array, 't h']) -> tuple[Array, ...]:
+    part = product('th,qhw->qtw', row, masks)
+
+    def in_tile(column: Float[Array, 'u w']) -> tuple[Array, ...]:
+      tile = product('uw,qtw->qtu', column, part)
+      scores = product('qk,qtu->ktu', weights, tile)
+      best = jnp.max(scores, axis=0)
+      number = jnp.arange(k, dtype=jnp.int32)[:, None, None]
+      labels = jnp.min(jnp.where(scores == best[None], number, 2**30), axis=0)
+      every = product('q,qtu->tu', total, tile)
+      return labels, best, jnp.minimum(best / jnp.maximum(every, 1), 1)
+
+    return jax.lax.map(in_tile, columns)
+
+  return jax.lax.map(in_row, rows)
