@@ -5,7 +5,9 @@ tau 0.08, lambda 0.08, Adam from 1e-4 to 1e-6, batches of 32, 100 epochs of 118,
 images. What the paper leaves open has a key: config.coseg.* (see
 ovs_jax.models.coseg.CoSegConfig) and config.slots.* (ovs_jax/settings). Beyond the
 paper, `:better` has all that helped on the drawn world (`better_coseg` of
-configs/scenes_coseg.py; at this size not measured); single options are
+configs/scenes_coseg.py; at this size not measured), `:labels_182` embeds the 11
+labels of COCO-Stuff's 182 that no picture has, which matters to
+config.slots.language_loss=vocabulary alone; single options are
 --config.slots.matching=hungarian,
 --config.slots.weights.dice=1.0, --config.coseg.size_embedding=slot (or area, with
 config.slots.weights.area=0.1), --config.coseg.language.context=False,
@@ -25,7 +27,10 @@ import ml_collections
 from configs import common, scenes
 from ovs_jax.models import clip, coseg
 
-BETTER = 'better'  # what may follow the colon
+BETTER, ALL_LABELS = 'better', 'labels_182'  # what may follow the colon
+# COCO-Stuff's labels 1 to 182 that no picture has; the paper embeds them, too.
+UNUSED = ('street sign', 'hat', 'shoe', 'eye glasses', 'plate', 'mirror', 'window')
+UNUSED += ('desk', 'door', 'blender', 'hair brush')
 _EPOCH = 3_697  # steps: 118,287 images in batches of 32
 
 
@@ -53,6 +58,9 @@ def training(name: str, language: str, arg: str) -> ml_collections.ConfigDict:
     config.name = f'{name}_{BETTER}'
     scenes.better_coseg(config)
     config.optimizer.warmup = 1000
+  if arg == ALL_LABELS:
+    config.name = f'{name}_{ALL_LABELS}'
+    config.slots.more_labels = UNUSED
   if small:
     config.init.clip = '{run}/clip'
     stage = f'coseg_{language}'
@@ -64,4 +72,4 @@ def training(name: str, language: str, arg: str) -> ml_collections.ConfigDict:
   config.train.log_every = 50
   config.train.save_every = _EPOCH
   config.train.disk_megabytes = 3000
-  return common.finish(config, arg, applied=(BETTER,))
+  return common.finish(config, arg, applied=(BETTER, ALL_LABELS))

@@ -27,7 +27,7 @@ _INPUTS = (
 )
 
 
-@pytest.fixture(params=[1, 2, 3])
+@pytest.fixture(scope='module', params=[1, 2, 3])
 def table(request: pytest.FixtureRequest) -> tuple[int, Settings]:
   module = importlib.import_module(f'configs.paper_table{request.param}')
   return request.param, Settings.of(module.get_config())

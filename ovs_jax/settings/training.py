@@ -168,6 +168,8 @@ class Slots:
   """Of the recipe coseg."""
 
   template: Sentence = 'a photo of a {}'  # text of a slot's label, and of "unlabeled"
+  # labels that no picture has, but which have a text (`anchor`) like the others
+  more_labels: tuple[Name, ...] = ()
   flip: bool = False  # the paper mentions no augmentation
   # directory for CLIP's activations of each image; '': computed each time
   cache: Spot = ''

@@ -16,8 +16,11 @@ from configs import scenes
 from ovs_jax.core.checkpoint import load_model
 from ovs_jax.core.tree import flatten
 from ovs_jax.core.types import VOID, Batch
+from ovs_jax.models.clip import encode_prompts
 from ovs_jax.models.coseg import CoSegConfig
+from ovs_jax.models.stored import load
 from ovs_jax.settings import Settings
+from ovs_jax.text.tokenizer import tokenize
 from ovs_jax.train import loop
 from ovs_jax.train.recipes.clipseg import ClipSegTraining
 from ovs_jax.train.recipes.coseg import CoSegTraining
@@ -35,6 +38,7 @@ def coseg(data_dir: str, clip: str) -> ml_collections.ConfigDict:
   config.slots.update(
     matching='hungarian', language_loss='vocabulary', ignore_unlabeled=True
   )
+  config.slots.more_labels = ('hat', 'hair brush')
   config.slots.weights.update(dice=1.0, focal=1.0, area=0.1)
   return config
 
@@ -87,7 +91,12 @@ def test_clip_stays_and_everything_else_moves(
     np.testing.assert_array_equal(after[path], value, err_msg=path)
   assert set(result) >= {'bce', 'dice', 'focal', 'language', 'area', 'right_labels'}
   assert all(np.isfinite(result[name]) for name in ('bce', 'dice', 'language', 'area'))
-  assert constants['anchors'].shape == (len(recipe.seen) + 1, 16)
+  anchors = constants['anchors']
+  assert anchors.shape == (len(recipe.seen) + 3, 16)
+  texts = [config.slots.template.format(x) for x in ('hat', 'hair brush', 'unlabeled')]
+  found = load(clip_run, kinds=('clip',), what='CLIP')
+  expected = encode_prompts(found.config, found.params, texts, tokenize)
+  np.testing.assert_allclose(anchors[-3:], expected, atol=1e-6)
 
 
 def test_targets_know_the_seen_classes_only(data_dir: str) -> None:
@@ -97,10 +106,18 @@ def test_targets_know_the_seen_classes_only(data_dir: str) -> None:
   label = np.full((1, 16, 16), VOID, np.uint8)
   label[0, :4], label[0, 4:6], label[0, 6:9] = first, second, unseen
   ids, masks, ignore = recipe.targets(jnp.asarray(label))
-  none = len(recipe.seen)
+  none = len(recipe.seen) + 2
   assert ids.tolist() == [[0, 3, none, none, none, none]]
   assert masks.sum(axis=(2, 3)).tolist() == [[64, 32, 0, 0, 0, 0]]
   assert ignore.sum() == 160
+
+
+@pytest.mark.parametrize('more', [('hat', 'red circle'), ('hat', 'hat')])
+def test_labels_are_said_once(data_dir: str, more: tuple[str, ...]) -> None:
+  config = coseg(data_dir, '')
+  config.slots.more_labels = more
+  with pytest.raises(ValueError, match=rf"more_labels names '{more[1]}', .*leave it"):
+    CoSegTraining(Settings.of(config))
 
 
 def test_phrases_are_of_classes_that_are_there_or_not(data_dir: str) -> None:

@@ -72,11 +72,20 @@ class CoSegTraining(Recipe):
     # Unseen classes have no text here: nothing of them may be learned.
     self.seen = [k for k, split in enumerate(names.splits) if split != 'unseen']
     self._names = [names.names[k] for k in self.seen]
+    for name in config.slots.more_labels:
+      if name in (*names.names, *self._names):
+        raise UserError(
+          f'config.slots.more_labels names {name!r}, which has a text already, as a '
+          f'class of {config.dataset.name} or from the same list; leave it out'
+        )
+      self._names.append(name)
+    self.none = len(self._names)  # row of "unlabeled" among the anchors
 
   def prepare(self, key: Array) -> tuple[Params, Constants]:
     """Loads CLIP, embeds the names of the classes and draws the rest.
 
-    The names are `anchors` (c, d), L2-normalised; that of "unlabeled" is last.
+    The names are `anchors` (c, d), L2-normalised: of the seen classes, of
+    `slots.more_labels`, and of "unlabeled" last.
     """
     check_inputs(
       [('config.init.clip', 'clip', self.config.init.clip)],
@@ -197,10 +206,10 @@ class CoSegTraining(Recipe):
     """
     side = self.model.image_size
     label = resize_nearest(label.astype(jnp.int32), (side, side))
-    none = len(self.seen)
+    none = self.none
     # The last row is that of void, which is beyond all classes, and of whatever is.
     rows = jnp.full(max(self.seen) + 2, none, jnp.int32)
-    rows = rows.at[jnp.asarray(self.seen)].set(jnp.arange(none))
+    rows = rows.at[jnp.asarray(self.seen)].set(jnp.arange(len(self.seen)))
     label = rows[jnp.minimum(label, rows.shape[0] - 1)]
     ids, masks = ops.area_targets(label, self.model.language.num_slots, none)
     return ids, masks, label == none
@@ -228,7 +237,7 @@ class CoSegTraining(Recipe):
       ids, masks = ops.match_slots(
         out.tokens, out.logits, ids, masks, anchors, weights=s.match_costs
       )
-    weights = jnp.where(ids == len(self.seen), empty, 1.0)
+    weights = jnp.where(ids == self.none, empty, 1.0)
     losses = ops.mask_losses(
       out.logits,
       masks,
@@ -315,7 +324,7 @@ class CoSegTraining(Recipe):
         if f'{block}_{i}' in noted:
           (weights,) = noted[f'{block}_{i}'][kind]['weights']
           weights = weights[:, :, : ids.shape[1], -rows * rows :]
-          found.append(attention_loss(weights, parts, ids != len(self.seen), own))
+          found.append(attention_loss(weights, parts, ids != self.none, own))
     losses, shares = zip(*found, strict=True)
     return sum(losses) / len(found), sum(shares) / len(found)
 
@@ -323,7 +332,7 @@ class CoSegTraining(Recipe):
     self, out: Prediction, ids: Int[Array, 'b n'], anchors: Float[Array, 'c d']
   ) -> Float[Array, '']:
     """The share of slots with a class whose nearest text is that class's."""
-    real = ids != len(self.seen)
+    real = ids != self.none
     right = jnp.argmax(clip.unit(out.tokens) @ anchors.T, axis=2) == ids
     return jnp.sum(right & real) / jnp.maximum(jnp.sum(real), 1)
 
