@@ -93,7 +93,7 @@ def test_clip_stays_and_everything_else_moves(
   assert all(np.isfinite(result[name]) for name in ('bce', 'dice', 'language', 'area'))
   anchors = constants['anchors']
   assert anchors.shape == (len(recipe.seen) + 3, 16)
-  texts = [config.slots.template.format(x) for x in ('hat', 'hair brush', 'unlabeled')]
+  texts = [[f'a photo of a {name}'] for name in ('hat', 'hair brush', 'unlabeled')]
   found = load(clip_run, kinds=('clip',), what='CLIP')
   expected = encode_prompts(found.config, found.params, texts, tokenize)
   np.testing.assert_allclose(anchors[-3:], expected, atol=1e-6)
