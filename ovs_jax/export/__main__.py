@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from ovs_jax.console import complain
 from ovs_jax.core.errors import UserError
 from ovs_jax.export.artefact import FORMATS, write
+from ovs_jax.models.reduced import WEIGHTS
 
 
 def parser() -> argparse.ArgumentParser:
@@ -35,6 +36,13 @@ def parser() -> argparse.ArgumentParser:
     help='the most that photos may be longer than wide, or wider than long: a program '
     'for each size that they are padded to (default: %(default)s)',
   )
+  add(
+    '--weights',
+    default=WEIGHTS[0],
+    metavar='KIND',
+    help=f'{", ".join(WEIGHTS)}: how weights are stored; int8 is of matrices, by '
+    'output channel (default: %(default)s)',
+  )
   return flags
 
 
@@ -43,7 +51,8 @@ def main(argv: Sequence[str] | None = None) -> int:
   given = parser().parse_args(argv)
   try:
     formats = [name.strip() for name in given.formats.split(',')]
-    folder = write(given.checkpoint, given.output, formats=formats, aspect=given.aspect)
+    options = {'formats': formats, 'aspect': given.aspect, 'kind': given.weights}
+    folder = write(given.checkpoint, given.output, **options)
   except (UserError, OSError) as error:
     complain(error)
     return 2

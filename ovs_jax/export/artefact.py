@@ -24,12 +24,13 @@ from ovs_jax.inference.load import load_system
 from ovs_jax.inference.named import located
 from ovs_jax.inference.ovseg import OTHERS, OvSegSystem
 from ovs_jax.models.maskformer import IMAGENET_MEAN
+from ovs_jax.models.reduced import SCALE, WEIGHTS, reduced
 from ovs_jax.models.stored import MODELS, kind_of
 from ovs_jax.text.templates import sentences
 
 FORMAT = 1  # of manifests; one more when an older run.py would misread them
 KINDS = ('ovseg',)
-MANIFEST, TOKENIZER, WEIGHTS = 'manifest.json', 'tokenizer.json', 'weights.safetensors'
+MANIFEST, TOKENIZER, TENSORS = 'manifest.json', 'tokenizer.json', 'weights.safetensors'
 ONNX_PYTHON = 'OVS_ONNX_PYTHON'  # names the Python of the environment for ONNX
 ROOT = local(ovs_jax.__file__).parents[1]
 
@@ -58,7 +59,12 @@ class Job:
 
 
 def write(
-  checkpoint: Path, output: Path, *, formats: Sequence[str], aspect: float = 2.0
+  checkpoint: Path,
+  output: Path,
+  *,
+  formats: Sequence[str],
+  aspect: float = 2.0,
+  kind: str = 'float32',
 ) -> pathlib.Path:
   """Exports a model, all of it or nothing.
 
@@ -67,6 +73,7 @@ def write(
     output: a folder that is empty or not there.
     formats: of `FORMATS`.
     aspect: photos of at most this longer side over the shorter one can be segmented.
+    kind: of the weights, of `models.reduced.WEIGHTS`; all with 'stablehlo' alone.
 
   Returns:
     The folder.
@@ -82,17 +89,28 @@ def write(
     raise UserError(f'{folder} is not an empty folder; give one, or a new name')
   if not 1 <= aspect <= 10:
     raise UserError(f'the aspect must lie in 1..10, got {aspect}')
+  lookup(dict.fromkeys(WEIGHTS), kind, 'kind of weights')
+  whole = [name for name in formats if name != 'stablehlo']
+  if kind != WEIGHTS[0] and whole:
+    raise UserError(
+      f'{", ".join(whole)}: with weights of float32 alone, not {kind}; leave one out'
+    )
   directory = located(checkpoint)
   system = _exportable(directory)
   settings = system.settings
   sizes = padded_sizes(settings.shortest, settings.longest, aspect)
-  weights, parts = weights_of(system), programs(system, sizes)
+  weights = reduced(weights_of(system), kind)
+  parts = [_taking(part, weights) for part in programs(system, sizes)]
   tokenizer = tokenizer_table(system.config.clip.context_length)
   with atomic_path(folder) as temporary:
     temporary.mkdir()
     text = json.dumps(tokenizer, ensure_ascii=False, separators=(',', ':'))
     (temporary / TOKENIZER).write_text(text, encoding='utf-8')
-    about = {'formats': list(dict.fromkeys(formats)), **manifest(system, parts, sizes)}
+    about = {
+      'formats': list(dict.fromkeys(formats)),
+      'weights': kind,
+      **manifest(system, parts, sizes),
+    }
     write_json(temporary / MANIFEST, about)
     job = Job(temporary, directory, parts, weights, about)
     for name in ('run.py', 'run_parts.py'):
@@ -100,6 +118,12 @@ def write(
     for writer in writers:
       writer(job)
   return folder
+
+
+def _taking(part: Program, weights: Mapping[str, np.ndarray]) -> Program:
+  """Lets a program take the scales of its weights, too."""
+  paths = [x for path in part.weights for x in (path, path + SCALE) if x in weights]
+  return dataclasses.replace(part, weights=tuple(sorted(paths)))
 
 
 def _exportable(directory: Path) -> OvSegSystem:
@@ -163,8 +187,8 @@ def manifest(
 
 
 def _write_stablehlo(job: Job) -> None:
-  save_file(dict(job.weights), job.folder / WEIGHTS)
-  (job.folder / WEIGHTS).chmod(0o644)
+  save_file(dict(job.weights), job.folder / TENSORS)
+  (job.folder / TENSORS).chmod(0o644)
   for part in job.parts:
     content = stablehlo.serialized(part, job.weights)
     (job.folder / job.about['programs'][part.name]['file']).write_bytes(content)

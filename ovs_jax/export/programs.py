@@ -25,6 +25,7 @@ from ovs_jax.inference.weigh import weigh_padded
 from ovs_jax.models import clip, ovseg
 from ovs_jax.models.clip_fast import encode_images
 from ovs_jax.models.content import bucket_size
+from ovs_jax.models.reduced import restored
 from ovs_jax.ops.ensemble import fuse
 from ovs_jax.ops.painting import paint_tiles
 from ovs_jax.ops.regions import crop_regions, map_valid, patch_mask
@@ -126,7 +127,7 @@ def _text(system: OvSegSystem) -> Program:
   shape = f'n, {length}' if config.text_tower.sees_padding else 'n, t'
 
   def text(weights: Weights, tokens: Int[Array, 'n t']) -> tuple[Float[Array, 'n d']]:
-    return (clip.embed_tokens(config, unflatten(weights)['clip'], tokens),)
+    return (clip.embed_tokens(config, unflatten(restored(weights))['clip'], tokens),)
 
   return Program(
     'text',
@@ -162,7 +163,7 @@ def _image(system: OvSegSystem, size: tuple[int, int], *, plain: bool) -> Progra
   def image(
     weights: Weights, photo: Float[Array, 'h w 3'], inside: Int[Array, '2']
   ) -> tuple[Array, ...]:
-    found = encode(config, unflatten(weights), photo, inside)
+    found = encode(config, unflatten(restored(weights)), photo, inside)
     return (
       found.embeddings,
       found.regions,

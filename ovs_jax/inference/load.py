@@ -6,6 +6,7 @@ from typing import Any
 
 from ovs_jax.core.errors import UserError
 from ovs_jax.core.files import Path
+from ovs_jax.core.tree import flatten, unflatten
 from ovs_jax.inference.clipseg import PROMPT, ClipSegSystem
 from ovs_jax.inference.coseg import CoSegSystem
 from ovs_jax.inference.coseg_no_training import SELECT, LabelStage
@@ -15,6 +16,7 @@ from ovs_jax.inference.ovseg import OvSegSystem
 from ovs_jax.inference.settings import Settings
 from ovs_jax.inference.system import System, check_options, options_of
 from ovs_jax.models.mask_prompts import add_to_ovseg
+from ovs_jax.models.reduced import WEIGHTS, reduced, restored
 from ovs_jax.models.stored import Checkpoint, describes, load
 
 
@@ -46,6 +48,7 @@ def _ovseg(
   prompts: Path | None = None,
   mode: str = MODES[0],
   dtype: str | None = None,
+  weights: str = WEIGHTS[0],
   text_cache: Path | None = None,
   templates: str | Sequence[str] | None = None,
   classifier: str | None = None,
@@ -64,6 +67,8 @@ def _ovseg(
     own = {**found.stored['test'], **found.stored}
     settings = {key: own[key] if x is None else x for key, x in given.items()}
   config, params = add_to_ovseg(found.config, found.params, prompts)
+  if weights != WEIGHTS[0]:
+    params = unflatten(restored(reduced(flatten(params), weights)))
   return OvSegSystem(
     config,
     params,

@@ -72,15 +72,14 @@ class Segmenter:
     longest: int | None = None,
     mode: str | None = None,
     dtype: str | None = None,
+    weights: str | None = None,
     prompts: Path | None = None,
     labels: int | None = None,
     label_clip: Path | None = None,
     keep_aspect: bool = False,
     accept_licence: bool = False,
   ) -> 'Segmenter':
-    """Reads an OVSeg, CLIPSeg or CoSeg checkpoint.
-
-    What is None is as the checkpoint says.
+    """Reads an OVSeg, CLIPSeg or CoSeg checkpoint; None is as the checkpoint says.
 
     Args:
       directory: a model directory, a run (its newest step), or a name such as
@@ -89,11 +88,11 @@ class Segmenter:
       text_cache: folder of embedded names, 'off', or None for the default one.
       classifier: OVSeg: 'ensemble', 'clip' or 'proposer' names the proposals.
       weight: OVSeg: of CLIP in the ensemble, 0..1.
-      shortest: OVSeg: the picture's shorter side for the network, in pixels.
-      longest: OVSeg: limit of its longer side.
+      shortest, longest: OVSeg: the shorter side for the network, the longer's limit.
       mode: OVSeg: which crops CLIP sees: 'exact', all; 'certified', so many that labels
         are proven; 'filtered', likely objects; 'one_pass' and 'pooled', the picture.
       dtype: OVSeg: what the networks compute pictures in, such as 'bfloat16'.
+      weights: OVSeg: 'bfloat16' or 'int8' rounds them as `ovs-jax export` does.
       prompts: OVSeg: directory of mask prompts for its CLIP.
       labels: CLIPSeg: names that CLIP chooses (the paper: 20); None segments all.
       label_clip: CLIPSeg: checkpoint of the CLIP that chooses; None takes its own.
@@ -102,7 +101,7 @@ class Segmenter:
 
     Raises:
       FileNotFoundError: there is no such directory.
-      ValueError: it holds no such model or a damaged one, or an option of another kind.
+      ValueError: it holds no model or a damaged one, or an option of another kind.
     """
     options = _given(
       templates=templates,
@@ -113,6 +112,7 @@ class Segmenter:
       longest=longest,
       mode=mode,
       dtype=dtype,
+      weights=weights,
       prompts=prompts,
       labels=labels,
       label_clip=label_clip,

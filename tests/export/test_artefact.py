@@ -130,6 +130,11 @@ def test_mistakes_are_told_before_anything_is_written(made, tmp_path, capsys):
   output = tmp_path / 'new'
   for options, message in [
     (['--formats=stablehlo,onx'], "unknown format 'onx'; known: "),
+    (['--weights=int4'], "unknown kind of weights 'int4'; known: "),
+    (
+      ['--weights=int8', '--formats=onnx'],
+      'onnx: with weights of float32 alone, not int8',
+    ),
     (['--aspect=0.5'], 'the aspect must lie in 1..10, got 0.5'),
     ([f'--output={folder}'], f'{folder} is not an empty folder'),
     ([f'--checkpoint={tmp_path}/none'], 'not found. Give the directory'),
@@ -166,6 +171,28 @@ def test_labels_of_larger_models_too(tmp_path, monkeypatch):
       np.testing.assert_array_equal(labels, expected.labels)
       found |= set(labels.flat)
   assert len(found) > 4
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(('kind', 'most'), [('bfloat16', 0.51), ('int8', 0.29)])
+def test_weights_of_fewer_bits_are_those_of_the_segmenter(
+  tmp_path, monkeypatch, kind, most
+):
+  use_merges(tmp_path, monkeypatch)
+  save_model(tmp_path / 'ovseg', draw_params(), STORED)
+  sizes = {}
+  for one in ('float32', kind):
+    options = [f'--checkpoint={tmp_path}/ovseg', f'--output={tmp_path}/{one}']
+    with unchecked():
+      assert main([*options, '--aspect=1', f'--weights={one}']) == 0
+    sizes[one] = (tmp_path / one / 'weights.safetensors').stat().st_size
+  assert sizes[kind] < most * sizes['float32']
+  segmenter = Segmenter.load(tmp_path / 'ovseg', weights=kind)
+  run = runner(tmp_path / kind)
+  for seed in range(3):
+    labels, _ = run.segment(photo(seed, 64, 64), NAMES[:20])
+    expected = segmenter.segment(photo(seed, 64, 64), NAMES[:20]).labels
+    np.testing.assert_array_equal(labels, expected)
 
 
 @pytest.mark.slow
