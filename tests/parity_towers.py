@@ -32,7 +32,7 @@ import open_clip  # noqa: E402
 import timm  # noqa: E402
 import torch  # noqa: E402
 import transformers  # noqa: E402
-from towers_hf import hf_clip, hf_metaclip_2, hf_siglip  # noqa: E402
+from towers_hf import hf_clip, hf_metaclip_2, hf_siglip, hf_tips  # noqa: E402
 from towers_made import GOLDEN, Reference, Size  # noqa: E402
 from towers_open_clip import of_convnext, of_open_clip  # noqa: E402
 
@@ -70,6 +70,8 @@ CASES: dict[str, tuple[Callable[[str, Size], Reference], str]] = {
   'hf_siglip_gelu': (hf_siglip, 'gelu'),
   'hf_metaclip2': (hf_metaclip_2, 'quick_gelu'),
   'hf_clip_of_two': (hf_clip, 'gelu quick_gelu'),
+  'hf_tipsv2': (hf_tips, 'mlp'),
+  'hf_tipsv2_swiglu': (hf_tips, 'swiglu'),
 }
 # Of these there are goldens: one for each thing that is computed otherwise.
 GOLDENS = (
@@ -85,6 +87,8 @@ GOLDENS = (
   'eva02_e14',
   'convnext_large_d',
   'convnext_xxlarge',
+  'hf_tipsv2',
+  'hf_tipsv2_swiglu',
 )
 
 

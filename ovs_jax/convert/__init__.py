@@ -11,6 +11,7 @@ from ovs_jax.convert import (
   hf_clip,
   hf_maskformer,
   hf_siglip,
+  hf_tips,
   ovseg,
 )
 from ovs_jax.convert.family import Family
@@ -22,6 +23,7 @@ SOURCES: dict[str, Family] = {
   'ovseg': ovseg.OVSEG,
   'hf_clip': hf_clip.HF_CLIP,
   'hf_siglip': hf_siglip.HF_SIGLIP,
+  'hf_tips': hf_tips.HF_TIPS,
   'hf_clipseg': clipseg.HF_CLIPSEG,
   'clipseg': clipseg.CLIPSEG,
   'swin': backbone_families.SWIN,

@@ -48,6 +48,8 @@ def hugging_face(settings: Mapping[str, Any] | None, usual: Pixels) -> Pixels:
   given = (settings or {}).get(allowed.PROCESSOR)
   if given is None:
     return usual
+  if given.get('do_normalize') is False:
+    given = {k: x for k, x in given.items() if k not in ('image_mean', 'image_std')}
   size, resize = given.get('size'), usual.resize
   crop = given.get('do_center_crop', usual.resize == 'shortest')
   if isinstance(size, Mapping):

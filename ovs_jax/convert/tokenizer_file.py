@@ -17,7 +17,7 @@ _CLASSES = {
     ('Siglip2Tokenizer', 'GemmaTokenizer', 'GemmaTokenizerFast'), 'lower'
   ),
   **dict.fromkeys(('XLMRobertaTokenizer', 'XLMRobertaTokenizerFast'), 'none'),
-  **dict.fromkeys(('T5Tokenizer', 'T5TokenizerFast'), 'none'),
+  **dict.fromkeys(('T5Tokenizer', 'T5TokenizerFast', 'Tipsv2Tokenizer'), 'none'),
   **dict.fromkeys(('PreTrainedTokenizerFast', 'TokenizersBackend'), 'none'),
 }
 

@@ -19,7 +19,8 @@ from ovs_jax.text.trained_tokenizer import CLEANINGS
 
 # How tokens become one embedding, and what maps it to the joint space.
 POOLS = ('class', 'map', 'mean')
-TEXT_POOLS = ('end', 'last')
+TEXT_POOLS = ('end', 'last', 'mean')
+POSITIONS = ('learned', 'sinusoidal')
 PROJECTIONS = ('matrix', 'bias', 'none')
 IMAGE_PROJECTIONS = (*PROJECTIONS, 'mlp')
 STRIDE = 32  # pixels of a ConvNeXt's place
@@ -57,6 +58,7 @@ class ImageTower:
     resize_positions: how the table becomes one of another grid.
     stages: blocks of each of a ConvNeXt's four stages, the last of `vision_width` and
       those before half as wide each; its `patch` is 32. (): a vision transformer.
+    registers: learned tokens without a position behind the class token (TIPSv2).
   """
 
   class_token: bool = True
@@ -74,11 +76,12 @@ class ImageTower:
   rope_grid: Natural = 0
   resize_positions: Annotated[str, OneOf(INTERPOLATIONS)] = 'bicubic'
   stages: tuple[Count, ...] = ()
+  registers: Natural = 0
 
   @property
   def first(self) -> int:
     """Tokens before the patches."""
-    return int(self.class_token)
+    return int(self.class_token) + self.registers
 
   def resized(
     self, table: Float[Array, 'n e'], grid: tuple[int, int]
@@ -114,7 +117,7 @@ class TextTower:
     activation: of the MLPs, where it is not the image tower's.
     causal: whether tokens see earlier ones alone; otherwise all, padding too.
     pool: 'end': the end token is the embedding (`ClipConfig.end_token`). 'last': the
-      last of `context_length` tokens, whatever it is.
+      last of `context_length` tokens, whatever it is. 'mean': of all but padding.
     projection: to the joint space: a matrix, one with a bias, or none.
     tokenizer: sha256 of the tokenizer.json that the checkpoint has; '' is CLIP's own,
       'none' says that it came without.
@@ -122,6 +125,9 @@ class TextTower:
     start: id before all others, -1: none. This and the next are of a tokenizer.json.
     end: id after all others, -1: none.
     pad: id that fills up.
+    hide_padding: whether no token sees padding.
+    positions: a learned table, or waves (TIPSv2).
+    scale_tokens: whether embeddings of tokens are multiplied with the width's root.
   """
 
   activation: Annotated[str, OneOf(('', *ACTIVATIONS))] = ''
@@ -133,11 +139,14 @@ class TextTower:
   start: int = -1
   end: int = -1
   pad: Natural = 0
+  hide_padding: bool = False
+  positions: Annotated[str, OneOf(POSITIONS)] = 'learned'
+  scale_tokens: bool = False
 
   @property
   def sees_padding(self) -> bool:
     """Whether the embedding depends on how much padding there is."""
-    return not (self.causal and self.pool == 'end')
+    return self.pool == 'last' or not (self.causal or self.hide_padding)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -129,7 +129,8 @@ def encode_masks(
   x = _apply(config, visual, 'tokens', image, resize=True)
   copies = jnp.broadcast_to(x[:, :1], (b, q, x.shape[2]))
   x = jnp.concatenate([x, copies], axis=1)
-  x = _run(config, visual, x, _copies_see(seen), angles=_angles(config, image, q))
+  see = _copies_see(seen, config.image_tower.registers)
+  x = _run(config, visual, x, see, angles=_angles(config, image, q))
   return _apply(config, visual, 'project', x[:, -q:])
 
 
@@ -171,11 +172,17 @@ def _class_token(
   return _apply(config, visual, 'project', x[:, 0])
 
 
-def _copies_see(seen: Bool[Array, 'b q n']) -> Bool[Array, 'b t t']:
-  """The attention that is allowed: tokens are class, patches, copies of the class."""
+def _copies_see(seen: Bool[Array, 'b q n'], registers: int) -> Bool[Array, 'b t t']:
+  """The attention that is allowed.
+
+  Tokens are class, registers, patches, copies of the class.
+  """
   b, q, n = seen.shape
-  image = jnp.ones((b, 1 + n, 1 + n), bool)
-  top = jnp.concatenate([image, jnp.zeros((b, 1 + n, q), bool)], axis=2)
+  first = 1 + registers
+  image = jnp.ones((b, first + n, first + n), bool)
+  top = jnp.concatenate([image, jnp.zeros((b, first + n, q), bool)], axis=2)
   own = jnp.broadcast_to(jnp.eye(q, dtype=bool)[None], (b, q, q))
-  copies = jnp.concatenate([jnp.zeros((b, q, 1), bool), seen, own], axis=2)
+  before = jnp.arange(first).reshape(1, 1, -1) > 0  # not the class token itself
+  before = jnp.broadcast_to(before, (b, q, first))
+  copies = jnp.concatenate([before, seen, own], axis=2)
   return jnp.concatenate([top, copies], axis=1)

@@ -17,6 +17,16 @@ from ovs_jax.ops.regions import Pixels
 HALF = (0.5, 0.5, 0.5)
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 SIGLIP_PIXELS = Pixels(HALF, HALF, 'squash', 'bicubic')
+TIPS_PIXELS = Pixels((0.0, 0.0, 0.0), (1.0, 1.0, 1.0), 'squash', 'bilinear')
+TIPS_TEXT = TextTower(
+  activation='relu',
+  causal=False,
+  pool='mean',
+  projection='none',
+  hide_padding=True,
+  positions='sinusoidal',
+  scale_tokens=True,
+)
 # Widths of the towers that are no multiple of 64, and what they have.
 _WIDE = {
   # width: blocks, heads, hidden units of an MLP (0: four times the width)
@@ -200,6 +210,28 @@ def _convnext(
   )
 
 
+def _tips(
+  width: int, layers: int, heads: int, mlp: int = 0, *, text_layers: int = 12
+) -> ClipConfig:
+  """TIPSv2 (Google DeepMind, 2026); with 4096 hidden units they are gated."""
+  gated = mlp == 4096
+  return dataclasses.replace(
+    _published(width, 448, 14, width, layers),
+    vision_heads=heads,
+    vision_mlp=mlp,
+    vision_epsilon=1e-6,
+    text_layers=text_layers,
+    text_heads=heads,
+    text_mlp=0 if gated else mlp,
+    context_length=64,
+    vocab_size=32_000,
+    activation='gelu',
+    image_tower=image_kinds.tips(1, gated=gated),
+    text_tower=dataclasses.replace(TIPS_TEXT, tokenizer=NO_TOKENIZER),
+    pixels=TIPS_PIXELS,
+  )
+
+
 def _clipa(config: ClipConfig) -> ClipConfig:
   """CLIPA (Li et al., 2023): the mean of the patches, and WordPiece of BERT."""
   image = ImageTower(pre_norm=False, pool='mean')
@@ -262,6 +294,10 @@ PRESETS: dict[str, ClipConfig] = {
   'convnext_xxlarge': dataclasses.replace(
     _convnext(1024, 256, 3072, 24, stages=(3, 4, 30, 3)), vision_epsilon=1e-5
   ),
+  'tipsv2_b14': _tips(768, 12, 12),
+  'tipsv2_l14': _tips(1024, 24, 16),
+  'tipsv2_so400m14': _tips(1152, 27, 16, 4304, text_layers=27),
+  'tipsv2_g14': _tips(1536, 40, 24, 4096),
   'mobileclip2_l14': dataclasses.replace(
     _L14,
     activation='gelu',

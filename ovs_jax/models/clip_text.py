@@ -2,9 +2,10 @@
 
 import flax.linen as nn
 import jax.numpy as jnp
+import numpy as np
 
 from ovs_jax.core.errors import UserError
-from ovs_jax.core.types import Array, Float, Int
+from ovs_jax.core.types import Array, Bool, Float, Int
 from ovs_jax.models.clip_blocks import ClipBlocks, Tower
 from ovs_jax.models.clip_config import TextTower
 from ovs_jax.models.layers import layer_norm, linear
@@ -39,8 +40,8 @@ class ClipText(nn.Module):
         may be cut off.
 
     Returns:
-      The end token, or the last of all, after the projection, not L2-normalised,
-      float32.
+      The end token, the last of all, or the mean, after the projection, float32, not
+      L2-normalised.
 
     Raises:
       ValueError: rows are longer than the context, or another length where padding
@@ -65,14 +66,18 @@ class ClipText(nn.Module):
       dtype=t.dtype,
       name='token_embedding',
     )(tokens)
-    position = self.param(
-      'positional_embedding',
-      nn.initializers.normal(0.01),
-      (self.context_length, t.width),
-    )
-    x = x + position[None, :length].astype(t.dtype)
-    causal = jnp.tril(jnp.ones((length, length), bool)) if self.kind.causal else None
-    x, _ = ClipBlocks(t, name='blocks')(x, causal)
+    if self.kind.scale_tokens:
+      x = x * jnp.asarray(t.width**0.5, t.dtype)
+    if self.kind.positions == 'sinusoidal':
+      position = waves(length, t.width)
+    else:
+      position = self.param(
+        'positional_embedding',
+        nn.initializers.normal(0.01),
+        (self.context_length, t.width),
+      )[:length]
+    x = x + position[None].astype(t.dtype)
+    x, _ = ClipBlocks(t, name='blocks')(x, self._seen(tokens))
     x = layer_norm('ln_final', jnp.float32, t.epsilon)(x)
     x = self._pool(x, tokens)
     draw = nn.initializers.normal(t.width**-0.5)
@@ -82,12 +87,43 @@ class ClipText(nn.Module):
       return linear(self.embed_dim, name='head', dtype=jnp.float32, init=draw)(x)
     return x @ self.param('text_projection', draw, (t.width, self.embed_dim))
 
+  def _seen(
+    self, tokens: Int[Array, 'b t']
+  ) -> Bool[Array, 't t'] | Bool[Array, 'b t t'] | None:
+    """Returns which tokens each one sees; None: all."""
+    b, length = tokens.shape
+    causal = jnp.tril(jnp.ones((length, length), bool)) if self.kind.causal else None
+    if not self.kind.hide_padding:
+      return causal
+    shown = (tokens != self.kind.pad)[:, None]
+    seen = jnp.broadcast_to(shown, (b, length, length))
+    return seen if causal is None else seen & causal[None]
+
   def _pool(
     self, x: Float[Array, 'b t e'], tokens: Int[Array, 'b t']
   ) -> Float[Array, 'b e']:
     if self.kind.pool == 'last':
       return x[:, -1]
+    if self.kind.pool == 'mean':
+      kept = (tokens != self.kind.pad).astype(x.dtype)[:, :, None]
+      # TIPSv2's; a row of padding alone is 0.
+      return jnp.sum(x * kept, axis=1) / (jnp.sum(kept, axis=1) + 1e-8)
     # The first largest id, or the first end token.
     last = tokens == self.end_token if self.end_token else tokens
     end = jnp.argmax(last, axis=1)
     return jnp.take_along_axis(x, end[:, None, None], axis=1)[:, 0]
+
+
+def waves(length: int, width: int) -> Float[Array, 't e']:
+  """Returns sines and then cosines of places (Vaswani et al., 2017, as tensor2tensor).
+
+  Args:
+    length: of a row.
+    width: features, an even number.
+  """
+  half = width // 2
+  frequency = np.exp(-np.arange(half) * np.log(10_000) / max(half - 1, 1))
+  angle = np.arange(length)[:, None] * frequency[None]
+  return jnp.asarray(
+    np.concatenate([np.sin(angle), np.cos(angle)], axis=1), jnp.float32
+  )

@@ -63,3 +63,15 @@ def convnext(stages: tuple[int, ...], projection: str) -> ImageTower:
     projection=projection,
     stages=stages,
   )
+
+
+def tips(registers: int, *, gated: bool) -> ImageTower:
+  """TIPSv2's, whose registers are further class tokens; large ones have SwiGLU."""
+  return ImageTower(
+    patch_bias=True,
+    pre_norm=False,
+    projection='none',
+    gated=gated,
+    resize_positions='bilinear',
+    registers=registers,
+  )

@@ -140,6 +140,7 @@ ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
   'quick_gelu': quick_gelu,
   'gelu': gelu,
   'gelu_tanh': gelu_tanh,
+  'relu': jax.nn.relu,
 }
 
 

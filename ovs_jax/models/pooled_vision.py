@@ -46,6 +46,9 @@ class PooledVision(nn.Module):
       self.mask_prompt = self.param('mask_prompt', nn.initializers.normal(0.02), shape)
     if kind.class_token:
       self.class_embedding = self.param('class_embedding', normal, (t.width,))
+    if kind.registers:
+      shape = (kind.registers, t.width)
+      self.register_tokens = self.param('register_tokens', normal, shape)
     self.positional_embedding = self.param(
       'positional_embedding', _positions, (kind.class_token + count, t.width)
     )
@@ -109,6 +112,11 @@ class PooledVision(nn.Module):
     grid = (h // self.patch, w // self.patch)
     position = self.kind.resized(jnp.asarray(self.positional_embedding), grid)
     x = x + position.astype(dtype)[None]
+    if self.kind.registers:
+      more = jnp.broadcast_to(self.register_tokens, (b, *self.register_tokens.shape))
+      place = int(self.kind.class_token)
+      parts = x[:, :place], more.astype(dtype), x[:, place:]
+      x = jnp.concatenate(parts, axis=1)
     return self.ln_pre(x) if self.kind.pre_norm else x
 
   def pooled(

@@ -30,6 +30,7 @@ MODELS: dict[str, Callable[[], Params]] = {
   'siglip': lambda: clip.init_clip(clip.PRESETS['tiny_siglip'], KEY),
   'convnext': lambda: clip.init_clip(clip.PRESETS['tiny_convnext'], KEY),
   'eva02': lambda: clip.init_clip(clip.PRESETS['eva02_b16'], KEY),
+  'tips': lambda: clip.init_clip(clip.PRESETS['tipsv2_b14'], KEY),
   'pe': lambda: clip.init_clip(clip.PRESETS['pe_t16_384'], KEY),
   **{
     name: functools.partial(maskformer.init_maskformer, preset, KEY)

@@ -45,6 +45,11 @@ from ovs_jax.models.clip import PRESETS, ClipConfig, init_clip
     ('convnext_large_d', 351_772_609),
     ('convnext_large_d_320', 351_772_609),
     ('convnext_xxlarge', 1_200_576_385),
+    # As transformers 5.24.0 without layer scales and the token of hidden patches.
+    ('tipsv2_b14', 195_929_089),
+    ('tipsv2_l14', 487_890_945),
+    ('tipsv2_so400m14', 861_663_457),
+    ('tipsv2_g14', 1_524_961_281),
   ],
 )
 def test_published_sizes(name: str, count: int) -> None:

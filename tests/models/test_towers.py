@@ -45,6 +45,7 @@ KINDS = {
   'pe': image_kinds.pe(4),
   'eva02': image_kinds.EVA02,
   'eva02_e': image_kinds.EVA02_E,
+  'tips': image_kinds.tips(2, gated=False),
 }
 
 
@@ -90,7 +91,7 @@ def test_it_is_what_the_library_computes_and_gives_back_its_weights(name: str) -
   )
   back = family.export(found.params, found.model, names)
   for key, value in back.items():
-    np.testing.assert_array_equal(value, weights.get(key, weights.get(f'text.{key}')))
+    np.testing.assert_array_equal(value, found.tensors[key])
 
 
 def test_the_goldens_differ_in_what_is_computed() -> None:
@@ -111,13 +112,15 @@ def test_the_goldens_differ_in_what_is_computed() -> None:
     for key, value in parts.items():
       found.setdefault(key, set()).add(str(value))
   assert found['pool'] == {'class', 'map', 'mean'}
-  assert found['t_pool'] == {'end', 'last'}
+  assert found['t_pool'] == {'end', 'last', 'mean'}
+  assert found['t_positions'] == {'learned', 'sinusoidal'}
+  assert found['registers'] == {'0', '1'}
   assert found['projection'] == {'matrix', 'bias', 'none', 'mlp'}
   assert found['scores'] == {'softmax', 'sigmoid'} and found['end'] == {'True', 'False'}
   assert found['rope'] == {'', 'eva', 'pe'}
   for key in (
     *('class_token', 'patch_bias', 'pre_norm', 'norm_after', 'gated', 'inner_norms'),
-    *('key_bias', 't_causal'),
+    *('key_bias', 't_causal', 't_hide_padding', 't_scale_tokens'),
   ):
     assert found[key] == {'True', 'False'}, key
 

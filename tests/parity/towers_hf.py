@@ -86,3 +86,25 @@ def _hf_clip(
     lambda x: model.visual_projection(model.vision_model(x).pooler_output),
     lambda ids: model.text_projection(model.text_model(ids).pooler_output),
   )
+
+
+def hf_tips(feed_forward: str, size: Size) -> Reference:
+  """Returns a TIPSv2 of transformers, with MLPs of one kind or the other."""
+  patch = size.patch or 14
+  text, vision = _small(size, patch)
+  both = 16 * size.width  # there is no projection
+  text |= {'hidden_size': both, 'intermediate_size': 3 * both}
+  del vision['intermediate_size']
+  vision |= {'mlp_ratio': 3, 'use_swiglu_ffn': feed_forward == 'swiglu'}
+  config = transformers.Tipsv2Config(text_config=text, vision_config=vision)
+  model = perturbed(transformers.Tipsv2Model(config))
+  return Reference(
+    'hf_tips',
+    json.loads(config.to_json_string(use_diff=False)),
+    tensors_of(model),
+    size.side * patch,
+    1,
+    0,
+    lambda x: model.vision_model(x).pooler_output,
+    lambda ids: model.text_model(ids, attention_mask=(ids != 0)).pooler_output,
+  )
