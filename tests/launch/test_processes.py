@@ -65,10 +65,10 @@ def assert_equal_models(one: pathlib.Path, other: pathlib.Path) -> None:
 
 @pytest.mark.parametrize('model', [1, pytest.param(2, marks=pytest.mark.slow)])
 def test_two_processes_train_what_one_with_two_devices_does(
-  model: int, checkout: Checkout, tmp_path: pathlib.Path
+  model: int, checkout: Checkout, data_dir: str, tmp_path: pathlib.Path
 ) -> None:
   config = ('--config=configs/scenes.py:clip:smoke', f'--config.mesh.model={model}')
-  config += (f'--config.dataset.data_dir={tmp_path}/data',)
+  config += (f'--config.dataset.data_dir={data_dir}',)
   together, alone = tmp_path / 'together', tmp_path / 'alone'
   finish(start(checkout, 'local_processes.sh', '2', *config, f'--workdir={together}'))
   devices = '--xla_force_host_platform_device_count=2'

@@ -258,7 +258,7 @@ def test_what_helps_lets_the_loss_fall(
 ) -> None:
   """The recipe of the drawn world, all options at once, with masks of its own size."""
   config = tiny_configs.shrink(
-    scenes.coseg_training(str(clip_run), 'cross'), data_dir, steps=30
+    scenes.coseg_training(str(clip_run), 'cross'), data_dir, steps=20
   )
   config.coseg.decoder.update(reduce_dim=16, mlp=16, extract=(0, 1))
   config.coseg.language.update(num_slots=6, heads=2, mlp=16)
