@@ -347,6 +347,6 @@ _PARTS: Mapping[str, Callable[[Mapping[str, Any]], Any]] = {
 }
 
 
-def _tuples(part: Mapping[str, Any]) -> dict[str, Any]:
-  """Returns fields with tuples in place of JSON's lists."""
+def _tuples(part: Any) -> dict[str, Any]:
+  """Returns a mapping with tuples in place of JSON's lists."""
   return {k: tuple(x) if isinstance(x, list) else x for k, x in part.items()}
