@@ -173,3 +173,37 @@ def check(
 def _short(value: Any) -> str:
   text = repr(value)
   return text if len(text) <= 80 else f'{text[:77]}...'
+
+
+def towers(
+  settings: Mapping[str, Any] | None,
+  says: str,
+  top: Table,
+  parts: Mapping[str, Table],
+  pixels: Table,
+  defaults: Mapping[str, Mapping[str, Any]],
+) -> tuple[dict[str, Any], ...]:
+  """Returns what a config.json of Hugging Face says of each tower of a CLIP.
+
+  Args:
+    settings: its contents, None if there is none.
+    says: what it is needed for, for errors.
+    top: what may stand beside the towers.
+    parts: by tower ('text' for "text_config"), what may be said of it.
+    pixels: what the preprocessor_config.json may be.
+    defaults: by tower, what is true where it says nothing.
+
+  Raises:
+    UserError: there is none, or it says what is not understood.
+  """
+  if settings is None:
+    raise UserError(
+      f'there is no config.json, which says {says}; give the folder as --input='
+    )
+  given = {part: settings.get(f'{part}_config') for part in parts}
+  sections = [('', settings, top)]
+  sections += [
+    (f'{part}_config', x, parts[part]) for part, x in given.items() if x is not None
+  ]
+  check('config.json', sections, pixels)
+  return tuple({**defaults[part], **(x or {})} for part, x in given.items())

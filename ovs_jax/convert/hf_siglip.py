@@ -133,22 +133,11 @@ def infer_config(source: Source, settings: Settings, options: Options) -> ClipCo
   )
 
 
-def _sections(settings: Settings) -> tuple[dict[str, Any], dict[str, Any]]:
+def _sections(settings: Settings) -> tuple[dict[str, Any], ...]:
   """Returns what config.json says of texts and of images, checked."""
-  if settings is None:
-    raise UserError(
-      'there is no config.json, which says the heads and the activation of a SigLIP; '
-      'give the folder as --input='
-    )
-  sections = [('', settings, _TOP)]
-  for tower, known in _TOWERS.items():
-    if settings.get(f'{tower}_config') is not None:
-      sections.append((f'{tower}_config', settings[f'{tower}_config'], known))
-  allowed.check('config.json', sections, pictures.HUGGING_FACE)
-  text, vision = (
-    {**_DEFAULTS, **(settings.get(f'{tower}_config') or {})} for tower in _TOWERS
-  )
-  return text, vision
+  says = 'the heads and the activation of a SigLIP'
+  defaults = dict.fromkeys(_TOWERS, _DEFAULTS)
+  return allowed.towers(settings, says, _TOP, _TOWERS, pictures.HUGGING_FACE, defaults)
 
 
 def write_settings(config: ClipConfig) -> dict[str, Any]:

@@ -184,22 +184,10 @@ def infer_config(source: Source, settings: Settings, options: Options) -> ClipCo
   )
 
 
-def _sections(settings: Settings) -> tuple[dict[str, Any], dict[str, Any]]:
+def _sections(settings: Settings) -> tuple[dict[str, Any], ...]:
   """Returns what config.json says of texts and of images, checked."""
-  if settings is None:
-    raise UserError(
-      'there is no config.json, which says the heads and the activations of a TIPSv2; '
-      'give the folder as --input='
-    )
-  sections = [('', settings, _TOP)]
-  for tower, known in _TOWERS.items():
-    if settings.get(f'{tower}_config') is not None:
-      sections.append((f'{tower}_config', settings[f'{tower}_config'], known))
-  allowed.check('config.json', sections, _PICTURES)
-  text, vision = (
-    {**_DEFAULTS[tower], **(settings.get(f'{tower}_config') or {})} for tower in _TOWERS
-  )
-  return text, vision
+  says = 'the heads and the activations of a TIPSv2'
+  return allowed.towers(settings, says, _TOP, _TOWERS, _PICTURES, _DEFAULTS)
 
 
 def _folded(source: Tensors, config: ClipConfig, temperature: float) -> Tensors:

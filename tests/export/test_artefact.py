@@ -7,7 +7,7 @@ import sys
 import jax
 import numpy as np
 import pytest
-from exported import photo, runner, unchecked, use_merges
+from exported import photo, refusing, runner, unchecked, use_merges
 from tiny_ovseg import STORED, draw_params, save_smallest
 
 from ovs_jax import Segmenter
@@ -17,17 +17,15 @@ from ovs_jax.export.__main__ import main
 from ovs_jax.export.artefact import write
 
 # Runs the artefact's file with nothing of this repository and no Pillow in reach.
-ALONE = """
+ALONE = (
+  refusing('ovs_jax', 'PIL', 'flax', 'safetensors', 'ftfy', 'regex')
+  + """
 import runpy, sys
-class Refuse:
-  def find_spec(self, name, *_):
-    if name.split('.')[0] in ('ovs_jax', 'PIL', 'flax', 'safetensors', 'ftfy', 'regex'):
-      raise ImportError(f'{name} is refused')
-sys.meta_path.insert(0, Refuse())
 sys.path.insert(0, sys.argv[1])
 sys.argv[:2] = [sys.argv[1] + '/run.py']
 runpy.run_path(sys.argv[0], run_name='__main__')
 """
+)
 
 
 @pytest.fixture(scope='module')

@@ -8,7 +8,7 @@ import sys
 
 import numpy as np
 import pytest
-from exported import photo, unchecked, use_merges
+from exported import photo, refusing, unchecked, use_merges
 from tiny_ovseg import save_smallest
 
 from ovs_jax import Segmenter
@@ -16,14 +16,11 @@ from ovs_jax.export.__main__ import main
 from ovs_jax.export.artefact import ONNX_PYTHON, write
 
 ROOT = pathlib.Path(__file__).parents[2]
-ALONE = """
+ALONE = (
+  refusing('ovs_jax', 'jax', 'jaxlib', 'PIL', 'flax', 'ftfy')
+  + """
 import sys
 import numpy as np
-class Refuse:
-  def find_spec(self, name, *_):
-    if name.split('.')[0] in ('ovs_jax', 'jax', 'jaxlib', 'PIL', 'flax', 'ftfy'):
-      raise ImportError(f'{name} is refused')
-sys.meta_path.insert(0, Refuse())
 folder, source, output = sys.argv[1:]
 sys.path.insert(0, folder)
 from run_onnx import OnnxRunner
@@ -32,6 +29,7 @@ names = ['red ball', 'grass', 'thing']
 photos = np.load(source)
 np.savez(output, **{key: runner.segment(photos[key], names)[0] for key in photos})
 """
+)
 SIZES = {'small': (70, 50), 'large': (130, 100), 'same': (40, 40), 'tall': (44, 60)}
 
 

@@ -6,21 +6,18 @@ import sys
 
 import numpy as np
 import pytest
-from exported import photo, unchecked, use_merges
+from exported import photo, refusing, unchecked, use_merges
 from tiny_ovseg import save_smallest
 
 from ovs_jax import Segmenter
 from ovs_jax.export.artefact import write
 
 # With nothing of this repository in reach, nor JAX, nor Pillow.
-ALONE = """
+ALONE = (
+  refusing('ovs_jax', 'jax', 'jaxlib', 'PIL', 'flax', 'ftfy')
+  + """
 import sys
 import numpy as np
-class Refuse:
-  def find_spec(self, name, *_):
-    if name.split('.')[0] in ('ovs_jax', 'jax', 'jaxlib', 'PIL', 'flax', 'ftfy'):
-      raise ImportError(f'{name} is refused')
-sys.meta_path.insert(0, Refuse())
 folder, source, output = sys.argv[1:]
 sys.path.insert(0, folder)
 from run_tf import TensorFlowRunner
@@ -33,6 +30,7 @@ for key, image in np.load(source).items():
   found[f'{key}/served'] = served['labels'].numpy()
 np.savez(output, **found)
 """
+)
 SIZES = {'small': (70, 50), 'large': (130, 100), 'same': (40, 40), 'tall': (44, 60)}
 
 

@@ -33,6 +33,18 @@ def use_merges(folder: pathlib.Path, patch: pytest.MonkeyPatch) -> None:
   patch.setattr(tokenizer, 'load_backend', lambda _='auto': encode)
 
 
+def refusing(*packages: str) -> str:
+  """Returns code after which a program cannot import these packages."""
+  return f"""
+import sys
+class Refuse:
+  def find_spec(self, name, *_):
+    if name.split('.')[0] in {packages!r}:
+      raise ImportError(f'{{name}} is refused')
+sys.meta_path.insert(0, Refuse())
+"""
+
+
 @contextlib.contextmanager
 def unchecked() -> Iterator[None]:
   """Turns the check of annotations off, which takes lengths to be numbers."""
