@@ -77,12 +77,18 @@ def data_dir(tmp_path_factory: pytest.TempPathFactory) -> str:
 @pytest.fixture(scope='session')
 def reuse(tmp_path_factory: pytest.TempPathFactory) -> Any:
   """Returns what runs the stages of pipelines, each once in all processes."""
-  from reuse import Reuse
+  from reuse import Reuse, shared
 
-  directory = tmp_path_factory.getbasetemp()
-  if 'PYTEST_XDIST_WORKER' in os.environ:
-    directory = directory.parent
-  return Reuse(directory / 'stages')
+  return Reuse(shared(tmp_path_factory) / 'stages')
+
+
+@pytest.fixture
+def optimised() -> Iterator[None]:
+  """Has programs compiled to run fast, for tests that run them often."""
+  jax.config.update('jax_disable_most_optimizations', False)
+  yield
+  before = os.environ['JAX_DISABLE_MOST_OPTIMIZATIONS'] == '1'
+  jax.config.update('jax_disable_most_optimizations', before)
 
 
 @pytest.fixture

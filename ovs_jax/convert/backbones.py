@@ -18,6 +18,7 @@ from ovs_jax.convert import allowed
 from ovs_jax.convert.rules import Rule, apply, layer_rules, table
 from ovs_jax.convert.tensors import Source, Tensors, count, shape_of, shapes_of
 from ovs_jax.core.errors import UserError
+from ovs_jax.core.tree import drawn_shapes
 from ovs_jax.models import backbones, resnet, swin
 from ovs_jax.models.maskformer import IMAGENET_MEAN, IMAGENET_STD
 
@@ -281,9 +282,12 @@ def with_settings(
 
 def shapes(config: backbones.Config) -> dict[str, Any]:
   """Returns the shapes of a backbone's parameters, without computing any."""
+  return drawn_shapes(_init, config)
+
+
+def _init(config: backbones.Config, key: jax.Array) -> dict[str, Any]:
   model = backbones.build(config, jnp.float32, remat=False, name=None)
-  image = jax.ShapeDtypeStruct((1, 64, 64, 3), jnp.float32)
-  return jax.eval_shape(model.init, jax.random.key(0), image)['params']
+  return model.init(key, jnp.zeros((1, 64, 64, 3)))['params']
 
 
 def prefix_of(source: Source) -> str:

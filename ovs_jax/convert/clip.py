@@ -4,7 +4,6 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
-import jax
 import numpy as np
 
 from ovs_jax.convert import open_clip, timm_convnext, timm_trunk
@@ -18,6 +17,7 @@ from ovs_jax.convert.tensors import (
   shape_of,
 )
 from ovs_jax.core.errors import UserError
+from ovs_jax.core.tree import drawn_shapes
 from ovs_jax.models.clip import ClipConfig, init_clip
 from ovs_jax.models.layers import NORM_EPSILON
 
@@ -179,7 +179,7 @@ def _infer_trunk(source: Source, told: Mapping[str, Any]) -> ClipConfig:
 
 def shapes(config: ClipConfig) -> dict[str, Any]:
   """Returns the shapes of our parameters, without computing any."""
-  return jax.eval_shape(lambda key: init_clip(config, key), jax.random.key(0))
+  return drawn_shapes(init_clip, config)
 
 
 def convert(

@@ -7,7 +7,6 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-import jax
 import numpy as np
 
 from ovs_jax.convert import allowed, clip, hf_clip
@@ -16,6 +15,7 @@ from ovs_jax.convert.family import Conversion, Family, Options, Settings
 from ovs_jax.convert.rules import Rule, apply, table
 from ovs_jax.convert.tensors import Source, Tensors, count, matching, shapes_of
 from ovs_jax.core.errors import UserError
+from ovs_jax.core.tree import drawn_shapes
 from ovs_jax.models.clip import ClipConfig
 from ovs_jax.models.clipseg import (
   ClipSegConfig,
@@ -200,7 +200,9 @@ class _HfClipSeg(_ClipSeg):
     held = source.without(constants)
     held = clip.resized(held, sizes, _HF_CLIP + hf_clip.POSITIONS)
     what = 'CLIPSeg of Hugging Face'
-    params = apply(held, self._table(config), _shapes(config), what=what)
+    params = apply(
+      held, self._table(config), drawn_shapes(init_clipseg, config), what=what
+    )
     return Conversion(_model(config), params, held, tuple(constants))
 
   def _table(self, config: ClipSegConfig) -> list[Rule]:
@@ -209,7 +211,7 @@ class _HfClipSeg(_ClipSeg):
 
   def shapes(self, model: Mapping[str, Any]) -> dict[str, Any]:
     """Those of CLIP and decoder."""
-    return _shapes(_config(model))
+    return drawn_shapes(init_clipseg, _config(model))
 
   def constant(self, name: str, model: Mapping[str, Any]) -> np.ndarray:
     """Those of CLIP."""
@@ -258,7 +260,9 @@ class _OriginalClipSeg(_ClipSeg):
       sizes, given = _given_clip(options)
       config = _whole(sizes, decoder)
       _check_sizes(held, config)
-    shapes = {k: v for k, v in _shapes(config).items() if k not in given}
+    shapes = {
+      k: v for k, v in drawn_shapes(init_clipseg, config).items() if k not in given
+    }
     params = {**given, **apply(held, lines, shapes, what='CLIPSeg')}
     left_out = ('model',) if doubles else ()
     return Conversion(_model(config), params, held, tuple(dead), left_out)
@@ -269,7 +273,7 @@ class _OriginalClipSeg(_ClipSeg):
 
   def shapes(self, model: Mapping[str, Any]) -> dict[str, Any]:
     """Those of the decoder alone."""
-    return {'decoder': _shapes(_config(model))['decoder']}
+    return {'decoder': drawn_shapes(init_clipseg, _config(model))['decoder']}
 
   def constant(self, name: str, model: Mapping[str, Any]) -> np.ndarray:
     """Zeros for the layer that nothing reads."""
@@ -283,10 +287,6 @@ class _OriginalClipSeg(_ClipSeg):
       'the decoder alone; the layer `reduce`, which nothing reads, is written as zeros '
       'where the file that it came from had it'
     ]
-
-
-def _shapes(config: ClipSegConfig) -> Any:
-  return jax.eval_shape(lambda key: init_clipseg(config, key), jax.random.key(0))
 
 
 def _model(config: ClipSegConfig) -> dict[str, Any]:

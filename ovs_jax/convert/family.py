@@ -2,7 +2,7 @@
 
 import abc
 import dataclasses
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, ClassVar
 
 import numpy as np
@@ -129,8 +129,8 @@ class Family(abc.ABC):
 
   def export(
     self, params: Mapping[str, Any], model: Mapping[str, Any], names: Iterable[str]
-  ) -> dict[str, np.ndarray]:
-    """Returns the foreign tensors of these names, or raises ValueError."""
+  ) -> Iterator[tuple[str, np.ndarray]]:
+    """Gives the foreign tensors of these names, or raises ValueError."""
     return export(params, self.rules(model), names)
 
 

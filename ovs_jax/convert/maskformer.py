@@ -3,11 +3,10 @@
 import dataclasses
 from typing import Any
 
-import jax
-
 from ovs_jax.convert import backbones as tables
 from ovs_jax.convert.rules import Rule, apply, layer_rules, table
 from ovs_jax.convert.tensors import Source, Tensors, count, shapes_of
+from ovs_jax.core.tree import drawn_shapes
 from ovs_jax.models import backbones
 from ovs_jax.models.maskformer import PRESETS, MaskFormerConfig, init_maskformer
 
@@ -93,7 +92,7 @@ def infer_config(source: Source) -> MaskFormerConfig:
 
 def shapes(config: MaskFormerConfig) -> dict[str, Any]:
   """Returns the shapes of our parameters, without computing any."""
-  return jax.eval_shape(lambda key: init_maskformer(config, key), jax.random.key(0))
+  return drawn_shapes(init_maskformer, config)
 
 
 def convert(

@@ -11,7 +11,7 @@ import dataclasses
 import functools
 import math
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import jax.numpy as jnp
@@ -293,25 +293,26 @@ def _message(what: str, count: int, problems: Mapping[str, list[str]]) -> str:
 
 def export(
   params: Mapping[str, Any], rules: Sequence[Rule], names: Iterable[str]
-) -> dict[str, np.ndarray]:
-  """Returns the foreign tensors called `names`; the inverse of `apply`.
+) -> Iterator[tuple[str, np.ndarray]]:
+  """Gives names and values of the foreign tensors `names`; the inverse of `apply`.
 
   Raises:
     ValueError: names that no rule has, or whose parameters do not exist.
   """
   leaves = flatten(params)
-  tensors, unknown = {}, []
+  found, unknown = {}, []
   for name in names:
     match = next(iter(_match(name, rules)), None)
     if match is None or not leaves.keys() >= set(match.targets):
       unknown.append(name)
-      continue
-    layer = ... if match.layer is None else match.layer
-    parts = [np.asarray(leaves[target])[layer] for target in match.targets]
-    tensors[name] = np.array(match.rule.transform.join(parts), order='C')
+    else:
+      found[name] = match
   if unknown:
     raise UserError(f'{len(unknown)} tensors cannot be exported: {shorten(unknown)}')
-  return tensors
+  for name, match in found.items():
+    layer = ... if match.layer is None else match.layer
+    parts = [np.asarray(leaves[target])[layer] for target in match.targets]
+    yield name, np.array(match.rule.transform.join(parts), order='C')
 
 
 def foreign_names(rules: Sequence[Rule], params: Mapping[str, Any]) -> list[str]:
@@ -347,4 +348,4 @@ def export_all(
   rules: Sequence[Rule], params: Mapping[str, Any]
 ) -> dict[str, np.ndarray]:
   """Returns every foreign tensor of these parameters; the inverse of `apply`."""
-  return export(params, rules, foreign_names(rules, params))
+  return dict(export(params, rules, foreign_names(rules, params)))

@@ -5,8 +5,9 @@ learning-rate scales, weight decay, sharding and conversion: an ordered list of
 `(pattern, value)` where the first pattern that matches (`re.search`) wins.
 """
 
+import functools
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from typing import Any, TypeVar
 
 import jax
@@ -38,6 +39,21 @@ def unflatten(leaves: Mapping[str, Any]) -> dict[str, Any]:
       node = node.setdefault(parent, {})
     node[name] = value
   return tree
+
+
+@functools.lru_cache(maxsize=64)
+def drawn_shapes(
+  init: Callable[[Any, jax.Array], dict[str, Any]], config: Hashable
+) -> dict[str, Any]:
+  """Returns the shapes of the parameters that a model draws, without computing any.
+
+  They are kept: large models take seconds to trace. Not to be changed.
+
+  Args:
+    init: draws the parameters, from a configuration and a key.
+    config: sizes of the model.
+  """
+  return jax.eval_shape(functools.partial(init, config), jax.random.key(0))
 
 
 def match_rules(

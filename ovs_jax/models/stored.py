@@ -2,16 +2,13 @@
 
 import contextlib
 import dataclasses
-import functools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
-
-import jax
 
 from ovs_jax.core.checkpoint import load_config, load_model
 from ovs_jax.core.errors import UserError
 from ovs_jax.core.files import Path
-from ovs_jax.core.tree import difference, flatten
+from ovs_jax.core.tree import difference, drawn_shapes, flatten
 from ovs_jax.core.types import Array, Params
 from ovs_jax.models import backbones
 from ovs_jax.models.clip import ClipConfig, init_clip
@@ -114,7 +111,7 @@ def load(
   model = MODELS[kind]
   with describes(directory, kind, what=what):
     config = model.read(stored)
-  expected = jax.eval_shape(functools.partial(model.init, config), jax.random.key(0))
+  expected = drawn_shapes(model.init, config)
   problem = difference(expected, params, what=f'the {what} {directory}')
   if problem is not None:
     raise UserError(problem)

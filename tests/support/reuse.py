@@ -1,13 +1,42 @@
 """Stages that run once in a whole test run, whatever processes share its tests."""
 
 import json
+import os
 import pathlib
 import shutil
+from collections.abc import Callable
 from typing import Any
+
+import pytest
 
 from ovs_jax import main
 from ovs_jax.core.files import fingerprint, read_json, write_json
 from ovs_jax.data.build import locked
+
+
+def once(
+  factory: pytest.TempPathFactory, name: str, make: Callable[[pathlib.Path], Any]
+) -> pathlib.Path:
+  """Returns a directory that is made once in all processes of a test run.
+
+  Args:
+    factory: of temporary directories.
+    name: of the directory.
+    make: makes it.
+  """
+  place = shared(factory) / name
+  done = place.with_name(f'{name}.done')
+  with locked(place.with_name(f'{name}.lock')):
+    if not done.exists():
+      make(place)
+      done.touch()
+  return place
+
+
+def shared(factory: pytest.TempPathFactory) -> pathlib.Path:
+  """Returns the temporary directory of all processes of a test run."""
+  directory = factory.getbasetemp()
+  return directory.parent if 'PYTEST_XDIST_WORKER' in os.environ else directory
 
 
 class Reuse:

@@ -5,6 +5,7 @@ import pathlib
 import numpy as np
 import pytest
 import tiny_configs
+from reuse import once
 
 from ovs_jax.data import pairs
 from ovs_jax.settings import Settings
@@ -14,15 +15,13 @@ from ovs_jax.train.loop import train
 @pytest.fixture(scope='session')
 def clip_run(data_dir: str, tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
   """Returns the run of a CLIP trained for four steps."""
-  directory = tmp_path_factory.mktemp('clip_run')
-  train(Settings.of(tiny_configs.pretraining(data_dir)), directory)
-  return directory
+  settings = Settings.of(tiny_configs.pretraining(data_dir))
+  return once(tmp_path_factory, 'clip_run', lambda place: train(settings, place))
 
 
 @pytest.fixture(scope='session')
 def pairs_dir(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
   """Returns a mined data set of 24 drawn pairs."""
-  directory = tmp_path_factory.mktemp('pairs') / 'mined'
   rng = np.random.default_rng(0)
 
   def pair(i: int) -> dict[str, object]:
@@ -41,5 +40,7 @@ def pairs_dir(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
       'cosine': np.float32(0.2),
     }
 
-  pairs.write(directory, [pair(i) for i in range(24)], {'pairs': 24})
-  return directory
+  drawn = [pair(i) for i in range(24)]
+  return once(
+    tmp_path_factory, 'pairs', lambda place: pairs.write(place, drawn, {'pairs': 24})
+  )

@@ -261,7 +261,9 @@ def test_what_helps_lets_the_loss_fall(
     scenes.coseg_training(str(clip_run), 'cross'), data_dir, steps=20
   )
   config.coseg.decoder.update(reduce_dim=16, mlp=16, extract=(0, 1))
-  config.coseg.language.update(num_slots=6, heads=2, mlp=16)
+  config.coseg.language.update(
+    num_slots=6, encoder_layers=1, decoder_layers=1, heads=2, mlp=16
+  )
   config.coseg.image_size = 32
   config.train.log_every = 1
   loop.train(Settings.of(config), tmp_path)
