@@ -33,6 +33,9 @@ ENDINGS += (
   '.npy',
   '.stablehlo',
   '.onnx',
+  '.html',
+  '.css',
+  '.js',
 )
 # First parts of names that belong to others: packages, configurations, tensors.
 FOREIGN = {'config', 'dataset_configs', 'scenic', 'etils', 'jax', 'np', 'optax'}

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from ovs_jax.console import complain
 from ovs_jax.core.errors import UserError
 from ovs_jax.export.artefact import FORMATS, write
+from ovs_jax.export.web import ORT
 from ovs_jax.models.reduced import WEIGHTS
 
 
@@ -43,6 +44,11 @@ def parser() -> argparse.ArgumentParser:
     help=f'{", ".join(WEIGHTS)}: how weights are stored; int8 is of matrices, by '
     'output channel (default: %(default)s)',
   )
+  add(
+    '--ort',
+    metavar='DIR',
+    help=f"onnxruntime-web {ORT} for the format 'web', which npm downloads else",
+  )
   return flags
 
 
@@ -51,8 +57,8 @@ def main(argv: Sequence[str] | None = None) -> int:
   given = parser().parse_args(argv)
   try:
     formats = [name.strip() for name in given.formats.split(',')]
-    options = {'formats': formats, 'aspect': given.aspect, 'kind': given.weights}
-    folder = write(given.checkpoint, given.output, **options)
+    options = {'aspect': given.aspect, 'kind': given.weights, 'ort': given.ort}
+    folder = write(given.checkpoint, given.output, formats=formats, **options)
   except (UserError, OSError) as error:
     complain(error)
     return 2

@@ -17,7 +17,7 @@ import ovs_jax
 from ovs_jax.core.errors import UserError
 from ovs_jax.core.files import Path, atomic_path, local, write_json
 from ovs_jax.core.lookup import lookup
-from ovs_jax.export import stablehlo
+from ovs_jax.export import stablehlo, web
 from ovs_jax.export.programs import TILE, Program, padded_sizes, programs, weights_of
 from ovs_jax.export.tokenizer import tokenizer_table
 from ovs_jax.inference.load import load_system
@@ -45,6 +45,8 @@ class Job:
     parts: its programs.
     weights: arrays by path.
     about: the manifest.
+    tokenizer: as in tokenizer.json.
+    ort: a folder with onnxruntime-web; None: npm brings it.
   """
 
   folder: pathlib.Path
@@ -52,6 +54,8 @@ class Job:
   parts: Sequence[Program]
   weights: Mapping[str, np.ndarray]
   about: Mapping[str, Any]
+  tokenizer: Mapping[str, Any]
+  ort: Path | None
 
   def take(self, name: str) -> None:
     """Copies a file that lies beside this one, and runs without the package."""
@@ -65,6 +69,7 @@ def write(
   formats: Sequence[str],
   aspect: float = 2.0,
   kind: str = 'float32',
+  ort: Path | None = None,
 ) -> pathlib.Path:
   """Exports a model, all of it or nothing.
 
@@ -74,6 +79,7 @@ def write(
     formats: of `FORMATS`.
     aspect: photos of at most this longer side over the shorter one can be segmented.
     kind: of the weights, of `models.reduced.WEIGHTS`; all with 'stablehlo' alone.
+    ort: a folder with onnxruntime-web, for 'web'; None: npm brings it.
 
   Returns:
     The folder.
@@ -87,14 +93,7 @@ def write(
   folder = local(output)
   if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
     raise UserError(f'{folder} is not an empty folder; give one, or a new name')
-  if not 1 <= aspect <= 10:
-    raise UserError(f'the aspect must lie in 1..10, got {aspect}')
-  lookup(dict.fromkeys(WEIGHTS), kind, 'kind of weights')
-  whole = [name for name in formats if name != 'stablehlo']
-  if kind != WEIGHTS[0] and whole:
-    raise UserError(
-      f'{", ".join(whole)}: with weights of float32 alone, not {kind}; leave one out'
-    )
+  _check(formats, aspect, kind, ort)
   directory = located(checkpoint)
   system = _exportable(directory)
   settings = system.settings
@@ -112,12 +111,25 @@ def write(
       **manifest(system, parts, sizes),
     }
     write_json(temporary / MANIFEST, about)
-    job = Job(temporary, directory, parts, weights, about)
+    job = Job(temporary, directory, parts, weights, about, tokenizer, ort)
     for name in ('run.py', 'run_parts.py'):
       job.take(name)
     for writer in writers:
       writer(job)
   return folder
+
+
+def _check(formats: Sequence[str], aspect: float, kind: str, ort: Path | None) -> None:
+  if not 1 <= aspect <= 10:
+    raise UserError(f'the aspect must lie in 1..10, got {aspect}')
+  lookup(dict.fromkeys(WEIGHTS), kind, 'kind of weights')
+  whole = [name for name in formats if name != 'stablehlo']
+  if kind != WEIGHTS[0] and whole:
+    raise UserError(
+      f'{", ".join(whole)}: with weights of float32 alone, not {kind}; leave one out'
+    )
+  if ort is not None and 'web' not in formats:
+    raise UserError("--ort is for the format 'web' alone; leave it out")
 
 
 def _taking(part: Program, weights: Mapping[str, np.ndarray]) -> Program:
@@ -207,27 +219,41 @@ def _write_savedmodel(job: Job) -> None:
 
 
 def _write_onnx(job: Job) -> None:
-  """Has the models written where jax2onnx is installed, which is not here."""
+  _convert(job, job.folder / 'onnx', list(job.about['programs']))
+  job.take('run_onnx.py')
+
+
+def _write_web(job: Job) -> None:
+  folder = job.folder / 'web'
+  folder.mkdir()
+  web.write_engine(folder / 'ort', job.ort)
+  web.write_page(folder, dict(job.tokenizer))
+  shutil.copyfile(job.folder / MANIFEST, folder / MANIFEST)
+  networks = [name for name in job.about['programs'] if name != 'label']
+  _convert(job, folder / 'models', [*networks, 'maps'])
+
+
+def _convert(job: Job, target: pathlib.Path, names: Sequence[str]) -> None:
+  """Has ONNX models written where jax2onnx is installed, which is not here."""
   python = local(os.environ.get(ONNX_PYTHON) or ROOT / '.venv-onnx' / 'bin' / 'python')
   if not python.is_file():
     raise UserError(
-      f"the format 'onnx' takes an environment of its own, and {python} is not there; "
-      f'make it with launch/onnx_env.sh, or set {ONNX_PYTHON} to its Python'
+      f'ONNX takes an environment of its own, and {python} is not there; make it with '
+      f'launch/onnx_env.sh, or set {ONNX_PYTHON} to its Python'
     )
-  (job.folder / 'onnx').mkdir()
-  sizes = ['x'.join(map(str, size)) for size in job.about['photo']['sizes']]
+  target.mkdir()
   module = [str(python), '-m', 'ovs_jax.export.onnx_models']
-  command = [*module, str(job.checkpoint), str(job.folder / 'onnx'), *sizes]
+  command = [*module, str(job.checkpoint), str(target), *names]
   environment = {**os.environ, 'PYTHONPATH': str(ROOT), 'JAX_PLATFORMS': 'cpu'}
   done = subprocess.run(command, capture_output=True, text=True, env=environment)
   if done.returncode:
     lines = done.stderr.strip().splitlines() or ['it says nothing']
     raise UserError(f'the conversion to ONNX by {python} failed: {lines[-1]}')
-  job.take('run_onnx.py')
 
 
 FORMATS: dict[str, Callable[[Job], None]] = {
   'stablehlo': _write_stablehlo,
   'savedmodel': _write_savedmodel,
   'onnx': _write_onnx,
+  'web': _write_web,
 }

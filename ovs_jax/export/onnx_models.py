@@ -1,6 +1,6 @@
 """All programs as ONNX models, compared with JAX; runs where jax2onnx is installed.
 
-    python -m ovs_jax.export.onnx_models CHECKPOINT FOLDER 64x64 64x96
+    python -m ovs_jax.export.onnx_models CHECKPOINT FOLDER text image_64x96 label
 
 Its packages are not those of this one: `launch/onnx_env.sh` makes an environment.
 """
@@ -27,15 +27,18 @@ from ovs_jax.inference.ovseg import OvSegSystem
 OPSET = 21
 
 
-def main(checkpoint: str, folder: str, *sizes: str) -> None:
-  """Writes a model for each program, and `report.json`."""
+def main(checkpoint: str, folder: str, *names: str) -> None:
+  """Writes a model for each program of these names, and `report.json`."""
   system = load_system(checkpoint, kinds=('ovseg',), text_cache='off')
   assert isinstance(system, OvSegSystem)
+  sizes = [name.removeprefix('image_') for name in names if name.startswith('image_')]
   found = [tuple(map(int, size.split('x'))) for size in sizes]
   weights, target = weights_of(system), local(folder)
   given: dict[str, Any] = {'weights': weights, 'random': np.random.default_rng(0)}
   report: dict[str, Any] = {'opset': OPSET, 'models': {}}
   for part in programs(system, found, plain=True):
+    if part.name not in names:
+      continue
     path = target / f'{part.name}.onnx'
     onnx.save(converted(part, weights), path)
     report['models'][part.name] = {
@@ -149,10 +152,13 @@ def _example(part: Program, given: dict[str, Any]) -> Sequence[np.ndarray]:
   masks = given['encoded'][2]
   names = random.normal(size=(5, given['encoded'][0].shape[1])).astype(np.float32)
   names /= np.linalg.norm(names, axis=1, keepdims=True)
+  asked = [*given['encoded'], names, np.arange(5) < 4]
+  if part.name == 'maps':
+    return asked
   places = [np.eye(n, dtype=np.float32) for n in masks.shape[1:]]
   places = [np.pad(x, ((0, -len(x) % TILE), (0, 0))) for x in places]
   places = [x.reshape(-1, TILE, x.shape[1]) for x in places]
-  return [*given['encoded'], names, np.arange(5) < 4, *places]
+  return [*asked, *places]
 
 
 if __name__ == '__main__':

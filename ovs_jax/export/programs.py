@@ -3,6 +3,7 @@
     text: tokens -> embeddings
     image: a padded photo and its size -> masks, embeddings, validity
     label: those, any number of names, and where pixels lie -> labels and confidence
+    maps: as label, for who resizes and compares scores himself, as the page does
 
 They are the functions that `Segmenter` calls, so that labels are the same. Weights are
 an argument, by their paths.
@@ -94,11 +95,13 @@ def programs(
     sizes: heights and widths of padded photos (`padded_sizes`), each its own program.
     plain: whether CLIP computes all patches of crops, also those that mask prompts
       overwrite. Else one of three branches is chosen, which not every format has.
+      'maps' is among these alone.
   """
   return (
     _text(system),
     *(_image(system, size, plain=plain) for size in sizes),
     _label(system, plain=plain),
+    *((_maps(system),) if plain else ()),
   )
 
 
@@ -213,10 +216,40 @@ def _encode_plainly(
   )
 
 
-def _label(system: OvSegSystem, *, plain: bool) -> Program:
+def _weighed(
+  system: OvSegSystem,
+  encoded: Sequence[Array],
+  names: Float[Array, 'k d'],
+  real: Bool[Array, 'k'],
+) -> Float[Array, 'q k']:
+  """Returns how much each mask speaks for each name."""
   settings, temperature = system.settings, system.temperature
-  d = system.config.clip.embed_dim
+  embeddings, regions, masks, valid, no_object = encoded
+  few, boxes = masks[:, :1, :1], jnp.zeros((len(valid), 4))
+  weighed, _, _ = weigh_padded(
+    ovseg.Encoded(embeddings, regions, few, boxes, valid, no_object),
+    names,
+    real,
+    None,
+    real,
+    real,
+    jnp.float32(temperature),
+    rule='pixels',
+    classifier=settings.classifier,
+    weight=float(settings.weight),
+  )
+  return jnp.where(jnp.any(valid), weighed, 0.0)
 
+
+def _names(system: OvSegSystem) -> tuple[Argument, ...]:
+  d = system.config.clip.embed_dim
+  return (
+    Argument('names', f'k, {d}', 'float32', 'embeddings of names, of length 1'),
+    Argument('real', 'k', 'bool', 'rows of names that are not padding'),
+  )
+
+
+def _label(system: OvSegSystem, *, plain: bool) -> Program:
   def label(
     weights: Weights,
     embeddings: Float[Array, 'q d'],
@@ -228,28 +261,9 @@ def _label(system: OvSegSystem, *, plain: bool) -> Program:
     real: Bool[Array, 'k'],
     *places: Array,
   ) -> tuple[Array, ...]:
-    encoded = ovseg.Encoded(
-      embeddings,
-      regions,
-      masks[:, :1, :1],
-      jnp.zeros((len(valid), 4)),
-      valid,
-      no_object,
-    )
-    weighed, _, _ = weigh_padded(
-      encoded,
-      names,
-      real,
-      None,
-      real,
-      real,
-      jnp.float32(temperature),
-      rule='pixels',
-      classifier=settings.classifier,
-      weight=float(settings.weight),
-    )
+    encoded = embeddings, regions, masks, valid, no_object
     paint = _painted_plainly if plain else _painted
-    return paint(jnp.where(jnp.any(valid), weighed, 0.0), masks, *places)
+    return paint(_weighed(system, encoded, names, real), masks, *places)
 
   pixels = f'n, m, {TILE}, {TILE}' if plain else f'{TILE}*n, {TILE}*m'
   return Program(
@@ -258,8 +272,7 @@ def _label(system: OvSegSystem, *, plain: bool) -> Program:
     (),
     (
       *_encoded(system, 'h', 'w'),
-      Argument('names', f'k, {d}', 'float32', 'embeddings of names, of length 1'),
-      Argument('real', 'k', 'bool', 'rows of names that are not padding'),
+      *_names(system),
       *_places(plain),
     ),
     (
@@ -268,6 +281,29 @@ def _label(system: OvSegSystem, *, plain: bool) -> Program:
       Argument('confidence', pixels, 'float32', 'its share of the evidence, 0..1'),
     ),
     () if plain else ('i <= h', 'j <= w'),
+  )
+
+
+def _maps(system: OvSegSystem) -> Program:
+  def maps(
+    weights: Weights,
+    embeddings: Float[Array, 'q d'],
+    regions: Float[Array, 'q d'],
+    masks: Float[Array, 'q h w'],
+    valid: Bool[Array, 'q'],
+    no_object: Float[Array, '1 d'],
+    names: Float[Array, 'k d'],
+    real: Bool[Array, 'k'],
+  ) -> tuple[Float[Array, 'k h w']]:
+    encoded = embeddings, regions, masks, valid, no_object
+    return (fuse(_weighed(system, encoded, names, real), masks),)
+
+  return Program(
+    'maps',
+    maps,
+    (),
+    (*_encoded(system, 'h', 'w'), *_names(system)),
+    (Argument('maps', 'k, h, w', 'float32', 'evidence for each name; 0 in padding'),),
   )
 
 

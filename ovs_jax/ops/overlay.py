@@ -51,11 +51,16 @@ def blend(
   index = np.where(known, labels, 0)
   share = np.uint16(round(256 * alpha))
   mixed = colours[index] * share + grey * np.uint16(256 - share) + np.uint16(128)
-  dark = to_lab(colours.astype(np.float64))[:, 0] < _LIGHT
-  line = np.where(dark, 255, 0).astype(np.uint8)[index]
+  line = lines(colours)[index]
   edge = borders(labels, width=max(1, round(max(labels.shape) / 1000)))
   drawn = np.where(edge[..., None], line[..., None], (mixed >> 8).astype(np.uint8))
   return np.where(known[..., None], drawn, grey)
+
+
+def lines(colours: UInt8[np.ndarray, 'n 3']) -> UInt8[np.ndarray, 'n']:
+  """Returns the grey of outlines, that stands out from each colour: 0 or 255."""
+  dark = to_lab(colours.astype(np.float64))[:, 0] < _LIGHT
+  return np.where(dark, 255, 0).astype(np.uint8)
 
 
 def borders(labels: Int[np.ndarray, 'h w'], *, width: int) -> Bool[np.ndarray, 'h w']:

@@ -4,7 +4,6 @@ import json
 import os
 import pathlib
 import re
-import shutil
 import socket
 import subprocess
 import sys
@@ -15,6 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 import tiny_prompted
+from in_chromium import chromium
 from PIL import Image
 
 from ovs_jax import Segmenter
@@ -70,16 +70,8 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
 
 @pytest.fixture(scope='module')
 def browser() -> Iterator[Any]:
-  from playwright.sync_api import sync_playwright
-
-  chromium = shutil.which('chromium')
-  assert chromium, 'apt install chromium'
-  with sync_playwright() as playwright:
-    browser = playwright.chromium.launch(
-      executable_path=chromium, args=['--no-sandbox']
-    )
+  with chromium() as browser:
     yield browser
-    browser.close()
 
 
 @pytest.fixture

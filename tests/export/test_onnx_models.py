@@ -1,21 +1,17 @@
 """onnxruntime alone gives the labels that the package gives."""
 
 import json
-import os
-import pathlib
 import subprocess
-import sys
 
 import numpy as np
 import pytest
-from exported import photo, refusing, unchecked, use_merges
+from exported import onnx_python, photo, refusing, unchecked, use_merges
 from tiny_ovseg import save_smallest
 
 from ovs_jax import Segmenter
 from ovs_jax.export.__main__ import main
 from ovs_jax.export.artefact import ONNX_PYTHON, write
 
-ROOT = pathlib.Path(__file__).parents[2]
 ALONE = (
   refusing('ovs_jax', 'jax', 'jaxlib', 'PIL', 'flax', 'ftfy')
   + """
@@ -35,13 +31,8 @@ SIZES = {'small': (70, 50), 'large': (130, 100), 'same': (40, 40), 'tall': (44, 
 
 @pytest.mark.slow
 def test_labels_are_those_of_the_segmenter(tmp_path, monkeypatch):
-  python = os.environ.get(ONNX_PYTHON)
-  if python is None:
-    environment = {**os.environ, 'OVS_PYTHON': sys.executable}
-    script = ROOT / 'launch' / 'onnx_env.sh'
-    subprocess.run([script, tmp_path / 'env'], check=True, env=environment)
-    python = str(tmp_path / 'env' / 'bin' / 'python')
-    monkeypatch.setenv(ONNX_PYTHON, python)
+  python = onnx_python(tmp_path)
+  monkeypatch.setenv(ONNX_PYTHON, python)
   use_merges(tmp_path, monkeypatch)
   save_smallest(tmp_path / 'ovseg')
   with unchecked():

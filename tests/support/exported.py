@@ -3,7 +3,9 @@
 import contextlib
 import gzip
 import importlib
+import os
 import pathlib
+import subprocess
 import sys
 from collections.abc import Iterator
 from typing import Any
@@ -13,8 +15,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from ovs_jax.export.artefact import ONNX_PYTHON
 from ovs_jax.text import bpe, tokenizer
 
+ROOT = pathlib.Path(__file__).parents[2]
 MERGES = ('r e', 're d</w>', 'b a', 'l l</w>', 'ba ll</w>', 'a s', 'as s</w>', 'g r')
 
 
@@ -31,6 +35,17 @@ def use_merges(folder: pathlib.Path, patch: pytest.MonkeyPatch) -> None:
 
   patch.setattr(bpe, 'find_vocabulary', lambda: path)
   patch.setattr(tokenizer, 'load_backend', lambda _='auto': encode)
+
+
+def onnx_python(folder: pathlib.Path) -> str:
+  """Returns the Python of an environment with jax2onnx; makes one if none is named."""
+  given = os.environ.get(ONNX_PYTHON)
+  if given is None:
+    environment = {**os.environ, 'OVS_PYTHON': sys.executable}
+    script = ROOT / 'launch' / 'onnx_env.sh'
+    subprocess.run([script, folder / 'env'], check=True, env=environment)
+    given = str(folder / 'env' / 'bin' / 'python')
+  return given
 
 
 def refusing(*packages: str) -> str:
