@@ -78,8 +78,8 @@ from ovs_jax.text.classes import (
 _TOP = 20  # names that --classify prints
 # Flags beyond those of the method that change what is written.
 _SPEED = ('mode', 'dtype', 'window', 'overlap', 'panoptic', 'agreement')
-# The same, for CLIPSeg and CoSeg alone.
-_MASKS = ('labels', 'label_clip', 'keep_aspect', 'heat_maps', 'example')
+# The same, told only where they are given; most are for CLIPSeg and CoSeg alone.
+_GIVEN = ('refine', 'labels', 'label_clip', 'keep_aspect', 'heat_maps', 'example')
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -223,6 +223,8 @@ def _segment(
       continue
     try:
       result = segmenter.segment(picture, classes, **asked)
+      if arguments.refine is not None:
+        result = result.refine(image, radius=arguments.refine)
       description = describe(result, path, settings, keys[path], jobs[path])
       if arguments.agreement:
         description['agreement'] = segmenter.agreement(image, classes, **asked)
@@ -323,7 +325,7 @@ def _settings(
     'classes': dict(zip(classes.names, map(list, classes.words), strict=True)),
     'background': dict(zip(background.names, map(list, background.words), strict=True)),
     **{flag: getattr(arguments, flag) for flag in flags + _SPEED},
-    **{flag: x for flag in _MASKS if (x := getattr(arguments, flag))},
+    **{flag: x for flag in _GIVEN if (x := getattr(arguments, flag))},
   }
 
 
@@ -331,7 +333,7 @@ def _classify(arguments: argparse.Namespace) -> int:
   """Prints the probabilities for all images, as `_predict` goes on after a bad one."""
   given = vars(arguments)
   flags = ('background', 'threshold', 'rule', 'classifier', 'weight', 'output')
-  flags += ('window', 'overlap', 'mode', 'dtype', 'prompts', 'masks')
+  flags += ('window', 'overlap', 'mode', 'dtype', 'prompts', 'masks', 'refine')
   flags = [f for f in flags if given[f] is not None]
   flags += ['format'] if given['format'] is not None else []
   switches = ('scores', 'overwrite', 'panoptic', 'agreement', 'parts', 'review')

@@ -225,6 +225,12 @@ def _add_speed_options(parser: argparse.ArgumentParser) -> None:
     '--dtype', choices=DTYPES, help="of the networks (default: the checkpoint's)"
   )
   group.add_argument(
+    '--refine',
+    type=int,
+    metavar='PIXELS',
+    help='move borders by up to as many pixels to those of the photo (default: not)',
+  )
+  group.add_argument(
     '--agreement',
     action='store_true',
     help='run the exact mode too, and report the share of pixels it labels the same',
@@ -332,6 +338,8 @@ def check_flags(arguments: argparse.Namespace) -> None:
     raise UserError('--overlap belongs to --window; give --window=PIXELS too')
   if arguments.agreement and arguments.window is not None:
     raise UserError('--agreement compares whole photos; leave --window out')
+  if arguments.refine is not None:
+    _check_refine(arguments)
   mode = arguments.mode or MODES[0]
   if arguments.rule == EACH:
     if arguments.masks is None:
@@ -362,4 +370,16 @@ def check_flags(arguments: argparse.Namespace) -> None:
     raise UserError(
       "--rule=demo takes CLIP's probabilities alone; leave --classifier and --weight "
       'out, or take --rule=pixels'
+    )
+
+
+def _check_refine(arguments: argparse.Namespace) -> None:
+  if arguments.refine < 1:
+    raise UserError(f'--refine={arguments.refine}: expected at least 1 pixel')
+  others = ('panoptic', 'scores', 'agreement')
+  others = [f'--{flag}' for flag in others if getattr(arguments, flag)]
+  others += ['--rule=each'] if arguments.rule == EACH else []
+  if others:
+    raise UserError(
+      f'--refine cleans label maps alone; leave {", ".join(others)} or --refine out'
     )

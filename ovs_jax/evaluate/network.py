@@ -18,6 +18,7 @@ from ovs_jax.models import ovseg
 from ovs_jax.models.mask_prompts import add_to_ovseg
 from ovs_jax.models.stored import load
 from ovs_jax.ops.ensemble import combine
+from ovs_jax.ops.guided import refine
 from ovs_jax.settings import Settings
 
 OTHERS = 'others'  # what a single name competes with
@@ -53,6 +54,8 @@ class Changes:
       picture itself.
     no_score: label of a pixel in which no name has a score: 'none', or 'first', as in
       the reference, whose argmax has the first class there.
+    refine: radius in pixels by which borders move to those of the picture
+      (`ops.guided`).
   """
 
   prompts: str = ''
@@ -63,6 +66,7 @@ class Changes:
   threshold: float = 0.0
   proposer_side: int = 0
   no_score: str = 'none'
+  refine: int = 0
 
   @classmethod
   def of(cls, config: Settings) -> 'Changes':
@@ -83,6 +87,8 @@ class Picture:
     encoded: proposals, in the same bucket.
     place: of the device where they are, among those of the host.
     first: whether pixels without any score get the first class.
+    photo: the image itself, if label maps follow its borders.
+    refine: within how many pixels they do.
   """
 
   size: tuple[int, int]
@@ -91,6 +97,8 @@ class Picture:
   encoded: ovseg.Encoded
   place: int = 0
   first: bool = False
+  photo: UInt8[np.ndarray, 'H W 3'] | None = None
+  refine: int = 0
 
   def paint(self, weights: Float[np.ndarray, 'q k']) -> Int[np.ndarray, 'h w']:
     """Returns the best class of every pixel, `NO_LABEL` where nothing is said.
@@ -100,7 +108,11 @@ class Picture:
     """
     if not bool(self.encoded.valid.any()):
       return np.full(self.size, NO_LABEL, np.int32)
-    return paint(weights, self.encoded.masks, self.content, self.size, first=self.first)
+    content, size, first = self.content, self.size, self.first
+    labels = paint(weights, self.encoded.masks, content, size, first=first)
+    if self.photo is None:
+      return labels
+    return refine(labels, self.photo, radius=self.refine)[0]
 
   def confidence(self, weights: Float[np.ndarray, 'q k']) -> Float[np.ndarray, 'h w']:
     """Returns how sure the label of every pixel is that `paint` gives, 0..1."""
@@ -173,6 +185,8 @@ class Network:
       settings['mask_prompts'] = self.changes.prompts
     if self.changes.proposer_side:
       settings['proposer_side'] = self.changes.proposer_side
+    if self.changes.refine:
+      settings['refined within pixels'] = self.changes.refine
     if self.changes.no_score == 'first':
       settings['pixels without a score'] = 'the first class'
     changed = [f'{k} (its own: {v})' for k, v in self.changed.items()]
@@ -196,7 +210,11 @@ class Network:
       seen = np.array(content)
       encoded = _encode(self.model, self.copies[place], padded, seen, 0)
     first = self.changes.no_score == 'first'
-    return Picture(image.shape[:2], content, padded, encoded, place, first)
+    within = self.changes.refine
+    photo = image if within else None
+    return Picture(
+      image.shape[:2], content, padded, encoded, place, first, photo, within
+    )
 
   def logits(
     self, picture: Picture, text: Float[np.ndarray, 'k d']

@@ -64,6 +64,11 @@ def _saved(config: Settings) -> Subject:
 
 def _network(config: Settings, workers: Workers) -> Subject:
   suite, checkpoint = config.suite, config.eval.checkpoint
+  if config.eval.refine and suite.calibration:
+    raise UserError(
+      'config.eval.refine changes labels, and config.suite.calibration would count the '
+      'confidence of those before; set suite.calibration=False'
+    )
   network = Network(checkpoint, changes=Changes.of(config), workers=workers)
 
   def judge(source: Source) -> Judge:

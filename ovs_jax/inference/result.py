@@ -21,6 +21,7 @@ from ovs_jax.inference import shown
 from ovs_jax.inference.evidence import NameMaps
 from ovs_jax.inference.panoptic import Panoptic
 from ovs_jax.ops import overlay
+from ovs_jax.ops.guided import EPSILON, RADIUS, refine
 
 
 @dataclasses.dataclass(frozen=True)
@@ -159,6 +160,39 @@ class Segmentation:
       )
       found.append(segment)
     return sorted(found, key=lambda segment: -segment.share)
+
+  def refine(
+    self, image: ImageLike, *, radius: int = RADIUS, epsilon: float = EPSILON
+  ) -> 'Segmentation':
+    """Returns the same with borders where the photo has them, and without specks.
+
+    Of pixels that change, the confidence is the new label's share of the votes around
+    (`ops.guided`), and the score is 0: no proposal gave it. Maps of names are not kept.
+
+    Args:
+      image: the photo that was segmented.
+      radius: of the windows in pixels: how far borders may move.
+      epsilon: variance of colours in 0..1 up to which they count as flat.
+
+    Raises:
+      ValueError: a photo of another size, a number out of its range, or segments with
+        ids, which have their own borders.
+    """
+    if self.panoptic is not None:
+      raise UserError(
+        'refine cleans label maps, and this result has segments with ids; segment '
+        'without panoptic=True'
+      )
+    labels, votes = refine(self.labels, as_rgb(image), radius=radius, epsilon=epsilon)
+    same = labels == self.labels
+    votes = np.where(labels >= 0, np.clip(votes, 0, 1), 0)
+    return dataclasses.replace(
+      self,
+      labels=labels,
+      scores=np.where(same, self.scores, 0).astype(np.float32),
+      confidence=np.where(same, self.confidence, votes).astype(np.float32),
+      maps=None,
+    )
 
   def overlay(self, image: ImageLike, *, alpha: float = 0.55) -> Image.Image:
     """Draws the labels over the picture that was segmented, with a legend."""

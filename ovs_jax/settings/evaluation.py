@@ -75,6 +75,8 @@ class Eval:
   proposer_side: Natural = 0
   # of an OVSeg: label of a pixel in which no name has a score; first: as the reference
   no_score: Literal['none', 'first'] = 'none'
+  # of an OVSeg: pixels within which borders of label maps move to those of the picture
+  refine: Natural = 0
   save_every: Count = 500  # images of a process after which its counts are kept
   # numbers of irrelevant names, each tried in the own setting
   distractors: tuple[Natural, ...] = ()

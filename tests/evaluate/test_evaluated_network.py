@@ -11,6 +11,7 @@ from ovs_jax import Segmenter
 from ovs_jax.core.checkpoint import save_model
 from ovs_jax.evaluate import oracle
 from ovs_jax.evaluate.network import Changes, Network, Picture, Setting
+from ovs_jax.ops.guided import refine
 from ovs_jax.text import vocabulary
 
 NAMES = vocabulary.load('scenes').names[:9]
@@ -159,3 +160,19 @@ def test_the_proposer_may_see_a_square(
   h, w = plain.content
   np.testing.assert_allclose(got.padded, plain.padded[:h, :w])
   assert (np.asarray(got.encoded.masks) != plain.encoded.masks[:, :h, :w]).any()
+
+
+def test_borders_may_follow_the_picture(
+  checkpoint: pathlib.Path, network: Network, picture: Picture, image: np.ndarray
+) -> None:
+  other = Network(checkpoint, changes=Changes(refine=3))
+  assert other.describe()['refined within pixels'] == 3
+  found = other.encode(image)
+  text = network.embed(NAMES)
+  plain, refined = (
+    net.labels(seen, net.logits(seen, text), SETTINGS[0])
+    for net, seen in ((network, picture), (other, found))
+  )
+  want, _ = refine(plain, image, radius=3)
+  np.testing.assert_array_equal(refined, want)
+  assert (plain != want).any()

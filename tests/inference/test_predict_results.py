@@ -13,6 +13,7 @@ from ovs_jax import Classifier, predict
 from ovs_jax.core.checkpoint import save_model
 from ovs_jax.inference import ovseg as ovseg_module
 from ovs_jax.inference.segmenter import Segmenter
+from ovs_jax.ops.guided import refine
 
 NAMES = 'red ball, grass'
 
@@ -286,3 +287,36 @@ def test_flags_that_do_not_go_together(run, flags, message):
   code, out, err, encoded = run(*flags, output=output)
   assert code == 2 and message in err and err.count('\n') == 1
   assert not encoded and not out
+
+
+def test_borders_follow_the_photo(run, checkpoint, photos, tmp_path):
+  assert run('--refine=2')[0] == 0
+  photo = np.asarray(Image.open(photos / 'a.png'))
+  segmenter = Segmenter.load(checkpoint)
+  plain = segmenter.segment(segmenter.encode(photo), ['red ball', 'grass'])
+  found = plain.refine(photo, radius=2)
+  want, _ = refine(plain.labels, photo, radius=2)
+  np.testing.assert_array_equal(found.labels, want)
+  changed = want != plain.labels
+  assert 0 < changed.mean() < 1
+  np.testing.assert_array_equal(found.confidence[~changed], plain.confidence[~changed])
+  assert (found.scores[changed] == 0).all() and found.confidence.max() <= 1
+  written = np.asarray(Image.open(tmp_path / 'out' / 'a_labels.png'))
+  blank = np.iinfo(written.dtype).max
+  np.testing.assert_array_equal(written, np.where(want < 0, blank, want))
+  # Done with these settings, and not with others.
+  assert run('--refine=2')[3] == 0 and run()[3] == 2
+
+
+def test_what_refining_cannot_go_with(run, checkpoint, photos):
+  for flags, said in (
+    (['--refine=0'], 'expected at least 1 pixel'),
+    (['--refine=3', '--panoptic', '--scores'], 'leave --panoptic, --scores or'),
+  ):
+    code, _, errors, encoded = run(*flags)
+    assert (code, encoded) == (2, 0) and said in errors
+  segmenter = Segmenter.load(checkpoint)
+  photo = np.asarray(Image.open(photos / 'a.png'))
+  result = segmenter.segment(segmenter.encode(photo), ['grass'], panoptic=True)
+  with pytest.raises(ValueError, match='without panoptic=True'):
+    result.refine(photo)
