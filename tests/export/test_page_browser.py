@@ -131,11 +131,16 @@ def test_a_visit(made, tmp_path):
   Image.fromarray(image).save(tmp_path / 'photo.png')
   (tmp_path / 'broken.jpg').write_bytes(b'nothing')
   Image.fromarray(photo(1, 1400, 1000)).save(tmp_path / 'large.png')
+  Image.fromarray(photo(1, 20, 200)).save(tmp_path / 'narrow.png')
   with visiting(made[1]) as page:
     ask(page, NAMES)
     assert said(page) == 'Choose a photo first, or take the example.'
     page.set_input_files('#file', str(tmp_path / 'broken.jpg'))
     page.wait_for_selector('#error:has-text("broken.jpg cannot be read; take a JPEG")')
+    page.set_input_files('#file', str(tmp_path / 'narrow.png'))
+    page.wait_for_selector(
+      '#error:has-text("A photo of 20 x 200 is too long and narr")'
+    )
     page.set_input_files('#file', str(tmp_path / 'photo.png'))
     expected = segmenter.segment(image, NAMES)
     overlay = blend(image, expected.labels, palette(3), alpha=0.55)

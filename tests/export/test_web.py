@@ -108,3 +108,10 @@ def test_mistakes_are_told(tmp_path, capsys):
     error = capsys.readouterr().err
     assert error.startswith(f'error: {message}') and error.count('\n') == 1
   assert not (tmp_path / 'new').exists()
+
+
+@pytest.mark.network
+def test_npm_brings_the_engine(tmp_path):
+  web.write_engine(tmp_path / 'ort')
+  names = {name.replace('.mjs', '.js') for name in web.ORT_FILES}
+  assert {path.name for path in (tmp_path / 'ort').iterdir()} == names
