@@ -163,16 +163,12 @@ def test_the_proposer_may_see_a_square(
 
 
 def test_borders_may_follow_the_picture(
-  checkpoint: pathlib.Path, network: Network, picture: Picture, image: np.ndarray
+  checkpoint: pathlib.Path, picture: Picture, image: np.ndarray
 ) -> None:
   other = Network(checkpoint, changes=Changes(refine=3))
   assert other.describe()['refined within pixels'] == 3
-  found = other.encode(image)
-  text = network.embed(NAMES)
-  plain, refined = (
-    net.labels(seen, net.logits(seen, text), SETTINGS[0])
-    for net, seen in ((network, picture), (other, found))
-  )
+  weights = np.random.default_rng(0).uniform(size=(20, 9)).astype(np.float32) ** 9
+  plain, refined = picture.paint(weights), other.encode(image).paint(weights)
   want, _ = refine(plain, image, radius=3)
   np.testing.assert_array_equal(refined, want)
   assert (plain != want).any()
