@@ -152,3 +152,13 @@ def _own_message(error: BaseException) -> str | None:
       return f'the configuration has no key {text}'
     return f'the configuration has no {near[2]!r}. Did you mean {near[1]!r}?'
   return None if 'Traceback' in text else ' '.join(text.split())
+
+
+def listed(text: str) -> tuple[str, ...]:
+  """Returns what stands between commas, of one flag."""
+  return tuple(filter(None, map(str.strip, text.split(','))))
+
+
+def numbers(text: str) -> tuple[float, ...]:
+  """Returns the numbers between commas, of one flag."""
+  return tuple(map(float, listed(text)))

@@ -80,6 +80,7 @@ _TOP = 20  # names that --classify prints
 _SPEED = ('mode', 'dtype', 'window', 'overlap', 'panoptic', 'agreement')
 # The same, told only where they are given; most are for CLIPSeg and CoSeg alone.
 _GIVEN = ('refine', 'labels', 'label_clip', 'keep_aspect', 'heat_maps', 'example')
+_GIVEN = (*_GIVEN, 'clip_weights')
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -317,6 +318,8 @@ def _settings(
   if arguments.prompts is not None:
     path, time = version(arguments.prompts, what='prompts')
     prompts = {'prompts': path, 'prompts_time': time}
+  further = [version(located(one), what='CLIP') for one in arguments.clips or ()]
+  prompts |= {'clips': further} if further else {}
   flags = ('templates', 'synonyms', 'threshold', 'rule', 'classifier', 'weight')
   return {
     'checkpoint': checkpoint,
@@ -334,6 +337,7 @@ def _classify(arguments: argparse.Namespace) -> int:
   given = vars(arguments)
   flags = ('background', 'threshold', 'rule', 'classifier', 'weight', 'output')
   flags += ('window', 'overlap', 'mode', 'dtype', 'prompts', 'masks', 'refine')
+  flags += ('clips', 'clip_weights')
   flags = [f for f in flags if given[f] is not None]
   flags += ['format'] if given['format'] is not None else []
   switches = ('scores', 'overwrite', 'panoptic', 'agreement', 'parts', 'review')

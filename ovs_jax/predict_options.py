@@ -3,6 +3,7 @@
 import argparse
 from typing import Any
 
+from ovs_jax.arguments import listed, numbers
 from ovs_jax.core.errors import UserError
 from ovs_jax.core.images import read_image
 from ovs_jax.core.masks import read_mask
@@ -26,7 +27,8 @@ _LOADING = {
   flag: flag
   for flag in ('templates', 'text_cache', 'classifier', 'weight', 'mode', 'dtype')
 }
-_LOADING |= {flag: flag for flag in ('prompts', 'labels', 'label_clip', 'keep_aspect')}
+_LOADING |= {flag: flag for flag in ('prompts', 'clips', 'clip_weights', 'labels')}
+_LOADING |= {flag: flag for flag in ('label_clip', 'keep_aspect')}
 _ASKING = {'threshold': 'threshold', 'rule': 'rule', 'panoptic': 'panoptic'}
 _ASKING |= {'heat_maps': 'heat', 'example': 'examples', 'scores': 'maps'}
 _OTHER = {flag: flag for flag in ('window', 'overlap', 'agreement', 'masks')}
@@ -148,6 +150,19 @@ def _add_segment_options(parser: argparse.ArgumentParser) -> None:
   )
   group.add_argument(
     '--prompts', metavar='DIR', help='mask prompts for its CLIP, stored separately'
+  )
+  group.add_argument(
+    '--clips',
+    type=listed,
+    metavar='DIR,DIR',
+    help='OVSeg: further CLIPs that see the same regions; the mean of the '
+    'probabilities by all CLIPs, its own first, takes the place of one',
+  )
+  group.add_argument(
+    '--clip-weights',
+    type=numbers,
+    metavar='W,W',
+    help='OVSeg: of all CLIPs in that mean, its own first: 2,1 (default: all the same)',
   )
   group.add_argument(
     '--classifier',

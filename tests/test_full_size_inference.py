@@ -72,7 +72,7 @@ def ovseg_programs(dtype: str, layers: int) -> dict[str, tuple[Any, ...]]:
   once = functools.partial(one_pass.embed.__wrapped__, config, (46, 62))
   return {
     'propose': (propose, params, image, size),
-    'embed': (embed, params['clip'], regions),
+    'embed': (embed, {'clip': params['clip']}, regions),
     'mine': (mine, params, image, size),
     'one pass': (once, params['clip'], image, shape(100, *SIDES)),
     'text': (

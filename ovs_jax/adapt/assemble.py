@@ -4,7 +4,8 @@ ovs-jax assemble --proposer=DIR --clip=DIR --prompts=DIR --output=DIR
 
 The proposer may be one by itself, a converted MaskFormer whose queries have embeddings,
 or that of an OVSeg; the CLIP likewise. A setting that is not asked for is that of the
-OVSeg which one of them comes from, or else the default; the command says which.
+OVSeg which one of them comes from, or else the default; the command says which. With
+--clips=DIR,DIR several CLIPs name the masks, and their probabilities are averaged.
 """
 
 import argparse
@@ -12,6 +13,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from ovs_jax.arguments import listed, numbers
 from ovs_jax.core.checkpoint import load_config
 from ovs_jax.core.errors import UserError
 from ovs_jax.core.files import place
@@ -45,6 +47,8 @@ def _parser() -> argparse.ArgumentParser:
   add('--proposer', required=True, metavar='DIR', help='a proposer, or an OVSeg')
   add('--clip', required=True, metavar='DIR', help='a CLIP, or an OVSeg')
   add('--prompts', default='', metavar='DIR', help='mask prompts for that CLIP')
+  add('--clips', type=listed, default=(), metavar='DIR,DIR', help='further CLIPs')
+  add('--clip_weights', type=numbers, default=(), metavar='W,W', help='of all CLIPs')
   add('--output', required=True, metavar='DIR', help='the new checkpoint')
   add('--weight', type=float, help='share of CLIP in the ensemble')
   add('--classifier', help='ensemble, clip or proposer')
@@ -93,6 +97,7 @@ def run(given: argparse.Namespace) -> None:
   found = settings_of(asked, given.proposer, given.clip)
   config = Settings('ovseg', 'assemble').to_config()
   config.init.update(proposer=given.proposer, clip=given.clip, prompts=given.prompts)
+  config.test.update(clips=given.clips, clip_weights=given.clip_weights)
   for name, (value, where) in found.items():
     section, key, _ = SETTINGS[name]
     config[section][key] = value

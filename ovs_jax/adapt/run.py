@@ -187,6 +187,7 @@ def _decide_steps(
   """Evaluates what is there, and divides the time that is left."""
   asked = adaptation.asked
   checkpoint = load(asked.checkpoint, kinds=('ovseg',), what='OVSeg checkpoint')
+  checkpoint.config.check_one_clip(asked.checkpoint)
   fields = plan.settings(photos, checkpoint, side=asked.side)
   adaptation.decide(**fields, **{k: int(k in parts) for k in _SHARES})
   adaptation.run(_FIRST)

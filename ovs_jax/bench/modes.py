@@ -18,8 +18,8 @@ from ovs_jax.core.types import Int
 from ovs_jax.data import load_dataset, load_names
 from ovs_jax.data.pipeline import examples
 from ovs_jax.inference.encode import modes_of
-from ovs_jax.inference.parts import load_clip
 from ovs_jax.inference.segmenter import Segmenter
+from ovs_jax.models.stored import load
 from ovs_jax.ops.confusion import count_pixels, segmentation_scores
 
 
@@ -51,8 +51,8 @@ def build(options: Options) -> Workload:
   found = itertools.islice(examples(builder, options.split), options.images)
   pictures = [(example['image'], example['label']) for example in found]
   facts: dict[str, Any] = {'classes': len(names)}
-  clip = load_clip(options.checkpoint).config
-  kinds = {mode: (mode, None) for mode in modes_of(clip)}
+  clips = load(options.checkpoint, kinds=('ovseg',)).config.clips
+  kinds = {mode: (mode, None) for mode in modes_of(*clips)}
   kinds |= {'bfloat16': ('exact', 'bfloat16')}
   first: list[np.ndarray] = []  # labels of `exact`
   variants = []

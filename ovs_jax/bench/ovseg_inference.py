@@ -247,9 +247,7 @@ def _stages(model: OvSegSystem, picture: np.ndarray, names: Classes) -> dict[str
   )
   alone, _ = timed(lambda: propose(crop=False))
   both, found = timed(lambda: propose(crop=True))
-  looked, _ = timed(
-    lambda: encoding.embed_crops(model.config, params['clip'], (found[2],))
-  )
+  looked, _ = timed(lambda: encoding.embed_crops(model.config, params, (found[2],)))
   encoded = model.encode(picture)
   named, _ = timed(lambda: model.segment(encoded, names).labels)
   seconds = {

@@ -18,6 +18,7 @@ from typing import Any
 from ovs_jax.convert import allowed, catalogue, exchange, share
 from ovs_jax.convert.download import cache_directory, fetch, file_sha256, locked
 from ovs_jax.convert.reader import FOLDER_FILES
+from ovs_jax.core import attached
 from ovs_jax.core.errors import UserError
 from ovs_jax.core.files import Path, local, place
 from ovs_jax.core.lookup import did_you_mean
@@ -177,7 +178,7 @@ def _kept(hub: Any, repository: str, revision: str) -> pathlib.Path:
       hub.snapshot_download(
         repository,
         revision=revision,
-        allow_patterns=[*_SETTINGS, kind],
+        allow_patterns=[*_SETTINGS, 'tokenizer_*.json', kind],
         local_files_only=True,
       )
     )
@@ -208,6 +209,7 @@ def _choose(where: str, names: list[str]) -> list[str]:
       'kind of model, or a file to fetch by hand and convert with --input='
     )
   found = [name for name in _SETTINGS if name in names] + [tensors]
+  found += [x for x in names if attached.is_one(x) and x not in found]
   if tensors.endswith('.index.json'):
     stem, _, kind = tensors.removesuffix('.index.json').rpartition('.')
     part = re.compile(rf'{re.escape(stem)}-\d{{5}}-of-\d{{5}}\.{kind}')

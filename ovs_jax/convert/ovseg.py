@@ -33,6 +33,7 @@ def _plain(source: Source) -> Tensors:
 
 def _configs(model: Mapping[str, Any]) -> tuple[MaskFormerConfig, ClipConfig]:
   config = OvSegConfig.from_dict(model)
+  config.check_one_clip('the checkpoint')
   return config.proposer, config.clip
 
 

@@ -85,15 +85,17 @@ def save_model(directory: Path, params: Any, config: Mapping[str, Any]) -> None:
 
 def _saved(directory: Place) -> list[Place]:
   """Lists what belongs to earlier models in a directory, what commits them first."""
-  names = (_SENT, _COMMITTED, 'params', 'config', attached.FILE)
-  items = [directory / name for name in names]
+  items = [directory / name for name in (_SENT, _COMMITTED, 'params', 'config')]
+  items += [path for path in _inside(directory) if attached.is_one(path.name)]
   return [*items, *(p / _SENT for p in _steps(directory)), *_steps(directory)]
 
 
 def _steps(directory: Place) -> list[Place]:
-  if not directory.is_dir():
-    return []
-  return [p for p in directory.iterdir() if p.name.isdigit() and p.is_dir()]
+  return [p for p in _inside(directory) if p.name.isdigit() and p.is_dir()]
+
+
+def _inside(directory: Place) -> list[Place]:
+  return [*directory.iterdir()] if directory.is_dir() else []
 
 
 def _is_local(path: Place) -> bool:

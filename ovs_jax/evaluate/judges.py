@@ -8,10 +8,10 @@ from typing import Protocol, runtime_checkable
 
 import numpy as np
 
-from ovs_jax.core.types import NO_LABEL, Array, Bool, Float, Int
+from ovs_jax.core.types import NO_LABEL, Bool, Float, Int
 from ovs_jax.evaluate import oracle, recall
 from ovs_jax.evaluate.distractors import all_words, clearest, distractors
-from ovs_jax.evaluate.network import OTHERS, Network, Picture, Setting
+from ovs_jax.evaluate.network import OTHERS, Logits, Network, Picture, Setting
 from ovs_jax.evaluate.predictions import SavedMaps
 from ovs_jax.evaluate.sources import Sample
 from ovs_jax.evaluate.tally import Arrays, Tally
@@ -145,7 +145,7 @@ class Looked:
   """
 
   picture: Picture
-  logits: tuple[Float[Array, 'q k1'], Float[Array, 'q k']]
+  logits: Logits
   classes: Int[np.ndarray, 't']
   maps: dict[str, Int[np.ndarray, 'h w']]
   crops: Int[np.ndarray, 't']
@@ -285,7 +285,7 @@ class ModelJudge:
     truth, guess, found = looked.classes, looked.crops, looked.classes
     if len(truth):
       guess, matched = oracle.name_proposals(
-        looked.picture, looked.logits, sample.label, truth
+        self.network.mix, looked.picture, looked.logits, sample.label, truth
       )
       found = np.where(matched, truth, NO_LABEL)
     for name, named, true in (

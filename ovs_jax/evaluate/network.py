@@ -13,30 +13,45 @@ from ovs_jax.core.images import resize_shortest
 from ovs_jax.core.types import NO_LABEL, Array, Bool, Float, Int, Params, UInt8
 from ovs_jax.core.workers import Workers
 from ovs_jax.evaluate.painting import claims, confidence, paint
-from ovs_jax.inference.names import NameEmbedder
+from ovs_jax.inference.names import SeveralEmbedders
+from ovs_jax.inference.parts import add_clips
 from ovs_jax.models import ovseg
+from ovs_jax.models.clip_mix import mix_of
 from ovs_jax.models.mask_prompts import add_to_ovseg
 from ovs_jax.models.stored import load
-from ovs_jax.ops.ensemble import combine
+from ovs_jax.ops.ensemble import average, combine
 from ovs_jax.ops.guided import refine
 from ovs_jax.settings import Settings
 
 OTHERS = 'others'  # what a single name competes with
 
+# Those of the proposer, "no object" last, and those of each CLIP.
+Logits = tuple[Float[Array, 'q k1'], Float[Array, 'm q k']]
+
 
 @dataclasses.dataclass(frozen=True)
 class Setting:
-  """How two classifiers become one; see `ops.ensemble.combine`."""
+  """How two classifiers become one; see `ops.ensemble.combine`.
+
+  Attributes:
+    classifier: of `ops.ensemble.CLASSIFIERS`.
+    weight: of CLIP in the ensemble.
+    clips: weights of the CLIPs, where there are several; (): the model's own.
+  """
 
   classifier: str
   weight: float
+  clips: tuple[float, ...] = ()
 
   @property
   def name(self) -> str:
-    """Such as `ensemble_0.70`."""
+    """Such as `ensemble_0.70`, or `ensemble_0.70_clips_0.25_0.75`."""
+    name = self.classifier
     if self.classifier == 'ensemble':
-      return f'ensemble_{self.weight:.2f}'
-    return self.classifier
+      name = f'ensemble_{self.weight:.2f}'
+    if not self.clips:
+      return name
+    return '_'.join([name, 'clips', *(f'{share:.2f}' for share in self.clips)])
 
 
 @dataclasses.dataclass(frozen=True)
@@ -56,6 +71,9 @@ class Changes:
       the reference, whose argmax has the first class there.
     refine: radius in pixels by which borders move to those of the picture
       (`ops.guided`).
+    clips: directories of further CLIPs, whose probabilities are averaged with those of
+      its own.
+    clip_weights: of all of them; (): the same for all, or the checkpoint's own.
   """
 
   prompts: str = ''
@@ -67,13 +85,16 @@ class Changes:
   proposer_side: int = 0
   no_score: str = 'none'
   refine: int = 0
+  clips: tuple[str, ...] = ()
+  clip_weights: tuple[float, ...] = ()
 
   @classmethod
   def of(cls, config: Settings) -> 'Changes':
     """Returns those of a configuration."""
-    asked = (field.name for field in dataclasses.fields(cls)[1:])
-    asked = {name: getattr(config.eval, name) for name in asked}
-    return cls(config.init.prompts, **asked)
+    given = {'prompts': config.init}
+    given |= dict.fromkeys(('clips', 'clip_weights'), config.test)
+    fields = (field.name for field in dataclasses.fields(cls))
+    return cls(**{name: getattr(given.get(name, config.eval), name) for name in fields})
 
 
 @dataclasses.dataclass(frozen=True)
@@ -145,7 +166,8 @@ class Network:
     found = load(directory, kinds=('ovseg',))
     stored = found.stored
     model, params = add_to_ovseg(found.config, found.params, changes.prompts)
-    self._embedder = NameEmbedder(model.clip, params['clip'])
+    model, params = add_clips(model, params, changes.clips, changes.clip_weights)
+    self._embedder = SeveralEmbedders.of(model, params)
     self.setting = Setting(stored['classifier'], float(stored['weight']))
     own = {'templates': stored['templates'], 'threshold': model.region.threshold}
     own |= {name: stored['test'][name] for name in ('shortest', 'longest')}
@@ -164,7 +186,7 @@ class Network:
       self.model = self.model.computing_in(changes.dtype)
     self.changes = changes
     self.params = params
-    self._temperature = ovseg.temperature(model.clip, params['clip'])
+    self.mix = mix_of(model, params)
     # Name and sha256 of the class list; None where the checkpoint does not say.
     self.training_names: dict[str, str] | None = stored.get('training_names')
     self.copies = (workers or Workers()).copies(params)
@@ -183,6 +205,10 @@ class Network:
     }
     if self.changes.prompts:
       settings['mask_prompts'] = self.changes.prompts
+    if self.model.others:
+      settings['clip_weights'] = ', '.join(f'{x:.3f}' for x in self.mix.weights)
+    if self.changes.clips:
+      settings['further_clips'] = ', '.join(self.changes.clips)
     if self.changes.proposer_side:
       settings['proposer_side'] = self.changes.proposer_side
     if self.changes.refine:
@@ -216,19 +242,17 @@ class Network:
       image.shape[:2], content, padded, encoded, place, first, photo, within
     )
 
-  def logits(
-    self, picture: Picture, text: Float[np.ndarray, 'k d']
-  ) -> tuple[Float[Array, 'q k1'], Float[Array, 'q k']]:
-    """Returns those of the proposer, "no object" last, and those of CLIP."""
+  def logits(self, picture: Picture, text: Float[np.ndarray, 'k d']) -> Logits:
+    """Returns those of the proposer, "no object" last, and those of each CLIP."""
     # The masks play no part here, and without them their size needs no compilation.
     masks = picture.encoded.masks[:, :1, :1]
     encoded = dataclasses.replace(picture.encoded, masks=masks)
-    return _classify(encoded, jnp.asarray(text), self._temperature)
+    return _classify(encoded, jnp.asarray(text), self.mix)
 
   def labels(
     self,
     picture: Picture,
-    logits: tuple[Float[Array, 'q k1'], Float[Array, 'q k']],
+    logits: Logits,
     setting: Setting,
     *,
     among: Bool[np.ndarray, 'k'] | None = None,
@@ -249,7 +273,7 @@ class Network:
   def weights(
     self,
     picture: Picture,
-    logits: tuple[Float[Array, 'q k1'], Float[Array, 'q k']],
+    logits: Logits,
     setting: Setting,
     *,
     among: Bool[np.ndarray, 'k'] | None = None,
@@ -257,9 +281,12 @@ class Network:
     """Returns what each proposal says for each class; see `labels`."""
     chosen = None if among is None else jnp.asarray(among)
     valid = picture.encoded.valid
-    return np.asarray(
-      _combine(*logits, valid, chosen, setting.classifier, setting.weight)
-    )
+    return np.asarray(_combine(*logits, valid, chosen, self._whole(setting)))
+
+  def _whole(self, setting: Setting) -> Setting:
+    """Returns a setting that says how the CLIPs are weighed."""
+    mix = self.mix.weighed(setting.clips) if setting.clips else self.mix
+    return dataclasses.replace(setting, clips=mix.weights)
 
   def single_concepts(
     self,
@@ -278,16 +305,15 @@ class Network:
     """
     if not bool(picture.encoded.valid.any()):
       return np.zeros((len(classes), *picture.size), bool)
-    proposer, clip = self.logits(picture, text)
+    proposer, clips = self.logits(picture, text)
     count = -(-len(classes) // 8) * 8
     asked = np.pad(classes, (0, count - len(classes)), mode='edge')
     difference = _single(
       proposer,
-      clip,
+      clips,
       picture.encoded.valid,
       jnp.asarray(asked),
-      setting.classifier,
-      setting.weight,
+      self._whole(setting),
     )
     return claims(
       np.asarray(difference)[:, : len(classes)],
@@ -308,44 +334,51 @@ def _encode(
   return ovseg.encode_image(model, params, image, size, side=side)
 
 
-_classify = jax.jit(ovseg.classify)
+_classify = jax.jit(ovseg.classify_each, static_argnums=2)
 
 
-@functools.partial(jax.jit, static_argnums=(4, 5))
+@functools.partial(jax.jit, static_argnums=4)
 def _combine(
   proposer: Float[Array, 'q k1'],
-  clip: Float[Array, 'q k'],
+  clips: Float[Array, 'm q k'],
   valid: Bool[Array, 'q'],
   among: Bool[Array, 'k'] | None,
-  classifier: str,
-  weight: float,
+  setting: Setting,
 ) -> Float[Array, 'q k']:
   if among is None:
-    return combine(proposer, clip, valid, classifier=classifier, weight=weight)
+    return _weigh(proposer, clips, valid, setting)
   keep = jnp.append(among, True)
   proposer = jnp.where(keep[None], proposer, -jnp.inf)
-  clip = jnp.where(among[None], clip, -jnp.inf)
-  weights = combine(proposer, clip, valid, classifier=classifier, weight=weight)
+  clips = jnp.where(among[None, None], clips, -jnp.inf)
+  weights = _weigh(proposer, clips, valid, setting)
   return jnp.where(among[None], weights, 0.0)  # 0 ** 0 is 1
 
 
-@functools.partial(jax.jit, static_argnums=(4, 5))
+def _weigh(
+  proposer: Float[Array, 'q k1'],
+  clips: Float[Array, 'm q k'],
+  valid: Bool[Array, 'q'],
+  setting: Setting,
+) -> Float[Array, 'q k']:
+  clip = average(clips, setting.clips)
+  how = {'classifier': setting.classifier, 'weight': setting.weight}
+  return combine(proposer, clip, valid, **how)
+
+
+@functools.partial(jax.jit, static_argnums=4)
 def _single(
   proposer: Float[Array, 'q k2'],
-  clip: Float[Array, 'q k1'],
+  clips: Float[Array, 'm q k1'],
   valid: Bool[Array, 'q'],
   classes: Int[Array, 't'],
-  classifier: str,
-  weight: float,
+  setting: Setting,
 ) -> Float[Array, 'q t']:
   """Weights of each name less those of `OTHERS`, both asked for on their own."""
 
   def one(k: Array) -> Array:
-    pair = jnp.stack([k, clip.shape[1] - 1])
-    logits = proposer[:, jnp.append(pair, clip.shape[1])]
-    weights = combine(
-      logits, clip[:, pair], valid, classifier=classifier, weight=weight
-    )
+    pair = jnp.stack([k, clips.shape[2] - 1])
+    logits = proposer[:, jnp.append(pair, clips.shape[2])]
+    weights = _weigh(logits, clips[:, :, pair], valid, setting)
     return weights[:, 0] - weights[:, 1]
 
   return jax.lax.map(one, classes).T

@@ -11,10 +11,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from ovs_jax.core.types import NO_LABEL, Array, Bool, Float, Int, Num, Params
-from ovs_jax.evaluate.network import Network, Picture, renamed
-from ovs_jax.models import ovseg
-from ovs_jax.ops.ensemble import class_logits
-from ovs_jax.ops.regions import crop_regions
+from ovs_jax.evaluate.network import Logits, Network, Picture, renamed
+from ovs_jax.models import clip_mix, ovseg
+from ovs_jax.ops.ensemble import average
 
 MIN_OVERLAP = 0.5  # IoU from which a proposal counts as showing a true mask
 
@@ -59,17 +58,19 @@ def name_masks(
   masks[: len(classes), :h, :w] = small[None] == classes[:, None, None]
   guess, valid = _classify_masks(
     network.model,
-    network.copies[picture.place]['clip'],
+    network.copies[picture.place],
     picture.padded,
     jnp.asarray(masks),
     jnp.asarray(text),
+    network.mix,
   )
   return np.where(valid, guess, NO_LABEL)[: len(classes)]
 
 
 def name_proposals(
+  mix: clip_mix.Mix,
   picture: Picture,
-  logits: tuple[Float[Array, 'q k1'], Float[Array, 'q k']],
+  logits: Logits,
   label: Int[np.ndarray, 'h w'],
   classes: Int[np.ndarray, 't'],
 ) -> tuple[Int[np.ndarray, 't'], Bool[np.ndarray, 't']]:
@@ -84,7 +85,8 @@ def name_proposals(
   true = np.array([(small == k).sum() for k in classes])
   either = true[:, None] + binary.sum(axis=1) - both
   overlap = both.astype(np.float32) / np.maximum(either, 1).astype(np.float32)
-  best = np.asarray(jnp.argmax(logits[1], axis=1))[overlap.argmax(axis=1)]
+  by_clip = average(logits[1], mix.weights)
+  best = np.asarray(jnp.argmax(by_clip, axis=1))[overlap.argmax(axis=1)]
   return best, overlap.max(axis=1) >= MIN_OVERLAP
 
 
@@ -189,17 +191,18 @@ def count_alone(
   return counts
 
 
-@functools.partial(jax.jit, static_argnums=0)
+@functools.partial(jax.jit, static_argnums=(0, 5))
 def _classify_masks(
   model: ovseg.OvSegConfig,
   params: Params,
   image: Num[Array, 'h w 3'],
   masks: Float[Array, 't h w'],
-  text: Float[Array, 'k d'],
+  text: Float[Array, 'k e'],
+  mix: clip_mix.Mix,
 ) -> tuple[Int[Array, 't'], Bool[Array, 't']]:
-  regions = crop_regions(image, masks, model.region, statistics=model.clip.pixels)
-  embeddings = ovseg.embed_regions(model, params, regions)
-  return jnp.argmax(class_logits(embeddings, text), axis=1), regions.valid
+  regions = clip_mix.cut_regions(model, image, masks)
+  by_clips = mix.logits(clip_mix.embed_all(model, params, regions), text)
+  return jnp.argmax(average(by_clips, mix.weights), axis=1), regions[0].valid
 
 
 def nearest(

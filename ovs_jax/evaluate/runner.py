@@ -58,7 +58,8 @@ def evaluate(config: Settings, workdir: Place) -> Scores:
   c = config.eval
   target = sources.Target(config.dataset.name, config.dataset.variant, c.split)
   [source] = sources.load_sources(config, [target])
-  counted = Counted(workdir, models=(c.checkpoint, config.init.prompts))
+  models = (c.checkpoint, config.init.prompts, *config.test.clips)
+  counted = Counted(workdir, models=models)
   judge, tallies = _count(config, source, counted)
   tallies.pop(distracted(0), None)  # the headline once more
   first = list(itertools.islice(sources.samples(source), max(1, c.pictures)))

@@ -7,7 +7,7 @@ from typing import Any
 from ovs_jax.core.checkpoint import load_config
 from ovs_jax.core.errors import UserError
 from ovs_jax.core.workers import Workers
-from ovs_jax.evaluate import predictions
+from ovs_jax.evaluate import predictions, search
 from ovs_jax.evaluate.judges import Judge, ModelJudge, Plan, SavedJudge
 from ovs_jax.evaluate.network import Changes, Network, Setting
 from ovs_jax.evaluate.sources import Source
@@ -73,12 +73,12 @@ def _network(config: Settings, workers: Workers) -> Subject:
 
   def judge(source: Source) -> Judge:
     further = [Setting(m.classifier, m.weight) for m in config.eval.methods]
-    further += [Setting('ensemble', w) for w in suite.search]
+    further += search.settings_of(suite, network.setting, len(network.mix.widths))
     tuned = dict(suite.tuned).get(source.target.name)
     further += [] if tuned is None else [Setting('ensemble', tuned)]
     return ModelJudge(network, source.names, _plan(suite, tuple(further)))
 
-  models = (checkpoint, config.init.prompts)
+  models = (checkpoint, config.init.prompts, *config.test.clips)
   settings, trained = network.describe(), network.training_names
   return Subject(str(checkpoint), settings, trained, models, judge)
 
@@ -100,8 +100,9 @@ def _system(config: Settings, stored: Any, workers: Workers) -> Subject:
   what = f'the {stored["model"]!r} model {checkpoint}'
   _refuse_search(config, what)
   changes = dataclasses.asdict(Changes.of(config))
+  sections = {'prompts': 'init', 'clips': 'test', 'clip_weights': 'test'}
   asked = [
-    'config.init.prompts' if key == 'prompts' else f'config.eval.{key}'
+    f'config.{sections.get(key, "eval")}.{key}'
     for key, value in changes.items()
     if value and key != 'no_score'  # rules of merging decide that here
   ]
@@ -149,10 +150,10 @@ def _system(config: Settings, stored: Any, workers: Workers) -> Subject:
 
 
 def _refuse_search(config: Settings, what: str) -> None:
-  if config.suite.search:
+  if config.suite.searches:
     raise UserError(
-      f'config.suite.search weighs the two classifiers of an OVSeg, and {what} has '
-      'none; leave it out'
+      'config.suite.search and search_clips weigh the classifiers of an OVSeg, and '
+      f'{what} has none; leave them out'
     )
 
 

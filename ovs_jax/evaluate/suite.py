@@ -68,8 +68,8 @@ def benchmark(config: Settings, workdir: Place) -> dict[str, Any]:
       'checkpoint': subject.title,
       'settings': subject.settings or {},
       'training_note': note,
-      'searched': bool(config.suite.search),
-      'searched_on_test': bool(config.suite.search) and any(t.is_test for t in targets),
+      'searched': config.suite.searches,
+      'searched_on_test': config.suite.searches and any(t.is_test for t in targets),
     }
     print(suite_files.write_report(workdir, what, summaries), flush=True)
   return summaries
@@ -79,12 +79,14 @@ def check_search(suite: Suite, targets: list[Target]) -> None:
   """Refuses to choose settings on the data that they are then judged by.
 
   Raises:
-    ValueError: `suite.search` names settings, and a split is a test split.
+    ValueError: `suite.search` or `search_clips` names settings, and a split is a test
+      split.
   """
   test = [str(t) for t in targets if t.is_test]
-  if suite.search and test and not suite.i_know:
+  if suite.searches and test and not suite.i_know:
+    key = 'search' if suite.search else 'search_clips'
     raise UserError(
-      f'config.suite.search would choose settings on test splits ({", ".join(test)}); '
+      f'config.suite.{key} would choose settings on test splits ({", ".join(test)}); '
       'scores chosen that way say little about other images. Search on a training '
       'split (NAME:train), or add --i-know, which the report will state'
     )

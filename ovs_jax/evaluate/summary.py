@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from ovs_jax.core.types import Float, Int
-from ovs_jax.evaluate import similarity, tables
+from ovs_jax.evaluate import search, similarity, tables
 from ovs_jax.evaluate.judges import (
   CALIBRATION,
   DISTRACTED,
@@ -86,7 +86,7 @@ def summarise(
     if name not in curve and tally.images
   }
   tuned = dict(suite.tuned).get(dataset)
-  searched = [Setting('ensemble', w).name for w in suite.search]
+  searched = search.names_of(suite, methods)
   images = len(tallies[headline].images)
   named = None if tuned is None else Setting('ensemble', tuned).name
   return {

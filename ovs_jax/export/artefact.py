@@ -147,6 +147,7 @@ def _exportable(directory: Path) -> OvSegSystem:
       f'{", ".join(KINDS)} can'
     )
   system = load_system(directory, text_cache='off')
+  system.config.check_one_clip(directory)
   if system.config.clip.text_tower.tokenizer:
     raise UserError(
       f'the CLIP of {directory} reads texts by a tokenizer.json, which cannot be '
@@ -183,7 +184,7 @@ def manifest(
     'ensemble': {
       'classifier': settings.classifier,
       'weight': settings.weight,
-      'temperature': system.temperature,
+      'temperature': system.mix.temperatures[0],
     },
     'programs': {
       part.name: {

@@ -31,6 +31,7 @@ def main(checkpoint: str, folder: str, *names: str) -> None:
   """Writes a model for each program of these names, and `report.json`."""
   system = load_system(checkpoint, kinds=('ovseg',), text_cache='off')
   assert isinstance(system, OvSegSystem)
+  system.config.check_one_clip(checkpoint)
   sizes = [name.removeprefix('image_') for name in names if name.startswith('image_')]
   found = [tuple(map(int, size.split('x'))) for size in sizes]
   weights, target = weights_of(system), local(folder)

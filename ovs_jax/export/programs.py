@@ -223,7 +223,7 @@ def _weighed(
   real: Bool[Array, 'k'],
 ) -> Float[Array, 'q k']:
   """Returns how much each mask speaks for each name."""
-  settings, temperature = system.settings, system.temperature
+  settings = system.settings
   embeddings, regions, masks, valid, no_object = encoded
   few, boxes = masks[:, :1, :1], jnp.zeros((len(valid), 4))
   weighed, _, _ = weigh_padded(
@@ -233,10 +233,10 @@ def _weighed(
     None,
     real,
     real,
-    jnp.float32(temperature),
     rule='pixels',
     classifier=settings.classifier,
     weight=float(settings.weight),
+    mix=system.mix,
   )
   return jnp.where(jnp.any(valid), weighed, 0.0)
 

@@ -14,7 +14,7 @@ from ovs_jax.core.checkpoint import save_model
 from ovs_jax.core.errors import UserError
 from ovs_jax.core.files import Place
 from ovs_jax.core.types import Params
-from ovs_jax.inference.parts import load_clip
+from ovs_jax.inference.parts import add_clips, load_clip
 from ovs_jax.models.clip_config import ImageTower
 from ovs_jax.models.mask_prompts import add_prompts, without_prompts
 from ovs_jax.models.ovseg import OvSegConfig
@@ -72,6 +72,9 @@ def put_together(config: Settings) -> Parts:
       'chunk': config.test.chunk,
     }
   )
+  params = {'proposer': proposer, 'clip': clip}
+  asked = config.test.clips, config.test.clip_weights
+  model, params = add_clips(model, params, *asked)
   description = {
     **model.to_dict(),
     'model': 'ovseg',
@@ -82,7 +85,7 @@ def put_together(config: Settings) -> Parts:
   }
   if 'training_names' in stored:  # older proposers do not say
     description['training_names'] = stored['training_names']
-  return {'proposer': proposer, 'clip': clip}, description
+  return params, description
 
 
 def _resized(

@@ -79,6 +79,7 @@ class Classifier:
     found = load(directory, kinds=('clip', 'ovseg'))
     config, params = found.config, found.params
     if found.kind == 'ovseg':
+      config.check_one_clip(directory)
       config, params = config.clip, params['clip']
     templates = 'single' if templates is None else templates
     return cls(config, params, templates=templates, text_cache=text_cache)

@@ -16,9 +16,9 @@ import numpy as np
 from ovs_jax.core.images import resize_shortest
 from ovs_jax.core.types import Array, Bool, Float, Int, Num, Params, UInt8
 from ovs_jax.inference import one_pass
-from ovs_jax.models import ovseg
+from ovs_jax.models import clip_mix, ovseg
 from ovs_jax.models.clip_config import ClipConfig
-from ovs_jax.ops.regions import Regions, crop_regions, map_valid
+from ovs_jax.ops.regions import Regions, map_valid
 
 # 'exact': every valid proposal's crop goes through CLIP. 'certified': only so many
 # crops that every pixel's label is proven; the labels are those of 'exact'. 'filtered':
@@ -30,9 +30,9 @@ MODES = ('exact', 'certified', 'filtered', 'one_pass', 'pooled')
 _WITHOUT_CROPS = ('one_pass', 'pooled')
 
 
-def modes_of(config: ClipConfig) -> tuple[str, ...]:
-  """Returns those of `MODES` that a CLIP can be asked in."""
-  pooled = config.image_tower.pool != 'class'
+def modes_of(*clips: ClipConfig) -> tuple[str, ...]:
+  """Returns those of `MODES` that one or several CLIPs can be asked in."""
+  pooled = all(config.image_tower.pool != 'class' for config in clips)
   return tuple(mode for mode in MODES if pooled or mode != 'pooled')
 
 
@@ -87,16 +87,17 @@ class Crops:
   """The crops of a picture, and the embeddings of those that CLIP has seen."""
 
   def __init__(
-    self, config: ovseg.OvSegConfig, params: Params, regions: Regions
+    self, config: ovseg.OvSegConfig, params: Params, regions: tuple[Regions, ...]
   ) -> None:
-    """Embeds nothing yet; `params` are CLIP's."""
+    """Embeds nothing yet; regions are those of `models.clip_mix.cut_regions`."""
     self._config, self._params, self._regions = config, params, regions
-    self.rows = jnp.ones((len(regions.valid), config.clip.embed_dim))
-    self.seen = np.zeros(len(regions.valid), bool)
+    self._valid = regions[0].valid
+    self.rows = jnp.ones((len(self._valid), clip_mix.width(config)))
+    self.seen = np.zeros(len(self._valid), bool)
 
   def embed(self, wanted: Bool[np.ndarray, 'q']) -> None:
     """Embeds the crops that are wanted, valid, and not embedded yet."""
-    new = wanted & ~self.seen & np.asarray(self._regions.valid)
+    new = wanted & ~self.seen & np.asarray(self._valid)
     if new.any():
       self.rows = _embed_some(
         self._config, self._params, self._regions, jnp.asarray(new), self.rows
@@ -119,7 +120,7 @@ def encode_pictures(
 
   Args:
     config: the model's.
-    params: with the subtrees `proposer` and `clip`.
+    params: with the subtrees `proposer` and `clip`, and those of further CLIPs.
     pictures: RGB of any sizes.
     shortest: their shorter side for the networks.
     longest: limit of the longer one.
@@ -144,18 +145,18 @@ def encode_pictures(
       )
       for image, size in zip(padded, sizes, strict=True)
     ]
-    rows = _first_rows(config, params['clip'], small, found, mode)
+    rows = _first_rows(config, params, small, found, mode)
     for i, (proposed, masks, cut) in enumerate(found):
       encoded = ovseg.Encoded(
         embeddings=proposed.embeddings,
         regions=rows[i],
         masks=proposed.mask_logits if at_stride_4 else masks,
-        boxes=cut.boxes,
-        valid=cut.valid,
+        boxes=cut[0].boxes,
+        valid=cut[0].valid,
         no_object=proposed.no_object,
       )
       lazy = mode in ('certified', 'filtered')
-      crops = Crops(config, params['clip'], cut) if lazy else None
+      crops = Crops(config, params, cut) if lazy else None
       done.append(EncodedImage(part[i].shape[:2], sizes[i], encoded, crops))
   return done
 
@@ -164,19 +165,37 @@ def _first_rows(
   config: ovseg.OvSegConfig,
   params: Params,
   pictures: Sequence[UInt8[np.ndarray, '_ _ 3']],
-  found: Sequence[tuple[ovseg.Proposed, Array, Regions]],
+  found: Sequence[tuple[ovseg.Proposed, Array, tuple[Regions, ...]]],
   mode: str,
-) -> list[Float[Array, 'q d']]:
+) -> list[Float[Array, 'q e']]:
   """Returns CLIP's embeddings; ones in modes that choose crops by the names."""
   if mode == 'exact':
     return embed_crops(config, params, tuple(cut for _, _, cut in found))
   if mode in _WITHOUT_CROPS:
-    options = {'enlarge': mode == 'one_pass'}
+    shown = zip(pictures, found, strict=True)
+    enlarge = mode == 'one_pass'
     return [
-      one_pass.embed_masks(config, params, jnp.asarray(picture), masks, **options)
-      for picture, (_, masks, _) in zip(pictures, found, strict=True)
+      _embed_masks(config, params, picture, masks, enlarge=enlarge)
+      for picture, (_, masks, _) in shown
     ]
-  return [jnp.ones(proposed.embeddings.shape) for proposed, _, _ in found]
+  width = clip_mix.width(config)
+  return [jnp.ones((len(proposed.embeddings), width)) for proposed, _, _ in found]
+
+
+def _embed_masks(
+  config: ovseg.OvSegConfig,
+  params: Params,
+  picture: UInt8[np.ndarray, 'h w 3'],
+  masks: Float[Array, 'q H W'],
+  *,
+  enlarge: bool,
+) -> Float[Array, 'q e']:
+  """Shows a picture to each CLIP once; see `one_pass.embed_masks`."""
+  found = [
+    one_pass.embed_masks(one, own, jnp.asarray(picture), masks, enlarge=enlarge)
+    for one, own in clip_mix.towers(config, params)
+  ]
+  return jnp.concatenate(found, axis=1)
 
 
 def encode_windows(
@@ -241,23 +260,22 @@ def propose_crops(
   *,
   crop: bool,
   propose: Propose = ovseg.propose,
-) -> tuple[ovseg.Proposed, Float[Array, 'q h w'], Regions]:
+) -> tuple[ovseg.Proposed, Float[Array, 'q h w'], tuple[Regions, ...]]:
   """Runs the proposer, and cuts the crops, which are empty unless asked for."""
   proposed = propose(config, params, image, size)
   masks = ovseg.full_masks(proposed.mask_logits, image.shape[:2], size)
-  regions = crop_regions(
-    image, masks, config.region, statistics=config.clip.pixels, cut=crop
-  )
-  return proposed, masks, regions
+  return proposed, masks, clip_mix.cut_regions(config, image, masks, cut=crop)
 
 
 @functools.partial(jax.jit, static_argnums=0)
 def embed_crops(
-  config: ovseg.OvSegConfig, params: Params, regions: tuple[Regions, ...]
-) -> list[Float[Array, 'q d']]:
+  config: ovseg.OvSegConfig,
+  params: Params,
+  regions: tuple[tuple[Regions, ...], ...],
+) -> list[Float[Array, 'q e']]:
   """Embeds the crops of several pictures together."""
   every = jax.tree.map(lambda *leaves: jnp.concatenate(leaves), *regions)
-  rows = ovseg.embed_regions(config, params, every)
+  rows = clip_mix.embed_all(config, params, every)
   return list(rows.reshape(len(regions), -1, rows.shape[1]))
 
 
@@ -265,16 +283,12 @@ def embed_crops(
 def _embed_some(
   config: ovseg.OvSegConfig,
   params: Params,
-  regions: Regions,
+  regions: tuple[Regions, ...],
   wanted: Bool[Array, 'q'],
-  rows: Float[Array, 'q d'],
-) -> Float[Array, 'q d']:
+  rows: Float[Array, 'q e'],
+) -> Float[Array, 'q e']:
   """Replaces the rows that are wanted."""
-
-  def embed(places: Array) -> Array:
-    pixels, masks = regions.pixels[places], regions.masks[places]
-    return ovseg.embed_crops(config, params, pixels, masks)
-
+  embed = functools.partial(clip_mix.embed_places, config, params, regions)
   return map_valid(embed, wanted, rows, chunk=ovseg.chunk_size(config))
 
 

@@ -17,7 +17,7 @@ from ovs_jax.inference.ovseg import OvSegSystem, with_others
 from ovs_jax.inference.system import System
 from ovs_jax.inference.weigh import weigh
 from ovs_jax.models import ovseg
-from ovs_jax.ops.regions import CLIP_MEAN, CLIP_STD, Regions, patch_mask
+from ovs_jax.ops.regions import Regions, patch_mask
 from ovs_jax.ops.resize import linear_taps
 from ovs_jax.text.classes import NOTHING, Classes
 
@@ -29,11 +29,11 @@ class Proposal:
   Attributes:
     number: of the query.
     mask: probabilities at the network's resolution.
-    crop: what CLIP sees of it, before mask prompts; None if no pixel is above the
-      threshold of masks.
+    crop: what the first CLIP sees of it, before mask prompts; None if no pixel is
+      above the threshold of masks.
     prompted: patches of the crop that mask prompts replace; None without such prompts.
     proposer: probabilities of all names; what lacks to 1 is "no object".
-    clip: the same by CLIP, which sum to 1.
+    clip: the same by CLIP, or the mean of several, which sum to 1.
     weights: what both make of them (OVSeg, section 3.1).
     here: its mask at the pixel, 0..1.
   """
@@ -145,10 +145,9 @@ def explain(
   asked = with_others(classes + background)
   texts = system.embed(asked, templates=templates, synonyms=synonyms)
   classifier, weight = system.method(classifier, weight, 'pixels')
-  method = {'rule': 'pixels', 'classifier': classifier, 'weight': weight}
-  weighed = weigh(
-    picture.encoded, texts.rows, texts.owner, choosing=len(asked), **method
-  )
+  method = {'classifier': classifier, 'weight': weight, 'mix': system.mix}
+  method |= {'rule': 'pixels', 'choosing': len(asked)}
+  weighed = weigh(picture.encoded, texts.rows, texts.owner, **method)
   labels, _ = label_picture(picture, weighed[0])
   evidence, found = _added(
     picture, [np.asarray(w)[:, : len(asked)] for w in weighed], (x, y), proposals
@@ -219,7 +218,7 @@ def _added(
 def _encode(
   system: OvSegSystem, image: UInt8[np.ndarray, 'H W 3']
 ) -> tuple[encode.EncodedImage, Regions]:
-  """Encodes a picture, and returns the crops too."""
+  """Encodes a picture, and returns the crops of the first CLIP too."""
   config, settings = system.config, system.settings
   sides = {'shortest': settings.shortest, 'longest': settings.longest}
   small = resize_shortest(image, **sides)
@@ -228,16 +227,16 @@ def _encode(
   proposed, masks, cut = encode.propose_crops(
     config, system.params, padded, jnp.array(size), crop=True, propose=system.propose
   )
-  (rows,) = encode.embed_crops(config, system.params['clip'], (cut,))
+  (rows,) = encode.embed_crops(config, system.params, (cut,))
   encoded = ovseg.Encoded(
     embeddings=proposed.embeddings,
     regions=rows,
     masks=masks,
-    boxes=cut.boxes,
-    valid=cut.valid,
+    boxes=cut[0].boxes,
+    valid=cut[0].valid,
     no_object=proposed.no_object,
   )
-  return encode.EncodedImage(image.shape[:2], size, encoded), cut
+  return encode.EncodedImage(image.shape[:2], size, encoded), cut[0]
 
 
 def _masks_at(picture: encode.EncodedImage, x: int, y: int) -> Float[np.ndarray, 'q']:
@@ -258,7 +257,8 @@ def _seen(config: ovseg.OvSegConfig, regions: Regions, q: int) -> dict[str, Any]
   if not bool(regions.valid[q]):
     return {'crop': None, 'prompted': None}
   pixels = np.asarray(regions.pixels[q])
-  mean, std = (np.array([[row]], np.float32) for row in (CLIP_MEAN, CLIP_STD))
+  own = config.clip.pixels
+  mean, std = (np.array([[row]], np.float32) for row in (own.mean, own.std))
   crop = np.round(255 * (pixels * std + mean)).clip(0, 255).astype(np.uint8)
   if not config.clip.prompt_depth:
     return {'crop': crop, 'prompted': None}

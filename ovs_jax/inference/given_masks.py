@@ -14,8 +14,7 @@ from ovs_jax.core.images import resize_shortest
 from ovs_jax.core.mask_set import MaskSet
 from ovs_jax.core.types import Array, Bool, Float, Num, Params, UInt8
 from ovs_jax.inference.weigh import Weights
-from ovs_jax.models import ovseg
-from ovs_jax.ops.regions import crop_regions
+from ovs_jax.models import clip_mix, ovseg
 
 _AT_ONCE = 32  # masks on the device, in the network's size
 _WEIGHED_AT_ONCE = 4096  # masks that names are compared with at once
@@ -27,12 +26,12 @@ class EncodedMasks:
 
   Attributes:
     masks: in the picture's size.
-    regions: CLIP's embeddings of the masks; ones where nothing is shown.
+    regions: embeddings of the masks by all CLIPs; ones where nothing is shown.
     valid: masks with any pixel above the mask threshold; the others get no name.
   """
 
   masks: MaskSet
-  regions: Float[np.ndarray, 'n d']
+  regions: Float[np.ndarray, 'n e']
   valid: Bool[np.ndarray, 'n']
 
   @property
@@ -57,7 +56,7 @@ def encode_masks(
 
   Args:
     config: the model's.
-    params: CLIP's.
+    params: the model's.
     picture: RGB.
     masks: of the picture's size.
     shortest: the picture's shorter side for CLIP's crops.
@@ -116,10 +115,10 @@ def _embed(
   params: Params,
   image: Num[Array, 'h w 3'],
   masks: Float[Array, 'q h w'],
-) -> tuple[Float[Array, 'q d'], Bool[Array, 'q']]:
+) -> tuple[Float[Array, 'q e'], Bool[Array, 'q']]:
   """Cuts the crops of some masks and embeds them; empty ones cost nothing."""
-  regions = crop_regions(image, masks, config.region, statistics=config.clip.pixels)
-  return ovseg.embed_regions(config, params, regions), regions.valid
+  regions = clip_mix.cut_regions(config, image, masks)
+  return clip_mix.embed_all(config, params, regions), regions[0].valid
 
 
 def weigh_masks(
@@ -127,6 +126,7 @@ def weigh_masks(
   run: Callable[[ovseg.Encoded], Weights],
   count: int,
   rule: str,
+  own: int,
 ) -> tuple[Float[np.ndarray, 'n k'], Float[np.ndarray, 'n k']]:
   """Returns the masks' class weights and CLIP's probabilities.
 
@@ -135,19 +135,20 @@ def weigh_masks(
     run: `weigh`, of the classifier 'clip'.
     count: of the classes.
     rule: one of `RULES`; under 'demo' masks compete, and all are needed at once.
+    own: length of the first CLIP's embeddings, which is the proposer's.
   """
   total = len(picture.masks)
   step = total if rule == 'demo' else _WEIGHED_AT_ONCE
   weights, by_clip = [], []
   for start in range(0, total, step):
     part = slice(start, min(start + step, total))
-    found = run(_encoded(picture, part))
+    found = run(_encoded(picture, part, own))
     weights.append(np.asarray(found[0])[: part.stop - start, :count])
     by_clip.append(np.asarray(found[2])[: part.stop - start, :count])
   return np.concatenate(weights), np.concatenate(by_clip)
 
 
-def _encoded(picture: EncodedMasks, part: slice) -> ovseg.Encoded:
+def _encoded(picture: EncodedMasks, part: slice, own: int) -> ovseg.Encoded:
   """Returns masks as proposals, of which the proposer says nothing.
 
   They are padded to a power of 2 with invalid ones, so that few programs are compiled.
@@ -155,14 +156,14 @@ def _encoded(picture: EncodedMasks, part: slice) -> ovseg.Encoded:
   rows, valid = picture.regions[part], picture.valid[part]
   more = max(8, 1 << (len(rows) - 1).bit_length()) - len(rows)
   rows = np.pad(rows, ((0, more), (0, 0)), constant_values=1)
-  count, width = rows.shape
+  count = len(rows)
   return ovseg.Encoded(
-    embeddings=jnp.ones((count, width)),
+    embeddings=jnp.ones((count, own)),
     regions=jnp.asarray(rows),
     masks=jnp.zeros((count, 1, 1)),
     boxes=jnp.zeros((count, 4)),
     valid=jnp.asarray(np.pad(valid, (0, more))),
-    no_object=jnp.ones((1, width)),
+    no_object=jnp.ones((1, own)),
   )
 
 

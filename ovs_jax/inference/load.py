@@ -13,6 +13,7 @@ from ovs_jax.inference.coseg_no_training import SELECT, LabelStage
 from ovs_jax.inference.encode import MODES
 from ovs_jax.inference.named import located
 from ovs_jax.inference.ovseg import OvSegSystem
+from ovs_jax.inference.parts import add_clips
 from ovs_jax.inference.settings import Settings
 from ovs_jax.inference.system import System, check_options, options_of
 from ovs_jax.models.mask_prompts import add_to_ovseg
@@ -46,6 +47,8 @@ def _ovseg(
   found: Checkpoint,
   *,
   prompts: Path | None = None,
+  clips: Sequence[Path] = (),
+  clip_weights: Sequence[float] = (),
   mode: str = MODES[0],
   dtype: str | None = None,
   weights: str = WEIGHTS[0],
@@ -67,6 +70,8 @@ def _ovseg(
     own = {**found.stored['test'], **found.stored}
     settings = {key: own[key] if x is None else x for key, x in given.items()}
   config, params = add_to_ovseg(found.config, found.params, prompts)
+  further = [located(directory) for directory in clips]
+  config, params = add_clips(config, params, further, clip_weights)
   if weights != WEIGHTS[0]:
     params = unflatten(restored(reduced(flatten(params), weights)))
   return OvSegSystem(

@@ -16,6 +16,8 @@ from ovs_jax.core.files import Path, fingerprint
 from ovs_jax.core.tree import flatten
 from ovs_jax.core.types import Float, Int, Params
 from ovs_jax.models import clip
+from ovs_jax.models.clip_mix import join_names, towers
+from ovs_jax.models.ovseg_config import OvSegConfig
 from ovs_jax.text.cache import Store, cache_root
 from ovs_jax.text.classes import Classes
 from ovs_jax.text.templates import fill, sentences
@@ -129,6 +131,47 @@ class NameEmbedder:
   @functools.cached_property
   def _tower(self) -> str:
     return tower_hash(self._config, self._params)
+
+
+class SeveralEmbedders:
+  """The text towers of an OVSeg's CLIPs, asked together.
+
+  Each keeps its own rows in memory and on disk. Texts are one row for all: see
+  `models.clip_mix.join_names`.
+  """
+
+  def __init__(self, embedders: Sequence[NameEmbedder]) -> None:
+    """Embeds nothing yet."""
+    self.each = tuple(embedders)
+
+  @classmethod
+  def of(
+    cls, config: OvSegConfig, params: Params, *, cache: Path | None = None
+  ) -> 'SeveralEmbedders | NameEmbedder':
+    """Returns what embeds names for an OVSeg; with one CLIP, its embedder.
+
+    Args:
+      config: of the OVSeg whose `params` are given.
+      params: the whole OVSeg's parameters.
+      cache: as `NameEmbedder` takes it.
+    """
+    found = [
+      NameEmbedder(one.clip, own, cache=cache) for one, own in towers(config, params)
+    ]
+    return found[0] if len(found) == 1 else cls(found)
+
+  def names(
+    self, names: Sequence[str], templates: Templates
+  ) -> Float[np.ndarray, 'k e']:
+    """Returns a row for each name; see `NameEmbedder.names`."""
+    return join_names([one.names(names, templates) for one in self.each])
+
+  def classes(
+    self, classes: Classes, templates: Templates, synonyms: str
+  ) -> tuple[Float[np.ndarray, 't e'], Int[np.ndarray, 't']]:
+    """Returns rows and the class of each; see `NameEmbedder.classes`."""
+    found = [one.classes(classes, templates, synonyms) for one in self.each]
+    return join_names([rows for rows, _ in found]), found[0][1]
 
 
 def tower_hash(config: clip.ClipConfig, params: Params) -> str:

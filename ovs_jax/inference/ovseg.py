@@ -35,7 +35,7 @@ from ovs_jax.inference.given_masks import (
 from ovs_jax.inference.label import result
 from ovs_jax.inference.mask_names import NamedMasks, name_masks
 from ovs_jax.inference.modes import certified, filtered
-from ovs_jax.inference.names import NameEmbedder
+from ovs_jax.inference.names import SeveralEmbedders
 from ovs_jax.inference.panoptic import divide
 from ovs_jax.inference.result import Segmentation
 from ovs_jax.inference.settings import (
@@ -47,6 +47,7 @@ from ovs_jax.inference.settings import (
 from ovs_jax.inference.system import Texts
 from ovs_jax.inference.weigh import EACH, RULES, Weights, weigh
 from ovs_jax.models import ovseg
+from ovs_jax.models.clip_mix import mix_of
 from ovs_jax.text.classes import NOTHING, Classes, parse_classes
 
 OTHERS = 'others'  # joins a single name: a softmax over one class is always 1
@@ -57,10 +58,11 @@ class OvSegSystem:
 
   Attributes:
     config: of the model, computing in the dtype that was asked for.
-    params: with the subtrees `proposer` and `clip`, on the default device.
+    params: with the subtrees `proposer` and `clip`, and those of further CLIPs, on the
+      default device.
     settings: how pictures are segmented unless a call says otherwise.
-    embedder: the text tower, and the rows of all names so far.
-    temperature: of CLIP's scores.
+    embedder: the text towers, and the rows of all names so far.
+    mix: how the scores of its CLIPs become one.
     propose: makes the masks.
   """
 
@@ -83,7 +85,7 @@ class OvSegSystem:
 
     Args:
       config: of the model whose `params` are given.
-      params: with the subtrees `proposer` and `clip`.
+      params: with the subtrees `proposer` and `clip`, and those of further CLIPs.
       settings: the defaults of `segment`.
       text_cache: where embeddings of names are kept on disk: a directory, 'off', or
         None for $OVS_JAX_TEXT_CACHE, and without that ~/.cache/ovs_jax/text.
@@ -93,18 +95,20 @@ class OvSegSystem:
       propose: makes the masks in the proposer's place.
 
     Raises:
-      ValueError: the CLIP cannot be asked in the mode of `settings`.
+      ValueError: a CLIP cannot be asked in the mode of `settings`.
     """
-    if settings.mode not in modes_of(config.clip):
+    modes = [settings.mode in modes_of(clip) for clip in config.clips]
+    if not all(modes):
+      which = f' (number {modes.index(False) + 1} of {len(modes)})' * (len(modes) > 1)
       raise UserError(
         f'the mode {settings.mode!r} pools features of a picture; the class token of '
-        "this CLIP is its embedding: take mode='one_pass'"
+        f"this CLIP{which} is its embedding: take mode='one_pass'"
       )
     self.config = config if dtype is None else config.computing_in(dtype)
     self.params = jax.tree.map(jnp.asarray, dict(params))
     self.settings = settings
-    self.embedder = NameEmbedder(config.clip, self.params['clip'], cache=text_cache)
-    self.temperature = ovseg.temperature(config.clip, self.params['clip'])
+    self.embedder = SeveralEmbedders.of(config, self.params, cache=text_cache)
+    self.mix = mix_of(config, self.params)
     self.propose = propose
     self._panoptic = panoptic
     self._stored = config
@@ -190,7 +194,7 @@ class OvSegSystem:
     asked = settings.classifier if settings.classifier_asked else None
     clip_alone(asked, None, panoptic=False, mode=settings.mode)
     sides = {'shortest': settings.shortest, 'longest': settings.longest}
-    return encode_masks(self.config, self.params['clip'], image, masks, **sides)
+    return encode_masks(self.config, self.params, image, masks, **sides)
 
   def segment(
     self,
@@ -237,13 +241,13 @@ class OvSegSystem:
     texts = self.embed(with_others(choosing), templates=templates, synonyms=synonyms)
     method = {'classifier': classifier, 'weight': weight}
     asked = {'rows': texts.rows, 'owner': texts.owner, 'choosing': len(choosing)}
-    asked['temperature'] = self.temperature
+    asked['mix'] = self.mix
     run = functools.partial(weigh, rule=rule, **asked, **method)
     how = {'threshold': threshold, 'maps': maps}
     if rule in ('demo', EACH):
       how['binary'] = self.config.region.threshold
     if isinstance(encoded, EncodedMasks):
-      weighed = weigh_masks(encoded, run, texts.count, rule)
+      weighed = weigh_masks(encoded, run, texts.count, rule, self.mix.widths[0])
       label = name_masks if rule == EACH else label_masks
       return label(encoded, classes.names, *weighed, **how)
     windows = isinstance(encoded, EncodedWindows)

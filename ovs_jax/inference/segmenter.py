@@ -74,6 +74,8 @@ class Segmenter:
     dtype: str | None = None,
     weights: str | None = None,
     prompts: Path | None = None,
+    clips: Sequence[Path] | None = None,
+    clip_weights: Sequence[float] | None = None,
     labels: int | None = None,
     label_clip: Path | None = None,
     keep_aspect: bool = False,
@@ -94,6 +96,8 @@ class Segmenter:
       dtype: OVSeg: what the networks compute pictures in, such as 'bfloat16'.
       weights: OVSeg: 'bfloat16' or 'int8' rounds them as `ovs-jax export` does.
       prompts: OVSeg: directory of mask prompts for its CLIP.
+      clips: OVSeg: further CLIPs, whose probabilities are averaged with its own.
+      clip_weights: OVSeg: of all CLIPs in that, its own first; None: all the same.
       labels: CLIPSeg: names that CLIP chooses (the paper: 20); None segments all.
       label_clip: CLIPSeg: checkpoint of the CLIP that chooses; None takes its own.
       keep_aspect: CLIPSeg: whether pictures are not squashed to a square.
@@ -103,21 +107,11 @@ class Segmenter:
       FileNotFoundError: there is no such directory.
       ValueError: it holds no model or a damaged one, or an option of another kind.
     """
-    options = _given(
-      templates=templates,
-      text_cache=text_cache,
-      classifier=classifier,
-      weight=weight,
-      shortest=shortest,
-      longest=longest,
-      mode=mode,
-      dtype=dtype,
-      weights=weights,
-      prompts=prompts,
-      labels=labels,
-      label_clip=label_clip,
-      keep_aspect=keep_aspect,
-    )
+    options = _given(templates=templates, text_cache=text_cache, prompts=prompts)
+    options |= _given(classifier=classifier, weight=weight, mode=mode, dtype=dtype)
+    options |= _given(shortest=shortest, longest=longest, weights=weights)
+    options |= _given(clips=clips, clip_weights=clip_weights, labels=labels)
+    options |= _given(label_clip=label_clip, keep_aspect=keep_aspect)
     directory = located(directory, accept_licence=accept_licence)
     return cls(load_system(directory, **options), directory)
 

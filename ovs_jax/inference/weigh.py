@@ -9,7 +9,8 @@ import numpy as np
 
 from ovs_jax.core.types import Array, Bool, Float, Int
 from ovs_jax.models import ovseg
-from ovs_jax.ops.ensemble import TEMPERATURE, combine
+from ovs_jax.models.clip_mix import Mix
+from ovs_jax.ops.ensemble import average, combine
 from ovs_jax.ops.selection import best_per_class
 
 # 'pixels': all proposals add up with their soft masks, and every pixel takes its best
@@ -32,19 +33,20 @@ def weigh(
   rule: str,
   classifier: str,
   weight: float,
-  temperature: float = TEMPERATURE,
+  mix: Mix | None = None,
 ) -> Weights:
   """Returns the proposals' class weights, and both classifiers' probabilities.
 
   Args:
     encoded: of one image.
-    rows: L2-normalised embeddings of words.
+    rows: L2-normalised embeddings of words, by all CLIPs.
     owner: the class of each row, ascending from 0; the best word of a class counts.
     choosing: under the rule 'demo', how many classes choose a proposal.
     rule: one of `RULES`.
     classifier: 'proposer', 'clip', or 'ensemble' of both; 'demo' takes CLIP alone.
     weight: of CLIP in the ensemble, 0..1; 0 is CLIP alone, as in the official code.
-    temperature: of CLIP (`models.ovseg.temperature`).
+    mix: of the CLIPs (`models.clip_mix.mix_of`); None: one, with the papers'
+      temperature.
 
   Returns:
     Columns are padded to `bucket` classes, with zeros.
@@ -61,14 +63,14 @@ def weigh(
     jnp.asarray(padded) if several else None,
     jnp.arange(width) < count,
     jnp.arange(width) < choosing,
-    jnp.float32(temperature),
     rule=rule,
     classifier=classifier,
     weight=float(weight),
+    mix=mix,
   )
 
 
-@functools.partial(jax.jit, static_argnames=('rule', 'classifier', 'weight'))
+@functools.partial(jax.jit, static_argnames=('rule', 'classifier', 'weight', 'mix'))
 def weigh_padded(
   encoded: ovseg.Encoded,
   text: Float[Array, 't d'],
@@ -76,26 +78,27 @@ def weigh_padded(
   owner: Int[Array, 't'] | None,
   real: Bool[Array, 'k'],
   choosing: Bool[Array, 'k'],
-  temperature: Float[Array, ''],
   *,
   rule: str,
   classifier: str,
   weight: float,
+  mix: Mix | None = None,
 ) -> Weights:
   """Does the work of `weigh` on padded arrays.
 
   `real_rows` and `real` mark rows and classes that are not padding; without an `owner`
   there is one row per class.
   """
-  proposer, by_clip = ovseg.classify(encoded, text, temperature)
+  proposer, by_clips = ovseg.classify_each(encoded, text, mix)
   no_object = proposer[:, -1:]
   proposer = jnp.where(real_rows[None], proposer[:, :-1], -jnp.inf)
-  by_clip = jnp.where(real_rows[None], by_clip, -jnp.inf)
+  by_clips = jnp.where(real_rows[None, None], by_clips, -jnp.inf)
   if owner is not None:
     best = functools.partial(
       jax.ops.segment_max, segment_ids=owner, num_segments=len(real)
     )
-    proposer, by_clip = best(proposer.T).T, best(by_clip.T).T
+    proposer, by_clips = best(proposer.T).T, jax.vmap(lambda x: best(x.T).T)(by_clips)
+  by_clip = average(by_clips, (1.0,) if mix is None else mix.weights)
   proposer = jnp.concatenate([proposer, no_object], axis=1)
   probabilities = jax.nn.softmax(by_clip, axis=1)
   if rule == 'demo':

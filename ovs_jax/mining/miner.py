@@ -98,6 +98,7 @@ class Miner:
     found = load(self.config.checkpoint, kinds=kinds)
     self.described, params = dict(found.stored), found.params
     if found.kind == 'ovseg':
+      found.config.check_one_clip(self.config.checkpoint)
       self._model = found.config
       self._text, self._region = self._model.clip, self._model.region
       if self.config.dtype:

@@ -13,6 +13,7 @@ from ovs_jax.core.types import Array, Params
 from ovs_jax.models import backbones
 from ovs_jax.models.clip import ClipConfig, init_clip
 from ovs_jax.models.clip_config import NO_TOKENIZER, TOKENIZER_FIELDS
+from ovs_jax.models.clip_mix import clip_key
 from ovs_jax.models.clipseg import ClipSegConfig, init_clipseg
 from ovs_jax.models.coseg import CoSegConfig, init_coseg
 from ovs_jax.models.maskformer import MaskFormerConfig, init_maskformer
@@ -42,10 +43,8 @@ class Model:
 
 
 def _init_ovseg(config: OvSegConfig, key: Array) -> Params:
-  return {
-    'proposer': init_maskformer(config.proposer, key),
-    'clip': init_clip(config.clip, key),
-  }
+  found = {'proposer': init_maskformer(config.proposer, key)}
+  return found | {clip_key(i): init_clip(x, key) for i, x in enumerate(config.clips)}
 
 
 # By `config['model']` of a checkpoint.

@@ -1,5 +1,8 @@
 """From two classifiers per proposal to one score per class (OVSeg, section 3.1)."""
 
+import math
+from collections.abc import Sequence
+
 import jax
 import jax.numpy as jnp
 
@@ -25,6 +28,41 @@ def class_logits(
   """
   unit = embeddings / jnp.linalg.norm(embeddings, axis=-1, keepdims=True)
   return temperature * jnp.matmul(unit, text.T, precision=EXACT)
+
+
+def check_weights(weights: Sequence[float], count: int) -> None:
+  """Raises ValueError unless weights can be those of several CLIPs.
+
+  Args:
+    weights: of their probabilities; none is right for any number.
+    count: of the CLIPs.
+  """
+  if weights and (
+    len(weights) != count or min(weights) < 0 or not 0 < sum(weights) < math.inf
+  ):
+    told = ', '.join(f'{weight:g}' for weight in weights)
+    raise UserError(
+      f'clip_weights are {told}; expected {count}, one for each CLIP, none of them '
+      'below 0 and not all 0 (the first is of the CLIP that the proposer was trained '
+      'with)'
+    )
+
+
+def average(
+  logits: Float[Array, 'm *b k'], weights: Sequence[float]
+) -> Float[Array, '*b k']:
+  """Returns logits whose softmax is the weighted mean of several softmaxes.
+
+  One of -inf, for a class that plays no part, stays so.
+
+  Args:
+    logits: of each classifier, over the same classes.
+    weights: of the classifiers; at least 0, in sum 1.
+  """
+  if len(logits) == 1:
+    return logits[0]
+  shares = jnp.asarray(weights).reshape(-1, *(1,) * (logits.ndim - 1))
+  return jax.nn.logsumexp(jax.nn.log_softmax(logits, axis=-1), axis=0, b=shares)
 
 
 def combine(

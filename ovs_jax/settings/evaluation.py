@@ -38,6 +38,10 @@ class Test:
   prompt_depth: Annotated[int, Range(least=-1)] = -1
   # CLIP's input, with resized positions; 0: its own (no mask prompts)
   clip_side: Natural = 0
+  # further CLIPs that see the same regions: the mean of the probabilities by all, the
+  # own one (init.clip) first, takes the place of one; evaluations take this, too
+  clips: tuple[Annotated[Given, Filled()], ...] = ()
+  clip_weights: tuple[Weight, ...] = ()  # of all CLIPs in the mean; (): all the same
   classifier: Classifier = 'ensemble'  # that names masks
   weight: Share = 0.7  # lambda, the share of CLIP (ADE20K's value)
   chunk: Count = 128  # regions through CLIP at once
@@ -99,6 +103,9 @@ class Suite:
   tuned: tuple[tuple[Name, Share], ...] = ()
   # lambdas to choose from on the data themselves; refused on test splits
   search: tuple[Share, ...] = ()
+  # equal parts that the weight is divided into among several CLIPs, to choose from all
+  # divisions in the same way, with each lambda of `search`; 0: none
+  search_clips: Annotated[int, Range(least=0, most=20)] = 0
   i_know: bool = False  # search on test splits all the same; --i-know
   # directory of another system's label maps; --predictions=DIR
   predictions: Given = ''
@@ -115,6 +122,11 @@ class Suite:
   calibration: bool = True  # also count how often labels are right, by confidence
   bootstrap: Natural = 1000  # resampled data sets for the intervals; 0: none
   sheet: Natural = 3  # pictures each of the best, median and worst images
+
+  @property
+  def searches(self) -> bool:
+    """Whether settings are chosen."""
+    return bool(self.search or self.search_clips)
 
 
 @dataclasses.dataclass(frozen=True)

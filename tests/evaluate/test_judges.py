@@ -15,6 +15,7 @@ from ovs_jax.evaluate.network import Network, Picture, Setting
 from ovs_jax.evaluate.sources import Sample
 from ovs_jax.evaluate.summary import Training, summarise
 from ovs_jax.inference.segmenter import Segmenter
+from ovs_jax.models.clip_mix import Mix
 from ovs_jax.ops.calibration import count_bins
 from ovs_jax.settings import Suite
 from ovs_jax.text.vocabulary import Vocabulary
@@ -36,6 +37,7 @@ class Truthful(Network):
 
   def __init__(self) -> None:
     self.setting = Setting('ensemble', 0.5)
+    self.mix = Mix((1,), (100.0,))
 
   def embed(self, names: tuple[str, ...]) -> np.ndarray:
     rows = np.zeros((len(names), WIDTH))
@@ -49,7 +51,7 @@ class Truthful(Network):
     return Picture(size, size, image.astype(np.float32), whole)
 
   def logits(self, picture: Picture, text: np.ndarray) -> Any:
-    return jnp.zeros((1, len(text) + 1)), jnp.zeros((1, len(text)))
+    return jnp.zeros((1, len(text) + 1)), jnp.zeros((1, 1, len(text)))
 
   def labels(
     self, picture: Picture, logits: Any, setting: Setting, *, among: Any = None
@@ -58,7 +60,7 @@ class Truthful(Network):
     labels = np.where(seen == 255, 0, seen)
     if setting.classifier == 'clip':
       return np.zeros_like(labels)  # says "cat" everywhere
-    if logits[1].shape[1] > 100:
+    if logits[1].shape[2] > 100:
       labels[0] = 50  # a distractor wins the first row
     if among is None and setting.weight == 0.5:
       labels[1, 2] = 1  # "dog", which is not there
@@ -87,7 +89,7 @@ def name_masks(
 
 
 def name_proposals(
-  picture: Any, logits: Any, label: Any, classes: np.ndarray
+  mix: Any, picture: Any, logits: Any, label: Any, classes: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
   return np.zeros_like(classes), classes != 2  # no proposal shows the grass
 

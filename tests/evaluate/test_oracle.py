@@ -7,6 +7,7 @@ from tiny_ovseg import handmade
 from ovs_jax.core.types import VOID
 from ovs_jax.evaluate import oracle
 from ovs_jax.evaluate.network import Picture
+from ovs_jax.models.clip_mix import Mix
 
 LABEL = jnp.array([[3, 3, 1, 1], [3, 3, 1, VOID], [3, 3, 0, VOID]])
 TRUTH = np.asarray(LABEL)
@@ -77,7 +78,9 @@ class TestNameProposals:
     """The first proposal shows class 1 to CLIP, the second class 3."""
     clip = jnp.eye(5)[jnp.array([1, 3])[: len(masks)]]
     picture = pictured(np.stack(masks))
-    got = oracle.name_proposals(picture, (clip, clip), TRUTH, np.array([0, 1, 3]))
+    mix = Mix((1,), (100.0,))
+    truth = TRUTH, np.array([0, 1, 3])
+    got = oracle.name_proposals(mix, picture, (clip, clip[None]), *truth)
     return got[0].tolist(), got[1].tolist()
 
   def test_each_true_mask_takes_the_one_that_overlaps_it_most(self) -> None:

@@ -16,6 +16,7 @@ from ovs_jax.core.checkpoint import save_model
 from ovs_jax.core.types import VOID
 from ovs_jax.data import load_dataset, load_names, pipeline
 from ovs_jax.evaluate import counted, network, oracle, predictions, runner, sources
+from ovs_jax.inference.names import NameEmbedder
 from ovs_jax.models import ovseg
 from ovs_jax.settings import Settings
 from ovs_jax.text import vocabulary
@@ -67,10 +68,10 @@ def encode(
 
 
 def classify_masks(
-  model: Any, params: Any, image: Any, masks: Any, text: Any
+  model: Any, params: Any, image: Any, masks: Any, text: Any, mix: Any
 ) -> tuple[Any, Any]:
   """Knows the class of a mask, but takes class 0 for class 1."""
-  del model, params, text
+  del model, params, text, mix
   inside = jnp.where(masks > 0.5, label_of(image)[None], 0)
   best = jnp.max(inside, axis=(1, 2))
   return jnp.where(best == 1, 0, best), masks.any(axis=(1, 2))
@@ -103,7 +104,7 @@ def config(
     return np.eye(len(names), CLASSES + 1, dtype=np.float32)
 
   monkeypatch.setattr(sources, 'eval_batches', hidden)
-  monkeypatch.setattr(network.NameEmbedder, 'names', embed)
+  monkeypatch.setattr(NameEmbedder, 'names', embed)
   monkeypatch.setattr(network, '_encode', encode)
   monkeypatch.setattr(oracle, '_classify_masks', classify_masks)
   monkeypatch.setattr(runner.ovseg, 'image_gflops', lambda *_: {'clip': 1.0})
@@ -288,7 +289,7 @@ def test_irrelevant_names_take_what_looks_like_them(
     rows = np.eye(max(len(names), 1), CLASSES + 1, dtype=np.float32)
     return rows * 1.5 if len(names) == 4 else rows  # twice as many to choose from
 
-  monkeypatch.setattr(network.NameEmbedder, 'names', embed)
+  monkeypatch.setattr(NameEmbedder, 'names', embed)
   config.eval.distractors = (2,)
   config.suite.near = 2.0
   scores = runner.evaluate(Settings.of(config), tmp_path)['methods']

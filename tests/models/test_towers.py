@@ -30,6 +30,7 @@ from ovs_jax.models.clip import (
   trim_tokens,
 )
 from ovs_jax.models.clip_config import ImageTower, TextTower
+from ovs_jax.models.clip_mix import Mix
 from ovs_jax.models.stored import check_agreement
 from ovs_jax.text import tokenizer
 
@@ -326,7 +327,7 @@ def test_the_ensemble_is_a_softmax_with_the_towers_temperature() -> None:
     rule='pixels',
     classifier='clip',
     weight=0.0,
-    temperature=5.0,
+    mix=Mix((2,), (5.0,)),
   )
   assert by_clip[0, 1] == pytest.approx(1 / (1 + np.exp(5 * -0.4)), rel=1e-5)
   np.testing.assert_allclose(weights[0, :2], by_clip[0, :2])

@@ -13,6 +13,7 @@ from ovs_jax.core.checkpoint import save_model
 from ovs_jax.core.tree import flatten, unflatten
 from ovs_jax.inference.encode import EncodedImage
 from ovs_jax.models import clip, maskformer, ovseg
+from ovs_jax.models.stored import MODELS
 from ovs_jax.ops.regions import RegionConfig
 
 CONFIG = ovseg.OvSegConfig(
@@ -38,12 +39,7 @@ STORED: dict[str, Any] = {
 
 def draw_params(config: ovseg.OvSegConfig = CONFIG) -> dict[str, Any]:
   """Random parameters without the compilation that a real initialisation takes."""
-  shapes = jax.eval_shape(
-    lambda: {
-      'proposer': maskformer.init_maskformer(config.proposer, jax.random.key(0)),
-      'clip': clip.init_clip(config.clip, jax.random.key(0)),
-    }
-  )
+  shapes = jax.eval_shape(lambda: MODELS['ovseg'].init(config, jax.random.key(0)))
   generator = np.random.default_rng(0)
 
   def draw(path: str, shape: tuple[int, ...]) -> np.ndarray:
@@ -75,8 +71,8 @@ def handmade(
   return EncodedImage(size or (h, w), (h, w), inner)
 
 
-def save_smallest(directory: pathlib.Path) -> None:
-  """Writes an OVSeg of the smallest parts, which trains in seconds."""
+def smallest() -> ovseg.OvSegConfig:
+  """Returns an OVSeg of the smallest parts."""
   clip_ = dataclasses.replace(
     clip.PRESETS['tiny'], **tiny_configs.CLIP_SIZES, prompt_depth=3
   )
@@ -84,5 +80,10 @@ def save_smallest(directory: pathlib.Path) -> None:
     maskformer.PRESETS['tiny'], **tiny_configs.PROPOSER_SIZES
   )
   region = dataclasses.replace(CONFIG.region, size=clip_.image_size, threshold=0.1)
-  config = ovseg.OvSegConfig(proposer, clip_, region, chunk=8)
+  return ovseg.OvSegConfig(proposer, clip_, region, chunk=8)
+
+
+def save_smallest(directory: pathlib.Path) -> None:
+  """Writes an OVSeg of the smallest parts, which trains in seconds."""
+  config = smallest()
   save_model(directory, draw_params(config), {**STORED, **config.to_dict()})

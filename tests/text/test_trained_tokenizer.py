@@ -156,3 +156,21 @@ def test_a_checkpoint_has_its_tokenizer(tmp_path, monkeypatch) -> None:
   load_config(tmp_path / 'b')
   with pytest.raises(ValueError, match='is not the file with sha256'):
     load_tokenizer(digest)
+
+
+def test_a_checkpoint_has_the_tokenizers_of_all_its_texts(tmp_path, monkeypatch):
+  monkeypatch.setattr(attached, '_known', {})
+  digests = [attached.attach(data) for data in (DATA, train('<pad> $A'), DATA)]
+  towers = [{'text_tower': {'tokenizer': digest}} for digest in digests]
+  config = {'model': 'x', 'clip': towers[0], 'others': towers[1:]}
+  save_model(tmp_path / 'a', {'w': np.zeros(2, np.float32)}, config)
+  assert sorted(path.name for path in (tmp_path / 'a').glob('*.json')) == [
+    'tokenizer.json',
+    f'tokenizer_{digests[1][:16]}.json',
+  ]
+  monkeypatch.setattr(attached, '_known', {})
+  load_tokenizer.cache_clear()
+  load_config(tmp_path / 'a')
+  for digest in digests:
+    assert load_tokenizer(digest).size > 2
+  assert not attached.is_one('tokenizer_config.json')
