@@ -14,7 +14,7 @@ from ovs_jax.convert.family import Conversion, Options, Settings
 from ovs_jax.convert.hf_clip import BLOCK, activation_of, hidden_act
 from ovs_jax.convert.rules import Rule, apply, table
 from ovs_jax.convert.tensors import Source, Tensors, matching
-from ovs_jax.convert.tokenizer_file import read_tokenizer, write_tokenizer
+from ovs_jax.convert.tokenizer_file import TIPS, read_tokenizer, write_tokenizer
 from ovs_jax.convert.transforms import Transform
 from ovs_jax.core.errors import UserError
 from ovs_jax.models import image_kinds
@@ -261,7 +261,7 @@ class _HfTips(ClipFamily):
       allowed.PROCESSOR: pictures.to_hugging_face(
         config.pixels, config.image_size, processor='Tipsv2ImageProcessor'
       ),
-      **write_tokenizer(dataclasses.asdict(config.text_tower)),
+      **write_tokenizer(dataclasses.asdict(config.text_tower), TIPS),
     }
 
 

@@ -11,13 +11,15 @@ from ovs_jax.text.trained_tokenizer import load_tokenizer
 
 _DESCRIBED, _FILE = allowed.TOKENIZER
 # By `tokenizer_class`: what it does to texts before its tokenizer.json.
+TIPS = 'Tipsv2Tokenizer'  # whose files may lack what it does: lower case
 _CLASSES = {
+  TIPS: 'lower',
   'SiglipTokenizer': 'unpunctuated',
   **dict.fromkeys(
     ('Siglip2Tokenizer', 'GemmaTokenizer', 'GemmaTokenizerFast'), 'lower'
   ),
   **dict.fromkeys(('XLMRobertaTokenizer', 'XLMRobertaTokenizerFast'), 'none'),
-  **dict.fromkeys(('T5Tokenizer', 'T5TokenizerFast', 'Tipsv2Tokenizer'), 'none'),
+  **dict.fromkeys(('T5Tokenizer', 'T5TokenizerFast'), 'none'),
   **dict.fromkeys(('PreTrainedTokenizerFast', 'TokenizersBackend'), 'none'),
 }
 
@@ -68,6 +70,8 @@ def read_tokenizer(
   if cleaning is None:
     name = described.get('tokenizer_class')
     cleaning = lookup(_CLASSES, str(name), f'tokenizer_class of {_DESCRIBED}')
+    if name == TIPS and described.get('do_lower_case') is False:
+      cleaning = 'none'
   end = after[0] if after else -1
   return {
     'tokenizer': digest,
@@ -91,16 +95,20 @@ def _padding(file: Any, described: Mapping[str, Any]) -> int:
   return int(found)
 
 
-def write_tokenizer(tower: Mapping[str, Any]) -> dict[str, Any]:
-  """Returns the contents of a tokenizer_config.json for a `TextTower`'s fields."""
+def write_tokenizer(tower: Mapping[str, Any], kind: str = '') -> dict[str, Any]:
+  """Returns the contents of a tokenizer_config.json for a `TextTower`'s fields.
+
+  Args:
+    tower: the fields.
+    kind: the `tokenizer_class`; '': one that cleans texts in the same way.
+  """
   digest = tower['tokenizer']
   if digest in ('', NO_TOKENIZER):
     return {}
   file = load_tokenizer(digest)
   names = {x: name for name, x in _CLASSES.items()}
-  return {
-    _DESCRIBED: {
-      'tokenizer_class': names.get(tower['cleaning'], 'PreTrainedTokenizerFast'),
-      'pad_token': file.token_of(tower['pad']),
-    }
-  }
+  found = kind or names.get(tower['cleaning'], 'PreTrainedTokenizerFast')
+  told = {'tokenizer_class': found, 'pad_token': file.token_of(tower['pad'])}
+  if kind == TIPS:
+    told['do_lower_case'] = tower['cleaning'] == 'lower'
+  return {_DESCRIBED: told}

@@ -174,3 +174,17 @@ def test_a_checkpoint_has_the_tokenizers_of_all_its_texts(tmp_path, monkeypatch)
   for digest in digests:
     assert load_tokenizer(digest).size > 2
   assert not attached.is_one('tokenizer_config.json')
+
+
+def test_a_tips_reads_lower_case_unless_it_says_otherwise() -> None:
+  bare = train('')
+  for said, cleaning in (({}, 'lower'), ({'do_lower_case': False}, 'none')):
+    given = settings(bare, tokenizer_class='Tipsv2Tokenizer', **said)
+    found = tokenizer_file.read_tokenizer(given, 60)
+    assert (found['cleaning'], found['start'], found['end']) == (cleaning, -1, -1)
+    written = tokenizer_file.write_tokenizer(found, tokenizer_file.TIPS)
+    described = written['tokenizer_config.json']
+    assert described['tokenizer_class'] == 'Tipsv2Tokenizer'
+    assert tokenizer_file.read_tokenizer({**given, **written}, 60) == found
+  gemma = tokenizer_file.write_tokenizer({**found, 'cleaning': 'lower'})
+  assert gemma['tokenizer_config.json']['tokenizer_class'] == 'GemmaTokenizerFast'
