@@ -260,7 +260,7 @@ class _Clip(ClipFamily):
     else:
       activation = 'gelu' if self.name == 'open_clip' else 'quick_gelu'
       config = dataclasses.replace(infer_config(plain), activation=activation)
-    config = dataclasses.replace(config, **options.sizes)
+    config = options.resizing(dataclasses.replace(config, **options.sizes))
     constants = matching(plain, CONSTANTS)
     trunk = timm_trunk.has(config.image_tower)
     positions = timm_trunk.POSITIONS if trunk else _POSITIONS

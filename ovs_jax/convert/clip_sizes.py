@@ -111,5 +111,7 @@ def resized(
     if table.shape[1] == 1:
       changed[prompts] = np.repeat(table, side * side, axis=1)
     else:
-      changed[prompts] = np.asarray(resize_grid(jnp.asarray(table), (side, side)))
+      how = {'antialias': config.image_tower.antialias}
+      new = resize_grid(jnp.asarray(table), (side, side), **how)
+      changed[prompts] = np.asarray(new)
   return Tensors(source, changed)

@@ -189,7 +189,8 @@ class _HfClipSeg(_ClipSeg):
     if settings is None and options.activation is None:
       options = dataclasses.replace(options, activation='quick_gelu')  # all of them
     source = Tensors(source)
-    sizes = hf_clip.infer_config(source.inside(_HF_CLIP), settings, options)
+    found = hf_clip.infer_config(source.inside(_HF_CLIP), settings, options)
+    sizes = options.resizing(found)
     if sizes.vision_epsilon != NORM_EPSILON:
       raise UserError(
         f'config.json has vision_config layer_norm_eps {sizes.vision_epsilon}, which '
@@ -252,7 +253,8 @@ class _OriginalClipSeg(_ClipSeg):
     decoder = infer_decoder(held, ORIGINAL)
     lines = decoder_rules(ORIGINAL, head=decoder.head)
     if inner:
-      sizes = dataclasses.replace(clip.infer_config(inner), **options.sizes)
+      found = dataclasses.replace(clip.infer_config(inner), **options.sizes)
+      sizes = options.resizing(found)
       held = clip.resized(held, sizes, f'{_ORIGINAL_CLIP}visual.positional_embedding')
       lines += clip.rules(sizes, _ORIGINAL_CLIP, 'clip/')
       config, given = _whole(sizes, decoder), {}

@@ -84,6 +84,12 @@ def _parser() -> argparse.ArgumentParser:
     metavar='PIXELS',
     help='side of the input that CLIP shall take; position tables are resized',
   )
+  add(
+    '--antialias',
+    action='store_const',
+    const=True,
+    help='resize them as open_clip and timm do, and later on too',
+  )
   add('--vision_heads', type=int, help='attention heads (default: width / 64)')
   add('--text_heads', type=int, help='attention heads (default: width / 64)')
   add(

@@ -11,6 +11,7 @@ from ovs_jax.convert.rules import Rule, export, foreign_names
 from ovs_jax.convert.tensors import Source, Tensors
 from ovs_jax.core.errors import UserError
 from ovs_jax.models.backbones import Config
+from ovs_jax.models.clip_config import ClipConfig
 from ovs_jax.models.swin import relative_index
 from ovs_jax.ops.losses import NO_OBJECT_WEIGHT
 
@@ -27,6 +28,7 @@ class Options:
     vision_heads: attention heads of the vision tower.
     text_heads: attention heads of the text tower.
     clip: directory of our CLIP that belongs to a file without one.
+    antialias: whether position tables are resized as open_clip and timm do it.
   """
 
   activation: str | None = None
@@ -34,6 +36,7 @@ class Options:
   vision_heads: int | None = None
   text_heads: int | None = None
   clip: str | None = None
+  antialias: bool | None = None
 
   @property
   def wishes(self) -> dict[str, Any]:
@@ -43,7 +46,14 @@ class Options:
   @property
   def sizes(self) -> dict[str, Any]:
     """Returns those that are fields of a CLIP's configuration."""
-    return {k: v for k, v in self.wishes.items() if k != 'clip'}
+    return {k: v for k, v in self.wishes.items() if k not in ('clip', 'antialias')}
+
+  def resizing(self, config: ClipConfig) -> ClipConfig:
+    """Returns a CLIP's configuration that resizes positions as it is wished."""
+    if self.antialias is None:
+      return config
+    tower = dataclasses.replace(config.image_tower, antialias=self.antialias)
+    return dataclasses.replace(config, image_tower=tower)
 
   def refuse(self, what: str) -> None:
     """Raises ValueError if there are wishes, none of which `what` knows."""

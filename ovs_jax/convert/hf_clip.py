@@ -282,7 +282,7 @@ class _HfClip(ClipFamily):
     kind = (settings or {}).get('model_type')
     check_settings(settings, METACLIP_2 if kind == METACLIP_2 else 'clip')
     source = Tensors(source).rename(lambda name: name.removeprefix('module.'))
-    config = infer_config(source, settings, options)
+    config = options.resizing(infer_config(source, settings, options))
     constants = matching(source, CONSTANTS)
     held = resized(source.without(constants), config, POSITIONS)
     params = apply(held, rules(), shapes(config), what='CLIP of Hugging Face')

@@ -182,7 +182,7 @@ class _HfSiglip(ClipFamily):
   def convert(self, source: Source, settings: Settings, options: Options) -> Conversion:
     """Takes what the shapes do not tell from config.json."""
     source = Tensors(source).rename(lambda name: name.removeprefix('module.'))
-    config = infer_config(source, settings, options)
+    config = options.resizing(infer_config(source, settings, options))
     constants = matching(source, CONSTANTS)
     held = resized(source.without(constants), config, _POSITIONS)
     ones = {name: held[name].reshape(1) for name in _SCALARS if name in held}

@@ -221,7 +221,7 @@ class _HfTips(ClipFamily):
   def convert(self, source: Source, settings: Settings, options: Options) -> Conversion:
     """Takes what the shapes do not tell from config.json."""
     source = Tensors(source).rename(lambda name: name.removeprefix('module.'))
-    config = infer_config(source, settings, options)
+    config = options.resizing(infer_config(source, settings, options))
     constants = matching(source, _CONSTANTS)
     usual = (settings or {}).get('temperature_init_value', _USUAL_TEMPERATURE)
     held = _folded(source, config, float(usual)).without(constants)

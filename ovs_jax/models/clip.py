@@ -31,8 +31,9 @@ def make_vision(config: ClipConfig) -> Vision:
   c = config
   if c.image_tower.stages:
     return ConvNextVision(c.vision, c.patch, c.image_size, c.embed_dim, c.image_tower)
+  kind = ClipVision if c.is_plain else PooledVision
   sizes = (c.vision, c.patch, c.image_size, c.embed_dim, c.prompt_depth)
-  return ClipVision(*sizes) if c.is_plain else PooledVision(*sizes, c.image_tower)
+  return kind(*sizes, c.image_tower)
 
 
 class Clip(nn.Module):

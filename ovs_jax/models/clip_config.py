@@ -56,6 +56,8 @@ class ImageTower:
     rope_grid: rows and columns that places are told in, whatever the picture's grid;
       0: its own.
     resize_positions: how the table becomes one of another grid.
+    antialias: whether that antialiases, as open_clip, timm and TIPSv2 do; no
+      antialiasing is Hugging Face's way.
     stages: blocks of each of a ConvNeXt's four stages, the last of `vision_width` and
       those before half as wide each; its `patch` is 32. (): a vision transformer.
     registers: learned tokens without a position behind the class token (TIPSv2).
@@ -77,6 +79,7 @@ class ImageTower:
   resize_positions: Annotated[str, OneOf(INTERPOLATIONS)] = 'bicubic'
   stages: tuple[Count, ...] = ()
   registers: Natural = 0
+  antialias: bool = False
 
   @property
   def first(self) -> int:
@@ -87,9 +90,15 @@ class ImageTower:
     self, table: Float[Array, 'n e'], grid: tuple[int, int]
   ) -> Float[Array, 'm e']:
     """Returns the table of positions for another grid of patches."""
-    return resize_positions(
-      table, grid, self.resize_positions, first=int(self.class_token)
-    )
+    how = {'first': int(self.class_token), 'antialias': self.antialias}
+    return resize_positions(table, grid, self.resize_positions, **how)
+
+  @property
+  def kind(self) -> 'ImageTower':
+    """The same, but for how a table becomes another, which is no part of a network."""
+    usual = ImageTower()
+    own = {'resize_positions': usual.resize_positions, 'antialias': usual.antialias}
+    return dataclasses.replace(self, **own)
 
   def angles(
     self, grid: tuple[int, int], size: int, copies: int = 0
@@ -260,9 +269,8 @@ class ClipConfig:
       'vision_mlp': 0,
       'image_tower': usual,
     }
-    odd = [
-      f'{k} {getattr(self, k)}' for k, x in wanted.items() if getattr(self, k) != x
-    ]
+    have = {**vars(self), 'image_tower': image.kind}
+    odd = [f'{k} {have[k]}' for k, x in wanted.items() if have[k] != x]
     if len(image.stages) != STAGES or self.vision_width % 2 ** (STAGES - 1):
       odd.append(f'stages {image.stages} of vision_width {self.vision_width}')
     if odd or image.projection not in ('matrix', 'mlp'):
@@ -292,14 +300,16 @@ class ClipConfig:
   @property
   def is_plain(self) -> bool:
     """Whether the image tower is OpenAI's in all but its sizes."""
-    return self.image_tower == ImageTower()
+    return self.image_tower.kind == ImageTower()
 
   def check_like_openai(self, what: str) -> None:
     """Raises ValueError unless both towers are OpenAI's in all but their sizes."""
     odd = [
       f'{section}.{field.name} {getattr(part, field.name)!r}'
-      for section, usual in (('image_tower', ImageTower()), ('text_tower', TextTower()))
-      for part in (getattr(self, section),)
+      for section, part, usual in (
+        ('image_tower', self.image_tower.kind, ImageTower()),
+        ('text_tower', self.text_tower, TextTower()),
+      )
       for field in dataclasses.fields(part)
       if getattr(part, field.name) != getattr(usual, field.name)
     ]

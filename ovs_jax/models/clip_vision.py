@@ -8,8 +8,8 @@ import jax.numpy as jnp
 from ovs_jax.core.errors import UserError
 from ovs_jax.core.types import Array, Bool, Float
 from ovs_jax.models.clip_blocks import ClipBlocks, Tower
+from ovs_jax.models.clip_config import ImageTower
 from ovs_jax.models.layers import layer_norm
-from ovs_jax.ops.resize import resize_positions
 
 
 class ClipVision(nn.Module):
@@ -24,6 +24,7 @@ class ClipVision(nn.Module):
     image_size: side of the input in pixels.
     embed_dim: of the joint image-text space.
     prompt_depth: D; prompts stand in at the input and after blocks 1 to D - 1.
+    kind: how the table of positions is resized; all else is OpenAI's.
   """
 
   tower: Tower
@@ -31,6 +32,7 @@ class ClipVision(nn.Module):
   image_size: int
   embed_dim: int
   prompt_depth: int
+  kind: ImageTower
 
   def setup(self) -> None:
     """Makes the layers, in the order in which data flows through them."""
@@ -89,7 +91,8 @@ class ClipVision(nn.Module):
       keep: patches to show; the rest are replaced by the first mask prompts. None shows
         everything and leaves the prompts out.
       resize: whether images of other sizes are welcome. The table of positions is
-        resized to their grid (bicubic, as PyTorch and Hugging Face do it for CLIPSeg).
+        resized to their grid (by default bicubic without antialiasing, as Hugging Face
+        does it for CLIPSeg).
 
     Raises:
       ValueError: the image is of another size, or does not consist of whole patches.
@@ -103,7 +106,7 @@ class ClipVision(nn.Module):
     token = self.class_embedding.astype(dtype)
     x = jnp.concatenate([jnp.broadcast_to(token, (b, 1, len(token))), x], axis=1)
     grid = (h // self.patch, w // self.patch)
-    position = resize_positions(jnp.asarray(self.positional_embedding), grid)
+    position = self.kind.resized(jnp.asarray(self.positional_embedding), grid)
     return self.ln_pre(x + position.astype(dtype)[None])
 
   def features(

@@ -74,4 +74,5 @@ def tips(registers: int, *, gated: bool) -> ImageTower:
     gated=gated,
     resize_positions='bilinear',
     registers=registers,
+    antialias=True,
   )

@@ -2,7 +2,8 @@
 
 `jax.image.resize` differs from them by up to 0.29 of the value range (its cubic kernel
 has a=-0.5, it antialiases when shrinking and renormalises at borders), so the weights
-are written out here. Resizing is separable: a matrix over rows, another over columns.
+are written out here. With antialiasing PyTorch's are the same, and taken from there.
+Resizing is separable: a matrix over rows, another over columns.
 """
 
 import math
@@ -109,18 +110,23 @@ def resize_nearest(
 
 
 def resize_grid(
-  table: Float[Array, '*b n d'], grid: tuple[int, int], method: str = 'bicubic'
+  table: Float[Array, '*b n d'],
+  grid: tuple[int, int],
+  method: str = 'bicubic',
+  *,
+  antialias: bool = False,
 ) -> Float[Array, '*b m d']:
   """Resizes a square grid of vectors, row-major, to another one.
-
-  As in PyTorch, without antialiasing: what Hugging Face does, and the CLIPSeg that was
-  trained with it. The resizing of open_clip antialiases, which differs when the grid
-  shrinks.
 
   Args:
     table: one vector, or several tables of one, for each place.
     grid: rows and columns that are wanted.
     method: 'bicubic' or 'bilinear'.
+    antialias: whether it is done as open_clip and timm do it, with PyTorch's
+      antialiasing: filters grow with the step when the grid shrinks, what hangs over a
+      border is left out, and the cubic kernel has a=-0.5, so that larger grids differ
+      too (bilinear ones do not). Otherwise as Hugging Face has it, and the CLIPSeg that
+      was trained with it.
 
   Raises:
     ValueError: it is not a square.
@@ -132,7 +138,9 @@ def resize_grid(
   if (side, side) == tuple(grid):
     return table
   start, stop = jnp.asarray(0), jnp.asarray(side)
-  if method == 'bilinear':
+  if antialias:
+    rows, columns = (_antialiased(side, size, method) for size in grid)
+  elif method == 'bilinear':
     rows, columns = (jnp.asarray(linear_matrix(side, size)) for size in grid)
   else:
     rows, columns = (cubic_matrix(start, stop, side, size) for size in grid)
@@ -142,17 +150,24 @@ def resize_grid(
   return square.reshape(*table.shape[:-2], -1, width).astype(table.dtype)
 
 
+def _antialiased(num_in: int, num_out: int, method: str) -> Float[Array, 'o i']:
+  """Returns the weights of PyTorch's resizing with antialiasing, which are JAX's."""
+  kernel = {'bicubic': 'cubic', 'bilinear': 'linear'}[method]
+  return jax.image.resize(jnp.eye(num_in), (num_out, num_in), kernel, antialias=True)
+
+
 def resize_positions(
   table: Float[Array, 'n d'],
   grid: tuple[int, int],
   method: str = 'bicubic',
   *,
   first: int = 1,
+  antialias: bool = False,
 ) -> Float[Array, 'm d']:
   """Resizes a vision transformer's table of positions to another grid of patches.
 
   As `resize_grid`; the `first` rows belong to tokens before the patches, and stay.
   """
   patches = table[first:]
-  resized = resize_grid(patches, grid, method)
+  resized = resize_grid(patches, grid, method, antialias=antialias)
   return table if resized is patches else jnp.concatenate([table[:first], resized])

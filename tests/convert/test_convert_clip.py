@@ -7,13 +7,14 @@ import pathlib
 import jax
 import numpy as np
 import pytest
+from PIL import Image
 from tiny_clip import TINY, draw, openai_shapes, placeholders
 
 from ovs_jax.convert import clip
 from ovs_jax.convert.family import Options
 from ovs_jax.convert.rules import export
 from ovs_jax.core.tree import count_parameters, flatten
-from ovs_jax.models.clip import PRESETS
+from ovs_jax.models.clip import PRESETS, ClipConfig
 
 SHARED = pathlib.Path(
   os.environ.get('OVS_SHARED', pathlib.Path(__file__).parents[3] / 'shared')
@@ -221,3 +222,18 @@ def test_published_key_lists(pattern, depth):
     assert listed == openai_shapes(config)
     _, params = clip.convert(placeholders(listed))
     assert len(flatten(params)) > 40
+
+
+def test_positions_may_be_resized_as_open_clip_does_it():
+  source = draw(openai_shapes(TINY), np.float32)
+  conversion = convert(clip.OPENAI, source, image_size=16, antialias=True)
+  tower = conversion.model['clip']['image_tower']
+  assert tower == {**dataclasses.asdict(TINY.image_tower), 'antialias': True}
+  assert ClipConfig.from_dict(conversion.model['clip']).is_plain
+  table = source['visual.positional_embedding']
+  square = Image.fromarray(table[1:, 5].reshape(2, 2))
+  want = np.asarray(square.resize((4, 4), Image.Resampling.BICUBIC))
+  got = conversion.params['visual']['positional_embedding']
+  np.testing.assert_allclose(got[1:, 5].reshape(4, 4), want, atol=1e-5)
+  usual = convert(clip.OPENAI, source, image_size=16).params['visual']
+  assert np.abs(got - usual['positional_embedding']).max() > 0.01

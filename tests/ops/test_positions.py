@@ -3,6 +3,7 @@
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from PIL import Image
 
 from ovs_jax.ops.resize import resize_grid, resize_positions
 
@@ -35,3 +36,36 @@ def test_the_class_token_and_the_own_size_stay():
   assert resize_positions(table, (3, 3)) is table
   with pytest.raises(ValueError, match='8 positions are not a square grid'):
     resize_positions(table[:-1], (5, 5))
+
+
+@pytest.mark.parametrize('method', ['bicubic', 'bilinear'])
+@pytest.mark.parametrize('grid', [(16, 16), (27, 31), (10, 9), (3, 24)])
+def test_antialiased_as_pillow_does_it(method: str, grid: tuple[int, int]) -> None:
+  """PyTorch's antialiased filters, which open_clip and timm use, are Pillow's."""
+  table = np.random.default_rng(0).normal(size=(1 + 16 * 16, 3)).astype(np.float32)
+  square = table[1:].reshape(16, 16, 3)
+  want = [
+    Image.fromarray(square[..., i]).resize(grid[::-1], Image.Resampling[method.upper()])
+    for i in range(3)
+  ]
+  got = resize_positions(jnp.asarray(table), grid, method, antialias=True)
+  np.testing.assert_array_equal(got[0], table[0])
+  want = np.stack([np.asarray(channel) for channel in want], axis=-1)
+  np.testing.assert_allclose(got[1:].reshape(*grid, 3), want, atol=1e-5)
+  plain = resize_positions(jnp.asarray(table), grid, method)
+  differs = np.abs(np.asarray(got - plain)).max()
+  if grid == (16, 16):
+    assert differs == 0
+  elif method == 'bilinear' and min(grid) > 16:
+    assert differs < 1e-5  # larger grids are the same
+  else:
+    assert differs > 0.1
+
+
+def test_antialiased_weights_by_hand() -> None:
+  """From 4 to 2: the tent is four wide, and what hangs over is left out."""
+  weights = resize_grid(jnp.eye(16), (2, 2), 'bilinear', antialias=True)
+  rows = weights.reshape(2, 2, 4, 4).sum(axis=(1, 3)) / 2
+  # At 1 with half width 2: distances 0.5, 0.5, 1.5 of the centres 0.5, 1.5, 2.5.
+  np.testing.assert_allclose(rows[0], [3 / 7, 3 / 7, 1 / 7, 0], rtol=1e-5)
+  np.testing.assert_allclose(rows[1], [0, 1 / 7, 3 / 7, 3 / 7], rtol=1e-5)
