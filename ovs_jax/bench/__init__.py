@@ -18,5 +18,6 @@ WORKLOADS = {
   'fusion': 'ovs_jax.bench.fusion',
   'ovseg_inference': 'ovs_jax.bench.ovseg_inference',
   'modes': 'ovs_jax.bench.modes',
+  'pooled_masks': 'ovs_jax.bench.pooled_masks',
   'gpu_check': 'ovs_jax.bench.gpu_check',
 }

@@ -29,6 +29,7 @@ OTHERS = {
     *('preset=tiny', 'proposer=tiny', 'shortest=64', 'height=64', 'width=96'),
     *('queries=20', 'valid=7', 'names=5', 'many=9'),
   ),
+  'pooled_masks': ('preset=tiny_convnext', 'side=64', 'masks=4'),
   'pair_crops': ('preset=tiny', 'shortest=60'),
   'proposer_forward': ('preset=tiny', 'side=32'),
 }
