@@ -48,6 +48,9 @@ _WORKDIR = flags.DEFINE_string('workdir', None, 'Where results go.')
 _PREDICTIONS = flags.DEFINE_string(
   'predictions', None, 'Saved label maps to score; config.suite.predictions.'
 )
+_MASKS = flags.DEFINE_string(
+  'masks', None, 'Masks to name in place of proposals; config.suite.masks.'
+)
 _I_KNOW = flags.DEFINE_bool(
   'i-know', False, 'Search settings on test splits; config.suite.i_know.'
 )
@@ -120,6 +123,9 @@ def main(argv: list[str]) -> None:
   if _PREDICTIONS.value is not None:
     config.suite.predictions = _PREDICTIONS.value
     changed.append('suite.predictions')
+  if _MASKS.value is not None:
+    config.suite.masks = _MASKS.value
+    changed.append('suite.masks')
   if _I_KNOW.value:
     config.suite.i_know = True
     changed.append('suite.i_know')

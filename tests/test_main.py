@@ -178,7 +178,7 @@ def test_only_messages_for_users_lose_their_traceback(
   capsys: pytest.CaptureFixture[str],
 ) -> None:
   flags = {'_CONFIG': common.base('test', 'train'), '_WORKDIR': str(tmp_path)}
-  flags |= dict.fromkeys(('_PREDICTIONS', '_I_KNOW', '_MULTIHOST'))
+  flags |= dict.fromkeys(('_PREDICTIONS', '_MASKS', '_I_KNOW', '_MULTIHOST'))
   for name, value in flags.items():
     monkeypatch.setattr(main, name, types.SimpleNamespace(value=value))
   monkeypatch.setattr(main.config_flags, 'get_override_values', lambda _: {})

@@ -1,20 +1,20 @@
 """What segments an image in an evaluation, and counts what came of it."""
 
 import dataclasses
-import pathlib
 import threading
 from collections.abc import Mapping, Sequence
 from typing import Protocol, runtime_checkable
 
 import numpy as np
 
+from ovs_jax.core.files import local
 from ovs_jax.core.types import NO_LABEL, Bool, Float, Int
 from ovs_jax.evaluate import oracle, recall
 from ovs_jax.evaluate.distractors import all_words, clearest, distractors
 from ovs_jax.evaluate.network import OTHERS, Logits, Network, Picture, Setting
-from ovs_jax.evaluate.predictions import SavedMaps
 from ovs_jax.evaluate.sources import Sample
 from ovs_jax.evaluate.tally import Arrays, Tally
+from ovs_jax.formats.given import MaskFiles
 from ovs_jax.ops.calibration import BINS, count_bins
 from ovs_jax.text.vocabulary import Vocabulary
 
@@ -29,6 +29,7 @@ PROPOSER_SEEN = 'proposer_seen'
 TRUE_CLASSES_SEEN = 'oracle_classes_seen'
 SPLIT, SINGLE, CALIBRATION = 'errors', 'single', 'calibration'  # among the sums
 RECALL, PROPOSALS = 'recall', 'proposals'
+BY_CLIP = Setting('clip', 0.0)
 Maps = Mapping[str, Int[np.ndarray, '_ _']]
 
 
@@ -62,46 +63,6 @@ class Judge(Protocol):
 
   def embed(self, names: tuple[str, ...]) -> Float[np.ndarray, 'n d'] | None:
     """Returns L2-normalised embeddings; None where nothing says what is alike."""
-
-
-class SavedJudge:
-  """Scores label maps that another program saved."""
-
-  def __init__(
-    self, directory: pathlib.Path, names: Vocabulary, *, names_checked: bool
-  ) -> None:
-    """Reads nothing yet.
-
-    Args:
-      directory: of the label maps.
-      names: the class list.
-      names_checked: whether the label maps came with this very list.
-    """
-    self.names_checked = names_checked
-    self.headline = SAVED
-    self.tallies = {SAVED: Tally(len(names))}
-    self.sums: Arrays = {}
-    self.directory = directory
-    self._maps = SavedMaps(directory, len(names))
-    self.problems = self._maps.problems
-
-  def count(self, sample: Sample, *, place: int = 0) -> Maps:
-    """Counts an image, if its label map can be used; see `problems`."""
-    del place
-    labels = self._maps.read(sample.image_id, sample.label.shape)
-    if labels is None:
-      return {}
-    self.tallies[SAVED].add(sample.image_id, labels, sample.label)
-    return {'': labels}
-
-  def predict(self, sample: Sample) -> tuple[Sample, Int[np.ndarray, 'h w']]:
-    """Returns the image and the saved label map."""
-    labels = self._maps.read(sample.image_id, sample.label.shape)
-    assert labels is not None  # `count` read it
-    return sample, labels
-
-  def embed(self, names: tuple[str, ...]) -> None:
-    """Knows no embeddings."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -154,18 +115,32 @@ class Looked:
 class ModelJudge:
   """Scores a model in every setting, its oracles, and what it makes of other names."""
 
-  def __init__(self, network: Network, names: Vocabulary, plan: Plan) -> None:
+  def __init__(
+    self,
+    network: Network,
+    names: Vocabulary,
+    plan: Plan,
+    *,
+    masks: MaskFiles | None = None,
+  ) -> None:
     """Embeds all names; nothing is counted yet.
+
+    Args:
+      network: the model.
+      names: the classes.
+      plan: what it is asked.
+      masks: of the images, in place of proposals; CLIP alone names them.
 
     Raises:
       ValueError: there are fewer distractors than the plan has.
     """
-    self.network, self.plan = network, plan
-    self.headline = network.setting.name
+    self.network, self.plan, self._masks = network, plan, masks
+    self._setting = network.setting if masks is None else BY_CLIP
+    self.headline = self._setting.name
     self.problems: dict[str, list[str]] = {}
     self._lock = threading.Lock()
     self._count, self._names = len(names), names
-    self._settings = {s.name: s for s in (network.setting, *plan.settings)}
+    self._settings = {s.name: s for s in (self._setting, *plan.settings)}
     self.text = network.embed(names.names)
     self._with_others = np.concatenate([self.text, network.embed((OTHERS,))])
     more = self._distractors()
@@ -202,7 +177,7 @@ class ModelJudge:
   def look(self, sample: Sample, *, place: int = 0) -> Looked:
     """Segments an image in all settings and with all oracles; counts nothing."""
     net, label = self.network, sample.label
-    picture = net.encode(sample.image, place=place)
+    picture = self._encode(sample, place)
     logits = net.logits(picture, self.text)
     maps = {
       name: net.labels(picture, logits, setting)
@@ -214,7 +189,7 @@ class ModelJudge:
     if len(classes):
       among: Bool[np.ndarray, 'k'] = np.isin(np.arange(self._count), classes)
       crops = oracle.name_masks(net, picture, self.text, label, classes)
-      maps[TRUE_VOCABULARY] = net.labels(picture, logits, net.setting, among=among)
+      maps[TRUE_VOCABULARY] = net.labels(picture, logits, self._setting, among=among)
       maps[TRUE_MASKS] = oracle.true_masks_named(label, classes, crops)
       maps[TRUE_CLASSES] = oracle.true_classes(picture, label, classes)
     else:
@@ -258,14 +233,21 @@ class ModelJudge:
 
   def predict(self, sample: Sample) -> tuple[Sample, Int[np.ndarray, 'h w']]:
     """Returns the image and the headline's label map."""
-    picture = self.network.encode(sample.image)
+    picture = self._encode(sample, 0)
     logits = self.network.logits(picture, self.text)
-    return sample, self.network.labels(picture, logits, self.network.setting)
+    return sample, self.network.labels(picture, logits, self._setting)
+
+  def _encode(self, sample: Sample, place: int) -> Picture:
+    masks = None
+    if self._masks is not None:
+      photo = local(sample.image_id)
+      masks = self._masks.read(photo, sample.image.shape[:2])
+    return self.network.encode(sample.image, place=place, masks=masks)
 
   def _count_sure(self, sample: Sample, looked: Looked) -> None:
     """Counts the headline's pixels by their confidence."""
     net, labels = self.network, looked.maps[self.headline]
-    weights = net.weights(looked.picture, looked.logits, net.setting)
+    weights = net.weights(looked.picture, looked.logits, self._setting)
     sure = looked.picture.confidence(weights)
     counts = count_bins(labels, sure, sample.label, self._count)
     with self._lock:
@@ -320,7 +302,7 @@ class ModelJudge:
       labels = plain
       if count:
         logits = self.network.logits(picture, self.texts[count])
-        labels = self.network.labels(picture, logits, self.network.setting)
+        labels = self.network.labels(picture, logits, self._setting)
       tally = self.tallies[distracted(count)]
       tally.add(sample.image_id, labels, sample.label, boundary=False)
 
@@ -328,7 +310,7 @@ class ModelJudge:
     self, sample: Sample, picture: Picture, classes: Int[np.ndarray, 't']
   ) -> None:
     masks = self.network.single_concepts(
-      picture, self._with_others, classes, self.network.setting
+      picture, self._with_others, classes, self._setting
     )
     counts = [
       oracle.count_alone(mask, sample.label, int(k), self._count)

@@ -10,9 +10,12 @@ import numpy as np
 
 from ovs_jax.core.files import Path
 from ovs_jax.core.images import resize_shortest
+from ovs_jax.core.mask_set import MaskSet
 from ovs_jax.core.types import NO_LABEL, Array, Bool, Float, Int, Params, UInt8
 from ovs_jax.core.workers import Workers
+from ovs_jax.evaluate.asked import NO_CHANGES, Changes, Setting
 from ovs_jax.evaluate.painting import claims, confidence, paint
+from ovs_jax.inference.given_masks import as_proposals
 from ovs_jax.inference.names import SeveralEmbedders
 from ovs_jax.inference.parts import add_clips
 from ovs_jax.models import ovseg
@@ -21,80 +24,11 @@ from ovs_jax.models.mask_prompts import add_to_ovseg
 from ovs_jax.models.stored import load
 from ovs_jax.ops.ensemble import average, combine
 from ovs_jax.ops.guided import refine
-from ovs_jax.settings import Settings
 
 OTHERS = 'others'  # what a single name competes with
 
 # Those of the proposer, "no object" last, and those of each CLIP.
 Logits = tuple[Float[Array, 'q k1'], Float[Array, 'm q k']]
-
-
-@dataclasses.dataclass(frozen=True)
-class Setting:
-  """How two classifiers become one; see `ops.ensemble.combine`.
-
-  Attributes:
-    classifier: of `ops.ensemble.CLASSIFIERS`.
-    weight: of CLIP in the ensemble.
-    clips: weights of the CLIPs, where there are several; (): the model's own.
-  """
-
-  classifier: str
-  weight: float
-  clips: tuple[float, ...] = ()
-
-  @property
-  def name(self) -> str:
-    """Such as `ensemble_0.70`, or `ensemble_0.70_clips_0.25_0.75`."""
-    name = self.classifier
-    if self.classifier == 'ensemble':
-      name = f'ensemble_{self.weight:.2f}'
-    if not self.clips:
-      return name
-    return '_'.join([name, 'clips', *(f'{share:.2f}' for share in self.clips)])
-
-
-@dataclasses.dataclass(frozen=True)
-class Changes:
-  """What is asked of a checkpoint in place of its own settings; '' and 0: nothing.
-
-  Attributes:
-    prompts: directory of the mask prompts that its CLIP gets.
-    dtype: that the networks see pictures in, of `models.ovseg.DTYPES`.
-    templates: see `text.templates`.
-    shortest: side that pictures are resized to.
-    longest: side that they keep within.
-    threshold: from which a mask's pixel is shown to CLIP.
-    proposer_side: of the square that the proposer sees, while crops are cut from the
-      picture itself.
-    no_score: label of a pixel in which no name has a score: 'none', or 'first', as in
-      the reference, whose argmax has the first class there.
-    refine: radius in pixels by which borders move to those of the picture
-      (`ops.guided`).
-    clips: directories of further CLIPs, whose probabilities are averaged with those of
-      its own.
-    clip_weights: of all of them; (): the same for all, or the checkpoint's own.
-  """
-
-  prompts: str = ''
-  dtype: str = ''
-  templates: str = ''
-  shortest: int = 0
-  longest: int = 0
-  threshold: float = 0.0
-  proposer_side: int = 0
-  no_score: str = 'none'
-  refine: int = 0
-  clips: tuple[str, ...] = ()
-  clip_weights: tuple[float, ...] = ()
-
-  @classmethod
-  def of(cls, config: Settings) -> 'Changes':
-    """Returns those of a configuration."""
-    given = {'prompts': config.init}
-    given |= dict.fromkeys(('clips', 'clip_weights'), config.test)
-    fields = (field.name for field in dataclasses.fields(cls))
-    return cls(**{name: getattr(given.get(name, config.eval), name) for name in fields})
 
 
 @dataclasses.dataclass(frozen=True)
@@ -149,7 +83,7 @@ class Network:
     self,
     directory: Path,
     *,
-    changes: Changes = Changes(),
+    changes: Changes = NO_CHANGES,
     workers: Workers | None = None,
   ) -> None:
     """Loads a checkpoint.
@@ -224,11 +158,27 @@ class Network:
     """Returns the L2-normalised embeddings of names."""
     return self._embedder.names(names, self.templates)
 
-  def encode(self, image: UInt8[np.ndarray, 'h w 3'], *, place: int = 0) -> Picture:
-    """Runs everything that does not depend on names, on the device of that place."""
+  def encode(
+    self,
+    image: UInt8[np.ndarray, 'h w 3'],
+    *,
+    place: int = 0,
+    masks: MaskSet | None = None,
+  ) -> Picture:
+    """Runs everything that does not depend on names.
+
+    Args:
+      image: RGB, 0..255.
+      place: of the device to run on, among those of the host.
+      masks: in place of proposals, which only the classifier 'clip' can name.
+    """
     small = resize_shortest(image, shortest=self.shortest, longest=self.longest)
     content, side = small.shape[:2], self.changes.proposer_side
-    if side:
+    if masks is not None:
+      padded = ovseg.pad_to_bucket(small)
+      params = self.copies[place]
+      encoded = as_proposals(self.model, params, padded, content, masks)
+    elif side:
       padded = np.asarray(small, np.float32)
       encoded = _encode(self.model, self.copies[place], padded, None, side)
     else:

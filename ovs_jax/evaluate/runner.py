@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from ovs_jax.core import hosts
+from ovs_jax.core.errors import UserError
 from ovs_jax.core.files import (
   Place,
   atomic_path,
@@ -54,6 +55,11 @@ def evaluate(config: Settings, workdir: Place) -> Scores:
     Stopped: SIGTERM came; what is counted will not be counted again.
   """
   began = time.time()
+  if config.suite.masks:
+    raise UserError(
+      'config.suite.masks takes the place of proposals, whose parts mode evaluate '
+      "measures; take config.mode='benchmark'"
+    )
   workdir = check_writable(workdir, megabytes=10)
   c = config.eval
   target = sources.Target(config.dataset.name, config.dataset.variant, c.split)

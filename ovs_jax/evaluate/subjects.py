@@ -8,10 +8,12 @@ from ovs_jax.core.checkpoint import load_config
 from ovs_jax.core.errors import UserError
 from ovs_jax.core.workers import Workers
 from ovs_jax.evaluate import predictions, search
-from ovs_jax.evaluate.judges import Judge, ModelJudge, Plan, SavedJudge
+from ovs_jax.evaluate.judges import BY_CLIP, Judge, ModelJudge, Plan
 from ovs_jax.evaluate.network import Changes, Network, Setting
+from ovs_jax.evaluate.saved_judge import SavedJudge
 from ovs_jax.evaluate.sources import Source
 from ovs_jax.evaluate.system_judge import Merging, SystemJudge
+from ovs_jax.formats.given import open_masks
 from ovs_jax.inference.load import load_system
 from ovs_jax.inference.system import MaskSystem
 from ovs_jax.settings import Settings, Suite, Systems
@@ -43,11 +45,21 @@ def load_subject(config: Settings, workers: Workers) -> Subject:
     FileNotFoundError, ValueError: there is none, or settings do not go with it.
   """
   if config.suite.predictions:
+    _refuse_masks(config, 'saved label maps')
     return _saved(config)
   stored = load_config(config.eval.checkpoint)
-  if stored.get('model') in ('clipseg', 'coseg'):
+  if (kind := stored.get('model')) in ('clipseg', 'coseg'):
+    _refuse_masks(config, f'a {kind!r} model')
     return _system(config, stored, workers)
   return _network(config, workers)
+
+
+def _refuse_masks(config: Settings, what: str) -> None:
+  if config.suite.masks:
+    raise UserError(
+      f'config.suite.masks are named by the CLIP of an OVSeg, and {what} would not '
+      'look at them; leave them out'
+    )
 
 
 def _saved(config: Settings) -> Subject:
@@ -70,8 +82,11 @@ def _network(config: Settings, workers: Workers) -> Subject:
       'confidence of those before; set suite.calibration=False'
     )
   network = Network(checkpoint, changes=Changes.of(config), workers=workers)
+  masks = open_masks(suite.masks) if suite.masks else None
 
   def judge(source: Source) -> Judge:
+    if masks is not None:  # what else they may be named by needs a proposer
+      return ModelJudge(network, source.names, _plan(suite), masks=masks)
     further = [Setting(m.classifier, m.weight) for m in config.eval.methods]
     further += search.settings_of(suite, network.setting, len(network.mix.widths))
     tuned = dict(suite.tuned).get(source.target.name)
@@ -80,6 +95,10 @@ def _network(config: Settings, workers: Workers) -> Subject:
 
   models = (checkpoint, config.init.prompts, *config.test.clips)
   settings, trained = network.describe(), network.training_names
+  if masks is not None:
+    _refuse_search(config, f'CLIP alone, which names the masks of {suite.masks},')
+    settings |= {'masks': suite.masks, 'classifier': BY_CLIP.classifier}
+    del settings['lambda']
   return Subject(str(checkpoint), settings, trained, models, judge)
 
 

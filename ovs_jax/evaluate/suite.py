@@ -16,7 +16,8 @@ from ovs_jax.core.workers import Workers
 from ovs_jax.data.pipeline import Arrays
 from ovs_jax.evaluate import predictions, suite_files
 from ovs_jax.evaluate.counted import Counted
-from ovs_jax.evaluate.judges import Judge, SavedJudge
+from ovs_jax.evaluate.judges import Judge
+from ovs_jax.evaluate.saved_judge import SavedJudge
 from ovs_jax.evaluate.sources import (
   Sample,
   Source,

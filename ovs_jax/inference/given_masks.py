@@ -63,17 +63,60 @@ def encode_masks(
     longest: limit of the longer one.
   """
   small = resize_shortest(picture, shortest=shortest, longest=longest)
-  image = jnp.asarray(ovseg.pad_to_bucket(small))
-  threshold = config.region.threshold
+  image = ovseg.pad_to_bucket(small)
   regions, valid = [], []
-  for block in _blocks(masks, small.shape[:2], image.shape[:2], threshold):
-    rows, shown = _embed(config, params, image, block)
+  for _, rows, shown in _seen(config, params, image, small.shape[:2], masks):
     regions.append(np.asarray(rows))
     valid.append(np.asarray(shown))
   count = len(masks)
   return EncodedMasks(
     masks, np.concatenate(regions)[:count], np.concatenate(valid)[:count]
   )
+
+
+def as_proposals(
+  config: ovseg.OvSegConfig,
+  params: Params,
+  image: Num[np.ndarray, 'h w 3'],
+  content: tuple[int, int],
+  masks: MaskSet,
+) -> ovseg.Encoded:
+  """Returns masks as proposals, of which the proposer says nothing.
+
+  All of them are in memory in the network's size. They are followed by empty ones up to
+  a multiple of 32.
+
+  Args:
+    config: the model's.
+    params: the model's.
+    image: as the network sees it, in a bucket.
+    content: height and width of the part of it that is the picture.
+    masks: of the picture's own size.
+  """
+  parts = zip(*_seen(config, params, image, content, masks), strict=True)
+  shown, regions, valid = (jnp.concatenate(part) for part in parts)
+  own = config.proposer.embed_dim
+  return ovseg.Encoded(
+    embeddings=jnp.ones((len(regions), own)),
+    regions=regions,
+    masks=shown,
+    boxes=jnp.zeros((len(regions), 4)),
+    valid=valid,
+    no_object=jnp.ones((1, own)),
+  )
+
+
+def _seen(
+  config: ovseg.OvSegConfig,
+  params: Params,
+  image: Num[np.ndarray, 'h w 3'],
+  content: tuple[int, int],
+  masks: MaskSet,
+) -> Iterator[tuple[Float[np.ndarray, 'q h w'], Array, Array]]:
+  """Yields some masks at a time, CLIP's embeddings of them, and which show anything."""
+  pixels = jnp.asarray(image)
+  for block in _blocks(masks, content, image.shape[:2], config.region.threshold):
+    yield (block, *_embed(config, params, pixels, block))
 
 
 def _blocks(

@@ -109,6 +109,8 @@ class Suite:
   i_know: bool = False  # search on test splits all the same; --i-know
   # directory of another system's label maps; --predictions=DIR
   predictions: Given = ''
+  # of an OVSeg: masks of the images in place of proposals; --masks=DIR
+  masks: Given = ''
   save_predictions: bool = False  # keep the headline's label maps; of all modes
   # class list of training, where a list does not say: one of text/names, or a file
   # of names, such as DIR/names.txt

@@ -18,7 +18,8 @@ from ovs_jax.core.workers import Workers
 from ovs_jax.data import load_dataset, pipeline
 from ovs_jax.evaluate import counted, predictions, suite, suite_files, tally
 from ovs_jax.evaluate.counted import Counted
-from ovs_jax.evaluate.judges import SAVED, SavedJudge
+from ovs_jax.evaluate.judges import SAVED
+from ovs_jax.evaluate.saved_judge import SavedJudge
 from ovs_jax.evaluate.sources import Target
 from ovs_jax.settings import Settings
 from ovs_jax.text import vocabulary

@@ -45,7 +45,8 @@ class Truthful(Network):
       rows[i, NAMES.names.index(name) if name in NAMES.names else 3 + i % 60] = 1
     return rows
 
-  def encode(self, image: np.ndarray, *, place: int = 0) -> Picture:
+  def encode(self, image: np.ndarray, *, place: int = 0, masks: Any = None) -> Picture:
+    assert masks is None
     size = image.shape[:2]
     whole = handmade(np.ones((1, *size)), np.ones((1, 2))).encoded
     return Picture(size, size, image.astype(np.float32), whole)
