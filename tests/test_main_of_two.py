@@ -28,6 +28,13 @@ address, index, workdir, long = sys.argv[1:]
 os.environ.update(OVS_COORDINATOR=address, OVS_PROCESSES='2', OVS_PROCESS=index)
 hosts.join()
 worked = []
+begun = pathlib.Path(workdir).with_name('begun')
+
+def stop_when_begun():
+  while not begun.exists():
+    time.sleep(0.1)
+  time.sleep(0.5)
+  os.kill(os.getpid(), signal.SIGTERM)
 
 def together(config, workdir):
   worked.append(config.mode)
@@ -35,6 +42,8 @@ def together(config, workdir):
 
 def alone(config, workdir):
   worked.append(config.mode)
+  if config.mode == long:
+    begun.touch()
   for i in range(1000 if config.mode == long else 0):
     pause(f'{i} of 1000 are done')
     time.sleep(0.05)
@@ -51,7 +60,7 @@ config.stages = {mode: common.base(mode, mode) for mode in config.order}
 for stage in config.stages.values():
   stage.needs = ()
 if long and index == '1':
-  threading.Timer(2, os.kill, (os.getpid(), signal.SIGTERM)).start()
+  threading.Thread(target=stop_when_begun, daemon=True).start()
 try:
   results = main.run('pipeline', Settings.of(config), pathlib.Path(workdir))
 except Stopped as stopped:
