@@ -172,7 +172,7 @@ def check(path: Path, output: Path) -> Report:
     f'configuration {key!r}' for key in wanted if wanted[key] != model.get(key)
   ]
   values = 0
-  for name, got in family.export(params, model, sorted(tensors, key=pattern_of)):
+  for name, got in family.export_each(params, model, sorted(tensors, key=pattern_of)):
     want = np.asarray(tensors[name]).astype(np.float32, copy=False)
     values += want.size
     if got.shape != want.shape:
@@ -216,7 +216,7 @@ def export(
   output = _claim(output, overwrite=overwrite)
   _keep_apart(directory, output)
   params, model = load_model(directory, kind=family.model)
-  tensors = dict(family.export(params, model, family.names(model)))
+  tensors = family.export(params, model, family.names(model))
   del params
   record = {'dtypes': {}, **model.get('source', {})}
   tensors = {

@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from ovs_jax.convert.rules import Rule, export, foreign_names
+from ovs_jax.convert.rules import Rule, export_each, foreign_names
 from ovs_jax.convert.tensors import Source, Tensors
 from ovs_jax.core.errors import UserError
 from ovs_jax.models.backbones import Config
@@ -139,9 +139,15 @@ class Family(abc.ABC):
 
   def export(
     self, params: Mapping[str, Any], model: Mapping[str, Any], names: Iterable[str]
+  ) -> dict[str, np.ndarray]:
+    """Returns the foreign tensors of these names, or raises ValueError."""
+    return dict(self.export_each(params, model, names))
+
+  def export_each(
+    self, params: Mapping[str, Any], model: Mapping[str, Any], names: Iterable[str]
   ) -> Iterator[tuple[str, np.ndarray]]:
-    """Gives the foreign tensors of these names, or raises ValueError."""
-    return export(params, self.rules(model), names)
+    """Gives them one by one, with their names."""
+    return export_each(params, self.rules(model), names)
 
 
 def buffer(name: str, backbone: Config, classes: int = 0) -> np.ndarray:

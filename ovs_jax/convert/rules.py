@@ -293,8 +293,19 @@ def _message(what: str, count: int, problems: Mapping[str, list[str]]) -> str:
 
 def export(
   params: Mapping[str, Any], rules: Sequence[Rule], names: Iterable[str]
+) -> dict[str, np.ndarray]:
+  """Returns the foreign tensors called `names`; the inverse of `apply`.
+
+  Raises:
+    ValueError: names that no rule has, or whose parameters do not exist.
+  """
+  return dict(export_each(params, rules, names))
+
+
+def export_each(
+  params: Mapping[str, Any], rules: Sequence[Rule], names: Iterable[str]
 ) -> Iterator[tuple[str, np.ndarray]]:
-  """Gives names and values of the foreign tensors `names`; the inverse of `apply`.
+  """Gives what `export` returns one by one, so that not all are in memory.
 
   Raises:
     ValueError: names that no rule has, or whose parameters do not exist.
@@ -348,4 +359,4 @@ def export_all(
   rules: Sequence[Rule], params: Mapping[str, Any]
 ) -> dict[str, np.ndarray]:
   """Returns every foreign tensor of these parameters; the inverse of `apply`."""
-  return dict(export(params, rules, foreign_names(rules, params)))
+  return export(params, rules, foreign_names(rules, params))

@@ -29,7 +29,7 @@ def test_every_tensor_is_used_and_every_parameter_filled(depth):
   assert got == config
   assert len(source) == 12 * 5 + 14 + bool(depth)
   assert count_parameters(params) == sum(x.size for x in source.values())
-  back = dict(export(params, clip.rules(config), source))
+  back = export(params, clip.rules(config), source)
   for name, value in source.items():
     np.testing.assert_array_equal(back[name], value)
 

@@ -126,7 +126,6 @@ def test_a_whole_model_of_the_original():
   held = without_dead(whole)
   del held['model.proj']
   back = SOURCES['clipseg'].export(conversion.params, conversion.model, list(held))
-  back = dict(back)
   equal_bits(back, held)
 
 

@@ -42,7 +42,7 @@ def test_every_tensor_is_used_and_every_parameter_filled(source, config):
   assert config.backbone_config().depths == (1, 1, 2, 3)
   assert (config.num_queries, config.layers, config.embed_dim) == (5, 2, 12)
   assert count_parameters(params) == sum(x.size for x in source.values())
-  back = dict(export(params, maskformer.rules(config), source))
+  back = export(params, maskformer.rules(config), source)
   for name, value in source.items():
     np.testing.assert_array_equal(back[name], value)
 

@@ -53,7 +53,7 @@ def test_back_bit_for_bit():
   conversion = convert(source, hf_settings(PLAIN))
   names = hf_clip.HF_CLIP.names(conversion.model)
   assert sorted(names) == sorted(source)
-  back = dict(hf_clip.HF_CLIP.export(conversion.params, conversion.model, names))
+  back = hf_clip.HF_CLIP.export(conversion.params, conversion.model, names)
   for name, value in source.items():
     np.testing.assert_array_equal(back[name], value)
   settings = hf_clip.HF_CLIP.settings(conversion.model)['config.json']

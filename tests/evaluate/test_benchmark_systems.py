@@ -154,7 +154,7 @@ def test_what_a_system_cannot_do(
   refused("is 'E', expected one of 'A', 'B'")
   config.systems.rules = ('A', 'B')
   config.suite.update(search=(0.5,), i_know=True)
-  refused(r"weighs the two classifiers of an OVSeg, and the 'coseg' model .* has none")
+  refused(r"weigh the classifiers of an OVSeg, and the 'coseg' model .* has none")
   config.suite.search = ()
   config.eval.update(templates='vild', shortest=100)
   config.init.prompts = 'prompts'
