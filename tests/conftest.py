@@ -85,13 +85,17 @@ def reuse(tmp_path_factory: pytest.TempPathFactory) -> Any:
   return Reuse(shared(tmp_path_factory) / 'stages')
 
 
+@pytest.fixture(autouse=True)
+def compile_sooner() -> None:
+  """Undoes what a run of a test before may have asked for."""
+  sooner = os.environ['JAX_DISABLE_MOST_OPTIMIZATIONS'] == '1'
+  jax.config.update('jax_disable_most_optimizations', sooner)
+
+
 @pytest.fixture
-def optimised() -> Iterator[None]:
+def optimised(compile_sooner: None) -> None:
   """Has programs compiled to run fast, for tests that run them often."""
   jax.config.update('jax_disable_most_optimizations', False)
-  yield
-  before = os.environ['JAX_DISABLE_MOST_OPTIMIZATIONS'] == '1'
-  jax.config.update('jax_disable_most_optimizations', before)
 
 
 @pytest.fixture

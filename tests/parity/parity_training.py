@@ -26,7 +26,7 @@ from ovs_jax.train.state import TrainState, split_params
 
 
 # The stored pixels are normalised already, and to undo it would cost digits.
-@mock.patch('ovs_jax.train.recipes.clip_regions.normalise', lambda image: image)
+@mock.patch('ovs_jax.train.recipes.clip_regions.normalise', lambda image, *_: image)
 def clip_adapt_step(case: Case) -> None:
   """Losses, gradients, learning rates and parameters over a few steps."""
   c = case.config
