@@ -86,8 +86,9 @@ def reuse(tmp_path_factory: pytest.TempPathFactory) -> Any:
 
 
 @pytest.fixture(autouse=True)
-def compile_sooner() -> None:
-  """Undoes what a run of a test before may have asked for."""
+def compile_sooner() -> Iterator[None]:
+  """Undoes what a run may have asked for, after each test."""
+  yield
   sooner = os.environ['JAX_DISABLE_MOST_OPTIMIZATIONS'] == '1'
   jax.config.update('jax_disable_most_optimizations', sooner)
 
