@@ -24,15 +24,15 @@ def quantities(cell: Any) -> list[Quantity]:
   return [cell]
 
 
-def needed() -> dict[str, set[str]]:
-  """Every method that a claim needs, by stage."""
+def needed() -> dict[str, list[str]]:
+  """Every method that a claim needs, by stage, in an order that is always the same."""
   cells = [c for claim in CLAIMS for row in claim.rows for c in row.cells]
   cells += [x for claim in CLAIMS for r in claim.relations for x in (r.lower, r.higher)]
   found: dict[str, set[str]] = {}
   for cell in cells:
     for quantity in quantities(cell):
       found.setdefault(quantity.stage, set()).add(quantity.method)
-  return found
+  return {stage: sorted(methods) for stage, methods in sorted(found.items())}
 
 
 def write(place: pathlib.Path, level: dict[str, int]) -> None:
@@ -120,7 +120,7 @@ def test_the_stages_make_what_the_claims_need(arg: str, seeds: int) -> None:
       made = stages[f'seed_{number}/{stage}']
       assert made.seed == number
       if made.mode == 'evaluate':
-        assert methods <= names_of(made), stage
+        assert set(methods) <= names_of(made), stage
       else:
         given = {k for k, v in made.systems.coseg.items() if v}
         given |= {'no_training'} if made.systems.clipseg else set()
