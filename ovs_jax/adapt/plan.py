@@ -14,6 +14,7 @@ from ovs_jax import arguments
 from ovs_jax.core.errors import UserError
 from ovs_jax.core.types import void_of
 from ovs_jax.data import load_dataset, pipeline
+from ovs_jax.data.stored import noted
 from ovs_jax.models.ovseg import OvSegConfig
 from ovs_jax.models.stored import Checkpoint
 from ovs_jax.settings import Dataset
@@ -69,7 +70,7 @@ def look(data: str, data_dir: str) -> Photos:
       f'{data} has the splits {", ".join(splits)} and nothing to train with; put '
       'photos into images/train, or five or more into images/'
     )
-  names = tuple(builder.info.metadata['names'])
+  names = tuple(noted(builder, 'names', list))
   captions = 'captions' in builder.info.features
   if not names:
     return Photos(data, splits, names, captions, 0, 0, False)

@@ -140,6 +140,18 @@ def check_bytes(path: Place, what: str, items: Iterable[str]) -> None:
     )
 
 
+def _copy(item: Place) -> buckets.Copy:
+  """Returns an item of a checkpoint on this machine; one that came is compared.
+
+  Raises:
+    OSError, UserError: it cannot be read, or other bytes came than were written.
+  """
+  copy = buckets.Copy(item)
+  if not _is_local(item):
+    content.check_seal(copy.path, named=item)
+  return copy
+
+
 def stamp() -> dict[str, Any]:
   """What is written beside the items of every checkpoint."""
   return {'format': FORMAT, 'ovs_jax': ovs_jax.__version__}
@@ -197,7 +209,7 @@ def load_model(
   path = resolve(directory, what=what)
   check_bytes(path, what, ['params'])
   try:
-    copy = buckets.Copy(path / 'params')
+    copy = _copy(path / 'params')
     with _reader(ocp.PyTreeCheckpointHandler()) as reader:
       tree = reader.metadata(copy.path).item_metadata.tree
       # As NumPy arrays: the devices of the writer need not exist here.
@@ -229,7 +241,7 @@ def load_config(
   beside(path, what)
   try:
     content.check_seal(path / 'config')
-    copy = buckets.Copy(path / 'config')
+    copy = _copy(path / 'config')
     with _reader(ocp.JsonCheckpointHandler()) as reader:
       config = dict(reader.restore(copy.path, ocp.args.JsonRestore()))
   except (OSError, KeyError, TypeError, AttributeError, ValueError) as error:
@@ -322,10 +334,11 @@ def verify(directory: Path) -> list[Place]:
   found = sorted(p for p in _steps(newest.parent) if _is_whole(p)) or [newest]
   for path in found:
     for item in sorted(p for p in path.iterdir() if p.is_dir()):
-      if not content.check_seal(item):
+      copy = buckets.Copy(item)
+      if not content.check_seal(copy.path, named=item):
         raise UserError(
-          f'{item} is of a version that did not write down what its files hold, or '
-          'lies in a bucket; it cannot be verified'
+          f'{item} is of a version that did not write down what its files hold, or is '
+          'a step that a training has written to a bucket; it cannot be verified'
         )
   return found
 

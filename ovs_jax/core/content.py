@@ -2,8 +2,10 @@
 
 A sealed directory has a file that lists the sizes and hashes of the others. It is made
 when the last of them is written and compared before the first is read, so that a bit
-that a disk or a copy has flipped is an error and not another weight. Buckets check what
-they keep by themselves; what lies there has no seal.
+that a disk or a copy has flipped is an error and not another weight. What is sent to a
+bucket takes its seal along, which is compared once its files are on this machine. What
+is written there directly, as steps of a training, has none: buckets check by themselves
+what they keep.
 """
 
 import concurrent.futures
@@ -34,8 +36,12 @@ def seal(directory: Place) -> None:
     (directory / SEAL).write_text(json.dumps(found, indent=0, sort_keys=True))
 
 
-def check_seal(directory: Place) -> bool:
+def check_seal(directory: Place, *, named: Place | None = None) -> bool:
   """Compares the files below a directory with its seal.
+
+  Args:
+    directory: of this machine; of one at an address nothing is said.
+    named: what it is a copy of, for errors.
 
   Returns:
     Whether there is one; without, nothing can be said.
@@ -44,22 +50,23 @@ def check_seal(directory: Place) -> bool:
     UserError: a file is missing, or holds something else; names it.
   """
   directory = _local(directory)
+  named = directory if named is None else named
   if not isinstance(directory, pathlib.Path) or not (directory / SEAL).is_file():
     return False
   try:
     sealed = {n: (int(s), str(h)) for n, (s, h) in read_json(directory / SEAL).items()}
   except (ValueError, AttributeError, TypeError) as error:
-    raise UserError(f'{directory / SEAL} is damaged ({error})') from error
+    raise UserError(f'{named / SEAL} is damaged ({error})') from error
   sizes = dict(_files(directory))
   for name, (size, _) in sealed.items():
     if sizes.get(name) != size:
       found = f'{sizes[name]:,} bytes' if name in sizes else 'not there'
-      raise UserError(f'{directory / name} is {found}; {size:,} bytes were written')
+      raise UserError(f'{named / name} is {found}; {size:,} bytes were written')
   with concurrent.futures.ThreadPoolExecutor(_AT_ONCE) as pool:
     hashes = pool.map(lambda name: _hash(directory / name), sealed)
     for (name, (_, written)), now in zip(sealed.items(), hashes, strict=True):
       if now != written:
-        raise UserError(f'{directory / name} holds other bytes than were written')
+        raise UserError(f'{named / name} holds other bytes than were written')
   return True
 
 

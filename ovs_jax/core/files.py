@@ -229,7 +229,7 @@ def read_json(path: Path) -> Any:
   """
   try:
     return json.loads(place(path).read_text(encoding='utf-8'))
-  except json.JSONDecodeError as error:
+  except (ValueError, RecursionError) as error:  # of the text, or of its letters
     raise UserError(
       f'{path} is not valid JSON ({error}); delete it to start again'
     ) from error

@@ -27,6 +27,7 @@ from ovs_jax.data.sources import (
   encode_png,
   ordered_map,
 )
+from ovs_jax.data.stored import noted, opened
 from ovs_jax.text import vocabulary
 
 
@@ -290,7 +291,9 @@ def make(name: str, data_dir: Any, variant: str) -> Benchmark:
   """
   cls = lookup(BENCHMARKS, name, 'benchmark')
   lookup({c.name: c for c in cls.BUILDER_CONFIGS}, variant, f'variant of {name}')
-  return cls(data_dir=place(data_dir, schemes=('gs',)), config=variant)
+  data_dir = place(data_dir, schemes=('gs',))
+  path = data_dir / name / variant / str(cls.VERSION)
+  return opened(path, lambda: cls(data_dir=data_dir, config=variant))
 
 
 def load(name: str, data_dir: Any, variant: str) -> Benchmark:
@@ -309,7 +312,7 @@ def load(name: str, data_dir: Any, variant: str) -> Benchmark:
       f'python -m ovs_jax.data.prepare --dataset={name}{chosen}{partial} --source=DIR '
       f'--data_dir={data_dir}'
     )
-  stored = builder.info.metadata['vocabulary_sha256']
+  stored = noted(builder, 'vocabulary_sha256', str)
   if stored != vocabulary.load(builder.layout.vocabulary).sha256:
     raise UserError(
       f'{builder.data_dir} was prepared with another class list; delete it and prepare '

@@ -30,7 +30,7 @@ from ovs_jax.data import build, foreign, sources
 from ovs_jax.data.folder_texts import captions_of, class_names
 from ovs_jax.data.seen import Seen
 from ovs_jax.data.sources import Pair, Problem, Reader, SourceError, class_table
-from ovs_jax.data.stored import open_stored
+from ovs_jax.data.stored import noted, open_stored
 from ovs_jax.text.vocabulary import Vocabulary, own
 
 _IMAGES = ('.jpg', '.jpeg', '.png', '.webp', '.bmp', '.tif', '.tiff')
@@ -321,14 +321,14 @@ def prepare(data_dir: Any, directory: Any) -> Any:
   folder = data_dir / 'folder' / variant
   if not isinstance(folder, pathlib.Path):
     stored = _stored(folder)
-    if stored is None or stored.info.metadata['state'] != source.state:
+    if stored is None or noted(stored, 'state', str) != source.state:
       remove(folder)
       with build.nearby(data_dir) as near:
         prepare(near, directory)
     return _stored(folder)
   with build.locked(folder):
     stored = _stored(folder)
-    if stored is None or stored.info.metadata['state'] != source.state:
+    if stored is None or noted(stored, 'state', str) != source.state:
       # A folder prepared earlier has other features: TFDS must not find it.
       remove(folder / '1.0.0')
       builder = make()
@@ -352,8 +352,10 @@ def vocabulary_of(builder: Any) -> Vocabulary:
   Raises:
     ValueError: it has no masks, and so no classes.
   """
-  metadata = builder.info.metadata
-  names, values = tuple(metadata['names']), tuple(metadata['values'])
+  names, values = (
+    tuple(noted(builder, 'names', list)),
+    tuple(noted(builder, 'values', list)),
+  )
   if not names:
     raise UserError(
       f'{builder.info.full_name} has no classes; add masks/ and names.txt to the folder'

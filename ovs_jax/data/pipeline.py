@@ -25,15 +25,25 @@ Arrays = dict[str, np.ndarray]
 _GREY = np.round(255 * np.asarray(CLIP_MEAN)).astype(np.uint8)
 
 
-def iterate(data: tf.data.Dataset) -> Iterator[Any]:
+def iterate(data: tf.data.Dataset, shards: Shards) -> Iterator[Any]:
   """Yields NumPy arrays, without TensorFlow's tuner.
 
   What it tunes is small here, and whoever ends an iterator waits for it to wake up: up
   to a minute, for nothing, at the end of every epoch.
+
+  Args:
+    data: what is read.
+    shards: what it is read from.
+
+  Raises:
+    UserError: a record is damaged, or holds an image that cannot be decoded.
   """
   options = tf.data.Options()
   options.autotune.enabled = False
-  return data.with_options(options).as_numpy_iterator()
+  try:
+    yield from data.with_options(options).as_numpy_iterator()
+  except (tf.errors.DataLossError, tf.errors.InvalidArgumentError) as error:
+    raise shards.damage(error) from error
 
 
 def decoder(features: Any) -> Transform:
@@ -177,10 +187,10 @@ def ordered_batches(
   # One pipeline for all epochs: small data sets would spend their time on building it.
   data = tf.data.Dataset.range(epoch, tf.int64.max).flat_map(of_epoch)
   data = data.map(apply, num_parallel_calls=parallel_calls(), deterministic=True)
-  yield from _batched(data, len(rows))
+  yield from _batched(data, shards, len(rows))
 
 
-def _batched(data: tf.data.Dataset, count: int) -> Iterator[Arrays]:
+def _batched(data: tf.data.Dataset, shards: Shards, count: int) -> Iterator[Arrays]:
   """Yields stacks of `count` examples, which must have equal shapes.
 
   `tf.data` compares numbers of elements alone: of a portrait and a landscape as large
@@ -188,9 +198,9 @@ def _batched(data: tf.data.Dataset, count: int) -> Iterator[Arrays]:
   """
   specs = tf.nest.flatten(data.element_spec)
   if all(spec.shape.is_fully_defined() for spec in specs):
-    yield from iterate(data.batch(count, drop_remainder=True).prefetch(4))
+    yield from iterate(data.batch(count, drop_remainder=True).prefetch(4), shards)
     return
-  stream = iterate(data.prefetch(4 * count))
+  stream = iterate(data.prefetch(4 * count), shards)
   while len(found := list(itertools.islice(stream, count))) == count:
     for name in found[0]:
       shapes = [np.shape(example[name]) for example in found]
@@ -273,7 +283,7 @@ def eval_batches(
   def examples_at(first: int, step: int) -> Iterator[dict[str, Any]]:
     data = shards.dataset(np.arange(first, total, step))
     data = data.map(apply, num_parallel_calls=parallel_calls(), deterministic=True)
-    return iterate(data.prefetch(2 * batch_size))
+    return iterate(data.prefetch(2 * batch_size), shards)
 
   steps = range(-(-total // (batch_size * process_count)))
   stream = examples_at(
@@ -320,6 +330,5 @@ def examples(builder: Any, split: str) -> Iterator[dict[str, Any]]:
   shards = Shards([builder], split)
   data = shards.dataset(np.arange(len(shards)))
   apply = chain([decoder(shards.features), decode])
-  yield from iterate(
-    data.map(apply, num_parallel_calls=parallel_calls(), deterministic=True)
-  )
+  data = data.map(apply, num_parallel_calls=parallel_calls(), deterministic=True)
+  yield from iterate(data, shards)

@@ -23,6 +23,7 @@ from ovs_jax.core.runlog import progress
 from ovs_jax.data import benchmarks, build, folder, load_dataset, pipeline
 from ovs_jax.data.label_counts import count
 from ovs_jax.data.layouts import LAYOUTS
+from ovs_jax.data.stored import noted
 from ovs_jax.settings import Dataset
 from ovs_jax.text import vocabulary
 
@@ -146,7 +147,7 @@ def _run(arguments: Any) -> None:
     if arguments.allow_partial or arguments.variant:
       raise UserError('a folder has no variants; it is taken as it is')
     builder = folder.prepare(data_dir, source)
-    names, variant = builder.info.metadata['names'], str(source)
+    names, variant = noted(builder, 'names', list), str(source)
     print(_summary('folder', variant, builder, len(names), data_dir))
     return
   lookup({**LAYOUTS, 'folder': None}, arguments.dataset, 'data set')

@@ -30,7 +30,7 @@ def encoded_examples(
   shards: Shards, positions: Int[np.ndarray, 'n']
 ) -> Iterator[dict[str, Any]]:
   """Yields the examples at these positions; images are bytes."""
-  yield from pipeline.iterate(shards.dataset(positions))
+  yield from pipeline.iterate(shards.dataset(positions), shards)
 
 
 def decode_example(shards: Shards, record: dict[str, Any]) -> dict[str, Any] | Broken:

@@ -26,11 +26,12 @@ from PIL import Image
 from tqdm.auto import tqdm
 
 from ovs_jax.core.errors import UserError
-from ovs_jax.core.files import local, place
+from ovs_jax.core.files import Place, local, place
 from ovs_jax.core.types import VOID
 from ovs_jax.data import scenes_captions, scenes_draw
 from ovs_jax.data.build import advance, locked, nearby, quiet_tfds, same_records
 from ovs_jax.data.scenes_draw import NUM_THINGS, UNSEEN, Region, Scene
+from ovs_jax.data.stored import opened
 
 SPLITS = ('clip', 'train', 'val')
 _NEEDED_BYTES = 6_000  # per example, a little more than measured
@@ -287,18 +288,18 @@ def prepare(
       f'unknown configuration {config!r} of scenes; known: {", ".join(known)}.'
     )
   data_dir = place(data_dir, schemes=('gs',))
-  builder = Scenes(data_dir=data_dir, config=config)
+  builder = _open(data_dir, config)
   if _is_prepared(builder):
     return builder
   if not isinstance(data_dir, pathlib.Path):
     with nearby(data_dir) as near:
       prepare(near, config)
-    return Scenes(data_dir=data_dir, config=config)
+    return _open(data_dir, config)
   folder = local(builder.data_dir).parent
   try:
     folder.mkdir(parents=True, exist_ok=True)
     with locked(folder):
-      builder = Scenes(data_dir=data_dir, config=config)  # may be there by now
+      builder = _open(data_dir, config)  # may be there by now
       if not _is_prepared(builder):
         _generate(builder)
   except OSError as error:
@@ -306,4 +307,10 @@ def prepare(
       f'cannot prepare scenes in {data_dir}: {error}. Choose a data_dir on a disk '
       'with free space and write permission.'
     ) from error
-  return Scenes(data_dir=data_dir, config=config)
+  return _open(data_dir, config)
+
+
+def _open(data_dir: Place, config: str | ScenesConfig) -> Scenes:
+  name = config if isinstance(config, str) else config.name
+  path = data_dir / Scenes.name / name / str(Scenes.VERSION)
+  return opened(path, lambda: Scenes(data_dir=data_dir, config=config))

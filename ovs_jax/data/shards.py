@@ -6,6 +6,7 @@ needs, in any order, and no others.
 """
 
 import os
+import re
 from collections.abc import Iterator, Sequence
 from concurrent import futures
 from typing import Any
@@ -20,6 +21,10 @@ from ovs_jax.core.types import Int
 from ovs_jax.data.frames import FRAME, LENGTH
 from ovs_jax.data.transforms import Example, as_written
 
+# What TensorFlow says of an image that it cannot decode, before the name of the node.
+_OF_AN_IMAGE = re.compile(
+  r': ((?:(?!: ).){1,120})\n\s*\[\[\{\{node [\w/]*Decode\w+\}\}'
+)
 _FILES = 16  # walked along at the same time
 
 
@@ -84,6 +89,30 @@ class Shards:
       as_written(self.read), num_parallel_calls=parallel_calls(), deterministic=True
     )
 
+  def damage(self, error: Exception) -> UserError | Exception:
+    """Returns what to say of an error of reading: which record is damaged, and where.
+
+    What neither a record nor an image is to blame for stays as it is.
+    """
+    for path in self._paths.numpy():
+      count = 0
+      try:
+        for _ in tf.data.TFRecordDataset(path):
+          count += 1
+      except tf.errors.DataLossError:
+        return UserError(
+          f'{path.decode()} is damaged: record {count} holds other bytes than were '
+          'written; prepare the data set again, or copy it again'
+        )
+    found = _OF_AN_IMAGE.search(str(error))
+    if not found:
+      return error
+    folder = os.path.dirname(self._paths.numpy()[0].decode())
+    return UserError(
+      f'an image of {folder} cannot be decoded ({found[1].rstrip(".")}); mend it and '
+      'prepare the data set again'
+    )
+
 
 def _files(builder: Any, split: str) -> Iterator[Any]:
   """The files of a split, and which of their records belong to it."""
@@ -98,8 +127,9 @@ def _files(builder: Any, split: str) -> Iterator[Any]:
   except (KeyError, ValueError) as error:
     splits = builder.info.splits.items()
     known = ', '.join(f'{name} ({part.num_examples})' for name, part in splits)
+    known = known or 'none'
     raise UserError(
-      f'{builder.info.full_name} has no split {split!r}; it has {known}, and parts of '
+      f'{builder.data_dir} has no split {split!r}; it has {known}, and parts of '
       'them such as train[:10]'
     ) from error
   yield from instructions
@@ -111,11 +141,16 @@ def record_starts(part: Any) -> Int[np.ndarray, 'n']:
   with place(part.filename).open('rb') as file:
     size = file.seek(0, os.SEEK_END)
     for i in range(part.examples_in_shard):
+      if not 0 <= starts[i] < size:
+        starts[-1] = -1  # the length that led there is damaged
+        break
       file.seek(starts[i])
-      starts[i + 1] = starts[i] + FRAME + int.from_bytes(file.read(LENGTH), 'little')
+      length = int.from_bytes(file.read(LENGTH), 'little')
+      starts[i + 1] = starts[i] + FRAME + min(length, size)
   if starts[-1] != size:
     raise UserError(
-      f'{part.filename} is damaged: {part.examples_in_shard} records of {starts[-1]} '
-      f'bytes were expected in its {size} bytes; prepare the data set again'
+      f'{part.filename} is damaged: its {size} bytes do not hold the '
+      f'{part.examples_in_shard} records that were written; prepare the data set '
+      'again, or copy it again'
     )
   return starts[part.skip : part.skip + part.take]

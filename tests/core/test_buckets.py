@@ -184,6 +184,23 @@ class TestModel:
     np.testing.assert_array_equal(checkpoint.load_model(bucket)[0]['w'], params(2)['w'])
     assert checkpoint.version(bucket) != before
 
+  def test_other_bytes_than_were_written_are_noticed(
+    self, bucket: str, tmp_path: pathlib.Path
+  ) -> None:
+    checkpoint.save_model(bucket, params(1), {'model': 'clip'})
+    assert [str(p) for p in checkpoint.verify(bucket)] == [f'{bucket}/0']
+    item = files.place(f'{bucket}/0/params')
+    sizes = dict(files.below(item))
+    largest = max((n for n in sizes if n != 'contents.json'), key=sizes.__getitem__)
+    content = bytearray((item / largest).read_bytes())
+    content[len(content) // 2] ^= 1
+    (item / largest).write_bytes(bytes(content))
+    wanted = f'{item / largest} holds other bytes than were written'
+    with pytest.raises(ValueError, match=wanted):
+      checkpoint.load_model(bucket)
+    with pytest.raises(ValueError, match=wanted):
+      checkpoint.verify(bucket)
+
   def test_tells_what_is_missing(self, bucket: str) -> None:
     with pytest.raises(FileNotFoundError, match=f'{bucket} not found'):
       checkpoint.load_model(bucket)

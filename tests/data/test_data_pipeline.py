@@ -131,7 +131,9 @@ class TestTraining:
       stream(builder, 1, batch_size=68, rows=np.arange(34))
 
 
-def test_no_iterator_waits_for_the_tuner(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_iterator_waits_for_the_tuner(
+  builder: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
   tuned = []
 
   def iterate(data: tf.data.Dataset) -> Iterator[Any]:
@@ -139,7 +141,8 @@ def test_no_iterator_waits_for_the_tuner(monkeypatch: pytest.MonkeyPatch) -> Non
     return iter(())
 
   monkeypatch.setattr(tf.data.Dataset, 'as_numpy_iterator', iterate)
-  assert list(pipeline.iterate(tf.data.Dataset.range(3))) == []
+  shards = pipeline.Shards([builder], 'train')
+  assert list(pipeline.iterate(tf.data.Dataset.range(3), shards)) == []
   assert tuned == [False]
 
 

@@ -79,7 +79,9 @@ def test_damaged_files_are_named(several: Any, tmp_path: pathlib.Path) -> None:
   whole = pathlib.Path(part.filename).read_bytes()
   copy = part.replace(filename=str(tmp_path / 'cut.tfrecord'))
   pathlib.Path(copy.filename).write_bytes(whole[:-9])
-  with pytest.raises(ValueError, match=r'cut.tfrecord is damaged: 5 records'):
+  with pytest.raises(
+    ValueError, match=r'cut.tfrecord is damaged: its \d+ bytes do not hold the 5 '
+  ):
     shards.record_starts(copy)
 
 

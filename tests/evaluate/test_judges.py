@@ -131,8 +131,10 @@ def test_confidences_are_those_of_the_segmenter(
   want = count_bins(result.labels, result.confidence, truth, 3)
   assert want[:, 0].sum() > 3000 and (want[:, 0] > 0).sum() > 2
   found = one.sums[judges.CALIBRATION]
-  np.testing.assert_array_equal(found[:, :2], want[:, :2])
-  np.testing.assert_allclose(found[:, 2], want[:, 2], rtol=1e-4)
+  # Two programs may round a pixel at an edge into either bin.
+  np.testing.assert_array_equal(found[:, :2].sum(axis=0), want[:, :2].sum(axis=0))
+  np.testing.assert_allclose(found[:, :2], want[:, :2], atol=2)
+  np.testing.assert_allclose(found[:, 2], want[:, 2], rtol=0.02)
   # True masks: a class each; proposals: those that show anything.
   assert one.sums[judges.RECALL][..., 0].sum() == 3
   assert one.sums[judges.PROPOSALS] == len(result.proposals.boxes)
