@@ -9,13 +9,11 @@ from collections.abc import Sequence
 
 from absl import logging
 
-from ovs_jax.adapt.run import Asked, adapt
 from ovs_jax.core.errors import UserError
-from ovs_jax.core.files import check_writable, local
+from ovs_jax.core.files import DATA_DIR, check_writable, local
 from ovs_jax.core.locks import alone
 from ovs_jax.core.preemption import STOPPED_STATUS, Stopped
 from ovs_jax.core.programs import keep_programs
-from ovs_jax.data.prepare import DATA_DIR
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -44,6 +42,8 @@ def _parser() -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> int:
   """Runs the command; returns 0, 75 when stopped, or 2 after an explained mistake."""
   given = _parser().parse_args(argv)
+  from ovs_jax.adapt.run import Asked, adapt  # seconds, which --help need not wait for
+
   logging.set_verbosity(logging.ERROR)
   keep_programs()
   try:

@@ -11,13 +11,11 @@ from collections.abc import Sequence
 from absl import logging
 
 from ovs_jax import arguments, main
-from ovs_jax.adapt.plan import training_list
 from ovs_jax.core.checkpoint import load_config
 from ovs_jax.core.errors import UserError
-from ovs_jax.core.files import local, place
+from ovs_jax.core.files import DATA_DIR, local, place
 from ovs_jax.core.preemption import STOPPED_STATUS, Stopped
 from ovs_jax.core.programs import keep_programs
-from ovs_jax.data.prepare import DATA_DIR
 from ovs_jax.settings import Settings
 
 
@@ -39,6 +37,10 @@ def _parser() -> argparse.ArgumentParser:
 def evaluate(argv: Sequence[str] | None = None) -> int:
   """Runs the command; returns 0, 75 when stopped, or 2 after an explained mistake."""
   given = _parser().parse_args(argv)
+  from ovs_jax.adapt.plan import (
+    training_list,  # seconds, which --help need not wait for
+  )
+
   logging.set_verbosity(logging.ERROR)
   keep_programs()
   try:

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from ovs_jax.bench.measure import Variant, Workload
+from ovs_jax.core.files import DATA_DIR
 from ovs_jax.core.types import Int
 from ovs_jax.data import load_dataset, load_names
 from ovs_jax.data.pipeline import examples
@@ -39,7 +40,7 @@ class Options:
   checkpoint: str = 'runs/quickstart/ovseg_mpt/model'
   name: str = 'scenes'
   variant: str = 'default'
-  data_dir: str = '~/.cache/ovs_jax/data'
+  data_dir: str = DATA_DIR
   split: str = 'val'
   images: int = 100
 

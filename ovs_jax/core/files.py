@@ -26,6 +26,7 @@ from ovs_jax.core.errors import UserError
 Path = str | os.PathLike[str]  # what is given
 Place = pathlib.Path | epath.Path  # where it is: on this machine, or an address
 SCHEMES = tuple(buckets.PACKAGES)  # of the addresses that are known
+DATA_DIR = '~/.cache/ovs_jax/data'  # of data sets, unless another is named
 # What a directory has that was written here: our mark, or that of Orbax's checkpoints,
 # of which earlier versions wrote some without ours.
 _MARK = '.ovs_jax'

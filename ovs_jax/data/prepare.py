@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from ovs_jax.core.errors import UserError
-from ovs_jax.core.files import Place, local, place
+from ovs_jax.core.files import DATA_DIR, Place, local, place
 from ovs_jax.core.lookup import lookup
 from ovs_jax.core.preemption import STOPPED_STATUS, Preemption, Stopped
 from ovs_jax.core.runlog import progress
@@ -26,8 +26,6 @@ from ovs_jax.data.layouts import LAYOUTS
 from ovs_jax.data.stored import noted
 from ovs_jax.settings import Dataset
 from ovs_jax.text import vocabulary
-
-DATA_DIR = '~/.cache/ovs_jax/data'
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -16,7 +16,6 @@ from PIL import Image
 
 from ovs_jax.core.errors import UserError
 from ovs_jax.core.files import Path, local
-from ovs_jax.data.scenes_draw import NAMES, draw_scene
 from ovs_jax.ops import overlay
 from ovs_jax.ops.colours import palette
 
@@ -41,6 +40,8 @@ def write_page(target: pathlib.Path, tokenizer: dict[str, Any]) -> None:
     target: a folder, made before.
     tokenizer: as in tokenizer.json.
   """
+  from ovs_jax.data.scenes_draw import NAMES, draw_scene  # with TensorFlow: seconds
+
   for path in sorted(PAGE.iterdir()):
     if path.is_file():
       shutil.copyfile(path, target / path.name)

@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from ovs_jax.core.files import DATA_DIR
 from ovs_jax.core.types import Float, Num
 from ovs_jax.data import load_dataset, pipeline
 from ovs_jax.mining import lexicon
@@ -163,7 +164,7 @@ def main(argv: Sequence[str] | None = None) -> int:
   )
   add = parser.add_argument
   add('--checkpoint', required=True, metavar='DIR', help='OVSeg with its own CLIP')
-  add('--data_dir', default='~/.cache/ovs_jax/data', help='where the scenes are')
+  add('--data_dir', default=DATA_DIR, help='where the scenes are')
   add('--variant', default='default', help='of the scenes')
   add('--split', default='val', help='val has all true masks (default: %(default)s)')
   add('--noise', default='0,0.1,0.25,0.5', help='shares of exchanged captions')

@@ -3,6 +3,7 @@
 import dataclasses
 from typing import Annotated, Literal
 
+from ovs_jax.core.files import DATA_DIR
 from ovs_jax.core.limits import (
   Count,
   Filled,
@@ -54,7 +55,7 @@ class Dataset:
 
   name: DatasetName = 'scenes'  # see ovs_jax.data.DATASETS
   variant: Name = 'default'  # its TFDS configuration; of 'folder', the directory
-  data_dir: Annotated[Spot, Filled()] = '~/.cache/ovs_jax/data'  # where TFDS keeps it
+  data_dir: Annotated[Spot, Filled()] = DATA_DIR  # where TFDS keeps it
 
 
 @dataclasses.dataclass(frozen=True)

@@ -9,6 +9,7 @@ import jax
 import numpy as np
 
 from ovs_jax.core.errors import UserError
+from ovs_jax.core.files import DATA_DIR
 from ovs_jax.core.lookup import lookup
 from ovs_jax.core.types import Int, void_of
 from ovs_jax.data import DATASETS, augment, load_dataset, load_names, transforms
@@ -126,7 +127,7 @@ def _settings(given: Any) -> dict[str, Any]:
   """
   settings = {
     'variant': 'default',
-    'data_dir': '~/.cache/ovs_jax/data',
+    'data_dir': DATA_DIR,
     'size': _SIDE,
     'train_split': 'train',
     'valid_split': 'val',
