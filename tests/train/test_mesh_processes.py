@@ -35,7 +35,9 @@ for name in names.split(','):
   config.train.steps = 3
   # Some parameters, as biases of keys, have no gradient but rounding, of which Adam and
   # Muon would make whole steps; these are in proportion, and too short to amplify it.
-  config.optimizer.update(eps=1.0, muon=(), learning_rate=1e-4)
+  # (Gradients of a drawn ResNet are large, those of the others are not.)
+  eps, rate = (1e6, 1e-2) if name == 'proposer' else (1.0, 1e-4)
+  config.optimizer.update(eps=eps, muon=(), learning_rate=rate)
   config.mesh.update(data=int(data), model=int(model))
   if name == 'clip_regions' and '/' in inputs[2]:
     config.init.labelled = inputs[2]
