@@ -57,7 +57,7 @@ def test_predict_and_convert(server: Any, tmp_path: pathlib.Path) -> None:
   assert status == 2 and 'fetching' not in said
   status, _, said = run(server, *by_name, '--names=a cup, a lid')
   assert status == 0, said
-  assert 'licence Apache-2.0' in said and 'fetching 2 files' in said
+  assert 'licence Apache-2.0' in said and 'fetching 3 files' in said
   server.asked.clear()
   status, _, said = run(server, *by_name, '--names=a cup, a lid', '--overwrite')
   assert (status, server.asked) == (0, [])

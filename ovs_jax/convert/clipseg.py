@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from ovs_jax.convert import allowed, clip, hf_clip
+from ovs_jax.convert import allowed, clip, hf_clip, pictures
 from ovs_jax.convert.backbones import IMAGENET
 from ovs_jax.convert.family import Conversion, Family, Options, Settings
 from ovs_jax.convert.rules import Rule, apply, table
@@ -25,8 +25,13 @@ from ovs_jax.models.clipseg import (
 from ovs_jax.models.clipseg_decoder import DecoderConfig, strides_for
 from ovs_jax.models.layers import NORM_EPSILON
 from ovs_jax.models.stored import load
+from ovs_jax.ops.regions import Pixels
 
 IMAGE_SIZE = 352  # of everything that was released
+LARGEST = 4096  # that a file may ask for
+PIXELS = Pixels(
+  tuple(IMAGENET[0]), tuple(IMAGENET[1]), resize='squash', interpolation='bilinear'
+)
 CHUNK = 32
 
 # The linear layer `reduce` of the original has values, but nothing reads it: its
@@ -52,8 +57,8 @@ _PIXELS = allowed.pixels(
   default_to_square=allowed.only(None, True),
   resample=allowed.only(2),
   size=allowed.Accepted(
-    'a height and a width',
-    lambda x: isinstance(x, int) or sorted(x or ()) == ['height', 'width'],
+    f'a height and a width that are equal, up to {LARGEST}',
+    lambda x: allowed.COUNT.fits(_side(x)) and _side(x) <= LARGEST,
   ),
 )
 _ORIGINAL_CLIP = 'clip_model.'
@@ -189,14 +194,17 @@ class _HfClipSeg(_ClipSeg):
     if settings is None and options.activation is None:
       options = dataclasses.replace(options, activation='quick_gelu')  # all of them
     source = Tensors(source)
-    found = hf_clip.infer_config(source.inside(_HF_CLIP), settings, options)
+    # How pictures are prepared is CLIPSeg's, not that of its CLIP.
+    towers = settings and {k: x for k, x in settings.items() if k != allowed.PROCESSOR}
+    found = hf_clip.infer_config(source.inside(_HF_CLIP), towers, options)
     sizes = options.resizing(found)
     if sizes.vision_epsilon != NORM_EPSILON:
       raise UserError(
         f'config.json has vision_config layer_norm_eps {sizes.vision_epsilon}, which '
         f'its decoder shares; only {NORM_EPSILON} is supported'
       )
-    config = _whole(sizes, infer_decoder(source, HF, settings))
+    given = ((settings or {}).get(allowed.PROCESSOR) or {}).get('size', IMAGE_SIZE)
+    config = _whole(sizes, infer_decoder(source, HF, settings), _side(given))
     constants = matching(source, [re.escape(_HF_CLIP) + p for p in hf_clip.CONSTANTS])
     held = source.without(constants)
     held = clip.resized(held, sizes, _HF_CLIP + hf_clip.POSITIONS)
@@ -219,7 +227,7 @@ class _HfClipSeg(_ClipSeg):
     return hf_clip.HF_CLIP.constant(name.removeprefix(_HF_CLIP), model['clipseg'])
 
   def settings(self, model: Mapping[str, Any]) -> dict[str, Any]:
-    """The config.json of a model."""
+    """The config.json of a model, and how large its pictures are."""
     config = _config(model)
     d = config.decoder
     plain = hf_clip.write_settings({'clip': dataclasses.asdict(config.clip)}, 'clipseg')
@@ -232,7 +240,10 @@ class _HfClipSeg(_ClipSeg):
       'conditional_layer': d.film_steps[0],
       'use_complex_transposed_convolution': d.head == 'complex',
     }
-    return {'config.json': {**plain, **more}}
+    seen = pictures.to_hugging_face(
+      PIXELS, config.image_size, processor='ViTImageProcessor'
+    )
+    return {'config.json': {**plain, **more}, allowed.PROCESSOR: seen}
 
 
 class _OriginalClipSeg(_ClipSeg):
@@ -299,9 +310,18 @@ def _config(model: Mapping[str, Any]) -> ClipSegConfig:
   return ClipSegConfig.from_dict(model['clipseg'])
 
 
-def _whole(sizes: ClipConfig, decoder: DecoderConfig) -> ClipSegConfig:
+def _side(size: Any) -> Any:
+  """Returns the side of the square that a preprocessor_config.json asks for."""
+  if isinstance(size, Mapping) and sorted(size) == ['height', 'width']:
+    return size['height'] if size['height'] == size['width'] else None
+  return size
+
+
+def _whole(
+  sizes: ClipConfig, decoder: DecoderConfig, side: int = IMAGE_SIZE
+) -> ClipSegConfig:
   """Returns a CLIPSeg for pictures as in training, or a multiple of the patch near."""
-  image_size = max(IMAGE_SIZE // sizes.patch, 1) * sizes.patch
+  image_size = max(side // sizes.patch, 1) * sizes.patch
   return ClipSegConfig(decoder, image_size, CHUNK, sizes)
 
 

@@ -89,19 +89,15 @@ def _equation(equation: Any) -> Counter[str]:
 
 
 def _inner(equation: Any) -> list[core.ClosedJaxpr | core.Jaxpr]:
-  return [
-    x for x in jax.tree.leaves(equation.params, is_leaf=_is_jaxpr) if _is_jaxpr(x)
-  ]
+  kinds = core.ClosedJaxpr | core.Jaxpr
+  found = jax.tree.leaves(equation.params, is_leaf=lambda x: isinstance(x, kinds))
+  return [x for x in found if isinstance(x, kinds)]
 
 
 def _parts(params: Any) -> int:
   """Over how many devices a `shard_map` splits its work."""
   axes = jax.tree.leaves([tuple(spec) for spec in params['out_specs']])
   return math.prod(params['mesh'].shape[axis] for axis in set(axes))
-
-
-def _is_jaxpr(value: Any) -> bool:
-  return isinstance(value, core.ClosedJaxpr | core.Jaxpr)
 
 
 def _product(equation: Any) -> int:

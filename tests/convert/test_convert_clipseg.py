@@ -93,6 +93,26 @@ def test_a_folder_there_and_back(tmp_path, capsys):
   assert ClipSegConfig.from_dict(again.model['clipseg']) == config
 
 
+@pytest.mark.parametrize('size', [480, {'height': 480, 'width': 480}])
+def test_pictures_are_as_large_as_the_file_says(size, tmp_path):
+  path = tmp_path / 'rd'
+  path.mkdir()
+  save_file(FOLDER, path / 'model.safetensors')
+  (path / 'config.json').write_text(json.dumps(SETTINGS))
+  (path / 'preprocessor_config.json').write_text(json.dumps({'size': size}))
+  output, back, again = tmp_path / 'o', tmp_path / 'back', tmp_path / 'again'
+  assert main([f'--input={path}', f'--output={output}']) == 0
+  assert main([f'--input={output}', f'--output={back}', '--export=hf_clipseg']) == 0
+  written = json.loads((back / 'preprocessor_config.json').read_text())
+  assert written['size'] == {'height': 480, 'width': 480}
+  assert written['image_processor_type'] == 'ViTImageProcessor'
+  assert written['image_mean'] == [0.485, 0.456, 0.406]
+  assert (written['resample'], written['do_center_crop']) == (2, False)
+  assert main([f'--input={back}', f'--output={again}']) == 0
+  first, second = (load_config(p, kind='clipseg')['clipseg'] for p in (output, again))
+  assert first == second and first['image_size'] == 480
+
+
 def test_a_decoder_and_a_clip_there_and_back(tmp_path, clip_dir, capsys):
   views, stores = torch_files.tensors(ORIGINAL)
   path = torch_files.write_zip(tmp_path / 'rd.pth', views, stores)
