@@ -15,7 +15,13 @@ from typing import Any
 from ovs_jax import main
 from ovs_jax.adapt import plan, report
 from ovs_jax.core.errors import UserError
-from ovs_jax.core.files import Place, read_json, remove, write_json, write_text
+from ovs_jax.core.files import (
+  Place,
+  read_mapping,
+  remove,
+  write_json,
+  write_text,
+)
 from ovs_jax.evaluate.tables import COMPARED
 from ovs_jax.models.stored import load
 from ovs_jax.settings import Settings
@@ -63,7 +69,9 @@ class Adaptation:
     """
     self.asked, self.workdir = asked, workdir
     self._note = workdir / NOTE
-    stored = read_json(self._note) if self._note.exists() else None
+    stored = None
+    if self._note.exists():
+      stored = read_mapping(self._note, asked=dict, photos=dict, chosen=None)
     own = dataclasses.asdict(asked)
     if stored is not None and stored['asked'] != own:
       other = [k for k in own if stored['asked'].get(k) != own[k]]
@@ -192,7 +200,8 @@ def _decide_steps(
   adaptation.decide(**fields, **{k: int(k in parts) for k in _SHARES})
   adaptation.run(_FIRST)
   spent = {
-    k: read_json(adaptation.workdir / k / 'done.json') for k in _done(adaptation)
+    k: read_mapping(adaptation.workdir / k / 'done.json', seconds=(int, float))
+    for k in _done(adaptation)
   }
   times = adaptation.probe(parts)
   again = sum(spent[k]['seconds'] for k in ('before', 'chosen_before') if k in spent)

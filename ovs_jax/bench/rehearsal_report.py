@@ -4,7 +4,14 @@ import json
 from typing import Any
 
 from ovs_jax.bench.drawn import configuration
-from ovs_jax.core.files import Place, place, read_json, write_json, write_text
+from ovs_jax.core.files import (
+  Place,
+  place,
+  read_json,
+  read_mapping,
+  write_json,
+  write_text,
+)
 from ovs_jax.core.tree import flatten
 from ovs_jax.evaluate import tables
 from ovs_jax.settings import Settings
@@ -41,12 +48,12 @@ def report(config: Settings, workdir: Place) -> dict[str, Any]:
   found = changes(stages_of(config.rehearsal.configs), whole['stages'])
   added = [n for n in whole['order'] if n not in found['stages']]
   seconds = {
-    name: read_json(run / name / 'done.json')['seconds']
+    name: read_mapping(run / name / 'done.json', seconds=(int, float))['seconds']
     for name in whole['order']
     if (run / name / 'done.json').exists()
   }
   joined = {
-    name: read_json(run / name / 'done.json')['result']
+    name: read_mapping(run / name / 'done.json', result=None)['result']
     for name in config.rehearsal.configs
   }
   result = {**found, 'added': added, 'seconds': seconds, 'tables': joined}

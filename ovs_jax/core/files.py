@@ -236,6 +236,29 @@ def read_json(path: Path) -> Any:
     ) from error
 
 
+def read_mapping(path: Path, **kinds: type | tuple[type, ...] | None) -> dict[str, Any]:
+  """Reads JSON that this package wrote: values by name.
+
+  Args:
+    path: of the file.
+    **kinds: names that must be there, and of what type their values are; None: of any.
+
+  Raises:
+    ValueError: the file holds something else.
+  """
+  found = read_json(path)
+  there = isinstance(found, dict)
+  wrong = [
+    name
+    for name, kind in kinds.items()
+    if there and (name not in found or (kind and not isinstance(found[name], kind)))
+  ]
+  if wrong or not there:
+    what = f'{", ".join(wrong)} missing or of another type' if there else 'no object'
+    raise UserError(f'{path} is damaged ({what}); delete it to start again')
+  return found
+
+
 def fingerprint(value: Any) -> str:
   """Returns a short hash of a JSON-like value, the same in every process."""
   text = json.dumps(value, sort_keys=True, default=str)

@@ -26,7 +26,7 @@ from ovs_jax.core.files import (
   local,
   move,
   place,
-  read_json,
+  read_mapping,
   write_json,
   write_text,
 )
@@ -215,4 +215,4 @@ def nouns(directory: Path) -> list[str]:
 
 def datasheet(directory: Path) -> Any:
   """Returns what mining recorded about the data: settings, backend, counts."""
-  return read_json(place(directory) / _SHEET)
+  return read_mapping(place(directory) / _SHEET)

@@ -7,7 +7,7 @@ from ovs_jax.core.files import (
   Place,
   check_writable,
   place,
-  read_json,
+  read_mapping,
   write_json,
   write_text,
 )
@@ -59,7 +59,7 @@ def _measured(
     raise FileNotFoundError(
       f'{path} not found: {name!r} of the table is a run of mode benchmark'
     )
-  sets = read_json(path)['datasets']
+  sets = read_mapping(path, datasets=dict)['datasets']
   targets = [str(Target.parse(column)) for column in columns]
   missing = [name for name in targets if name not in sets]
   if missing:

@@ -9,7 +9,7 @@ from ovs_jax.core.files import (
   Place,
   atomic_path,
   check_writable,
-  read_json,
+  read_mapping,
   strict_json,
   write_text,
 )
@@ -130,7 +130,7 @@ def _gflops(place: Place) -> dict[str, str]:
   """What an image costs in every stage that says so, for a table."""
   costs = {}
   for path in place.glob('*/scores.json'):
-    gflops = read_json(path).get('gflops')
+    gflops = read_mapping(path).get('gflops')
     if gflops:
       parts = ' + '.join(f'{gflops[name]:.2f}' for name in ('proposer', 'clip'))
       costs[path.parent.name] = parts

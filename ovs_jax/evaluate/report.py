@@ -14,7 +14,7 @@ from ovs_jax.core.files import (
   check_writable,
   modified,
   place,
-  read_json,
+  read_mapping,
   strict_json,
   write_text,
 )
@@ -146,7 +146,10 @@ def markdown(summary: Mapping[str, Any], pictures: int) -> str:
 def stage_seconds(run: Place) -> dict[str, float]:
   """Returns the seconds of every finished stage, in the order they ended."""
   done = sorted(run.glob('*/done.json'), key=modified)
-  return {path.parent.name: read_json(path)['seconds'] for path in done}
+  return {
+    path.parent.name: read_mapping(path, seconds=(int, float))['seconds']
+    for path in done
+  }
 
 
 def plot_losses(run: Place) -> None:
@@ -193,8 +196,8 @@ def _scores(directory: str) -> Any:
     raise FileNotFoundError(
       f'{path} not found; run the evaluation that config.report names first'
     )
-  return read_json(path)
+  return read_mapping(path)
 
 
 def _optional(path: Place) -> dict[str, Any]:
-  return read_json(path) if path.is_file() else {}
+  return read_mapping(path) if path.is_file() else {}

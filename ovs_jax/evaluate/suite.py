@@ -11,7 +11,13 @@ from typing import Any
 import jax
 
 from ovs_jax.core.errors import UserError
-from ovs_jax.core.files import Place, check_writable, fingerprint, read_json, write_json
+from ovs_jax.core.files import (
+  Place,
+  check_writable,
+  fingerprint,
+  read_mapping,
+  write_json,
+)
 from ovs_jax.core.workers import Workers
 from ovs_jax.data.pipeline import Arrays
 from ovs_jax.evaluate import predictions, suite_files
@@ -258,7 +264,9 @@ def _finished(directory: Place, identity: str) -> dict[str, Any] | None:
     ValueError: it was made of another class list or configuration.
   """
   path = directory / _DONE
-  own = json.dumps(read_json(path)).encode() if path.is_file() else _NONE
+  own = _NONE
+  if path.is_file():
+    own = json.dumps(read_mapping(path, identity=str, summary=dict)).encode()
   for part in gather(own):
     if part != _NONE:
       done = json.loads(part)

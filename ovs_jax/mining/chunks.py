@@ -12,12 +12,15 @@ from typing import Any
 
 import numpy as np
 
-from ovs_jax.core.files import Place, below, read_json, write_json
+from ovs_jax.core.errors import UserError
+from ovs_jax.core.files import Place, below, read_mapping, write_json
 from ovs_jax.data import crops, pairs
 from ovs_jax.data.frames import file_size, write_records
 
 Pair = dict[str, Any]
 AT_ONCE = 16  # tables that are read at the same time
+# What a table says of each pair, and as what.
+_COLUMNS = {'noun': str, 'image_id': str, 'score': float, 'area': int, 'length': int}
 _FIELDS = ('noun', 'image_id', 'caption', 'proposal', 'box', 'score', 'cosine')
 
 
@@ -103,8 +106,7 @@ def write_chunk(
   """Writes the pairs of a chunk, and then what they are."""
   if found:
     write_records(records_path(folder, index), (pair.record for pair in found))
-  names = ('noun', 'image_id', 'score', 'area', 'length')
-  columns = {name: [pair.row[name] for pair in found] for name in names}
+  columns = {name: [pair.row[name] for pair in found] for name in _COLUMNS}
   write_json(
     table_path(folder, index), {'notes': dataclasses.asdict(notes), 'pairs': columns}
   )
@@ -112,8 +114,31 @@ def write_chunk(
 
 def read_table(folder: Place, index: int) -> tuple[dict[str, list[Any]], Notes]:
   """Returns what the pairs of a chunk are, in columns, and its notes."""
-  content = read_json(table_path(folder, index))
-  return content['pairs'], Notes(**content['notes'])
+  path = table_path(folder, index)
+  content = read_mapping(path, pairs=dict, notes=dict)
+  columns, notes = content['pairs'], content['notes']
+  if not (_are_columns(columns) and _are_notes(notes)):
+    raise UserError(f'{path} is damaged; delete it to mine its images again')
+  return columns, Notes(**notes)
+
+
+def _are_columns(found: Mapping[str, Any]) -> bool:
+  if set(found) != set(_COLUMNS) or not all(
+    isinstance(x, list) for x in found.values()
+  ):
+    return False
+  same = len({len(column) for column in found.values()}) == 1
+  return same and all(
+    isinstance(x, kind) for name, kind in _COLUMNS.items() for x in found[name]
+  )
+
+
+def _are_notes(found: Mapping[str, Any]) -> bool:
+  kinds = {x.name: type(x.default) for x in dataclasses.fields(Notes)}
+  kinds['broken'] = list
+  return set(found) == set(kinds) and all(
+    isinstance(found[name], kind) for name, kind in kinds.items()
+  )
 
 
 def share_to_come(folder: Place, count: int) -> float:

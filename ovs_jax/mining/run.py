@@ -23,7 +23,7 @@ from ovs_jax.core.files import (
   Place,
   check_writable,
   place,
-  read_json,
+  read_mapping,
   write_json,
 )
 from ovs_jax.core.preemption import apart, pause
@@ -116,7 +116,7 @@ def _check_settings(folder: Place, now: dict[str, Any]) -> None:
   note = folder / _MADE_WITH
   again = 'delete that directory to mine all images anew'
   if note.is_file():
-    before = read_json(note)
+    before = read_mapping(note)
     names = sorted(before.keys() | now.keys())
     other = [
       f'{name} {before.get(name)!r} (now {now.get(name)!r})'

@@ -11,7 +11,7 @@ from typing import Any
 
 from ovs_jax.core import checkpoint, content, hosts
 from ovs_jax.core.errors import UserError
-from ovs_jax.core.files import Place, place, read_json, write_json
+from ovs_jax.core.files import Place, place, read_mapping, write_json
 from ovs_jax.core.limits import Located, places
 from ovs_jax.settings import Settings, bound
 from ovs_jax.train.needs import datasets_of
@@ -42,7 +42,7 @@ def claim(config: Settings, workdir: Place) -> bool:
   path = workdir / _CONFIG
   names = [p.name for p in workdir.iterdir()]
   free = all(name in (_CONFIG, _SOURCES) or name.startswith('.') for name in names)
-  before = read_json(path) if path.exists() and not free else None
+  before = read_mapping(path) if path.exists() and not free else None
   if before is not None:
     _check_config(before, own, workdir)
   # Other processes may have no such files; they are told where the first one fails.
@@ -107,7 +107,7 @@ def _identity(path: Place) -> str:
 
 def _check_sources(config: Settings, workdir: Place) -> bool:
   path = workdir / _SOURCES
-  before, now = read_json(path) if path.exists() else {}, sources(config)
+  before, now = read_mapping(path) if path.exists() else {}, sources(config)
   changed = [key for key in before if before[key] != now.get(key, before[key])]
   if changed:
     keys = ', '.join(f'config.{key}' for key in changed)

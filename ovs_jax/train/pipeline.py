@@ -15,12 +15,13 @@ from ml_collections import ConfigDict
 
 from ovs_jax.core import hosts
 from ovs_jax.core.errors import UserError
-from ovs_jax.core.files import Place, place, read_json, write_json
+from ovs_jax.core.files import Place, place, read_mapping, write_json
 from ovs_jax.settings import Settings
 from ovs_jax.train.ownership import claim
 
 Run = Callable[[str, Settings, Place], dict[str, Any]]
 _DONE = 'done.json'
+_RECORD = {'result': None, 'seconds': (int, float)}  # what is in it
 # What a pipeline reads itself, or gives its stages by way of a sum.
 _OWN = ('name', 'mode', 'order', 'optimize_programs', 'seed')
 
@@ -53,7 +54,7 @@ def run_pipeline(config: Settings, workdir: Place, run: Run) -> dict[str, Any]:
     done = workdir / name / _DONE
     # A stage also depends on what stages before it left, wherever those were made.
     if done.exists() and _is_of_now(stage, directory):
-      results[name] = read_json(done)
+      results[name] = read_mapping(done, **_RECORD)
       print(f'{title}: finished earlier, skipped', flush=True)
       continue
     print(f'{title} ({stage.mode})', flush=True)
@@ -64,7 +65,7 @@ def run_pipeline(config: Settings, workdir: Place, run: Run) -> dict[str, Any]:
       seconds = round(time.time() - began, 1)
       write_json(done, {'result': result, 'seconds': seconds})
     hosts.barrier(f'after {name}')
-    results[name] = read_json(done)
+    results[name] = read_mapping(done, **_RECORD)
     print(f'{title}: {results[name]["seconds"]:.0f} s', flush=True)
   return results
 

@@ -3,6 +3,7 @@
 The counterpart of `scenic.main`, whose models and trainers need more than is there.
 """
 
+import sys
 from typing import Any
 
 import jax
@@ -55,4 +56,8 @@ def export(held: Held, state: Any, directory: Place) -> None:
 
 
 if __name__ == '__main__':
-  load('scenic.app').run(main)
+  try:
+    app = load('scenic.app')
+  except ImportError as missing:
+    sys.exit(f'error: {missing}')
+  app.run(main)

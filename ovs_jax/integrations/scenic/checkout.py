@@ -9,7 +9,8 @@ def load(name: str) -> Any:
   """Returns a module of Scenic.
 
   Raises:
-    ImportError: Scenic is not there, or PyPI's project of the same name is.
+    ImportError: Scenic is not there, PyPI's project of the same name is, or something
+      that Scenic needs is not.
   """
   if importlib.util.find_spec('scenic') is None:
     raise ImportError(
@@ -23,4 +24,12 @@ def load(name: str) -> Any:
       'uninstall scenic, clone https://github.com/google-research/scenic and add the '
       'clone to PYTHONPATH'
     )
-  return importlib.import_module(name)
+  try:
+    return importlib.import_module(name)
+  except ModuleNotFoundError as error:
+    if error.name is None or error.name.split('.')[0] == 'scenic':
+      raise
+    raise ImportError(
+      f'Scenic needs the module {error.name}, which is not installed; most of what it '
+      f'needs has the name of its module: pip install {error.name.split(".")[0]}'
+    ) from error
