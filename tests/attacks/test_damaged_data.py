@@ -79,8 +79,9 @@ def damages(content: bytes, is_json: bool) -> Iterator[bytes]:
         yield json.dumps({**found, key: other}).encode()
 
 
+@pytest.mark.parametrize('every', [3, pytest.param(1, marks=pytest.mark.slow)])
 @pytest.mark.parametrize('kind', KINDS)
-def test_any_file(kind: str, tmp_path: pathlib.Path) -> None:
+def test_any_file(kind: str, every: int, tmp_path: pathlib.Path) -> None:
   make, read = KINDS[kind]
   whole, work = tmp_path / 'whole', tmp_path / 'work'
   whole.mkdir()
@@ -93,9 +94,10 @@ def test_any_file(kind: str, tmp_path: pathlib.Path) -> None:
   files = [p for p in work.rglob('*') if p.is_file() and 'photos' not in p.parts]
   unread = ('scenes-clip', 'scenes-train', 'folder-train')
   files = [p for p in files if p.stat().st_size and not p.name.startswith(unread)]
-  for path in sorted(files):
+  for i, path in enumerate(sorted(files)):
     name = path.relative_to(work)
-    for content in damages(path.read_bytes(), path.suffix == '.json'):
+    found = [*damages(path.read_bytes(), path.suffix == '.json')]
+    for content in found[i % every :: every]:
       path.write_bytes(content)
       try:
         assert read(work) == expected, (name, content[:300])
@@ -105,7 +107,7 @@ def test_any_file(kind: str, tmp_path: pathlib.Path) -> None:
         refused += 1
       shutil.rmtree(work)
       shutil.copytree(whole, work)
-  assert refused >= 40
+  assert refused >= 12
 
 
 @pytest.mark.parametrize(
