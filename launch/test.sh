@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Runs pytest with the arguments given; without any the default selection, in three
+# Runs pytest with the arguments given; without any the default selection, in four
 # processes. The first time, adds requirements/test.txt to the .venv that run.sh uses,
 # making it if needed.
 #
@@ -11,7 +11,7 @@ CDPATH='' cd -- "$(dirname -- "${BASH_SOURCE[0]}")/.."
 source launch/setup.sh
 
 set_up test
-# The whole suite on two cores, of which waiting tests leave some to a third process; a
-# selection starts sooner in one.
-[ $# -gt 0 ] || set -- -n 3 --dist loadfile --no-loadscope-reorder
+# The whole suite on two cores, of which waiting tests leave some to a third and a
+# fourth process; a selection starts sooner in one.
+[ $# -gt 0 ] || set -- -n 4 --dist loadfile --no-loadscope-reorder
 run_python -m pytest "$@"
