@@ -25,6 +25,8 @@ from ovs_jax.evaluate.tables import number
 from ovs_jax.settings import Settings
 from ovs_jax.text import vocabulary
 
+PHOTOS, NAMES = 'scenes', 'names.txt'  # beside the report
+_MODEL = 'ovseg_mpt'  # the stage of the quickstart that makes one
 _COLUMNS = {
   **tables.MIOUS,
   'seen': 'miou_seen',
@@ -52,6 +54,7 @@ def report(config: Settings, workdir: Place) -> dict[str, Any]:
     with atomic_path(run / f'picture_{i}.png') as temporary:
       picture.save(temporary)
   plot_losses(run)
+  keep_photos(place(adapted), run / PHOTOS, names)
   summary = {
     'seed': config.seed,
     'dataset': scores['mpt']['dataset'],
@@ -65,7 +68,25 @@ def report(config: Settings, workdir: Place) -> dict[str, Any]:
   write_text(run / 'report.json', strict_json(summary, indent=2) + '\n')
   write_text(run / 'report.md', markdown(summary, len(pictures)))
   print(markdown(summary, 0))
+  print(f'This is {run / "report.md"}, with pictures.')
+  if (run / _MODEL).is_dir():
+    photos = run / PHOTOS
+    print(
+      f'To segment its pictures again: python -m ovs_jax.predict --checkpoint='
+      f'{run / _MODEL} --image={photos} --names-file={photos / NAMES}'
+    )
   return {'rows': rows}
+
+
+def keep_photos(evaluation: Place, target: Place, names: vocabulary.Vocabulary) -> None:
+  """Writes the kept images without anything on them, and the names that they show."""
+  with (evaluation / 'pictures.npz').open('rb') as file, np.load(file) as kept:
+    images, labels = kept['image'], kept['label']
+  for i, image in enumerate(images):
+    with atomic_path(target / f'scene_{i}.png') as temporary:
+      Image.fromarray(image).save(temporary)
+  shown = [name for i, name in enumerate(names.names) if (labels == i).any()]
+  write_text(target / NAMES, '\n'.join(shown) + '\n')
 
 
 def table_rows(

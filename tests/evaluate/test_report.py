@@ -103,7 +103,10 @@ def test_scores_among_seen_classes_have_none_of_the_unseen() -> None:
   assert '| proposer alone, seen names only | 60.0 | 60.0 | 60.0 | - | 60.0 |' in text
 
 
-def test_the_whole_report(run: pathlib.Path) -> None:
+def test_the_whole_report(
+  run: pathlib.Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+  names = vocabulary.load('scenes')
   report.report(Settings.of(configured(run)), run / 'report')
   summary = json.loads((run / 'report.json').read_text())
   text = (run / 'report.md').read_text()
@@ -119,6 +122,18 @@ def test_the_whole_report(run: pathlib.Path) -> None:
     with Image.open(run / f'picture_{i}.png') as picture:
       assert picture.width > 3 * 10
   assert (run / 'losses.png').stat().st_size > 1000
+  assert (run / 'scenes' / 'names.txt').read_text() == f'{names.names[3]}\n'
+  for i in range(2):
+    with Image.open(run / 'scenes' / f'scene_{i}.png') as picture:
+      assert np.asarray(picture).shape == (8, 10, 3)
+  said = capsys.readouterr().out
+  assert (
+    f'This is {run}/report.md' in said and 'predict' not in said
+  )  # no model is there
+  (run / 'ovseg_mpt').mkdir()
+  report.report(Settings.of(configured(run)), run / 'report')
+  line = f'--image={run}/scenes --names-file={run}/scenes/names.txt\n'
+  assert capsys.readouterr().out.endswith(f'--checkpoint={run}/ovseg_mpt {line}')
 
 
 def test_a_missing_evaluation_is_named(run: pathlib.Path) -> None:
