@@ -54,7 +54,7 @@ def test_tests_add_to_the_same_venv(checkout: Checkout) -> None:
   code, out, _ = checkout.run('test.sh')
   assert (code, out[1:]) == (
     0,
-    ['<-m>', '<pytest>', '<-n>', '<3>', '<--dist>', '<loadfile>']
+    ['<-m>', '<pytest>', '<-n>', '<4>', '<--dist>', '<loadfile>']
     + ['<--no-loadscope-reorder>'],
   )
   assert checkout.read('pip.log') == PIP_TEST
