@@ -32,6 +32,7 @@ import ovs_jax  # noqa: E402
 from ovs_jax import arguments  # noqa: E402
 from ovs_jax.core import hosts  # noqa: E402
 from ovs_jax.core.checkpoint import skip_noise  # noqa: E402
+from ovs_jax.core.devices import enough_memory  # noqa: E402
 from ovs_jax.core.errors import UserError  # noqa: E402
 from ovs_jax.core.files import Place, check_writable, fingerprint, place  # noqa: E402
 from ovs_jax.core.locks import alone  # noqa: E402
@@ -56,6 +57,15 @@ _I_KNOW = flags.DEFINE_bool(
 )
 _MULTIHOST = flags.DEFINE_bool('multihost', False, 'Join the other hosts of a job.')
 
+_LESS = (
+  'lower config.test.chunk or the size of pictures (config.test.shortest), or use '
+  'larger devices; what is finished stays'
+)
+_LESS_TRAINING = (
+  'lower config.train.batch_size, raise config.train.accumulate, set remat of the '
+  'network (config.clip.remat, config.proposer.remat), or use more or larger devices; '
+  'what was saved stays'
+)
 _VERSIONS = f'jax {jax.__version__}, ovs_jax {ovs_jax.__version__}'
 
 
@@ -110,7 +120,10 @@ def run(mode: str, config: Settings, workdir: Place) -> dict[str, Any]:
       hosts.barrier(f'{config.name} is claimed')
     jax.config.update('jax_disable_most_optimizations', not config.optimize_programs)
     job = getattr(importlib.import_module(module), function)
-    return job(config, workdir, run) if mode == 'pipeline' else job(config, workdir)
+    if mode == 'pipeline':
+      return job(config, workdir, run)
+    with enough_memory(_LESS_TRAINING if mode == 'train' else _LESS):
+      return job(config, workdir)
 
 
 def main(argv: list[str]) -> None:

@@ -167,6 +167,16 @@ def test_a_full_disk_is_noticed_first(
     main.run('prepare', Settings.of(config), tmp_path / 'run')
 
 
+def test_a_network_that_fits_nowhere_is_one_message(
+  data_dir: str, tmp_path: pathlib.Path
+) -> None:
+  config = tiny_configs.pretraining(data_dir)
+  config.clip.vision_width = 10**6
+  wanted = r'there is no memory for [\d,.]+ GiB more; lower config\.train\.batch_size'
+  with pytest.raises(UserError, match=wanted):
+    main.run('train', Settings.of(config), tmp_path)
+
+
 def test_arguments_after_the_colon_are_checked() -> None:
   with pytest.raises(ValueError, match="Did you mean 'smoke'"):
     common.finish(common.base('test', 'train'), 'smok')

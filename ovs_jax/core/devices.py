@@ -1,15 +1,19 @@
 """What the devices can do and hold, measured; and more of them than there are."""
 
+import contextlib
 import math
+import re
 import resource
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 import jax
 import jax.numpy as jnp
 
 from ovs_jax.core.errors import UserError
+
+_USED_UP = 'RESOURCE_EXHAUSTED'  # in what XLA says of memory
 
 
 def matmul_peak(dtype: str = 'float32', *, side: int | None = None) -> float:
@@ -61,6 +65,26 @@ def simulate_devices(count: int) -> None:
       'Only CPUs are simulated (JAX_PLATFORMS=cpu), and only before JAX is used; '
       'CUDA_VISIBLE_DEVICES hides GPUs'
     )
+
+
+@contextlib.contextmanager
+def enough_memory(advice: str) -> Iterator[None]:
+  """Says in one line that the memory of a device, or of the host, is used up.
+
+  Args:
+    advice: what takes less.
+
+  Raises:
+    UserError: something could not be allocated; names its size, where that is known.
+  """
+  try:
+    yield
+  except (MemoryError, jax.errors.JaxRuntimeError) as error:
+    if not isinstance(error, MemoryError) and _USED_UP not in str(error):
+      raise
+    found = re.search(r'allocat\w* (\d+) ?bytes', str(error))
+    what = f' for {int(found[1]) / 2**30:,.1f} GiB more' if found else ''
+    raise UserError(f'there is no memory{what}; {advice}') from error
 
 
 def peak_memory() -> dict[str, int]:

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from ovs_jax.core.checkpoint import load_config, load_model, save_model
+from ovs_jax.core.devices import enough_memory
 from ovs_jax.core.errors import UserError
 from ovs_jax.core.files import Path
 from ovs_jax.core.images import IMAGE_TYPES, ImageLike, as_rgb
@@ -30,6 +31,7 @@ from ovs_jax.inference.system import System, check_options, options_of
 from ovs_jax.text.classes import Names, parse_background, parse_classes
 from ovs_jax.text.vocabulary import knowledge
 
+_LESS = 'a smaller picture and fewer names take less'
 # Pictures of something, and for each which of its pixels (true) are that thing.
 Examples = Mapping[str, Sequence[tuple[ImageLike, Any]]]
 
@@ -155,6 +157,7 @@ class Segmenter:
       raise UserError('this model was not loaded from a checkpoint; load it from one')
     return self._directory
 
+  @enough_memory(_LESS)
   def encode(
     self,
     image: ImageLike | Sequence[ImageLike],
@@ -233,6 +236,7 @@ class Segmenter:
     classes = parse_classes(names)
     return self.system.embed(classes, templates=templates, synonyms=synonyms).rows
 
+  @enough_memory(_LESS)
   def segment(
     self,
     encoded: Any,

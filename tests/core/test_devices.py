@@ -1,8 +1,12 @@
 """Measured peaks, and simulated devices."""
 
+import jax
+import jax.numpy as jnp
+import numpy as np
 import pytest
 
 from ovs_jax.core import devices
+from ovs_jax.core.errors import UserError
 
 
 def test_peaks_are_plausible() -> None:
@@ -23,3 +27,16 @@ def test_devices_are_simulated_before_jax_has_some() -> None:
     devices.simulate_devices(4)
   with pytest.raises(ValueError, match='0 devices; expected at least 1'):
     devices.simulate_devices(0)
+
+
+def test_memory_that_is_not_there_is_one_line() -> None:
+  advice = 'take fewer'
+  with pytest.raises(UserError, match=r'^there is no memory for 3,725\.3 GiB more; '):
+    with devices.enough_memory(advice):
+      jax.jit(lambda: jnp.zeros(10**12))().block_until_ready()
+  with pytest.raises(UserError, match='^there is no memory.*; take fewer$'):
+    with devices.enough_memory(advice):
+      np.zeros(10**15)
+  with pytest.raises(jax.errors.JaxRuntimeError, match='INTERNAL'):
+    with devices.enough_memory(advice):
+      raise jax.errors.JaxRuntimeError('INTERNAL: something else')

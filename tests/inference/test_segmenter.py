@@ -114,6 +114,22 @@ class TestEncode:
     np.testing.assert_allclose(*regions, rtol=1e-3, atol=1e-4)
     np.testing.assert_array_equal(got.boxes[sure], expected.boxes[sure])
 
+  def test_a_device_without_memory_left_is_one_line(
+    self, segmenter, encoded, image, monkeypatch
+  ):
+    def none(*args, **options):
+      raise jax.errors.JaxRuntimeError(
+        'RESOURCE_EXHAUSTED: allocating 2147483648 bytes'
+      )
+
+    wanted = '^there is no memory for 2.0 GiB more; a smaller picture'
+    for name in ('encode_all', 'segment'):
+      monkeypatch.setattr(segmenter.system, name, none)
+    with pytest.raises(ValueError, match=wanted):
+      segmenter.encode(image)
+    with pytest.raises(ValueError, match=wanted):
+      segmenter.segment(encoded, ['a'])
+
   def test_every_kind_of_input_gives_the_same(
     self, segmenter, encoded, image, tmp_path
   ):
