@@ -38,7 +38,8 @@ def strip(
   colours = palette(len(names))
   panels, areas = [_enlarged(image, scale)], []
   for labels in (truth, prediction):
-    known = np.where((labels >= 0) & (labels < len(names)), labels, -1).astype(int)
+    labels = labels.astype(int)  # which -1 is none of where they are unsigned
+    known = np.where((labels >= 0) & (labels < len(names)), labels, -1)
     areas.append(shares(known, len(names)))
     known = _enlarged(known, scale)
     panels.append(blend(panels[0], known, colours, alpha=0.75))
