@@ -9,6 +9,7 @@ commit file is written, and a model directory has a numbered folder for what was
 """
 
 import argparse
+import concurrent.futures
 import functools
 import hashlib
 import json
@@ -35,6 +36,8 @@ _SENT = 'commit_success.txt'  # what Orbax writes last where it cannot rename
 # Of what is written, beside the items, with the version of the package. One more when
 # an older version would misread it; what was written before there was one has none.
 FORMAT = 1
+# What Orbax raises over files that it cannot read.
+_UNREADABLE = (OSError, KeyError, TypeError, AttributeError, ValueError)
 NOT_FINITE = 'not_finite'  # in `config['source']`: parameters that are so on purpose
 
 # Else Orbax cuts each replicated array into one slice per device: with eight devices,
@@ -207,19 +210,29 @@ def load_model(
   """
   config = load_config(directory, kind=kind, what=what)
   path = resolve(directory, what=what)
-  check_bytes(path, what, ['params'])
-  try:
-    copy = _copy(path / 'params')
-    with _reader(ocp.PyTreeCheckpointHandler()) as reader:
-      tree = reader.metadata(copy.path).item_metadata.tree
-      # As NumPy arrays: the devices of the writer need not exist here.
-      kinds = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), tree)
-      params = reader.restore(copy.path, ocp.args.PyTreeRestore(restore_args=kinds))
-  except (OSError, KeyError, TypeError, AttributeError, ValueError) as error:
-    raise broken(path, what, error) from error
+  with concurrent.futures.ThreadPoolExecutor(1) as pool:
+    # Beside the reading, most of which waits for memory and not for a core.
+    checked = pool.submit(check_bytes, path, what, ['params'])
+    try:
+      params = _read_params(path)
+    except Exception as error:
+      checked.result()  # knows better what is wrong
+      if isinstance(error, _UNREADABLE):
+        raise broken(path, what, error) from error
+      raise
+    checked.result()
   if not config.get('source', {}).get(NOT_FINITE):
     _check_finite(path, what, params)
   return params, config
+
+
+def _read_params(path: Place) -> Any:
+  copy = _copy(path / 'params')
+  with _reader(ocp.PyTreeCheckpointHandler()) as reader:
+    tree = reader.metadata(copy.path).item_metadata.tree
+    # As NumPy arrays: the devices of the writer need not exist here.
+    kinds = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), tree)
+    return reader.restore(copy.path, ocp.args.PyTreeRestore(restore_args=kinds))
 
 
 def _check_finite(path: Place, what: str, params: Any) -> None:
@@ -244,7 +257,7 @@ def load_config(
     copy = _copy(path / 'config')
     with _reader(ocp.JsonCheckpointHandler()) as reader:
       config = dict(reader.restore(copy.path, ocp.args.JsonRestore()))
-  except (OSError, KeyError, TypeError, AttributeError, ValueError) as error:
+  except _UNREADABLE as error:
     raise broken(path, what, error) from error
   attached.offer(path, config)
   if kind is not None and config.get('model') != kind:
