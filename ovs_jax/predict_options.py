@@ -231,10 +231,10 @@ def _add_speed_options(parser: argparse.ArgumentParser) -> None:
   group.add_argument(
     '--mode',
     choices=MODES,
-    help='exact; certified: the same labels from fewer crops; filtered: without '
-    'doubtful and repeated proposals; one_pass: CLIP sees the photo once (an '
-    "approximation); pooled: the same at the proposer's size, of a CLIP without a "
-    'class token as its embedding, such as a ConvNeXt (default: exact)',
+    help='exact; filtered: without doubtful and repeated proposals; one_pass: CLIP '
+    "sees the photo once (an approximation); pooled: the same at the proposer's size, "
+    'of a CLIP without a class token as its embedding, such as a ConvNeXt (default: '
+    'exact)',
   )
   group.add_argument(
     '--dtype', choices=DTYPES, help="of the networks (default: the checkpoint's)"
@@ -371,12 +371,11 @@ def check_flags(arguments: argparse.Namespace) -> None:
       )
     clip_alone(arguments.classifier, arguments.weight, arguments.panoptic, mode)
   overlap = 0.0 if arguments.overlap is None else arguments.overlap
-  check_window(arguments.window, overlap, mode)
+  check_window(arguments.window, overlap)
   check_asked(
     arguments.window is not None,
     mode,
     arguments.rule if arguments.rule in RULES else RULES[0],
-    threshold or 0.0,
     arguments.panoptic,
   )
   if arguments.rule == 'demo' and (

@@ -162,7 +162,7 @@ class TestMistakes:
     [
       ('--classifier=ensemble', 'named by CLIP alone'),
       ('--weight=0.5', 'named by CLIP alone'),
-      ('--mode=certified', "the mode 'certified' chooses among proposals"),
+      ('--mode=filtered', "the mode 'filtered' chooses among proposals"),
       ('--panoptic', 'a panoptic result divides proposals'),
       ('--window=32', 'leave --window and --agreement out'),
       ('--agreement', 'leave --window and --agreement out'),

@@ -2,8 +2,8 @@
 
     python -m ovs_jax.bench --workload=modes --set=checkpoint=DIR
 
-`certified` must give the labels of `exact`; `filtered`, `one_pass` and bfloat16 are
-approximations, whose agreement and mIoU stand beside those of `exact`.
+`filtered`, `one_pass` and bfloat16 are approximations, whose agreement and mIoU stand
+beside those of `exact`.
 """
 
 import dataclasses

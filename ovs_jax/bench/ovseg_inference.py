@@ -81,7 +81,6 @@ def build(options: Options) -> Workload:
     'package': run(exact, names),
     'plain': lambda: _plain(exact.system, picture, parse_classes(names)),
     'many names': run(exact, many),
-    'certified': run(make(mode='certified'), names),
     'filtered': run(make(mode='filtered'), names),
     'one_pass': run(make(mode='one_pass'), names),
     'bfloat16': run(make(dtype='bfloat16'), names),

@@ -20,13 +20,12 @@ from ovs_jax.models import clip_mix, ovseg
 from ovs_jax.models.clip_config import ClipConfig
 from ovs_jax.ops.regions import Regions, map_valid
 
-# 'exact': every valid proposal's crop goes through CLIP. 'certified': only so many
-# crops that every pixel's label is proven; the labels are those of 'exact'. 'filtered':
+# 'exact': every valid proposal's crop goes through CLIP. 'filtered':
 # without proposals that are hardly an object or nearly another one again. 'one_pass':
 # CLIP sees the picture once, and each proposal asks for its patches. 'pooled': the same
 # on the proposer's own picture, for CLIPs whose features are pooled (ConvNeXt's are a
 # map, of which each proposal takes its part: FC-CLIP, Yu et al., 2023).
-MODES = ('exact', 'certified', 'filtered', 'one_pass', 'pooled')
+MODES = ('exact', 'filtered', 'one_pass', 'pooled')
 _WITHOUT_CROPS = ('one_pass', 'pooled')
 
 
@@ -155,8 +154,7 @@ def encode_pictures(
         valid=cut[0].valid,
         no_object=proposed.no_object,
       )
-      lazy = mode in ('certified', 'filtered')
-      crops = Crops(config, params, cut) if lazy else None
+      crops = Crops(config, params, cut) if mode == 'filtered' else None
       done.append(EncodedImage(part[i].shape[:2], sizes[i], encoded, crops))
   return done
 
@@ -168,7 +166,7 @@ def _first_rows(
   found: Sequence[tuple[ovseg.Proposed, Array, tuple[Regions, ...]]],
   mode: str,
 ) -> list[Float[Array, 'q e']]:
-  """Returns CLIP's embeddings; ones in modes that choose crops by the names."""
+  """Returns CLIP's embeddings; ones in the mode that chooses crops by the names."""
   if mode == 'exact':
     return embed_crops(config, params, tuple(cut for _, _, cut in found))
   if mode in _WITHOUT_CROPS:

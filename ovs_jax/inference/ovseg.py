@@ -2,7 +2,7 @@
 
 import dataclasses
 import functools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -34,7 +34,7 @@ from ovs_jax.inference.given_masks import (
 )
 from ovs_jax.inference.label import result
 from ovs_jax.inference.mask_names import NamedMasks, name_masks
-from ovs_jax.inference.modes import certified, filtered
+from ovs_jax.inference.modes import filtered
 from ovs_jax.inference.names import SeveralEmbedders
 from ovs_jax.inference.panoptic import divide
 from ovs_jax.inference.result import Segmentation
@@ -163,7 +163,7 @@ class OvSegSystem:
         which is resized as a picture is; None never cuts.
       overlap: share of a window that the next one repeats, 0..0.5.
     """
-    check_window(window, overlap, self.settings.mode)
+    check_window(window, overlap)
     options = {
       key: getattr(self.settings, key) for key in ('shortest', 'longest', 'mode')
     }
@@ -252,8 +252,8 @@ class OvSegSystem:
       return label(encoded, classes.names, *weighed, **how)
     windows = isinstance(encoded, EncodedWindows)
     parts = encoded.windows if windows else (encoded,)
-    check_asked(windows, self.settings.mode, rule, threshold, panoptic)
-    weighed = [self._weigh(part, run, texts.count, method) for part in parts]
+    check_asked(windows, self.settings.mode, rule, panoptic)
+    weighed = [self._weigh(part, run) for part in parts]
     found = result(encoded, classes.names, weighed, **how)
     return self._divide(found, encoded, weighed, threshold) if panoptic else found
 
@@ -270,18 +270,10 @@ class OvSegSystem:
     return dataclasses.replace(found, panoptic=ids)
 
   def _weigh(
-    self,
-    part: EncodedImage,
-    run: Callable[[ovseg.Encoded], Weights],
-    count: int,
-    method: Mapping[str, Any],
+    self, part: EncodedImage, run: Callable[[ovseg.Encoded], Weights]
   ) -> Weights:
-    """Weighs the proposals; in the modes that choose crops, CLIP sees these first."""
-    if part.crops is None:
-      return run(part.encoded)
-    if self.settings.mode == 'filtered':
-      return filtered(part, run)
-    return certified(part, run, count, **method)
+    """Weighs the proposals; in the mode that chooses crops, CLIP sees these first."""
+    return run(part.encoded) if part.crops is None else filtered(part, run)
 
   def method(
     self, classifier: str | None, weight: float | None, rule: str

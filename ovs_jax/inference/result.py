@@ -73,8 +73,7 @@ class Segmentation:
     scores: of the label of each pixel, 0 where there is none. They are sums over
       proposals and compare pixels of one picture; they are not probabilities.
     confidence: the label's share of the evidence of all names and of "nothing", 0..1
-      (`inference.evidence`); 0 where there is no label. In the mode 'certified', of
-      what CLIP saw.
+      (`inference.evidence`); 0 where there is no label.
     proposals: the masks with their boxes, names and probabilities.
     skipped: share of the valid proposals' crops that CLIP did not see, 0..1.
     panoptic: segments with ids, if they were asked for.

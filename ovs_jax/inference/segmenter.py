@@ -93,8 +93,8 @@ class Segmenter:
       classifier: OVSeg: 'ensemble', 'clip' or 'proposer' names the proposals.
       weight: OVSeg: of CLIP in the ensemble, 0..1.
       shortest, longest: OVSeg: the shorter side for the network, the longer's limit.
-      mode: OVSeg: which crops CLIP sees: 'exact', all; 'certified', so many that labels
-        are proven; 'filtered', likely objects; 'one_pass' and 'pooled', the picture.
+      mode: OVSeg: which crops CLIP sees: 'exact', all; 'filtered', likely objects;
+        'one_pass' and 'pooled', the picture.
       dtype: OVSeg: what the networks compute pictures in, such as 'bfloat16'.
       weights: OVSeg: 'bfloat16' or 'int8' rounds them as `ovs-jax export` does.
       prompts: OVSeg: directory of mask prompts for its CLIP.

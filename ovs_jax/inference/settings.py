@@ -19,7 +19,7 @@ class Settings:
     templates: name of a set in `text.templates`.
     classifier: whose word counts: 'proposer', 'clip', or 'ensemble' of both.
     weight: of CLIP in the ensemble, 0..1.
-    mode: what CLIP sees: 'exact', 'certified', 'filtered', 'one_pass' or 'pooled'
+    mode: what CLIP sees: 'exact', 'filtered', 'one_pass' or 'pooled'
       (`inference.encode.MODES` explains them).
     classifier_asked: whether a user chose the classifier, and not the checkpoint.
   """
@@ -50,22 +50,15 @@ def check_method(classifier: str, weight: float) -> None:
     raise UserError(f'the ensemble weight must lie in 0..1, got {weight}')
 
 
-def check_window(window: int | None, overlap: float, mode: str) -> None:
-  """Raises ValueError for windows that cannot be, or not in this mode."""
+def check_window(window: int | None, overlap: float) -> None:
+  """Raises ValueError for windows that cannot be."""
   if window is not None and window < 32:
     raise UserError(f'windows must have at least 32 pixels a side, got {window}')
   if not 0 <= overlap <= 0.5:
     raise UserError(f'the overlap must be a share in 0..0.5, got {overlap}')
-  if window is not None and mode == 'certified':
-    raise UserError(
-      "the mode 'certified' proves labels of whole pictures, not of windows; take "
-      'another mode, or leave the window out'
-    )
 
 
-def check_asked(
-  windows: bool, mode: str, rule: str, threshold: float, panoptic: bool
-) -> None:
+def check_asked(windows: bool, mode: str, rule: str, panoptic: bool) -> None:
   """Raises ValueError for what does not go together."""
   if rule == 'each':
     raise UserError(
@@ -75,11 +68,6 @@ def check_asked(
   if windows and (rule == 'demo' or panoptic):
     what = "the rule 'demo'" if rule == 'demo' else 'a panoptic result'
     raise UserError(f'{what} needs a whole picture; encode it without windows')
-  if mode == 'certified' and (rule == 'demo' or threshold > 0 or panoptic):
-    raise UserError(
-      "the mode 'certified' proves labels by the rule 'pixels', and not scores; leave "
-      'rule, threshold and panoptic out, or load the model in another mode'
-    )
   if mode == 'filtered' and rule == 'demo':
     raise UserError(
       "the rule 'demo' chooses proposals itself; take it in the mode 'exact'"

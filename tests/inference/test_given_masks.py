@@ -306,7 +306,7 @@ class TestRefusals:
   @pytest.mark.parametrize(
     ('changed', 'message'),
     [
-      ({'mode': 'certified'}, "the mode 'certified' chooses among proposals"),
+      ({'mode': 'filtered'}, "the mode 'filtered' chooses among proposals"),
       ({'classifier_asked': True}, 'named by CLIP alone'),
     ],
   )

@@ -277,7 +277,6 @@ def test_windows(run, photos, tmp_path):
     (['--window=8'], 'at least 32 pixels'),
     (['--window=64', '--panoptic'], 'needs a whole picture'),
     (['--window=64', '--agreement'], 'leave --window out'),
-    (['--mode=certified', '--threshold=0.1'], 'proves labels'),
     (['--mode=filtered', '--rule=demo'], "in the mode 'exact'"),
     (['--classify', '--mode=one_pass'], '--mode belong to segmentation'),
   ],

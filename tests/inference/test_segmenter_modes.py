@@ -102,38 +102,6 @@ def test_fast_path_equals_the_plain_one(make, picture, exact):
   assert len(np.unique(labels)) > 3
 
 
-@pytest.mark.parametrize(
-  ('classifier', 'weight'), [('ensemble', 0.7), ('clip', 0.7), ('proposer', 0.7)]
-)
-def test_certified_labels_are_those_of_all_crops(make, picture, classifier, weight):
-  options = {'classifier': classifier, 'weight': weight}
-  whole, quick = (
-    model.segment(model.encode(picture), NAMES, **options)
-    for model in (make('exact'), make('certified'))
-  )
-  np.testing.assert_array_equal(quick.labels, whole.labels)
-  assert whole.skipped == 0
-  assert 0 <= quick.skipped <= 1
-  seen = np.isfinite(quick.proposals.clip[:, 0])
-  np.testing.assert_allclose(
-    quick.proposals.clip[seen], whole.proposals.clip[seen], rtol=1e-3, atol=1e-5
-  )
-  if classifier == 'proposer':
-    assert quick.skipped == 1  # CLIP has no say
-  else:
-    assert quick.skipped == pytest.approx(1 - seen.mean())
-
-
-def test_certified_looks_again_only_for_what_it_needs(make, picture):
-  model = make('certified')
-  encoded = model.encode(picture)
-  first = model.segment(encoded, NAMES)
-  before = encoded.crops.seen.copy()
-  again = model.segment(encoded, NAMES)
-  np.testing.assert_array_equal(encoded.crops.seen, before)
-  np.testing.assert_array_equal(first.labels, again.labels)
-
-
 def test_filtered_leaves_repeated_proposals_out(make, picture, exact):
   model = make('filtered')
   encoded = model.encode(picture)
@@ -180,26 +148,15 @@ def test_agreement_counts_pixels(make, picture, exact):
     exact.agreement(dataclasses.replace(exact, names=NAMES[1:]))
 
 
-@pytest.mark.parametrize(
-  ('mode', 'options'),
-  [
-    ('certified', {'threshold': 0.1}),
-    ('certified', {'rule': 'demo'}),
-    ('certified', {'panoptic': True}),
-    ('filtered', {'rule': 'demo'}),
-  ],
-)
-def test_what_does_not_go_together(make, picture, mode, options):
-  model = make(mode)
-  with pytest.raises(ValueError, match="mode '(certified|exact)'"):
-    model.segment(model.encode(picture), NAMES, **options)
+def test_what_does_not_go_together(make, picture):
+  model = make('filtered')
+  with pytest.raises(ValueError, match="mode 'exact'"):
+    model.segment(model.encode(picture), NAMES, rule='demo')
 
 
 def test_unknown_names_of_options(make, picture):
   with pytest.raises(ValueError, match='unknown mode.*Did you mean'):
-    settings('certifed')
+    settings('filterd')
   with pytest.raises(ValueError, match='unknown dtype'):
     make('exact', dtype='float8')
-  with pytest.raises(ValueError, match='not of windows'):
-    make('certified').encode(picture, window=64)
   assert MODES[0] == 'exact'

@@ -206,9 +206,9 @@ def test_put_together_and_read_again(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize('mode', ['certified', 'filtered', 'one_pass'])
+@pytest.mark.parametrize('mode', ['filtered', 'one_pass'])
 def test_other_modes_ask_all(
-  mode: str, folder: pathlib.Path, image: np.ndarray, both: Segmenter
+  mode: str, folder: pathlib.Path, image: np.ndarray
 ) -> None:
   found = [
     load(
@@ -218,10 +218,6 @@ def test_other_modes_ask_all(
   ]
   alone = load(folder / 'whole', mode=mode).segment(image, NAMES)
   assert (found[0].labels == alone.labels).mean() > 0.999
-  if mode == 'certified':
-    want = both.segment(image, NAMES)
-    np.testing.assert_array_equal(found[1].labels, want.labels)
-    return
   seen = np.isfinite(alone.proposals.clip)
   assert np.abs(found[1].proposals.clip - alone.proposals.clip)[seen].max() > 0.01
 

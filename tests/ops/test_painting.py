@@ -5,7 +5,6 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from ovs_jax.ops.bounds import proven
 from ovs_jax.ops.ensemble import fuse
 from ovs_jax.ops.painting import View, best_classes, label_map, paint
 from ovs_jax.ops.resize import resize_bilinear
@@ -79,29 +78,3 @@ def test_views_add_up_with_their_fades():
   first = plain(weights[:3], masks[:3], (30, 16))[:, 10:] * down[None, :, None]
   second = plain(weights[3:], masks[3:], (30, 16))[:, :20] * up[None, :, None]
   assert_same(labels, scores, (first + second).astype(np.float32))
-
-
-def test_pixels_are_proven_only_if_nothing_can_change_them():
-  masks = jnp.array([[1.0, 0.5, 0.0], [0.1, 0.5, 0.0]])  # q p
-  least = jnp.array([[0.8, 0.0], [0.1, 0.0]])  # k q: the second crop is not seen
-  most = jnp.array([[0.8, 0.6], [0.1, 0.9]])
-  # Pixel 0: 0.8 against 0.1 + 0.09. Pixel 1: 0.4 against 0.05 + 0.45. Pixel 2: nothing.
-  np.testing.assert_array_equal(proven(least, most, masks), [True, False, True])
-  np.testing.assert_array_equal(proven(most, most, masks), [True, True, True])
-
-
-@pytest.mark.parametrize('count', [5, 128])
-def test_proven_labels_hold_for_all_weights_between_the_bounds(count):
-  rng = np.random.default_rng(4)
-  q, pixels = 6, 200
-  least = np.where(rng.random((count, q)) < 0.5, rng.random((count, q)), 0)
-  most = least + np.where(rng.random((1, q)) < 0.4, rng.random((count, q)) / 8, 0)
-  masks = rng.random((q, pixels)) ** 4
-  least, most, masks = (x.astype(np.float32) for x in (least, most, masks))
-  sure = np.asarray(proven(jnp.asarray(least), jnp.asarray(most), jnp.asarray(masks)))
-  winner = (least @ masks).argmax(0)
-  # The worst that can happen to the winner.
-  rivals = (most @ masks) - np.where(np.arange(count)[:, None] == winner, np.inf, 0)
-  want = (least @ masks).max(0) > rivals.max(0)
-  assert (sure <= want).all() and (want & ~sure).mean() < 0.02
-  assert 0 < sure.mean() < 1
