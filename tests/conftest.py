@@ -5,6 +5,7 @@ import gc
 import importlib.metadata
 import os
 import pathlib
+import signal
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -31,6 +32,11 @@ os.environ.setdefault('JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS', '0.1')
 # Compiled modules are kept, for the many processes that tests start.
 os.environ.pop('PYTHONDONTWRITEBYTECODE', None)
 sys.dont_write_bytecode = False
+
+# Shells have Ctrl-C ignored in what runs in the background, and so would all processes
+# that tests start and interrupt.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+  signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # Modules and tests stay: to look for garbage among them takes a fifth of collecting.
 gc.disable()
