@@ -10,7 +10,9 @@ CLIP is frozen, its embeddings of the phrases are computed once. Options: anothe
 squares as in its own training (--config.phrases.crop=square), other weights of the
 losses (--config.phrases.weights.dice=1.0), templates and the share of negatives.
 Needs checkpoints/clipseg_rd64_refined and the table; without them it says how to get
-both.
+both. `:rd64` and `:rd16` after the path take the other published models,
+checkpoints/clipseg_rd64 and clipseg_rd16. Of any other CLIPSeg the keys of
+config.clipseg and config.clip must be set to its sizes; what differs is named.
 Expected: depends on the data; not measured. Hardware: not measured.
 Command: launch/run.sh --config=configs/clipseg_finetune.py
 """
@@ -25,8 +27,9 @@ from ovs_jax.models import clipseg
 
 def get_config(arg: str = '') -> ml_collections.ConfigDict:
   """See above."""
-  config = scenes.clipseg_finetuning('checkpoints/clipseg_rd64_refined')
-  sizes = clipseg.PRESETS['rd64_refined']
+  model = arg if arg in clipseg.PRESETS else 'rd64_refined'
+  config = scenes.clipseg_finetuning(f'checkpoints/clipseg_{model}')
+  sizes = clipseg.PRESETS[model]
   config.clip = ml_collections.ConfigDict(dataclasses.asdict(sizes.clip))
   config.clipseg.decoder = dataclasses.asdict(sizes.decoder)
   config.clipseg.image_size = sizes.image_size
@@ -35,7 +38,8 @@ def get_config(arg: str = '') -> ml_collections.ConfigDict:
   config.train.steps = 1000
   config.train.disk_megabytes = 2500
   if arg != 'smoke':
-    return common.finish(config, arg)
+    config.name += f'_{arg}' if arg == model else ''
+    return common.finish(config, arg, applied=clipseg.PRESETS)
   tiny = scenes.stages()['clipseg_finetune']  # its sizes, checkpoint and phrases
   for section in ('clip', 'clipseg'):
     config[section] = tiny[section]

@@ -6,13 +6,17 @@ tests/convert/test_convert_ovseg.py.
 """
 
 import importlib
+import pathlib
 from typing import Any
 
 import numpy as np
 import pytest
 
-from configs import adaptation
-from ovs_jax.models import maskformer
+from configs import adaptation, clipseg_finetune
+from ovs_jax.models import clipseg, maskformer
+from ovs_jax.models.stored import check_agreement
+from ovs_jax.settings import Settings
+from ovs_jax.train.recipes.clipseg import ClipSegTraining
 
 SWIN, RESNET = 'Swin', 'ResNet'
 # MASK_THR, MIN_SIZE_TEST, MAX_SIZE_TEST
@@ -85,3 +89,16 @@ def test_a_proposer_trains_with_the_numbers_of_its_file(kind: str) -> None:
   backbone = model.backbone_config()
   if kind == SWIN:
     assert np.isclose(backbone.drop_path, 0.3) and backbone.window == 12
+
+
+@pytest.mark.parametrize('name', clipseg.PRESETS)
+def test_every_published_clipseg_can_go_on(name: str) -> None:
+  config = clipseg_finetune.get_config(name)
+  directory = f'checkpoints/clipseg_{name}'
+  assert config.init.clipseg == directory
+  asked = ClipSegTraining(Settings.of(config)).model
+  published = clipseg.PRESETS[name]
+  check_agreement(asked, published, key='config', directory=pathlib.Path(directory))
+  other = clipseg.PRESETS['rd16' if name != 'rd16' else 'rd64']
+  with pytest.raises(ValueError, match='reduce_dim'):
+    check_agreement(asked, other, key='config', directory=pathlib.Path(directory))
