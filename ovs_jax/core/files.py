@@ -76,11 +76,24 @@ def modified(path: Place) -> float:
 
 
 def below(directory: Place) -> list[tuple[str, int]]:
-  """Lists the files below a directory, in order: their names from there, and sizes."""
+  """Lists the files below a directory, in order: their names from there, and sizes.
+
+  Files that another process removes meanwhile are not among them.
+  """
   if not isinstance(directory, pathlib.Path):
     return buckets.below(directory)
-  found = sorted(p for p in directory.rglob('*') if p.is_file())
-  return [(p.relative_to(directory).as_posix(), p.stat().st_size) for p in found]
+  found = []
+  for folder, _, names in os.walk(directory, onerror=_unless_it_is_gone):
+    for path in (pathlib.Path(folder, name) for name in names):
+      with contextlib.suppress(FileNotFoundError):
+        if path.is_file():
+          found.append((path.relative_to(directory), path.stat().st_size))
+  return [(path.as_posix(), size) for path, size in sorted(found)]
+
+
+def _unless_it_is_gone(error: OSError) -> None:
+  if not isinstance(error, FileNotFoundError):
+    raise error
 
 
 def remove(path: Place) -> None:

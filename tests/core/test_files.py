@@ -3,10 +3,13 @@
 import collections
 import errno
 import json
+import os
 import pathlib
+import shutil
 import signal
 import subprocess
 import sys
+from typing import Any
 
 import pytest
 
@@ -164,3 +167,40 @@ def test_json_is_what_every_reader_takes(tmp_path: pathlib.Path) -> None:
 
   found = json.loads(text, parse_constant=refuse)
   assert found == {'a': [1.5, None], 'b': {'c': [None, None]}, 'd': 1}
+
+
+def test_files_that_vanish_meanwhile_are_not_below(
+  tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+  for name in ('b', 'a/c', 'gone', 'going/d', 'a/.probe'):
+    path = tmp_path / name
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(name)
+  scan, is_file = os.scandir, pathlib.Path.is_file
+
+  def scandir(path: str) -> Any:
+    if str(path).endswith('going'):
+      shutil.rmtree(path)
+    return scan(path)
+
+  def looked_at(path: pathlib.Path) -> bool:
+    there = is_file(path)
+    if path.name in ('gone', '.probe'):
+      path.unlink()
+    return there
+
+  monkeypatch.setattr(os, 'scandir', scandir)
+  monkeypatch.setattr(pathlib.Path, 'is_file', looked_at)
+  assert files.below(tmp_path) == [('a/c', 3), ('b', 1)]
+  assert files.below(tmp_path / 'none') == []
+
+
+def test_what_cannot_be_listed_is_not_left_out(
+  tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+  def scandir(path: str) -> Any:
+    raise OSError(errno.EIO, 'Input/output error', path)
+
+  monkeypatch.setattr(os, 'scandir', scandir)
+  with pytest.raises(OSError, match='Input/output error'):
+    files.below(tmp_path)
