@@ -286,6 +286,7 @@ class TestLabelImage:
       names=tuple(f'name {k}' for k in range(count)),
       scores=np.zeros(np.shape(labels), np.float32),
       confidence=np.zeros(np.shape(labels), np.float32),
+      margin=np.zeros(np.shape(labels), np.float32),
       proposals=ProposalTable(
         boxes=np.zeros((0, 4), np.float32),
         labels=np.zeros(0, np.int32),

@@ -8,7 +8,8 @@ background too, is added up, and "nothing" has what that sum lacks of 1:
     confidence = evidence of the name / max(1, evidence of all names)
 
 The confidences of a pixel's names and of "nothing" sum to 1. One name alone that has a
-mask of CLIPSeg is as sure as that mask is probable.
+mask of CLIPSeg is as sure as that mask is probable. By so much as the name's confidence
+exceeds that of the next one, the pixel has a margin.
 """
 
 import dataclasses
@@ -41,10 +42,10 @@ class NameMaps:
 def share(
   evidence: Float[np.ndarray, 'h w'], total: Float[np.ndarray, 'h w']
 ) -> Float[np.ndarray, 'h w']:
-  """Returns confidences, 0..1.
+  """Returns confidences, 0..1, or differences of them.
 
   Args:
-    evidence: of a name, at least 0.
+    evidence: of a name, or how much more of it there is than of another.
     total: of all names.
   """
   # The two were summed in different orders: a share may round to more than 1.

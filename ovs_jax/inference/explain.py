@@ -148,7 +148,7 @@ def explain(
   method = {'classifier': classifier, 'weight': weight, 'mix': system.mix}
   method |= {'rule': 'pixels', 'choosing': len(asked)}
   weighed = weigh(picture.encoded, texts.rows, texts.owner, **method)
-  labels, _ = label_picture(picture, weighed[0])
+  labels, _, _ = label_picture(picture, weighed[0])
   evidence, found = _added(
     picture, [np.asarray(w)[:, : len(asked)] for w in weighed], (x, y), proposals
   )

@@ -206,11 +206,12 @@ def describe(
   """Returns what the JSON file holds.
 
   `segments` has an entry per name that occurs, largest first: its label, name, share
-  of the picture (0..1), mean score and mean confidence (0..1) of its pixels, and box
-  (x0, y0, x1, y1 in pixels, exclusive ends). `skipped` is the share of crops that CLIP
-  did not have to see. With a panoptic result, `panoptic` says whether things and stuff
-  were trained, and has an entry per segment: id, label, name, score, confidence, area
-  in pixels, box. `formats` has what the files of the run are made of.
+  of the picture (0..1), mean score, confidence (0..1) and margin to the second name of
+  its pixels, and box (x0, y0, x1, y1 in pixels, exclusive ends). `skipped` is the share
+  of crops that CLIP did not have to see. With a panoptic result, `panoptic` says
+  whether things and stuff were trained, and has an entry per segment: id, label, name,
+  score, confidence, area in pixels, box. `formats` has what the files of the run are
+  made of.
   """
   height, width = segmentation.labels.shape
   segments = [dataclasses.asdict(s) for s in segmentation.segments()]

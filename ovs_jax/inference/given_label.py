@@ -39,11 +39,13 @@ def label_masks(
   """
   count, masks = len(names), picture.masks
   labels = np.zeros(picture.size, np.int32)
-  scores, total = (np.zeros(picture.size, np.float32) for _ in range(2))
+  scores, others, total = (np.zeros(picture.size, np.float32) for _ in range(3))
   for (x0, y0, x1, y1), painted in squares(masks, weights, binary):
     place = slice(y0, y1), slice(x0, x1)
     labels[place] = painted.argmax(axis=0)
     scores[place] = painted.max(axis=0)
+    if len(painted) > 1:
+      others[place] = np.partition(painted, -2, axis=0)[-2]
     total[place] = painted.sum(axis=0)
   confidence = share(scores, total)
   named = (labels < count) & (scores > 0) & (confidence >= threshold)
@@ -52,6 +54,7 @@ def label_masks(
     names=names,
     scores=np.where(named, scores, np.float32(0)),
     confidence=np.where(named, confidence, np.float32(0)),
+    margin=np.where(named, share(scores - others, total), np.float32(0)),
     proposals=_table(picture, weights, by_clip, count),
     maps=NameMaps(lambda k: _evidence(masks, weights[:, [k]], binary), total)
     if maps

@@ -12,8 +12,12 @@ from ovs_jax.inference.evidence import NameMaps, share
 from ovs_jax.inference.result import ProposalTable, Segmentation
 from ovs_jax.inference.weigh import Weights
 from ovs_jax.ops.ensemble import fuse
-from ovs_jax.ops.painting import View, label_map, paint
+from ovs_jax.ops.painting import View, label_map, paint, whole
 
+# Of every pixel the best class, its score, and the highest score of the others.
+Painted = tuple[
+  Int[np.ndarray, 'H W'], Float[np.ndarray, 'H W'], Float[np.ndarray, 'H W']
+]
 _WINDOWS_AT_ONCE = 6  # whose masks are kept; each needs up to 0.2 GB
 
 
@@ -22,8 +26,8 @@ def label_picture(
   weights: Float[Array, 'q k'],
   *,
   binary: float | None = None,
-) -> tuple[Int[np.ndarray, 'H W'], Float[np.ndarray, 'H W']]:
-  """Returns the best class of every pixel and its score, 0 where no mask reaches.
+) -> Painted:
+  """Returns each pixel's best class, its score (0 without a mask), and the second's.
 
   Args:
     picture: with the masks to paint.
@@ -32,8 +36,9 @@ def label_picture(
   """
   masks = _masks(picture, binary)
   weights = jnp.where(jnp.any(picture.encoded.valid), weights, 0.0)
-  labels, scores = label_map(weights, masks, picture.size, inside=picture.network_size)
-  return np.asarray(labels), np.asarray(scores)
+  view = whole(masks, picture.size, inside=picture.network_size)
+  labels, scores, others = map(np.asarray, paint(weights, [view]))
+  return labels, scores, others
 
 
 def _masks(picture: EncodedImage, binary: float | None) -> Float[Array, 'q h w']:
@@ -79,8 +84,8 @@ def label_windows(
   weights: Sequence[Float[Array, 'q k']],
   *,
   masks: Callable[[int], Float[Array, 'q h w']] | None = None,
-) -> tuple[Int[np.ndarray, 'H W'], Float[np.ndarray, 'H W']]:
-  """Returns the best class of every pixel and its score.
+) -> Painted:
+  """Returns the best class of every pixel, its score, and the second's.
 
   The scores of windows are faded linearly where they overlap, so that no seam shows:
   at every pixel the factors sum to 1, and they are 0 at a window's border.
@@ -102,7 +107,7 @@ def label_windows(
   if masks is None:
     masks = functools.lru_cache(maxsize=_WINDOWS_AT_ONCE)(picture.masks)
   labels = np.zeros(picture.size, np.int32)
-  scores = np.zeros(picture.size, np.float32)
+  scores, others = (np.zeros(picture.size, np.float32) for _ in range(2))
   across = len(columns[0])
   for y0, y1, tops in intervals(rows[1]):
     for x0, x1, lefts in intervals(columns[1]):
@@ -116,8 +121,9 @@ def label_windows(
           views.append(View(masks(window), one.network_size, one.size, place, fade))
           used.append(jnp.where(jnp.any(one.encoded.valid), weights[window], 0.0))
       found = paint(jnp.concatenate(used), views)
-      labels[y0:y1, x0:x1], scores[y0:y1, x0:x1] = map(np.asarray, found)
-  return labels, scores
+      for full, part in zip((labels, scores, others), found, strict=True):
+        full[y0:y1, x0:x1] = np.asarray(part)
+  return labels, scores, others
 
 
 def fades(
@@ -174,10 +180,11 @@ def result(
   count = len(names)
   if isinstance(picture, EncodedWindows):
     parts, corners = picture.windows, picture.corners
-    labels, scores = label_windows(picture, [weights for weights, _, _ in weighed])
+    painted = label_windows(picture, [weights for weights, _, _ in weighed])
   else:
     parts, corners = (picture,), ((0, 0),)
-    labels, scores = label_picture(picture, weighed[0][0], binary=binary)
+    painted = label_picture(picture, weighed[0][0], binary=binary)
+  labels, scores, others = painted
   every = [weights for weights, _, _ in weighed]
   total = evidence(picture, [jnp.sum(w, axis=1) for w in every], binary=binary)
   confidence = share(scores, total)
@@ -194,6 +201,7 @@ def result(
     names=names,
     scores=np.where(named, scores, np.float32(0)),
     confidence=np.where(named, confidence, np.float32(0)),
+    margin=np.where(named, share(scores - others, total), np.float32(0)),
     proposals=ProposalTable(
       **{key: np.concatenate([t[key] for t in tables]) for key in tables[0]}
     ),

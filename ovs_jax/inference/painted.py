@@ -1,5 +1,6 @@
 """The result of one picture while its masks, each with a label, come in."""
 
+import jax.numpy as jnp
 import numpy as np
 
 from ovs_jax.core.types import Float, Int
@@ -7,6 +8,7 @@ from ovs_jax.inference.system import MaskChunk
 from ovs_jax.ops import canvas as canvases
 from ovs_jax.ops import merging
 from ovs_jax.ops.evidence import Total
+from ovs_jax.ops.painting import paint, whole
 
 TAU = 0.08  # temperature of the labels in rule C, the paper's of its loss
 
@@ -108,6 +110,14 @@ class Painted:
       # By rule C the shares that a mask gives to names and to "unlabeled" sum to 1.
       return canvases.probabilities(self._soft.logits, self._size).sum(axis=0)
     return self._total.finish()
+
+  def others(self, labels: Int[np.ndarray, 'h w']) -> Float[np.ndarray, 'h w']:
+    """Returns the evidence of the name that has most beside those of `finish`."""
+    if (chunk := self._soft) is not None:
+      weights = jnp.asarray(canvases.soft_weights(chunk.cosines, tau=TAU))
+      view = whole(jnp.asarray(canvases.sigmoid(chunk.logits)), self._size)
+      return np.asarray(paint(weights, [view])[2])
+    return self._total.others(labels)
 
   def map_of(self, label: int) -> Float[np.ndarray, 'h w']:
     """Returns the evidence of a name; asked for after all masks came in."""

@@ -34,7 +34,8 @@ class PromptedSegmentation(Segmentation):
   `scores` are the probabilities of the labels' masks; by rule C, sums over masks. They
   are the evidence of which `confidence` tells the share: that of a name is its most
   probable mask at the pixel, and masks of no name are evidence for nothing. By rule D
-  no names compete, and a segment is as sure as its name's mask. There are no proposals.
+  no names compete: confidence and margin of a segment are those of its name's mask.
+  There are no proposals.
 
   Attributes:
     heat: probability of each name at the network's resolution, 0 for names without a
@@ -85,7 +86,7 @@ class PromptedSegmentation(Segmentation):
       )
       sure = self.claimed[k]
       found += [
-        dataclasses.replace(segment, score=sure, confidence=sure)
+        dataclasses.replace(segment, score=sure, confidence=sure, margin=sure)
         for segment in Segmentation.segments(alone)
       ]
     return sorted(found, key=lambda segment: -segment.share)
@@ -191,6 +192,7 @@ def _result(
   labels, scores = painted.finish()
   total = painted.total()
   confidence = share(scores, total)
+  margin = share(scores - painted.others(labels), total)
   named = (labels >= 0) & (labels < len(names)) & (confidence >= threshold)
   none = np.zeros((0, len(names)), np.float32)
   return PromptedSegmentation(
@@ -198,6 +200,7 @@ def _result(
     names=names,
     scores=np.where(named, scores, np.float32(0)),
     confidence=np.where(named, confidence, np.float32(0)),
+    margin=np.where(named, margin, np.float32(0)),
     proposals=ProposalTable(
       np.zeros((0, 4), np.float32), np.zeros(0, np.int32), none, none
     ),

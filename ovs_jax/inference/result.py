@@ -52,6 +52,7 @@ class Segment:
     share: of the picture, 0..1.
     score: mean of its pixels' scores.
     confidence: mean of its pixels' confidences, 0..1.
+    margin: mean of their margins to the second name, 0..1.
     box: x0, y0, x1, y1 in pixels, exclusive ends.
   """
 
@@ -60,6 +61,7 @@ class Segment:
   share: float
   score: float
   confidence: float
+  margin: float
   box: tuple[int, int, int, int]
 
 
@@ -74,6 +76,9 @@ class Segmentation:
       proposals and compare pixels of one picture; they are not probabilities.
     confidence: the label's share of the evidence of all names and of "nothing", 0..1
       (`inference.evidence`); 0 where there is no label.
+    margin: by how much that exceeds the confidence of the second name, of those in the
+      background too, 0..1; where small masks cover larger ones (CLIPSeg's and CoSeg's
+      rule 'B') the label may have less than another. 0 where there is no label.
     proposals: the masks with their boxes, names and probabilities.
     skipped: share of the valid proposals' crops that CLIP did not see, 0..1.
     panoptic: segments with ids, if they were asked for.
@@ -85,6 +90,7 @@ class Segmentation:
   names: tuple[str, ...]
   scores: Float[np.ndarray, 'h w']
   confidence: Float[np.ndarray, 'h w']
+  margin: Float[np.ndarray, 'h w']
   proposals: ProposalTable
   skipped: float = 0.0
   panoptic: Panoptic | None = None
@@ -155,6 +161,7 @@ class Segmentation:
         share=float(mask.mean()),
         score=float(self.scores[mask].mean(dtype=np.float64)),
         confidence=float(self.confidence[mask].mean(dtype=np.float64)),
+        margin=float(self.margin[mask].mean(dtype=np.float64)),
         box=box_of(mask),
       )
       found.append(segment)
@@ -166,7 +173,8 @@ class Segmentation:
     """Returns the same with borders where the photo has them, and without specks.
 
     Of pixels that change, the confidence is the new label's share of the votes around
-    (`ops.guided`), and the score is 0: no proposal gave it. Maps of names are not kept.
+    (`ops.guided`), and score and margin are 0: no proposal gave it. Maps of names are
+    not kept.
 
     Args:
       image: the photo that was segmented.
@@ -190,6 +198,7 @@ class Segmentation:
       labels=labels,
       scores=np.where(same, self.scores, 0).astype(np.float32),
       confidence=np.where(same, self.confidence, votes).astype(np.float32),
+      margin=np.where(same, self.margin, 0).astype(np.float32),
       maps=None,
     )
 

@@ -24,7 +24,8 @@ img {{ width: 100% }} figcaption {{ overflow-wrap: anywhere }}
 td {{ padding-right: 1rem }} td + td {{ text-align: right; white-space: nowrap }}
 </style></head><body>
 <h1>{count} photographs, the least sure first</h1>
-<p>Confidence is the name's share of the evidence of all names and of "nothing".
+<p>Confidence is the name's share of the evidence of all names and of "nothing";
+margin, by how much that exceeds the share of the second name.
 The number above a picture is that of its least sure segment of 1 % or more.</p>
 <main>
 {figures}
@@ -61,7 +62,7 @@ def write_review(jobs: Mapping[pathlib.Path, Outputs], output: Path) -> Place:
 def _figure(record: Mapping[str, Any], outputs: Outputs) -> str:
   rows = ''.join(
     f'<tr><td>{html.escape(drawable(s["name"]))}</td><td>{percent(s["share"])}</td>'
-    f'<td>{s["confidence"]:.2f}</td></tr>'
+    f'<td>{s["confidence"]:.2f}</td><td>{s["margin"]:.2f}</td></tr>'
     for s in record['segments']
   )
   title = html.escape(drawable(record['image']))
@@ -69,6 +70,6 @@ def _figure(record: Mapping[str, Any], outputs: Outputs) -> str:
   return (
     f'<figure><figcaption><b>{1 - doubt(record):.2f}</b> {title}</figcaption>'
     f'<a href="{link}"><img src="{link}" alt="{title}" loading="lazy"></a>'
-    f'<table><tr><td>name</td><td>share</td><td>confidence</td></tr>{rows}</table>'
+    f'<table><tr><td>name</td><td>share</td><td>confidence</td><td>margin</td></tr>{rows}</table>'
     '</figure>'
   )

@@ -65,9 +65,20 @@ def label_map(
   Returns:
     The class indices (int32), the first of equals, and their scores.
   """
+  views = [whole(masks, size, inside=inside)]
+  labels, scores = _paint(weights, views, tile=tile, group=group)
+  return labels, scores
+
+
+def whole(
+  masks: Float[Array, 'q h w'],
+  size: tuple[int, int],
+  *,
+  inside: tuple[int, int] | None = None,
+) -> View:
+  """Returns the view of a whole picture; the arguments are those of `label_map`."""
   size = (int(size[0]), int(size[1]))
-  view = View(masks, inside or masks.shape[1:], size, (0, 0, *size))
-  return paint(weights, [view], tile=tile, group=group)
+  return View(masks, inside or masks.shape[1:], size, (0, 0, *size))
 
 
 def paint(
@@ -76,8 +87,8 @@ def paint(
   *,
   tile: int | None = None,
   group: int | None = None,
-) -> tuple[Int[Array, 'H W'], Float[Array, 'H W']]:
-  """Returns the best class and its score for the rectangle that the views share.
+) -> tuple[Int[Array, 'H W'], Float[Array, 'H W'], Float[Array, 'H W']]:
+  """Returns the best class, its score and the second's, where the views show.
 
   Compiles for shapes of masks, numbers of views and classes, and few sizes of the
   result, and waits for nothing.
@@ -87,20 +98,37 @@ def paint(
     views: with masks of one shape and places of one size; their scores add up.
     tile: side of a tile, a multiple of 8; None: 64 on CPUs, 256 elsewhere.
     group: classes that are scored at once; None: 64 on CPUs, 256 elsewhere.
+
+  Returns:
+    The class indices (int32), the first of equals, their scores, and the highest scores
+    of the other classes, 0 if there are none.
   """
+  labels, scores, others = _paint(weights, views, tile=tile, group=group, others=True)
+  return labels, scores, others
+
+
+def _paint(
+  weights: Float[Array, 'q k'],
+  views: Sequence[View],
+  *,
+  tile: int | None,
+  group: int | None,
+  others: bool = False,
+) -> tuple[Array, ...]:
   cpu = jax.default_backend() == 'cpu'
   tile, group = tile or (64 if cpu else 256), group or (64 if cpu else 256)
   y0, x0, y1, x1 = views[0].place
   rows, columns = axis_tiles(views, 0, tile), axis_tiles(views, 1, tile)
-  labels, scores = paint_tiles(
+  found = paint_tiles(
     weights,
     tuple(view.masks for view in views),
     rows,
     columns,
     np.array([-(-(y1 - y0) // tile), -(-(x1 - x0) // tile)], np.int32),
     group=min(group, weights.shape[1]),
+    others=others,
   )
-  return labels[: y1 - y0, : x1 - x0], scores[: y1 - y0, : x1 - x0]
+  return tuple(x[: y1 - y0, : x1 - x0] for x in found)
 
 
 def axis_tiles(
@@ -135,7 +163,7 @@ def axis_tiles(
   return np.stack(starts), np.stack(matrices)
 
 
-@functools.partial(jax.jit, static_argnames='group')
+@functools.partial(jax.jit, static_argnames=('group', 'others'))
 def paint_tiles(
   weights: Float[Array, 'q k'],
   masks: tuple[Float[Array, 'v h w'], ...],
@@ -144,22 +172,24 @@ def paint_tiles(
   counts: Int[Array, '2'],
   *,
   group: int,
-) -> tuple[Int[Array, 'H W'], Float[Array, 'H W']]:
-  """Labels the first `counts` rows and columns of tiles."""
+  others: bool = False,
+) -> tuple[Array, ...]:
+  """Labels the first `counts` rows and columns of tiles; see `best_classes`."""
   tile = rows[1].shape[2]
   size = rows[1].shape[1] * tile, columns[1].shape[1] * tile
   classes = weights.T
 
-  def one(i: Array, found: tuple[Array, Array]) -> tuple[Array, Array]:
+  def one(i: Array, found: tuple[Array, ...]) -> tuple[Array, ...]:
     y, x = i // counts[1], i % counts[1]
-    tiles = best_classes(classes, resized(masks, rows, columns, (y, x)), group=group)
+    shown = resized(masks, rows, columns, (y, x))
+    tiles = best_classes(classes, shown, group=group, others=others)
     corner = (y * tile, x * tile)
     return tuple(
       jax.lax.dynamic_update_slice(whole, part, corner)
       for whole, part in zip(found, tiles, strict=True)
     )
 
-  empty = jnp.zeros(size, jnp.int32), jnp.zeros(size, jnp.float32)
+  empty = (jnp.zeros(size, jnp.int32), *[jnp.zeros(size)] * (2 if others else 1))
   return jax.lax.fori_loop(0, counts[0] * counts[1], one, empty)
 
 
@@ -183,48 +213,59 @@ def resized(
 
 
 def best_classes(
-  classes: Float[Array, 'k q'], masks: Float[Array, 'q t u'], *, group: int
-) -> tuple[Int[Array, 't u'], Float[Array, 't u']]:
+  classes: Float[Array, 'k q'],
+  masks: Float[Array, 'q t u'],
+  *,
+  group: int,
+  others: bool = False,
+) -> tuple[Array, ...]:
   """Returns every pixel's best class, the first of equals, and its score.
 
   Args:
     classes: weights of the proposals, at least 0.
     masks: at least 0, of a tile whose sides are multiples of 8.
     group: classes scored at once.
+    others: whether the highest score of the other classes comes third.
   """
   count, q = classes.shape
   t, u = masks.shape[1:]
   pixels = masks.reshape(q, -1)
 
-  def score(
-    ids: Int[Array, 'g'], best: tuple[Array, Array]
-  ) -> tuple[Int[Array, 'p'], Float[Array, 'p']]:
+  def score(ids: Int[Array, 'g'], best: tuple[Array, ...]) -> tuple[Array, ...]:
     scores = jnp.matmul(classes[ids], pixels, precision=EXACT)
     top = jnp.max(scores, axis=0)
     # Two reductions are several times faster than an argmax on CPUs.
     first = jnp.min(jnp.where(scores == top[None], ids[:, None], count), axis=0)
-    label, old = best
+    label, old, *second = best
     better = (top > old) | ((top == old) & (first < label))
-    return jnp.where(better, first, label), jnp.maximum(top, old)
+    found = jnp.where(better, first, label), jnp.maximum(top, old)
+    if not others:
+      return found
+    rest = jnp.max(jnp.where(ids[:, None] == first[None], 0.0, scores), axis=0)
+    # A class that comes once more is not beaten by itself.
+    beaten = jnp.where(first == label, 0.0, jnp.minimum(top, old))
+    return (*found, jnp.maximum(jnp.maximum(second[0], rest), beaten))
 
   nothing = jnp.full(t * u, count), jnp.full(t * u, -jnp.inf)
+  if others:
+    nothing += (jnp.zeros(t * u),)
   if count <= 2 * group:
-    label, best = score(jnp.arange(count), nothing)
-    return label.reshape(t, u), best.reshape(t, u)
+    found = score(jnp.arange(count), nothing)
+    return tuple(x.reshape(t, u) for x in found)
   cells = masks.reshape(q, _CELLS, t // _CELLS, _CELLS, u // _CELLS)
   peaks = jnp.max(cells, axis=(2, 4)).reshape(q, -1)
   bounds = jnp.matmul(classes, peaks, precision=EXACT) * (1 + _SLACK)  # k cells
   share = jnp.max(bounds / jnp.maximum(jnp.max(bounds, axis=0), 1e-30)[None], axis=1)
   _, promising = jax.lax.top_k(share, group)
   found = score(promising, nothing)
-  worst = found[1].reshape(_CELLS, t // _CELLS, _CELLS, u // _CELLS)
+  worst = found[-1].reshape(_CELLS, t // _CELLS, _CELLS, u // _CELLS)
   worst = jnp.min(worst, axis=(1, 3)).reshape(-1)
   able = jnp.any(bounds >= worst[None], axis=1).at[promising].set(False)
   order = jnp.argsort(~able, stable=True)
 
-  def rest(i: Array, best: tuple[Array, Array]) -> tuple[Array, Array]:
+  def more(i: Array, best: tuple[Array, ...]) -> tuple[Array, ...]:
     # The last slice is moved up where it would end too late, and repeats some.
     return score(jax.lax.dynamic_slice(order, (i * group,), (group,)), best)
 
-  label, best = jax.lax.fori_loop(0, -(-jnp.sum(able) // group), rest, found)
-  return label.reshape(t, u), best.reshape(t, u)
+  found = jax.lax.fori_loop(0, -(-jnp.sum(able) // group), more, found)
+  return tuple(x.reshape(t, u) for x in found)

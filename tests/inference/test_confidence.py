@@ -79,6 +79,15 @@ class TestOvSeg:
     with pytest.raises(ValueError, match="unknown name 'dogs'"):
       result.mask('dogs')
 
+  def test_margin_to_the_second_name(self, segmenter):
+    for names, background in (('dog, cat', None), ('dog', 'cat')):
+      result = segmenter.segment(self.PICTURE, names, background=background)
+      np.testing.assert_allclose(result.margin[0], [0.3, 0.6, 0.03, 0], rtol=2e-4)
+      [segment] = result.segments()
+      assert segment.margin == pytest.approx((0.3 + 0.6 + 0.03) / 3, rel=1e-4)
+    cut = segmenter.segment(self.PICTURE, 'dog, cat', threshold=0.5)
+    np.testing.assert_allclose(cut.margin[0], [0, 0.6, 0, 0], rtol=1e-4)
+
   def test_a_map_per_name(self, segmenter):
     result = segmenter.segment(self.PICTURE, 'dog, cat', maps=True)
     dog, cat = result.confidence_map('dog'), result.confidence_map('cat')
@@ -117,6 +126,7 @@ class TestOvSeg:
     result = segmenter.segment(picture, 'dog, cat', maps=True)
     np.testing.assert_allclose(result.scores, np.full((4, 6), 1.44), rtol=1e-4)
     np.testing.assert_allclose(result.confidence, np.full((4, 6), 0.8), rtol=1e-4)
+    np.testing.assert_allclose(result.margin, np.full((4, 6), 0.6), rtol=1e-3)
     cat = result.confidence_map('cat')
     np.testing.assert_allclose(cat, np.full((4, 6), 0.2), rtol=1e-3)
 
@@ -177,6 +187,7 @@ class TestClipSeg:
     # Evidence 1.5, 0.9 and 0.3; no mask claims the last pixel at 0.3.
     assert result.labels.tolist() == [[0, 0, NO_LABEL]]
     np.testing.assert_allclose(result.confidence, [[0.6, 0.5, 0]], rtol=1e-5)
+    np.testing.assert_allclose(result.margin, [[0.2, 0.1, 0]], rtol=1e-5)
     np.testing.assert_allclose(result.confidence_map('b'), [[0.4, 0.4, 0.1]], rtol=2e-3)
     assert result.confidences() == {'a': pytest.approx(0.55), 'b': 0}
 
@@ -202,11 +213,13 @@ class TestClipSeg:
     chunks = ([[0.9, 0.0, 0.0], [0.2, 0.0, 0.0]], [1, 0]), ([[0.7, 0.0, 0.0]], [0])
     result = segment(Drawn('clipseg', *chunks), maps=True)
     assert result.confidence[0, 0] == pytest.approx(0.9 / 1.6)
+    assert result.margin[0, 0] == pytest.approx(0.2 / 1.6)
     assert result.confidence_map('a')[0, 0] == pytest.approx(0.7 / 1.6, rel=2e-3)
 
   def test_background_is_evidence_too(self):
     result = segment(self.SYSTEM, 'a', background='b')
     np.testing.assert_allclose(result.confidence, [[0.6, 0.5, 0]], rtol=1e-5)
+    np.testing.assert_allclose(result.margin, [[0.2, 0.1, 0]], rtol=1e-5)
 
   def test_several_names_may_claim_a_pixel(self):
     result = segment(self.SYSTEM, rule='D', threshold=0.4)
@@ -214,6 +227,7 @@ class TestClipSeg:
     assert result.mask('b').tolist() == [[True, True, False]]
     sure = {s.name: s.confidence for s in result.segments()}
     assert sure == {'a': pytest.approx(0.7), 'b': pytest.approx(0.5)}
+    assert all(s.margin == s.confidence for s in result.segments())
 
   def test_nothing_is_asked_for(self):
     result = segment(Drawn('clipseg'), maps=True)
@@ -235,6 +249,8 @@ class TestCoSeg:
     # Evidence of a, of b, and of slots without a name: 0.9 + 0.2 + 0.3, ...
     want = [[0.9 / 1.4, 0.5, 0.8 / 1.2]]
     np.testing.assert_allclose(result.confidence, want, rtol=1e-5)
+    # To b, to a, and to nobody: slots without a name are nobody's.
+    np.testing.assert_allclose(result.margin, [[0.5, 0.1, 0.8 / 1.2]], rtol=1e-5)
     want = [[0.9 / 1.4, 0.4, 0.8 / 1.2]]
     np.testing.assert_allclose(result.confidence_map('a'), want, rtol=2e-3)
 
@@ -244,6 +260,8 @@ class TestCoSeg:
     # The last slot has the first two pixels: with 0.4 of 1.4, too little, and of 0.9.
     assert result.labels.tolist() == [[NO_LABEL, 0, 0]]
     np.testing.assert_allclose(result.confidence, [[0, 0.4, 0.8 / 1.2]], rtol=1e-5)
+    # There the name has less than the one below it.
+    np.testing.assert_allclose(result.margin, [[0, -0.1, 0.8 / 1.2]], rtol=1e-5)
 
   def test_masks_that_count_for_several_names(self):
     system = Drawn('coseg', self.SLOTS, cosines=self.COSINES)
@@ -253,5 +271,6 @@ class TestCoSeg:
     want = 0.75 * total / np.maximum(total, 1)
     np.testing.assert_allclose(result.confidence, want, rtol=1e-4)
     np.testing.assert_allclose(result.confidence_map('b'), want / 6, rtol=1e-4)
+    np.testing.assert_allclose(result.margin, want * 5 / 6, rtol=1e-4)
     cut = segment(system, rule='C', threshold=0.7)
     assert cut.labels.tolist() == [[0, NO_LABEL, 0]]

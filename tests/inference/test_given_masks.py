@@ -104,7 +104,7 @@ class TestOwnMasksOfTheProposer:
     found = segmenter.segment(back, NAMES, **how)
     np.testing.assert_array_equal(found.labels, want.labels)
     assert len(np.unique(found.labels)) > 1
-    for field in ('scores', 'confidence'):
+    for field in ('scores', 'confidence', 'margin'):
       np.testing.assert_allclose(
         getattr(found, field), getattr(want, field), rtol=1e-3, atol=1e-4
       )

@@ -92,9 +92,10 @@ class TestWindows:
     corners = tuple((0, s) for s in starts)
     picture = EncodedWindows((h, w), corners, tuple(parts), (h, side))
     weights = jnp.array([[0.9, 0.1], [0.2, 0.8]])
-    labels, scores = label_windows(picture, [weights] * len(starts))
+    labels, scores, others = label_windows(picture, [weights] * len(starts))
     want = np.einsum('qk,qhw->khw', weights, whole.clip(1e-3, 1 - 1e-3))
     np.testing.assert_allclose(scores, want.max(0), rtol=1e-4)
+    np.testing.assert_allclose(others, want.min(0), rtol=1e-4)
     clear = np.abs(want[0] - want[1]) > 1e-4
     np.testing.assert_array_equal(labels[clear], want.argmax(0)[clear])
     assert 0.2 < labels.mean() < 0.8
@@ -107,7 +108,7 @@ class TestWindows:
     ]
     picture = EncodedWindows((8, w), ((0, 0), (0, 30)), tuple(parts), (8, side))
     weights = [jnp.array([[1.0, 0.0]]), jnp.array([[0.0, 1.0]])]
-    labels, scores = label_windows(picture, weights)
+    labels, scores, _ = label_windows(picture, weights)
     np.testing.assert_array_equal(labels[0], np.arange(w) >= 35)
     assert np.abs(np.diff(scores, axis=1)).max() < 0.11
     assert scores.min() == pytest.approx(0.55, abs=0.01)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from ovs_jax.ops.ensemble import fuse
-from ovs_jax.ops.painting import View, best_classes, label_map, paint
+from ovs_jax.ops.painting import View, best_classes, label_map, paint, whole
 from ovs_jax.ops.resize import resize_bilinear
 
 
@@ -74,7 +74,31 @@ def test_views_add_up_with_their_fades():
     View(masks[:3], (8, 8), (30, 16), (10, 0, 30, 16), (down, one)),
     View(masks[3:], (8, 8), (30, 16), (0, 0, 20, 16), (up, one)),
   ]
-  labels, scores = paint(weights, views, tile=16)
+  labels, scores, others = paint(weights, views, tile=16)
   first = plain(weights[:3], masks[:3], (30, 16))[:, 10:] * down[None, :, None]
   second = plain(weights[3:], masks[3:], (30, 16))[:, :20] * up[None, :, None]
-  assert_same(labels, scores, (first + second).astype(np.float32))
+  want = (first + second).astype(np.float32)
+  assert_same(labels, scores, want)
+  np.testing.assert_allclose(others, np.sort(want, axis=0)[-2], rtol=1e-5, atol=1e-7)
+
+
+@pytest.mark.parametrize('sharpness', [0.01, 3.0, 10.0])
+@pytest.mark.parametrize('count', [1, 2, 20, 150])
+def test_the_second_best_score_is_that_of_another_class(count, sharpness):
+  # Of 150 classes most are left out, and some come twice.
+  weights, masks = weights_of(20, count, sharpness), masks_of(20, (30, 40))
+  view = whole(masks, (70, 90))
+  labels, scores, others = paint(weights, [view], tile=32, group=16)
+  want = np.sort(plain(weights, masks, (70, 90)), axis=0)
+  second = want[-2] if count > 1 else 0 * want[0]
+  np.testing.assert_allclose(scores, want[-1], rtol=1e-5)
+  np.testing.assert_allclose(others, second, rtol=1e-5, atol=1e-7)
+  alone = label_map(weights, masks, (70, 90), tile=32, group=16)
+  np.testing.assert_array_equal(labels, alone[0])
+
+
+def test_of_two_equal_classes_each_is_the_others_second():
+  weights = jnp.array([[0.4, 0.1, 0.4]])
+  labels, scores, others = paint(weights, [whole(jnp.ones((1, 8, 8)), (8, 8))], tile=8)
+  assert (labels == 0).all()
+  np.testing.assert_array_equal(scores, others)
