@@ -97,6 +97,15 @@ def test_the_second_best_score_is_that_of_another_class(count, sharpness):
   np.testing.assert_array_equal(labels, alone[0])
 
 
+def test_seconds_are_found_where_one_class_wins_everything():
+  # Every class but the first is second in a row of its own.
+  rows = jnp.repeat(jnp.eye(16)[..., None], 16, axis=2)  # q h w
+  weights = jnp.concatenate([jnp.ones((16, 1)), 0.5 * jnp.eye(16)], axis=1)
+  labels, scores, others = paint(weights, [whole(rows, (16, 16))], tile=16, group=4)
+  assert (labels == 0).all() and (scores == 1).all()
+  np.testing.assert_array_equal(others, np.full((16, 16), 0.5))
+
+
 def test_of_two_equal_classes_each_is_the_others_second():
   weights = jnp.array([[0.4, 0.1, 0.4]])
   labels, scores, others = paint(weights, [whole(jnp.ones((1, 8, 8)), (8, 8))], tile=8)
