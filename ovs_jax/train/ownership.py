@@ -2,23 +2,29 @@
 
 `config.json` there has the configuration of the last start, and `sources.json` hashes
 of what the first one read: checkpoints, pairs, tables, data sets. Both are compared at
-every start. Where things are does not count, so that runs can be moved and copied.
+every start. Where things are does not count, so that runs can be moved and copied. To
+hash a checkpoint it is read whole: what was found is remembered for files of the same
+names, sizes and times.
 """
 
+import hashlib
+import json
+import pathlib
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, MutableMapping
 from typing import Any
 
 from ovs_jax.core import checkpoint, content, hosts
 from ovs_jax.core.errors import UserError
-from ovs_jax.core.files import Place, place, read_mapping, write_json
+from ovs_jax.core.files import Place, below, place, read_json, read_mapping, write_json
 from ovs_jax.core.limits import Located, places
 from ovs_jax.settings import Settings, bound
 from ovs_jax.train.needs import datasets_of
 
 _CONFIG, _SOURCES = 'config.json', 'sources.json'
 # Files of runs that say how and when, not what.
-_NOTES = (_CONFIG, _SOURCES, 'done.json', 'metrics.jsonl')
+_REMEMBERED = '.hashes.json'
+_NOTES = (_CONFIG, _SOURCES, _REMEMBERED, 'done.json', 'metrics.jsonl')
 
 
 # Modes whose results are made anew where others would have to be deleted by hand.
@@ -80,15 +86,24 @@ def _check_config(
     )
 
 
-def sources(config: Settings) -> dict[str, str]:
-  """Returns hashes of what a job reads and is there, by the keys that name it."""
+def sources(
+  config: Settings, remembered: MutableMapping[str, str] | None = None
+) -> dict[str, str]:
+  """Returns hashes of what a job reads and is there, by the keys that name it.
+
+  Args:
+    config: of the job.
+    remembered: hashes of checkpoints, by that of the names, sizes and times of their
+      files; those that are not among them are added.
+  """
+  remembered = {} if remembered is None else remembered
   found: dict[str, str] = {}
 
   def look(key: str, kind: Located, path: str) -> str:
     if path and kind.read and not key.startswith('stages.'):
       where = place(path)
       if where.exists():
-        found[key] = _identity(where)
+        found[key] = _identity(where, remembered)
     return path
 
   places(Settings, config.to_dict(), look)
@@ -97,17 +112,37 @@ def sources(config: Settings) -> dict[str, str]:
   return found
 
 
-def _identity(path: Place) -> str:
+def _identity(path: Place, remembered: MutableMapping[str, str]) -> str:
   try:
-    checkpoint.resolve(path)
+    model = checkpoint.resolve(path)
   except (UserError, OSError):
     return content.identity(path, without=_NOTES)
-  return checkpoint.identity(path)
+  if not isinstance(model, pathlib.Path):
+    return checkpoint.identity(path)
+  times = [(name, n, (model / name).stat().st_mtime_ns) for name, n in below(model)]
+  as_written = hashlib.sha256(json.dumps(times).encode()).hexdigest()
+  if as_written not in remembered:
+    remembered[as_written] = checkpoint.identity(path)
+  return remembered[as_written]
+
+
+def _recall(path: Place) -> dict[str, str]:
+  """Reads what was remembered; of a damaged file, nothing: it is found out again."""
+  try:
+    found = read_json(path)
+    return {str(k): str(v) for k, v in found.items()}
+  except (OSError, ValueError, AttributeError):
+    return {}
 
 
 def _check_sources(config: Settings, workdir: Place) -> bool:
   path = workdir / _SOURCES
-  before, now = read_mapping(path) if path.exists() else {}, sources(config)
+  before = read_mapping(path) if path.exists() else {}
+  known = _recall(workdir / _REMEMBERED)
+  remembered = dict(known)
+  now = sources(config, remembered)
+  if remembered != known:
+    write_json(workdir / _REMEMBERED, remembered)
   changed = [key for key in before if before[key] != now.get(key, before[key])]
   if changed:
     keys = ', '.join(f'config.{key}' for key in changed)

@@ -1,6 +1,7 @@
 """Work directories belong to one configuration, and to what it was given."""
 
 import json
+import os
 import pathlib
 import shutil
 from typing import Any
@@ -115,6 +116,37 @@ class TestSources:
     claim(settings(**{'init.clip': str(tmp_path / 'b')}), tmp_path / 'run')
     with pytest.raises(ValueError, match='belongs to a run of another configuration'):
       claim(settings(), tmp_path / 'run')  # without any
+
+  def test_a_checkpoint_is_read_again_only_if_it_was_written_again(
+    self, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+  ) -> None:
+    config = settings(**{'init.clip': save(tmp_path / 'model', 1.0)})
+    read: list[str] = []
+    identity = checkpoint.identity
+
+    def counting(path: pathlib.Path) -> str:
+      read.append(path.name)
+      return identity(path)
+
+    monkeypatch.setattr(checkpoint, 'identity', counting)
+    for times, change in (
+      (1, None),
+      (1, lambda: shutil.move(tmp_path / 'run', tmp_path / 'moved')),
+      (1, lambda: shutil.move(tmp_path / 'moved', tmp_path / 'run')),
+      (2, lambda: save(tmp_path / 'model', 1.0)),
+      (2, lambda: None),
+      (3, lambda: (tmp_path / 'run' / '.hashes.json').write_text('{')),
+    ):
+      if change is not None:
+        change()
+      where = 'moved' if (tmp_path / 'moved').exists() else 'run'
+      claim(config, tmp_path / where)
+      assert len(read) == times
+    one = next(p for p in (tmp_path / 'model').rglob('*') if p.is_file())
+    time = one.stat().st_mtime_ns
+    os.utime(one, ns=(time, time + 1))
+    claim(config, tmp_path / 'run')
+    assert len(read) == 4
 
   def test_label_maps_that_were_replaced(
     self, tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]
