@@ -50,12 +50,18 @@ class Made(MaskSystem):
       cosines[:, :-1] = np.where(allowed, cosines[:, :-1], -np.inf)
     return cosines
 
+  def _fit(self, encoded, texts):
+    return texts.conditions @ (encoded.mean((0, 1)) @ draw('fit', 3, WIDTH))
+
+  def cosines(self, encoded, texts):
+    chooses = self.kind == 'clipseg' and self.labels
+    return np.tanh(self._fit(encoded, texts)) if chooses else None
+
   def candidates(self, encoded, texts, allowed=None):
     if self.kind == 'coseg':
       labels = self._cosines(encoded, texts, allowed).argmax(axis=1)
       return np.unique(labels[labels < texts.count])
-    fit = texts.conditions @ (encoded.mean((0, 1)) @ draw('fit', 3, WIDTH))
-    found = np.argsort(-fit, kind='stable')
+    found = np.argsort(-self._fit(encoded, texts), kind='stable')
     found = found if allowed is None else found[allowed[found]]
     return found[: self.labels] if self.labels else found
 

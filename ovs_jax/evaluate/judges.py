@@ -41,7 +41,7 @@ class Judge(Protocol):
     headline: the tally that comes first.
     tallies: by method.
     sums: other counts.
-    problems: images by what is wrong with them.
+    problems: images by what is wrong with them, and other notes.
   """
 
   headline: str

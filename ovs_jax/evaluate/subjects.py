@@ -7,7 +7,7 @@ from typing import Any
 from ovs_jax.core.checkpoint import load_config
 from ovs_jax.core.errors import UserError
 from ovs_jax.core.workers import Workers
-from ovs_jax.evaluate import predictions, search
+from ovs_jax.evaluate import chosen_labels, predictions, search
 from ovs_jax.evaluate.judges import BY_CLIP, Judge, ModelJudge, Plan
 from ovs_jax.evaluate.network import Changes, Network, Setting
 from ovs_jax.evaluate.saved_judge import SavedJudge
@@ -130,7 +130,8 @@ def _system(config: Settings, stored: Any, workers: Workers) -> Subject:
       f'{what} has nothing that {", ".join(asked)} would change; leave it out'
     )
   prompted = stored['model'] == 'clipseg'
-  system = system_of(settings, checkpoint, kind=stored['model'])
+  given = _given_labels(config, prompted, what)
+  system = system_of(settings, checkpoint, kind=stored['model'], every=bool(given))
   if prompted and not settings.labels and config.suite.distractors:
     raise UserError(
       f'{what} would make a mask of each of {max(config.suite.distractors):,} '
@@ -153,19 +154,36 @@ def _system(config: Settings, stored: Any, workers: Workers) -> Subject:
   models = [checkpoint]
   if prompted:
     told |= {'prompt': settings.prompt, 'labels_per_image': settings.labels or 'all'}
-    if settings.labels:
+    if given:
+      told['labels_per_image'] = f'of {given}'
+    elif settings.labels:
       chooser = settings.label_clip or 'its own CLIP'
       told |= {'choice': settings.select, 'chosen_by': chooser}
       models += [settings.label_clip]
-  return Subject(
-    str(checkpoint),
-    told,
-    stored.get('training_names'),
-    tuple(models),
-    lambda source: SystemJudge(
-      system, source.names, _plan(config.suite), merging, workers=workers
-    ),
-  )
+
+  def judge(source: Source) -> Judge:
+    names, folder = source.names, source.target.folder
+    chosen = chosen_labels.find(given, folder, names.names) if given else None
+    plan = _plan(config.suite)
+    return SystemJudge(system, names, plan, merging, workers=workers, chosen=chosen)
+
+  trained = stored.get('training_names')
+  return Subject(str(checkpoint), told, trained, tuple(models), judge)
+
+
+def _given_labels(config: Settings, prompted: bool, what: str) -> str:
+  """Returns the directory of labels that were chosen before; '' without."""
+  given = config.systems.labels_from
+  if given and not prompted:
+    raise UserError(
+      f'{what} chooses labels by itself; leave config.systems.labels_from out'
+    )
+  if given and config.suite.distractors:
+    raise UserError(
+      f'config.suite.distractors {config.suite.distractors}: no labels were chosen '
+      f'among those in {given}; give --config.suite.distractors="()"'
+    )
+  return given
 
 
 def _refuse_search(config: Settings, what: str) -> None:

@@ -20,7 +20,7 @@ from ovs_jax.core.files import (
 )
 from ovs_jax.core.workers import Workers
 from ovs_jax.data.pipeline import Arrays
-from ovs_jax.evaluate import predictions, suite_files
+from ovs_jax.evaluate import chosen_labels, predictions, suite_files
 from ovs_jax.evaluate.counted import Counted
 from ovs_jax.evaluate.judges import Judge
 from ovs_jax.evaluate.saved_judge import SavedJudge
@@ -176,7 +176,9 @@ def count_all(
   count_images(
     judge, source, counted, title=title, keep=keep, every=every, workers=workers
   )
-  _check_problems(judge, source)
+  notes = _check_problems(judge, source)
+  if jax.process_index() == 0 and (chosen := notes.get(chosen_labels.NOTES)):
+    chosen_labels.write(counted.directory / chosen_labels.FILE, chosen)
   tallies, sums = counted.merged()
   images = len(tallies[judge.headline].images)
   if images != source.images:
@@ -247,14 +249,15 @@ def _find(source: Source, wanted: set[str]) -> dict[str, Sample]:
   return found
 
 
-def _check_problems(judge: Judge, source: Source) -> None:
-  """Raises on every host what any of them met."""
+def _check_problems(judge: Judge, source: Source) -> dict[str, list[str]]:
+  """Raises on every host what any of them met; returns their notes."""
   merged: dict[str, list[str]] = {}
   for part in gather(json.dumps(dict(judge.problems)).encode()):
     for kind, found in json.loads(part).items():
       merged.setdefault(kind, []).extend(found)
   if isinstance(judge, SavedJudge):
     predictions.check_problems(judge.directory, len(source.names), merged)
+  return merged
 
 
 def _finished(directory: Place, identity: str) -> dict[str, Any] | None:

@@ -9,7 +9,8 @@ import numpy as np
 
 from ovs_jax.core.types import Bool, Float, Int
 from ovs_jax.core.workers import Workers
-from ovs_jax.evaluate import oracle
+from ovs_jax.evaluate import chosen_labels, oracle
+from ovs_jax.evaluate.chosen_labels import Chosen
 from ovs_jax.evaluate.distractors import all_words, clearest, distractors
 from ovs_jax.evaluate.judges import (
   CALIBRATION,
@@ -77,6 +78,7 @@ class SystemJudge:
     *,
     workers: Workers | None = None,
     prefix: str = '',
+    chosen: Chosen | None = None,
   ) -> None:
     """Embeds all names; nothing is counted yet.
 
@@ -87,6 +89,7 @@ class SystemJudge:
       merging: how masks become label maps.
       workers: on whose devices it will be asked; None: on this host's.
       prefix: of the names of its tallies and sums.
+      chosen: labels of the images; None: the system chooses, if it does.
 
     Raises:
       ValueError: there are fewer distractors than the plan has.
@@ -96,7 +99,7 @@ class SystemJudge:
     self.problems: dict[str, list[str]] = {}
     self._system, self._names, self._count = system, names, len(names)
     self._plan, self._merging, self._prefix = plan, merging, prefix
-    self._lock = threading.Lock()
+    self._chosen, self._lock = chosen, threading.Lock()
     self._copies = [system.on(d) for d in (workers or Workers()).devices]
     self._texts = system.embed(_classes(names.names))
     more = self._distractors()
@@ -141,10 +144,12 @@ class SystemJudge:
     sample, system = self._seen(sample), self._copies[place]
     encoded, label = system.encode(sample.image), sample.label
     present = np.unique(label[(label >= 0) & (label < self._count)])
-    chosen = system.candidates(encoded, self._texts)
+    allowed = self._allowed(sample)
+    chosen = system.candidates(encoded, self._texts, allowed)
+    self._note(sample, chosen, system.cosines(encoded, self._texts))
     right = len(np.intersect1d(present, chosen))
     self._sum(LABELS, np.array([right, len(present), len(chosen), 1]))
-    masks = list(system.masks(encoded, self._texts))
+    masks = list(system.masks(encoded, self._texts, allowed))
     found = dict(self._by_rule(masks, label.shape))
     if self._merging.bounds:
       found |= self._bounds(system, encoded, masks, label, present)
@@ -167,8 +172,27 @@ class SystemJudge:
   def predict(self, sample: Sample) -> tuple[Sample, Int[np.ndarray, '_ _']]:
     """Returns what is seen of an image, and the headline's label map."""
     sample = self._seen(sample)
-    masks = self._system.masks(self._system.encode(sample.image), self._texts)
+    encoded, allowed = self._system.encode(sample.image), self._allowed(sample)
+    masks = self._system.masks(encoded, self._texts, allowed)
     return sample, self._paint(masks, sample.label.shape)
+
+  def _allowed(self, sample: Sample) -> Bool[np.ndarray, 'k'] | None:
+    """Returns the classes that were chosen for an image; None if none were."""
+    if self._chosen is None:
+      return None
+    return np.isin(np.arange(self._count), self._chosen.of(sample.image_id))
+
+  def _note(
+    self,
+    sample: Sample,
+    chosen: Int[np.ndarray, 'n'],
+    cosines: Float[np.ndarray, 'k'] | None,
+  ) -> None:
+    """Keeps the labels that CLIP chose."""
+    if cosines is not None:
+      text = chosen_labels.line(sample.image_id, self._names.names, chosen, cosines)
+      with self._lock:
+        self.problems.setdefault(chosen_labels.NOTES, []).append(text)
 
   def _seen(self, sample: Sample) -> Sample:
     side = self._merging.side

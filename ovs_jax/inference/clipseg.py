@@ -209,13 +209,20 @@ class ClipSegSystem(LabelledMasks):
   ) -> Int[np.ndarray, 'n']:
     """Returns the names to segment: all of them, or the k that fit best, in order."""
     found = np.arange(texts.count)
-    if self.stage is not None:
-      cosines = (texts.anchors @ encoded.embedding)[None]
-      best = best_per_owner(cosines, texts.owner, texts.count)[0]
-      found = np.argsort(-best, kind='stable')
+    if (cosines := self.cosines(encoded, texts)) is not None:
+      found = np.argsort(-cosines, kind='stable')
     if allowed is not None:
       found = found[allowed[found]]
     return found if self.stage is None else found[: self.labels]
+
+  def cosines(
+    self, encoded: EncodedPrompted, texts: Texts
+  ) -> Float[np.ndarray, 'k'] | None:
+    """Returns those of the picture with each name's best word; None without a stage."""
+    if self.stage is None:
+      return None
+    found = (texts.anchors @ encoded.embedding)[None]
+    return best_per_owner(found, texts.owner, texts.count)[0]
 
   def masks(
     self,

@@ -119,6 +119,11 @@ class LabelledMasks:
     check_options(self.kind, (), {} if window is None else {'window': window})
     return [self.encode(image) for image in images]
 
+  def cosines(self, encoded: Any, texts: Texts) -> Float[np.ndarray, 'k'] | None:
+    """Returns None: labels are not chosen by a whole picture's embedding."""
+    del encoded, texts
+    return None
+
   def exact(self) -> 'LabelledMasks':
     """Raises ValueError: there is nothing to compare with."""
     raise UserError(

@@ -113,6 +113,9 @@ class MaskSystem(System, Protocol):
   ) -> Int[np.ndarray, 'n']:
     """Returns the names that masks will have, best first."""
 
+  def cosines(self, encoded: Any, texts: Texts) -> Float[np.ndarray, 'k'] | None:
+    """Returns those of the picture with all names; None if it chooses by no such."""
+
   def masks(
     self, encoded: Any, texts: Texts, allowed: Bool[np.ndarray, 'k'] | None = None
   ) -> Iterator[MaskChunk]:

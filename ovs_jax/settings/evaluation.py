@@ -153,6 +153,8 @@ class Systems:
   clipseg: Given = ''  # CLIPSeg of CoSeg without training; '' leaves it out
   label_clip: Given = ''  # the CLIP that chooses its labels; '' takes the CLIPSeg's own
   labels: Natural = 20  # k, labels per image (the paper's)
+  # of mode benchmark: directory of one that has chosen labels; '' lets CLIP choose
+  labels_from: Given = ''
   select: Sentence = 'a photo of {}'  # sentence of the choice (section 3.6)
   # sentence for CLIPSeg; the paper does not say
   prompt: Sentence = 'a photo of a {}.'

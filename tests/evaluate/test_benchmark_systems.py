@@ -1,5 +1,6 @@
 """Mode `benchmark` on a CLIPSeg and a CoSeg: the same evaluators, files and errors."""
 
+import json
 import pathlib
 from typing import Any
 
@@ -10,6 +11,7 @@ import tiny_prompted
 
 from configs import common
 from ovs_jax.core import preemption
+from ovs_jax.core.errors import UserError
 from ovs_jax.evaluate import counted, subjects, suite
 from ovs_jax.settings import Settings
 
@@ -138,9 +140,83 @@ def test_a_stopped_clipseg_goes_on(
   assert 2 <= len(seen) < 5
   summary = suite.benchmark(Settings.of(config), tmp_path)[TARGET]
   assert len(seen) == len(set(seen)) == 5 and summary['images'] == 5
+  text = (tmp_path / 'scenes_smoke_val_5' / 'labels.jsonl').read_text()
+  assert sorted(json.loads(x)['image_id'] for x in text.splitlines()) == sorted(seen)
   assert set(summary['methods']) == RULES | ORACLES | {'D (binary masks)'}
   assert right(tmp_path, 'A') == pytest.approx(398, rel=5e-3, abs=5)
   assert summary['distractors'] is summary['single_concept'] is None
+
+
+@pytest.fixture
+def labelled(config: Any, checkpoints: dict[str, pathlib.Path]) -> Any:
+  """A CLIPSeg that is evaluated on the six labels that fit an image best."""
+  config.eval.checkpoint = str(checkpoints['clipseg'])
+  config.suite.update(distractors=(), single_concepts=False, bootstrap=0)
+  return config
+
+
+def test_labels_are_kept_and_taken_again(
+  labelled: Any, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+  first = suite.benchmark(Settings.of(labelled), tmp_path / 'one')[TARGET]
+  path = tmp_path / 'one' / 'scenes_smoke_val_5' / 'labels.jsonl'
+  lines = [json.loads(text) for text in path.read_text().splitlines()]
+  assert [x['image_id'] for x in lines] == sorted({x['image_id'] for x in lines})
+  assert len(lines) == 5
+  for entry in lines:
+    assert len(set(entry['labels'])) == len(entry['cosines']) == 6
+    assert entry['cosines'] == sorted(entry['cosines'], reverse=True)
+  labelled.systems.labels_from = str(tmp_path / 'one')
+  # Another choice would show: CLIP's is not asked for.
+  monkeypatch.setattr(made_systems.Made, 'cosines', lambda *_: None)
+  again = suite.benchmark(Settings.of(labelled), tmp_path / 'two')[TARGET]
+  with (
+    np.load(path.with_name('confusion.npz')) as one,
+    np.load(tmp_path / 'two' / 'scenes_smoke_val_5' / 'confusion.npz') as two,
+  ):
+    for method in RULES:
+      np.testing.assert_array_equal(one[method], two[method])
+  assert first['labels'] == again['labels']
+  assert 'labels per image of ' in (tmp_path / 'two' / 'report.md').read_text()
+  assert not (tmp_path / 'two' / 'scenes_smoke_val_5' / 'labels.jsonl').exists()
+  # Other labels are other masks.
+  for entry in lines:
+    entry['labels'] = entry['labels'][:1]
+  path.write_text(''.join(json.dumps(x) + '\n' for x in lines))
+  fewer = suite.benchmark(Settings.of(labelled), tmp_path / 'three')[TARGET]
+  assert fewer['labels']['per_image'] == 1
+
+
+def test_labels_that_cannot_be_taken(labelled: Any, tmp_path: pathlib.Path) -> None:
+  folder = tmp_path / 'one' / 'scenes_smoke_val_5'
+  folder.mkdir(parents=True)
+  labelled.systems.labels_from = str(tmp_path / 'one')
+
+  def fails(message: str) -> None:
+    with pytest.raises(UserError, match=message):
+      suite.benchmark(Settings.of(labelled), tmp_path / 'run')
+
+  fails(r'labels\.jsonl was not found: config\.systems\.labels_from is the directory')
+  good = {'image_id': 'a', 'labels': ['grass'], 'cosines': [0.1]}
+  for text, message in (
+    ('{', 'line 1 is damaged'),
+    ('[]', 'line 1 is damaged'),
+    (json.dumps({'image_id': 'a', 'labels': 3}), 'line 1 is damaged'),
+    (json.dumps({**good, 'labels': ['a whale']}), "'a whale', which is no class"),
+    (f'{json.dumps(good)}\n{json.dumps(good)}', "line 2 has the image 'a' once more"),
+    (json.dumps(good), 'has no labels of the image'),
+  ):
+    (folder / 'labels.jsonl').write_text(text)
+    fails(message)
+  labelled.suite.distractors = (3,)
+  fails(r'config\.suite\.distractors \(3,\): no labels were chosen')
+
+
+def test_a_coseg_takes_no_labels(config: Any, tmp_path: pathlib.Path) -> None:
+  config.systems.labels_from = str(tmp_path)
+  config.suite.distractors = ()
+  with pytest.raises(UserError, match="'coseg' model .* chooses labels by itself"):
+    suite.benchmark(Settings.of(config), tmp_path / 'run')
 
 
 def test_what_a_system_cannot_do(
