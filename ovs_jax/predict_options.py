@@ -275,7 +275,7 @@ def _add_mask_options(parser: argparse.ArgumentParser) -> None:
   group.add_argument(
     '--keep-aspect',
     action='store_true',
-    help='CLIPSeg: do not squash photos to a square',
+    help='do not squash photos to a square; CoSeg: pad them',
   )
   group.add_argument(
     '--example',

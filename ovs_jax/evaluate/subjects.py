@@ -151,6 +151,13 @@ def _system(config: Settings, stored: Any, workers: Workers) -> Subject:
     'rule': 'A',
     'threshold': merging.threshold,
   }
+  if settings.view != 'squash':
+    if prompted:
+      raise UserError(
+        f'config.systems.view is what a CoSeg sees, and {what} has a size of its own '
+        'for every picture; leave it out'
+      )
+    told['view'] = settings.view
   models = [checkpoint]
   if prompted:
     told |= {'prompt': settings.prompt, 'labels_per_image': settings.labels or 'all'}
@@ -208,7 +215,7 @@ def system_of(
   Raises:
     FileNotFoundError, ValueError: see `inference.load.load_system`.
   """
-  options: dict[str, Any] = {}
+  options: dict[str, Any] = {'view': settings.view} if kind == 'coseg' else {}
   if kind == 'clipseg':
     options = {'templates': (settings.prompt,), 'select': (settings.select,)}
     if not every:

@@ -131,8 +131,18 @@ def build_systems(settings: Systems) -> dict[str, MaskSystem]:
   """Loads the systems that have a checkpoint.
 
   Raises:
-    ValueError: there is none.
+    ValueError: there is none, or a setting of others.
   """
+  if settings.labels_from:
+    raise UserError(
+      'config.systems.labels_from is of the mode benchmark, which keeps labels, too; '
+      'leave it out'
+    )
+  if settings.view != 'squash' and not any(vars(settings.coseg).values()):
+    raise UserError(
+      f'config.systems.view is {settings.view!r}, what a CoSeg sees, and there is none; '
+      'leave it out'
+    )
   systems: dict[str, MaskSystem] = {}
   if settings.clipseg:
     systems['no_training'] = system_of(settings, settings.clipseg, kind='clipseg')

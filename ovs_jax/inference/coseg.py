@@ -12,8 +12,9 @@ import numpy as np
 
 from ovs_jax.core.errors import UserError
 from ovs_jax.core.files import Path
+from ovs_jax.core.lookup import lookup
 from ovs_jax.core.types import NO_LABEL, Array, Bool, Float, Int, Params, UInt8
-from ovs_jax.inference.clipseg_prompts import squash
+from ovs_jax.inference.coseg_views import VIEWS, Slots, slots_of
 from ovs_jax.inference.names import NameEmbedder
 from ovs_jax.inference.prompted import LabelledMasks
 from ovs_jax.inference.system import MaskChunk, Texts, best_per_owner, network_size
@@ -49,6 +50,7 @@ class CoSegSystem(LabelledMasks):
     *,
     templates: str | Sequence[str],
     text_cache: Path | None = None,
+    view: str = VIEWS[0],
   ) -> None:
     """Puts the parameters on the default device.
 
@@ -57,8 +59,13 @@ class CoSegSystem(LabelledMasks):
       params: all of them.
       templates: sentences around names; training has one.
       text_cache: folder of embedded names, 'off', or None for the default one.
+      view: what it sees of pictures that are no squares, one of `coseg_views.VIEWS`.
+
+    Raises:
+      ValueError: an unknown view.
     """
-    self.config = config
+    lookup(dict.fromkeys(VIEWS), view, 'view')
+    self.config, self.view = config, view
     self.templates = templates
     self._params = jax.tree.map(jnp.asarray, dict(params))
     self._embedder = NameEmbedder(config.clip, self._params['clip'], cache=text_cache)
@@ -88,13 +95,16 @@ class CoSegSystem(LabelledMasks):
     """Predicts all slots; names play no part in it.
 
     Raises:
-      ValueError: the picture is smaller than a patch.
+      ValueError: the picture is smaller than a patch, or too long for windows.
     """
     c = self.config
-    size = network_size(image.shape[:2], c.image_size, c.clip.patch, keep_aspect=False)
-    pixels = jnp.asarray(squash(image, size)[None])
-    tokens, logits = predict(c, self._params, pixels)
-    return EncodedSlots(image.shape[:2], np.asarray(tokens)[0], np.asarray(logits)[0])
+    network_size(image.shape[:2], c.image_size, c.clip.patch, keep_aspect=False)
+    found = slots_of(image, c.image_size, self.view, self._predict)
+    return EncodedSlots(image.shape[:2], *found)
+
+  def _predict(self, square: UInt8[np.ndarray, 's s 3']) -> Slots:
+    tokens, logits = predict(self.config, self._params, jnp.asarray(square[None]))
+    return np.asarray(tokens)[0], np.asarray(logits)[0]
 
   def _cosines(
     self, encoded: EncodedSlots, texts: Texts, allowed: Bool[np.ndarray, 'k'] | None

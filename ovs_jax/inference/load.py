@@ -10,6 +10,7 @@ from ovs_jax.core.tree import flatten, unflatten
 from ovs_jax.inference.clipseg import PROMPT, ClipSegSystem
 from ovs_jax.inference.coseg import CoSegSystem
 from ovs_jax.inference.coseg_no_training import SELECT, LabelStage
+from ovs_jax.inference.coseg_views import VIEWS
 from ovs_jax.inference.encode import MODES
 from ovs_jax.inference.named import located
 from ovs_jax.inference.ovseg import OvSegSystem
@@ -31,7 +32,7 @@ def load_system(
       name (see `inference.named`).
     kinds: of models that will do; None takes all of `SYSTEMS`.
     options: those of `Segmenter.load`; of a CLIPSeg also `select`, the sentences around
-      names for the choice of labels.
+      names for the choice of labels; of a CoSeg `view`, one of `coseg_views.VIEWS`.
 
   Raises:
     FileNotFoundError: there is no such directory.
@@ -89,7 +90,10 @@ def _coseg(
   *,
   templates: str | Sequence[str] | None = None,
   text_cache: Path | None = None,
+  keep_aspect: bool = False,
+  view: str | None = None,
 ) -> CoSegSystem:
+  view = view or ('pad' if keep_aspect else VIEWS[0])
   with describes(found.directory, found.kind):
     own = (found.stored['template'],)
   return CoSegSystem(
@@ -97,6 +101,7 @@ def _coseg(
     found.params,
     templates=own if templates is None else templates,
     text_cache=text_cache,
+    view=view,
   )
 
 

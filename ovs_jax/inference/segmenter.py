@@ -102,7 +102,8 @@ class Segmenter:
       clip_weights: OVSeg: of all CLIPs in that, its own first; None: all the same.
       labels: CLIPSeg: names that CLIP chooses (the paper: 20); None segments all.
       label_clip: CLIPSeg: checkpoint of the CLIP that chooses; None takes its own.
-      keep_aspect: CLIPSeg: whether pictures are not squashed to a square.
+      keep_aspect: CLIPSeg and CoSeg: whether pictures are not squashed to a square (a
+        CoSeg sees them padded to one).
       accept_licence: whether to fetch a model whose licence restricts its use.
 
     Raises:

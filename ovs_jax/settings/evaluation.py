@@ -171,6 +171,8 @@ class Systems:
   rules: tuple[Annotated[str, OneOf(RULES)], ...] = ('A', 'B', 'C', 'D')
   threshold: Share = 0.3  # of the masks in A, B and D (the paper's)
   tau: Positive = 0.08  # temperature of the labels in C
+  # what a CoSeg, trained on squares, sees of other pictures: see inference.coseg_views
+  view: Literal['squash', 'pad', 'windows'] = 'squash'
   # numbers of irrelevant names, each tried with rule A
   distractors: tuple[Natural, ...] = ()
   bounds: bool = True  # also with true labels, and with true masks

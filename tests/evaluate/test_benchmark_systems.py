@@ -212,6 +212,29 @@ def test_labels_that_cannot_be_taken(labelled: Any, tmp_path: pathlib.Path) -> N
   fails(r'config\.suite\.distractors \(3,\): no labels were chosen')
 
 
+def test_what_a_coseg_sees_is_told(
+  config: Any,
+  checkpoints: dict[str, pathlib.Path],
+  tmp_path: pathlib.Path,
+  monkeypatch: pytest.MonkeyPatch,
+) -> None:
+  asked: list[str] = []
+
+  def load_system(directory: str, *, kinds: Any, view: str = '', **_: Any) -> Any:
+    asked.append(view)
+    return made_systems.Made(*kinds)
+
+  monkeypatch.setattr(subjects, 'load_system', load_system)
+  config.suite.update(distractors=(), single_concepts=False, bootstrap=0, sheet=0)
+  config.systems.view = 'windows'
+  suite.benchmark(Settings.of(config), tmp_path)
+  assert asked == ['windows']
+  assert 'view windows' in (tmp_path / 'report.md').read_text()
+  config.eval.checkpoint = str(checkpoints['clipseg'])
+  with pytest.raises(UserError, match=r'config\.systems\.view is what a CoSeg sees'):
+    suite.benchmark(Settings.of(config), tmp_path / 'other')
+
+
 def test_a_coseg_takes_no_labels(config: Any, tmp_path: pathlib.Path) -> None:
   config.systems.labels_from = str(tmp_path)
   config.suite.distractors = ()

@@ -129,6 +129,15 @@ def test_mistakes() -> None:
   config = common.base('x', 'evaluate_systems')
   with pytest.raises(ValueError, match='nothing to evaluate: set config.systems'):
     build_systems(Settings.of(config).systems)
+  for key, value, message in (
+    ('labels_from', 'runs/eval', 'labels_from is of the mode benchmark'),
+    ('view', 'pad', "view is 'pad', what a CoSeg sees, and there is none"),
+  ):
+    changed = config.copy_and_resolve_references()
+    changed.systems[key] = value
+    changed.systems.clipseg = 'checkpoints/clipseg'
+    with pytest.raises(ValueError, match=message):
+      build_systems(Settings.of(changed).systems)
   config.systems.clipseg = 'nowhere/clipseg'
   config.systems.coseg.cross = 'nowhere/cross'
   config.dataset.name = 'voc_20'
