@@ -150,23 +150,10 @@ def _system(config: Settings, stored: Any, workers: Workers) -> Subject:
     'protocol': protocol,
     'rule': 'A',
     'threshold': merging.threshold,
+    **_told_of_system(settings, prompted, what),
   }
-  if settings.view != 'squash':
-    if prompted:
-      raise UserError(
-        f'config.systems.view is what a CoSeg sees, and {what} has a size of its own '
-        'for every picture; leave it out'
-      )
-    told['view'] = settings.view
-  models = [checkpoint]
-  if prompted:
-    told |= {'prompt': settings.prompt, 'labels_per_image': settings.labels or 'all'}
-    if given:
-      told['labels_per_image'] = f'of {given}'
-    elif settings.labels:
-      chooser = settings.label_clip or 'its own CLIP'
-      told |= {'choice': settings.select, 'chosen_by': chooser}
-      models += [settings.label_clip]
+  chooses = prompted and settings.labels and not given
+  models = (checkpoint, *[settings.label_clip] * chooses)
 
   def judge(source: Source) -> Judge:
     names, folder = source.names, source.target.folder
@@ -175,7 +162,25 @@ def _system(config: Settings, stored: Any, workers: Workers) -> Subject:
     return SystemJudge(system, names, plan, merging, workers=workers, chosen=chosen)
 
   trained = stored.get('training_names')
-  return Subject(str(checkpoint), told, trained, tuple(models), judge)
+  return Subject(str(checkpoint), told, trained, models, judge)
+
+
+def _told_of_system(settings: Systems, prompted: bool, what: str) -> dict[str, Any]:
+  """Returns what the report says of the settings of a CLIPSeg, or of a CoSeg."""
+  if not prompted:
+    return {'view': settings.view} if settings.view != 'squash' else {}
+  if settings.view != 'squash':
+    raise UserError(
+      f'config.systems.view is what a CoSeg sees, and {what} has a size of its own for '
+      'every picture; leave it out'
+    )
+  told = {'prompt': settings.prompt, 'labels_per_image': settings.labels or 'all'}
+  if settings.labels_from:
+    told['labels_per_image'] = f'of {settings.labels_from}'
+  elif settings.labels:
+    told['choice'] = settings.select
+    told['chosen_by'] = settings.label_clip or 'its own CLIP'
+  return told
 
 
 def _given_labels(config: Settings, prompted: bool, what: str) -> str:
