@@ -140,8 +140,8 @@ def build_systems(settings: Systems) -> dict[str, MaskSystem]:
     )
   if settings.view != 'squash' and not any(vars(settings.coseg).values()):
     raise UserError(
-      f'config.systems.view is {settings.view!r}, what a CoSeg sees, and there is none; '
-      'leave it out'
+      f'config.systems.view is {settings.view!r}, what a CoSeg sees, and there is '
+      'none; leave it out'
     )
   systems: dict[str, MaskSystem] = {}
   if settings.clipseg:
