@@ -144,6 +144,10 @@ class Located:
 _TEXTS = (OneOf, Regular, FileName)
 
 Count = Annotated[int, Range(least=1)]
+# Of networks, up to what no published one comes near.
+Size = Annotated[int, Range(least=1, most=2**15)]
+Depth = Annotated[int, Range(least=1, most=2**10)]
+Maybe = Annotated[int, Range(least=0, most=2**15)]  # a size; 0: none, or a default
 Natural = Annotated[int, Range(least=0)]
 Weight = Annotated[float, Range(least=0)]
 Positive = Annotated[float, Range(above=0)]

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import jax.numpy as jnp
 
 from ovs_jax.core.errors import UserError
-from ovs_jax.core.limits import Count, Natural, OneOf, Positive
+from ovs_jax.core.limits import Depth, Maybe, Natural, OneOf, Positive, Range, Size
 from ovs_jax.core.lookup import lookup
 from ovs_jax.core.types import Array, Float
 from ovs_jax.models.clip_blocks import Tower
@@ -67,18 +67,18 @@ class ImageTower:
   patch_bias: bool = False
   pre_norm: bool = True
   pool: Annotated[str, OneOf(POOLS)] = 'class'
-  pool_heads: Natural = 0
+  pool_heads: Maybe = 0
   projection: Annotated[str, OneOf(IMAGE_PROJECTIONS)] = 'matrix'
-  pool_mlp: Natural = 0
+  pool_mlp: Maybe = 0
   norm_after: bool = False
   gated: bool = False
   inner_norms: bool = False
   key_bias: bool = True
   rope: Annotated[str, OneOf(ROPES)] = ''
-  rope_grid: Natural = 0
+  rope_grid: Maybe = 0
   resize_positions: Annotated[str, OneOf(INTERPOLATIONS)] = 'bicubic'
-  stages: tuple[Count, ...] = ()
-  registers: Natural = 0
+  stages: tuple[Size, ...] = ()
+  registers: Maybe = 0
   antialias: bool = False
 
   @property
@@ -187,26 +187,26 @@ class ClipConfig:
       of its own (sigmoid, with a learned bias).
   """
 
-  embed_dim: Count
-  image_size: Count
-  patch: Count
-  vision_width: Count
-  vision_layers: Count
-  vision_heads: Count
-  text_width: Count
-  text_layers: Count
-  text_heads: Count
-  context_length: Count
-  vocab_size: Count
-  prompt_depth: Natural
+  embed_dim: Size
+  image_size: Size
+  patch: Size
+  vision_width: Size
+  vision_layers: Depth
+  vision_heads: Size
+  text_width: Size
+  text_layers: Depth
+  text_heads: Size
+  context_length: Size
+  vocab_size: Annotated[int, Range(least=1, most=2**24)]
+  prompt_depth: Maybe
   dtype: Dtype
   remat: bool
-  unroll: Count
+  unroll: Size
   # Later than the rest, with the values that all CLIPs had until then: checkpoints
   # written before know nothing of them.
   activation: Annotated[str, OneOf(ACTIVATIONS)] = 'quick_gelu'
-  vision_mlp: Natural = 0
-  text_mlp: Natural = 0
+  vision_mlp: Maybe = 0
+  text_mlp: Maybe = 0
   vision_epsilon: Positive = NORM_EPSILON
   text_epsilon: Positive = NORM_EPSILON
   end_token: Natural = 0

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from ovs_jax.core.errors import UserError
-from ovs_jax.core.limits import Count
+from ovs_jax.core.limits import Size
 from ovs_jax.core.types import Array, Float, Int, Num, Params
 from ovs_jax.models import clip, clipseg_decoder
 from ovs_jax.models.clip import Clip, ClipConfig, init_clip, trim_tokens
@@ -38,8 +38,8 @@ class ClipSegParts:
   """
 
   decoder: DecoderConfig
-  image_size: Count
-  chunk: Count
+  image_size: Size
+  chunk: Size
 
 
 @dataclasses.dataclass(frozen=True)

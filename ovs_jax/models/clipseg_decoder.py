@@ -10,7 +10,7 @@ import jax.numpy as jnp
 
 from ovs_jax.core.errors import UserError
 from ovs_jax.core.flops import recomputes
-from ovs_jax.core.limits import Count, Natural, OneOf, Rate
+from ovs_jax.core.limits import Natural, OneOf, Rate, Size
 from ovs_jax.core.lookup import lookup
 from ovs_jax.core.types import Array, Bool, Float
 from ovs_jax.models.layers import Attention, gelu, layer_norm, linear
@@ -43,9 +43,9 @@ class DecoderConfig:
     dropout: rate in training, as in PyTorch's encoder layer.
   """
 
-  reduce_dim: Count
-  heads: Count
-  mlp: Count
+  reduce_dim: Size
+  heads: Size
+  mlp: Size
   extract: tuple[Natural, ...]
   order: Annotated[str, OneOf(_CHOICES['order'])]
   film_steps: tuple[Natural, ...]
@@ -53,7 +53,7 @@ class DecoderConfig:
   film_shared: bool
   keep_class: bool
   head: Annotated[str, OneOf(_CHOICES['head'])]
-  strides: tuple[Count, ...]
+  strides: tuple[Size, ...]
   dropout: Rate
 
   def __post_init__(self) -> None:

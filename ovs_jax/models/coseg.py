@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 
 from ovs_jax.core.errors import UserError
-from ovs_jax.core.limits import Count, OneOf, Positive, Weight
+from ovs_jax.core.limits import OneOf, Positive, Size, Weight
 from ovs_jax.core.lookup import lookup
 from ovs_jax.core.types import Array, Bool, Float, Int, Num, Params
 from ovs_jax.models import clip, clipseg, clipseg_decoder, coseg_slots
@@ -58,7 +58,7 @@ class CoSegParts:
 
   language: LanguageConfig
   decoder: DecoderConfig
-  image_size: Count
+  image_size: Size
   statistics: Annotated[str, OneOf(_CHOICES['statistics'])]
   patch_norm: bool
   condition_norm: Annotated[str, OneOf(_CHOICES['condition_norm'])]

@@ -8,7 +8,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 
 from ovs_jax.core.errors import UserError
-from ovs_jax.core.limits import Count, Natural, OneOf, Rate, Weight
+from ovs_jax.core.limits import Depth, Maybe, OneOf, Rate, Size, Weight
 from ovs_jax.core.lookup import lookup
 from ovs_jax.core.types import Array, Float
 from ovs_jax.models.layers import layer_norm, sine_position
@@ -42,11 +42,11 @@ class LanguageConfig:
   """
 
   kind: Annotated[str, OneOf(_CHOICES['kind'])]
-  num_slots: Count
-  encoder_layers: Count
-  decoder_layers: Natural
-  heads: Count
-  mlp: Count
+  num_slots: Size
+  encoder_layers: Depth
+  decoder_layers: Maybe
+  heads: Size
+  mlp: Size
   dropout: Rate
   pre_norm: bool
   token_std: Weight

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 
 from ovs_jax.core.errors import UserError
-from ovs_jax.core.limits import Count, Natural, Rate
+from ovs_jax.core.limits import Depth, Maybe, Rate, Size
 from ovs_jax.core.types import Array, Float, Int, Num, Params
 from ovs_jax.models import backbones
 from ovs_jax.models.content import SIZE_DIVISIBILITY, Content, repeat_edge, zero_outside
@@ -50,20 +50,20 @@ class MaskFormerConfig:
   """
 
   backbone: backbones.Preset | backbones.Config | Mapping[str, Any]
-  pixel_width: Count
-  mask_dim: Count
-  groups: Count
-  num_queries: Count
-  width: Count
-  heads: Count
-  feed_forward: Count
-  layers: Count
+  pixel_width: Size
+  mask_dim: Size
+  groups: Size
+  num_queries: Size
+  width: Size
+  heads: Size
+  feed_forward: Size
+  layers: Depth
   dropout: Rate
-  embed_hidden: Count
-  embed_dim: Count
+  embed_hidden: Size
+  embed_dim: Size
   dtype: Dtype
   remat: bool = False
-  num_classes: Natural = 0
+  num_classes: Maybe = 0
   project_input: bool = True
 
   def __post_init__(self) -> None:

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 
 from ovs_jax.core.errors import UserError
 from ovs_jax.core.flops import recomputes
-from ovs_jax.core.limits import Count, OneOf
+from ovs_jax.core.limits import OneOf, Size
 from ovs_jax.core.types import Array, Float
 from ovs_jax.models.content import Content, norm_mask, zero_outside
 from ovs_jax.models.layers import NORM_EPSILON, group_norm
@@ -43,17 +43,17 @@ class ResNetConfig:
     widths: channels after each stage where they do not double.
   """
 
-  depths: tuple[Count, ...]
-  stem_width: Count
-  bottleneck: Count
-  out_width: Count
-  multi_grid: tuple[Count, ...]
+  depths: tuple[Size, ...]
+  stem_width: Size
+  bottleneck: Size
+  out_width: Size
+  multi_grid: tuple[Size, ...]
   norm: Annotated[str, OneOf(_CHOICES['norm'])]
-  strides: tuple[Count, ...] = (1, 2, 2, 2)
+  strides: tuple[Size, ...] = (1, 2, 2, 2)
   stem: Annotated[str, OneOf(_CHOICES['stem'])] = 'deep'
   block: Annotated[str, OneOf(_CHOICES['block'])] = 'bottleneck'
   stride_first: bool = False
-  widths: tuple[Count, ...] = ()
+  widths: tuple[Size, ...] = ()
 
   def __post_init__(self) -> None:
     for name, known in _CHOICES.items():

@@ -11,7 +11,7 @@ import numpy as np
 
 from ovs_jax.core.errors import UserError
 from ovs_jax.core.flops import recomputes
-from ovs_jax.core.limits import Count, Rate
+from ovs_jax.core.limits import Rate, Size
 from ovs_jax.core.types import Array, Bool, Float, Int
 from ovs_jax.models.content import Content, zero_outside
 from ovs_jax.models.layers import layer_norm, linear
@@ -37,14 +37,14 @@ class SwinConfig:
     unroll: blocks in one step of a stage's loop; more compile longer.
   """
 
-  embed_dim: Count
-  depths: tuple[Count, ...]
-  heads: tuple[Count, ...]
-  window: Count
+  embed_dim: Size
+  depths: tuple[Size, ...]
+  heads: tuple[Size, ...]
+  window: Size
   drop_path: Rate = 0.3
-  patch: Count = 4
-  mlp_ratio: Count = 4
-  unroll: Count = 1
+  patch: Size = 4
+  mlp_ratio: Size = 4
+  unroll: Size = 1
 
   def __post_init__(self) -> None:
     widths = self.stage_widths()

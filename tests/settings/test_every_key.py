@@ -98,6 +98,9 @@ def problems(**changes: Any) -> list[str]:
     ('clip.prompt_depth', (0, 3), (-1,)),
     ('clip.dtype', ('bfloat16',), ('float8',)),
     ('clip.patch', (16,), (7, 0)),
+    ('clip.vision_width', (1664, 2**15), (2**15 + 8, 10**9)),
+    ('proposer.layers', (6,), (10**9,)),
+    ('coseg.language.decoder_layers', (0,), (10**9,)),
     ('proposer.backbone', ('swin_base',), ('swin', 3)),
     ('proposer.dropout', (0.0, 0.5), (1.0,)),
     ('coseg.decoder.extract', ((0, 1, 3),), ((3, 1), (-1, 0, 1))),
@@ -154,7 +157,7 @@ def test_ranges(key: str, right: tuple[Any, ...], wrong: tuple[Any, ...]) -> Non
 
 
 LEAVES = flatten(Settings('x', 'train').to_dict())
-STRANGE = (0, -1, 1e9, '', 'x', math.nan, None, ())
+STRANGE = (0, -1, 1e9, 10**9, '', 'x', math.nan, None, ())
 
 
 @pytest.mark.parametrize('path', LEAVES)
