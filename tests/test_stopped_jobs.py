@@ -52,7 +52,8 @@ def start(flags: list[str], processes: int, stop_at: int) -> list[int]:
     place = {'OVS_COORDINATOR': address, 'OVS_PROCESSES': f'{processes}'}
     place |= {'OVS_PROCESS': f'{i}'}
     more = ['--multihost'] if processes > 1 else []
-    environment = {**os.environ, 'JAX_PLATFORMS': 'cpu', 'XLA_FLAGS': ''}
+    one = f'{os.environ["XLA_FLAGS"]} --xla_force_host_platform_device_count=1'
+    environment = {**os.environ, 'JAX_PLATFORMS': 'cpu', 'XLA_FLAGS': one}
     environment |= place if processes > 1 else {}
     environment['STOP_AT'] = f'{stop_at if i == processes - 1 else 0}'
     running.append(

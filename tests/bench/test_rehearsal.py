@@ -18,6 +18,7 @@ from ovs_jax.core.files import read_json
 from ovs_jax.settings import Settings
 
 ROOT = pathlib.Path(__file__).parents[2]
+ONE = '--xla_force_host_platform_device_count=1'
 
 
 def start(directory: pathlib.Path) -> str:
@@ -26,7 +27,7 @@ def start(directory: pathlib.Path) -> str:
   done = subprocess.run(
     [sys.executable, '-m', 'ovs_jax.main', *words],
     cwd=ROOT,
-    env={**os.environ, 'XLA_FLAGS': '', 'OVS_JAX_TEXT_CACHE': 'off'},
+    env={**os.environ, 'XLA_FLAGS': f'{os.environ["XLA_FLAGS"]} {ONE}'},
     capture_output=True,
     text=True,
   )
