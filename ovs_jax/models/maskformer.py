@@ -69,6 +69,15 @@ class MaskFormerConfig:
   def __post_init__(self) -> None:
     if self.num_queries < 1:
       raise UserError(f'num_queries must be at least 1, got {self.num_queries}')
+    if self.pixel_width % self.groups:
+      raise UserError(
+        f'pixel_width {self.pixel_width} is not a multiple of {self.groups} groups'
+      )
+    if self.width % self.heads or self.width % 4:
+      raise UserError(
+        f'width {self.width} is not a multiple of {self.heads} heads, and of 4, which '
+        'sine waves need'
+      )
     if isinstance(self.backbone, Mapping):  # as read from a checkpoint
       object.__setattr__(self, 'backbone', backbones.from_dict(self.backbone))
 

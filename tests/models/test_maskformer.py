@@ -164,6 +164,13 @@ def test_mistakes_are_named():
     dataclasses.replace(PRESETS['tiny'], backbone='r102').backbone_config()
   with pytest.raises(ValueError, match='num_queries must be at least 1, got 0'):
     dataclasses.replace(PRESETS['tiny'], num_queries=0)
+  for change, message in (
+    ({'groups': 7}, 'pixel_width 48 is not a multiple of 7 groups'),
+    ({'heads': 6}, 'width 128 is not a multiple of 6 heads'),
+    ({'width': 2, 'heads': 1}, 'width 2 is not a multiple of 1 heads, and of 4'),
+  ):
+    with pytest.raises(ValueError, match=message):
+      dataclasses.replace(PRESETS['tiny'], **change)
   model = MaskFormer(PRESETS['tiny'])
   for size in ((3, 64), (32, 2)):
     with pytest.raises(ValueError, match=f'{size[0]}x{size[1]} pixels is smaller'):
