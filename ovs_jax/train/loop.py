@@ -384,3 +384,10 @@ def _summarize(
       f'model), {jax.process_count()} process(es)',
       flush=True,
     )
+    steps, warmup = config.train.steps, config.optimizer.warmup
+    if 0 < steps <= warmup:
+      print(
+        f'note: {steps} steps end before the {warmup} of config.optimizer.warmup: the '
+        f'learning rate never becomes {config.optimizer.learning_rate:g}',
+        flush=True,
+      )

@@ -94,7 +94,7 @@ def work(pipe: Connection) -> None:
       pipe.send('runs')
     except (UserError, OSError, FloatingPointError) as error:
       lines = str(error).count('\n') + 1
-      pipe.send('a line' if lines < 4 else f'{lines} lines: {error}')
+      pipe.send('a line' if lines < 7 else f'{lines} lines: {error}')
     except BaseException as error:  # noqa: BLE001
       pipe.send(f'{type(error).__name__}: {str(error)[:300]}')
 

@@ -87,3 +87,18 @@ def test_and_to_end_with_what_trains(tmp_path: pathlib.Path) -> None:
   line.run(plain(), tmp_path / 'changed')
   line.run(plain(), tmp_path / 'raw')
   assert_equal(tmp_path / 'changed', tmp_path / 'raw')
+
+
+@pytest.mark.parametrize(('warmup', 'noted'), [(0, False), (3, False), (4, True)])
+def test_a_warm_up_that_does_not_end_is_noted(
+  warmup: int,
+  noted: bool,
+  tmp_path: pathlib.Path,
+  capsys: pytest.CaptureFixture[str],
+) -> None:
+  config = plain()
+  config.optimizer.warmup = warmup
+  line.run(config, tmp_path)
+  said = capsys.readouterr().out
+  note = f'note: 4 steps end before the {warmup} of config.optimizer.warmup: the learn'
+  assert (note in said) == noted
