@@ -123,3 +123,15 @@ def test_what_is_a_command() -> None:
   for line in (['python', '-m', 'pytest'], ['python', 'x.py'], ['p', '-m'], []):
     assert not is_command(line, 'ovs_jax')
   assert not is_command(['python', '-m', 'ovs_jax_more.main'], 'ovs_jax')
+
+
+def test_the_interpreter_is_not_taken_down(tmp_path: pathlib.Path) -> None:
+  """Threads of programs that still run do not always survive that."""
+  code = (
+    'class Last:\n'
+    '  def __del__(self):\n'
+    '    print("taken down", flush=True)\n'
+    'last = Last()\n'
+  )
+  assert ended(code, tmp_path) == (0, 'taken down\n')
+  assert ended(f'{code}stop()', tmp_path) == (-signal.SIGINT, LINE)
