@@ -131,7 +131,7 @@ def test_the_interpreter_is_not_taken_down(tmp_path: pathlib.Path) -> None:
     'class Last:\n'
     '  def __del__(self):\n'
     '    print("taken down", flush=True)\n'
-    'last = Last()\n'
+    'signal.last = Last()\n'
   )
   assert ended(code, tmp_path) == (0, 'taken down\n')
   assert ended(f'{code}stop()', tmp_path) == (-signal.SIGINT, LINE)
