@@ -9,6 +9,7 @@ WORKLOADS = {
   'clip_crops': 'ovs_jax.bench.clip_crops',
   'input_pipeline': 'ovs_jax.bench.input_pipeline',
   'pair_crops': 'ovs_jax.bench.pair_crops',
+  'mining': 'ovs_jax.bench.mining',
   'metrics': 'ovs_jax.bench.metrics',
   'clip_adapt_step': 'ovs_jax.bench.clip_adapt_step',
   'clipseg': 'ovs_jax.bench.clipseg',

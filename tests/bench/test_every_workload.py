@@ -24,6 +24,10 @@ OTHERS = {
   'fusion': ('proposals=4', 'classes=9', 'height=30', 'width=40', 'network=20'),
   'input_pipeline': ('size=16', 'batch=2', 'batches=1', 'images=4'),
   'metrics': ('classes=9', 'height=30', 'width=40'),
+  'mining': (
+    *('preset=tiny', 'proposer=tiny', 'shortest=64', 'height=64', 'width=96'),
+    *('queries=5', 'images=3', 'chunk=2'),
+  ),
   'modes': ('checkpoint={run}/model', 'variant=smoke', 'data_dir={run}', 'images=1'),
   'ovseg_inference': (
     *('preset=tiny', 'proposer=tiny', 'shortest=64', 'height=64', 'width=96'),

@@ -2,7 +2,7 @@
 
 import pytest
 
-from ovs_jax.bench import clip_crops, fusion, ovseg_inference
+from ovs_jax.bench import clip_crops, fusion, mining, ovseg_inference
 from ovs_jax.bench.measure import measure
 
 
@@ -45,3 +45,17 @@ def test_pictures_agree_with_the_plain_way() -> None:
   assert facts['labels equal: plain'] > 0.999
   shares = [facts[key] for key in facts if key.startswith('share of time')]
   assert len(shares) == 4 and sum(shares) == pytest.approx(1, abs=0.01)
+
+
+def test_photographs_are_mined_in_chunks() -> None:
+  options = mining.Options(
+    *('tiny', 'tiny'), shortest=64, height=64, width=96, queries=5, images=3, chunk=2
+  )
+  workload = mining.build(options)
+  rows = measure(workload, warmup=0, repeats=1)
+  assert [row['variant'] for row in rows] == ['package', 'networks alone']
+  # A dog, the grass, a car; people, a cat, a television; a bowl, fruit, a table, a
+  # window: every noun has a mask of each photograph.
+  assert workload.facts['pairs'] == 10
+  one, other = workload.variants
+  assert one.run() == 10 and len(other.run()) == 3
