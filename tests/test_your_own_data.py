@@ -6,6 +6,7 @@ import os
 import pathlib
 import re
 import shlex
+import shutil
 from collections.abc import Iterator
 from typing import Any
 
@@ -122,9 +123,9 @@ def trained(stage: Settings, workdir: pathlib.Path) -> None:
   config = found.config
   kind = 'proposer' if stage.recipe == 'proposer' else 'clip'
   part = getattr(config, kind)
-  save_model(
-    workdir / 'best', found.params[kind], described(kind, **{kind: plain(part)})
-  )
+  chosen = stage.train.choose or stage.adapt.evaluate_every
+  place = workdir / ('best' if chosen else f'checkpoints/{c.steps}')
+  save_model(place, found.params[kind], described(kind, **{kind: plain(part)}))
 
 
 @pytest.fixture(
@@ -209,6 +210,42 @@ def test_parts_put_together(place: pathlib.Path) -> None:
   stored = load_config(place / 'runs/other')
   assert stored['weight'] == 0.3 and stored['region']['threshold'] == 0.1
   assert stored['test'] == {'shortest': 40, 'longest': 96}
+
+
+def test_captions_alone_are_mined(
+  tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+  drawn_photos.write(tmp_path / 'photos', 12, side=32, alike=True)
+  shutil.rmtree(tmp_path / 'photos' / 'masks')
+  (tmp_path / 'photos' / 'names.txt').unlink()
+  captions = ['a red ball on the grass', 'the sky above a blue box']
+  lines = [
+    json.dumps({'image': path.name, 'captions': captions})
+    for path in sorted((tmp_path / 'photos' / 'images').iterdir())
+  ]
+  (tmp_path / 'photos' / 'captions.jsonl').write_text('\n'.join(lines))
+  tiny_ovseg.save_smallest(tmp_path / 'ovseg')
+  ran: list[str] = []
+
+  def run(mode: str, stage: Settings, workdir: pathlib.Path) -> dict[str, Any]:
+    ran.append(mode)
+    return stand_in(mode, stage, workdir)
+
+  monkeypatch.setattr(job, 'run', run)
+  command = importlib.import_module('ovs_jax.adapt.__main__')
+  out = tmp_path / 'out'
+  words = [f'--data={tmp_path}/photos', f'--checkpoint={tmp_path}/ovseg']
+  words += [f'--output={out}', '--minutes=0.01', f'--data_dir={tmp_path}/data']
+  assert command.main(words) == 0
+  assert 'benchmark' not in ran
+  for stage in ('pairs', 'prompts', 'ovseg'):
+    assert (out / stage / 'done.json').exists(), stage
+  assert not (out / 'masks').exists() and not (out / 'labelled').exists()
+  mining = read_json(out / 'pairs' / 'config.json')['mining']
+  assert (mining['masks'], mining['nouns']) == ('proposals', 'captions')
+  text = (out / 'report.md').read_text()
+  assert 'no photos with masks to report on: nothing was measured' in text
+  assert 'steps, the last of which is kept' in text
 
 
 def test_better_parts_are_taken_and_worse_ones_are_not() -> None:

@@ -59,9 +59,11 @@ def _what(photos: Photos, chosen: Mapping[str, Any]) -> Sequence[str]:
   """What was trained and chosen, in a list."""
   count = photos.splits['train'] - photos.choose
   lines = [f'- {count} photos to train with, {photos.choose} of train to choose by']
+  how = 'steps at most, of which the best is kept'
+  how = how if photos.choose else 'steps, the last of which is kept'
   for part, what in (('masks', 'the proposer'), ('prompts', 'mask prompts')):
     if chosen[part]:
-      lines.append(f'- {what}: {chosen[part]} steps at most, of which the best is kept')
+      lines.append(f'- {what}: {chosen[part]} {how}')
   parts = 'the trained parts' if chosen['adapted'] else "the checkpoint's own parts"
   weight = f', weight {chosen["weight"]}' if chosen['classifier'] == 'ensemble' else ''
   lines.append(f'- the result has {parts}; classifier {chosen["classifier"]}{weight}')
