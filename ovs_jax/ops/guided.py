@@ -55,6 +55,7 @@ def refine(
       'and more than 0'
     )
   h, w = labels.shape
+  radius = min(radius, max(h, w))  # of more, the windows are the picture anyway
   kinds, indices = np.unique(labels, return_inverse=True)
   count = 1 << (len(kinds) - 1).bit_length()  # the last ones have no pixels
   rest = ((0, -h % _STEP), (0, -w % _STEP))

@@ -9,6 +9,7 @@ from ovs_jax.core.limits import (
   FileName,
   Filled,
   Given,
+  Maybe,
   Name,
   Natural,
   OneOf,
@@ -16,6 +17,7 @@ from ovs_jax.core.limits import (
   Range,
   Sentence,
   Share,
+  Size,
   Spot,
   Weight,
 )
@@ -37,7 +39,7 @@ class Test:
   # of its mask prompts: 0 none, -1 its CLIP's
   prompt_depth: Annotated[int, Range(least=-1)] = -1
   # CLIP's input, with resized positions; 0: its own (no mask prompts)
-  clip_side: Natural = 0
+  clip_side: Maybe = 0
   # further CLIPs that see the same regions: the mean of the probabilities by all, the
   # own one (init.clip) first, takes the place of one; evaluations take this, too
   clips: tuple[Annotated[Given, Filled()], ...] = ()
@@ -45,8 +47,8 @@ class Test:
   classifier: Classifier = 'ensemble'  # that names masks
   weight: Share = 0.7  # lambda, the share of CLIP (ADE20K's value)
   chunk: Count = 128  # regions through CLIP at once
-  shortest: Count = 640  # side of the network's input
-  longest: Count = 2560  # and what its longer side is at most
+  shortest: Size = 640  # side of the network's input
+  longest: Size = 2560  # and what its longer side is at most
 
 
 @dataclasses.dataclass(frozen=True)
@@ -72,15 +74,15 @@ class Eval:
   dtype: Annotated[str, OneOf(('', *DTYPES))] = ''
   # in place of the checkpoint's own, which '' leaves as they are
   templates: Annotated[str, OneOf(('', *TEMPLATES))] = ''
-  shortest: Natural = 0  # side that images are resized to; 0: the checkpoint's own
-  longest: Natural = 0  # side that they keep within, likewise
+  shortest: Maybe = 0  # side that images are resized to; 0: the checkpoint's own
+  longest: Maybe = 0  # side that they keep within, likewise
   threshold: Share = 0.0  # from which a mask's pixel is shown to CLIP, likewise
   # of the square that the proposer sees; 0: images as they are
-  proposer_side: Natural = 0
+  proposer_side: Maybe = 0
   # of an OVSeg: label of a pixel in which no name has a score; first: as the reference
   no_score: Literal['none', 'first'] = 'none'
   # of an OVSeg: pixels within which borders of label maps move to those of the picture
-  refine: Natural = 0
+  refine: Maybe = 0
   save_every: Count = 500  # images of a process after which its counts are kept
   # numbers of irrelevant names, each tried in the own setting
   distractors: tuple[Natural, ...] = ()
@@ -166,7 +168,7 @@ class Systems:
   protocols: Annotated[tuple[Literal['standard', 'paper'], ...], Filled()] = (
     'standard',
   )
-  side: Count = 224  # of the centre crops of the protocol `paper`
+  side: Size = 224  # of the centre crops of the protocol `paper`
   # of merging; see ovs_jax.ops.merging
   rules: tuple[Annotated[str, OneOf(RULES)], ...] = ('A', 'B', 'C', 'D')
   threshold: Share = 0.3  # of the masks in A, B and D (the paper's)

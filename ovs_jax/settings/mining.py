@@ -3,7 +3,7 @@
 import dataclasses
 from typing import Annotated, Literal
 
-from ovs_jax.core.limits import Count, Given, Name, Natural, OneOf, Range
+from ovs_jax.core.limits import Count, Given, Maybe, Name, Natural, OneOf, Range, Size
 from ovs_jax.models.ovseg import DTYPES
 
 
@@ -21,8 +21,8 @@ class Mining:
   # COCO captions (JSON) for a data set without; by file name
   caption_file: Given = ''
   # side that images are resized to; 0: as they are, all of one size
-  shortest: Natural = 0
-  longest: Count = 2560  # and what their longer side is at most
+  shortest: Maybe = 0
+  longest: Size = 2560  # and what their longer side is at most
   # that the networks compute in; '': the checkpoint's
   dtype: Annotated[str, OneOf(('', *DTYPES))] = ''
   backend: Literal['auto', 'spacy', 'lexicon'] = 'auto'  # of nouns
@@ -41,7 +41,7 @@ class Mining:
   max_per_noun: Natural = 0
   min_noun_count: Natural = 0  # pairs that a noun must have to be kept
   # side that crops are stored at most with; 0: as they are
-  crop_shortest: Natural = 0
+  crop_shortest: Maybe = 0
   crop_format: Literal['png', 'jpeg'] = 'png'  # png (no loss) | jpeg; masks are png
   # images between two resumable points; a file of the pairs
   chunk: Count = 64

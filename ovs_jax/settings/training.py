@@ -8,6 +8,7 @@ from ovs_jax.core.limits import (
   Count,
   Filled,
   Given,
+  Maybe,
   Name,
   Natural,
   OneOf,
@@ -17,6 +18,7 @@ from ovs_jax.core.limits import (
   Rate,
   Sentence,
   Share,
+  Size,
   Spot,
   Weight,
 )
@@ -86,15 +88,15 @@ class Train:
   # and by their patches, in mosaics of 4 x 4 images; 0: not done
   patch_weight: Weight = 0.0
   # pixels that images have there, each size for its share of the batch
-  patch_sides: Annotated[tuple[Count, ...], Filled()] = (32,)
+  patch_sides: Annotated[tuple[Size, ...], Filled()] = (32,)
   max_targets: Count = 12  # masks per image for the proposer
   # of the proposer; of 'seen' held-out ones become void
   classes: Literal['seen', 'all'] = 'seen'
   # sides that the proposer's images are resized to; none: as they are
-  shortest: tuple[Count, ...] = ()
-  longest: Count = 2560  # and what their longer side is at most
+  shortest: tuple[Size, ...] = ()
+  longest: Size = 2560  # and what their longer side is at most
   # side of the proposer's crops, padded where images are smaller; 0: none
-  crop: Natural = 0
+  crop: Maybe = 0
   paste: Share = 0.15  # largest share of a scene that things pasted into others have
   paste_scenes: Natural = 0  # how many others they come from; 0: nothing is pasted
   colour: bool = False  # whether the proposer's images are distorted in colour

@@ -101,3 +101,13 @@ def test_what_it_cannot_do_is_said() -> None:
   for given in ({'radius': 0}, {'epsilon': 0.0}, {'epsilon': float('nan')}):
     with pytest.raises(ValueError, match='at least 1 pixel and more than 0'):
       refine(labels, image[:, :5], **given)
+
+
+def test_no_window_is_larger_than_the_picture() -> None:
+  rng = np.random.default_rng(5)
+  labels = rng.integers(0, 3, (6, 9))
+  image = rng.integers(0, 256, (6, 9, 3)).astype(np.uint8)
+  want = refine(labels, image, radius=9)
+  for radius in (30, 10**9):
+    for a, b in zip(refine(labels, image, radius=radius), want, strict=True):
+      np.testing.assert_array_equal(a, b)
