@@ -171,7 +171,7 @@ def test_a_network_that_fits_nowhere_is_one_message(
   data_dir: str, tmp_path: pathlib.Path
 ) -> None:
   config = tiny_configs.pretraining(data_dir)
-  config.clip.vision_width = 10**6
+  config.clip.update(vision_width=2**15, vision_layers=2**10)
   wanted = r'there is no memory for [\d,.]+ GiB more; lower config\.train\.batch_size'
   with pytest.raises(UserError, match=wanted):
     main.run('train', Settings.of(config), tmp_path)

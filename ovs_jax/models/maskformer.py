@@ -69,6 +69,11 @@ class MaskFormerConfig:
   def __post_init__(self) -> None:
     if self.num_queries < 1:
       raise UserError(f'num_queries must be at least 1, got {self.num_queries}')
+    if isinstance(self.backbone, Mapping):  # as read from a checkpoint
+      object.__setattr__(self, 'backbone', backbones.from_dict(self.backbone))
+
+  def check_multiples(self) -> None:
+    """Raises ValueError for widths that cannot be divided as they have to be."""
     if self.pixel_width % self.groups:
       raise UserError(
         f'pixel_width {self.pixel_width} is not a multiple of {self.groups} groups'
@@ -78,8 +83,6 @@ class MaskFormerConfig:
         f'width {self.width} is not a multiple of {self.heads} heads, and of 4, which '
         'sine waves need'
       )
-    if isinstance(self.backbone, Mapping):  # as read from a checkpoint
-      object.__setattr__(self, 'backbone', backbones.from_dict(self.backbone))
 
   def backbone_config(self) -> backbones.Config:
     """Returns the sizes of the backbone."""
@@ -177,6 +180,7 @@ class MaskFormer(nn.Module):
       masks: appends a pilot for each (`QueryDecoder`); may be smaller than the image.
     """
     c = self.config
+    c.check_multiples()
     dtype = jnp.dtype(c.dtype)
     h, w = image.shape[1:3]
     if min(h, w) < backbones.PATCH:

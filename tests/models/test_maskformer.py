@@ -169,8 +169,9 @@ def test_mistakes_are_named():
     ({'heads': 6}, 'width 128 is not a multiple of 6 heads'),
     ({'width': 2, 'heads': 1}, 'width 2 is not a multiple of 1 heads, and of 4'),
   ):
+    wrong = MaskFormer(dataclasses.replace(PRESETS['tiny'], **change))
     with pytest.raises(ValueError, match=message):
-      dataclasses.replace(PRESETS['tiny'], **change)
+      jax.eval_shape(wrong.init, jax.random.key(0), jnp.zeros((1, 64, 64, 3)))
   model = MaskFormer(PRESETS['tiny'])
   for size in ((3, 64), (32, 2)):
     with pytest.raises(ValueError, match=f'{size[0]}x{size[1]} pixels is smaller'):
