@@ -29,6 +29,11 @@ LAYERS = {
   'integrations': 9,
   'export': 9,
 }
+TOP = {
+  *('README.md', 'CONVENTIONS.md', 'LICENSE', 'pyproject.toml', 'setup.py'),
+  *('requirements.txt', 'requirements', 'ovs_jax', 'configs', 'launch', 'tests'),
+  *('docs', 'examples', '.ci', '.gitignore', '.gitattributes', '.github'),
+}
 # Heavy packages and where they may be imported.
 CONFINED = {
   'tensorflow': ('data/', 'export/savedmodel.py', 'export/run_tf.py'),
@@ -164,3 +169,12 @@ def test_every_table_names_what_exists() -> None:
 def test_no_two_files_of_tests_have_one_name() -> None:
   names = collections.Counter(path.name for path in ROOT.glob('tests/**/test_*.py'))
   assert [name for name, count in names.items() if count > 1] == []
+
+
+def test_nothing_else_is_at_the_top() -> None:
+  """No data, and no run's results: what a test or a command left is not committed."""
+  listed = subprocess.run(
+    ['git', 'ls-files'], cwd=ROOT, capture_output=True, text=True, check=False
+  )
+  names = {line.partition('/')[0] for line in listed.stdout.splitlines()}
+  assert names <= TOP, 'commit no results, or add what belongs there to TOP'

@@ -12,6 +12,7 @@ import os
 import pathlib
 import resource
 import signal
+import sys
 from collections.abc import Iterator
 from multiprocessing.connection import Connection
 from typing import Any
@@ -84,9 +85,12 @@ def with_value(stage: Settings, path: str, value: Any) -> Settings:
   return Settings.of(tree)
 
 
-def work(pipe: Connection) -> None:
+def work(pipe: Connection, folder: pathlib.Path) -> None:
   """Runs what comes through a pipe, and answers with what came of it."""
   resource.setrlimit(resource.RLIMIT_DATA, (MEMORY, MEMORY))
+  # Some values are names of folders, which are made where a run starts.
+  sys.path[:] = [os.path.abspath(path) for path in sys.path]
+  os.chdir(folder)
   os.setpgrp()
   while True:
     settings, directory = pipe.recv()
@@ -103,13 +107,13 @@ def work(pipe: Connection) -> None:
 class Worker:
   """A process that runs stages, and is replaced by another when it hangs or dies."""
 
-  def __init__(self) -> None:
-    self._context = multiprocessing.get_context('spawn')
+  def __init__(self, folder: pathlib.Path) -> None:
+    self._context, self._folder = multiprocessing.get_context('spawn'), folder
     self._start()
 
   def _start(self) -> None:
     self._pipe, other = self._context.Pipe()
-    self._process = self._context.Process(target=work, args=(other,))
+    self._process = self._context.Process(target=work, args=(other, self._folder))
     self._process.start()
     other.close()
 
@@ -132,8 +136,8 @@ class Worker:
 
 
 @pytest.fixture(scope='module')
-def worker() -> Iterator[Worker]:
-  made = Worker()
+def worker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Worker]:
+  made = Worker(tmp_path_factory.mktemp('here'))
   yield made
   made.stop()
 
