@@ -62,11 +62,14 @@ class Chosen:
     self._path = path
     self._found: dict[str, Int[np.ndarray, 'n']] = {}
     index = {name: k for k, name in enumerate(names)}
-    for number, text in enumerate(path.read_text(encoding='utf-8').splitlines(), 1):
+    for number, text in enumerate(path.read_bytes().splitlines(), 1):
       where = f'{path}, line {number}'
       try:
         entry = json.loads(text)
-        image_id, labels = entry['image_id'], list(entry['labels'])
+        image_id, labels = entry['image_id'], entry['labels']
+        if not (isinstance(labels, list) and {type(x) for x in labels} <= {str}):
+          raise TypeError('labels is no list of names')
+        hash(image_id)
       except (ValueError, KeyError, TypeError) as error:
         raise UserError(
           f'{where} is damaged ({error}); expected image_id and labels as JSON'

@@ -152,8 +152,8 @@ def _system(config: Settings, stored: Any, workers: Workers) -> Subject:
     'threshold': merging.threshold,
     **_told_of_system(settings, prompted, what),
   }
-  chooses = prompted and settings.labels and not given
-  models = (checkpoint, *[settings.label_clip] * chooses)
+  chooser = settings.label_clip if settings.labels and not given else ''
+  models = (checkpoint, chooser) if prompted else (checkpoint,)
 
   def judge(source: Source) -> Judge:
     names, folder = source.names, source.target.folder

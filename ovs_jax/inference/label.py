@@ -15,7 +15,7 @@ from ovs_jax.ops.ensemble import fuse
 from ovs_jax.ops.painting import View, label_map, paint, whole
 
 # Of every pixel the best class, its score, and the highest score of the others.
-Painted = tuple[
+Scored = tuple[
   Int[np.ndarray, 'H W'], Float[np.ndarray, 'H W'], Float[np.ndarray, 'H W']
 ]
 _WINDOWS_AT_ONCE = 6  # whose masks are kept; each needs up to 0.2 GB
@@ -26,7 +26,7 @@ def label_picture(
   weights: Float[Array, 'q k'],
   *,
   binary: float | None = None,
-) -> Painted:
+) -> Scored:
   """Returns each pixel's best class, its score (0 without a mask), and the second's.
 
   Args:
@@ -84,7 +84,7 @@ def label_windows(
   weights: Sequence[Float[Array, 'q k']],
   *,
   masks: Callable[[int], Float[Array, 'q h w']] | None = None,
-) -> Painted:
+) -> Scored:
   """Returns the best class of every pixel, its score, and the second's.
 
   The scores of windows are faded linearly where they overlap, so that no seam shows:

@@ -202,11 +202,15 @@ def test_labels_that_cannot_be_taken(labelled: Any, tmp_path: pathlib.Path) -> N
     ('{', 'line 1 is damaged'),
     ('[]', 'line 1 is damaged'),
     (json.dumps({'image_id': 'a', 'labels': 3}), 'line 1 is damaged'),
+    (json.dumps({'image_id': 'a', 'labels': 'sky'}), 'labels is no list of names'),
+    (json.dumps({'image_id': 'a', 'labels': [['sky']]}), 'labels is no list of names'),
+    (json.dumps({'image_id': ['a'], 'labels': []}), 'line 1 is damaged'),
+    ('"\udcff"', 'line 1 is damaged'),
     (json.dumps({**good, 'labels': ['a whale']}), "'a whale', which is no class"),
     (f'{json.dumps(good)}\n{json.dumps(good)}', "line 2 has the image 'a' once more"),
     (json.dumps(good), 'has no labels of the image'),
   ):
-    (folder / 'labels.jsonl').write_text(text)
+    (folder / 'labels.jsonl').write_bytes(text.encode(errors='surrogateescape'))
     fails(message)
   labelled.suite.distractors = (3,)
   fails(r'config\.suite\.distractors \(3,\): no labels were chosen')
