@@ -18,6 +18,8 @@ os.environ['XLA_FLAGS'] = (
 if importlib.metadata.version('jax').startswith('0.10.'):
   # The older code generator compiles a third sooner; later versions have one only.
   os.environ['XLA_FLAGS'] += ' --xla_cpu_use_fusion_emitters=false'
+  # Programs are small: one piece compiles sooner than many side by side.
+  os.environ['XLA_FLAGS'] += ' --xla_cpu_parallel_codegen_split_count=1'
 os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '3')
 # Most programs here run once: compiling sooner beats running faster.
 os.environ.setdefault('JAX_DISABLE_MOST_OPTIMIZATIONS', '1')

@@ -58,7 +58,9 @@ class Judge(Protocol):
       The label maps to keep, by folder; '' is that of a judge who is alone.
     """
 
-  def predict(self, sample: Sample) -> tuple[Sample, Int[np.ndarray, 'h w']]:
+  def predict(
+    self, sample: Sample, *, place: int = 0
+  ) -> tuple[Sample, Int[np.ndarray, 'h w']]:
     """Returns what is seen of an image, and the headline's label map, uncounted."""
 
   def embed(self, names: tuple[str, ...]) -> Float[np.ndarray, 'n d'] | None:
@@ -231,9 +233,11 @@ class ModelJudge:
         self._count_seen(sample, looked)
     return {'': found[self.headline]}
 
-  def predict(self, sample: Sample) -> tuple[Sample, Int[np.ndarray, 'h w']]:
+  def predict(
+    self, sample: Sample, *, place: int = 0
+  ) -> tuple[Sample, Int[np.ndarray, 'h w']]:
     """Returns the image and the headline's label map."""
-    picture = self._encode(sample, 0)
+    picture = self._encode(sample, place)
     logits = self.network.logits(picture, self.text)
     return sample, self.network.labels(picture, logits, self._setting)
 
@@ -348,9 +352,11 @@ class Several:
       found |= judge.count(sample, place=place)
     return found
 
-  def predict(self, sample: Sample) -> tuple[Sample, Int[np.ndarray, '_ _']]:
+  def predict(
+    self, sample: Sample, *, place: int = 0
+  ) -> tuple[Sample, Int[np.ndarray, '_ _']]:
     """Returns what the first one sees, and its label map."""
-    return self._judges[0].predict(sample)
+    return self._judges[0].predict(sample, place=place)
 
   def embed(self, names: tuple[str, ...]) -> Float[np.ndarray, 'n d'] | None:
     """Returns the embeddings of the first one."""

@@ -56,14 +56,11 @@ def name_masks(
   masks = np.zeros((count, *picture.padded.shape[:2]), np.float32)
   h, w = picture.content
   masks[: len(classes), :h, :w] = small[None] == classes[:, None, None]
-  guess, valid = _classify_masks(
-    network.model,
-    network.copies[picture.place],
-    picture.padded,
-    jnp.asarray(masks),
-    jnp.asarray(text),
-    network.mix,
+  params = network.copies[picture.place]
+  embeds, valid = _embed_masks(
+    network.model, params, picture.padded, jnp.asarray(masks)
   )
+  guess = _best_names(embeds, jnp.asarray(text), network.mix)
   return np.where(valid, guess, NO_LABEL)[: len(classes)]
 
 
@@ -191,18 +188,24 @@ def count_alone(
   return counts
 
 
-@functools.partial(jax.jit, static_argnums=(0, 5))
-def _classify_masks(
+@functools.partial(jax.jit, static_argnums=0)
+def _embed_masks(
   model: ovseg.OvSegConfig,
   params: Params,
   image: Num[Array, 'h w 3'],
   masks: Float[Array, 't h w'],
-  text: Float[Array, 'k e'],
-  mix: clip_mix.Mix,
-) -> tuple[Int[Array, 't'], Bool[Array, 't']]:
+) -> tuple[Float[Array, 't e'], Bool[Array, 't']]:
+  """Apart from the names, whose number else needs this large program again."""
   regions = clip_mix.cut_regions(model, image, masks)
-  by_clips = mix.logits(clip_mix.embed_all(model, params, regions), text)
-  return jnp.argmax(average(by_clips, mix.weights), axis=1), regions[0].valid
+  return clip_mix.embed_all(model, params, regions), regions[0].valid
+
+
+@functools.partial(jax.jit, static_argnums=2)
+def _best_names(
+  embeds: Float[Array, 't e'], text: Float[Array, 'k e'], mix: clip_mix.Mix
+) -> Int[Array, 't']:
+  by_clips = mix.logits(embeds, text)
+  return jnp.argmax(average(by_clips, mix.weights), axis=1)
 
 
 def nearest(

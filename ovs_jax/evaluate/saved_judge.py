@@ -42,7 +42,9 @@ class SavedJudge:
     self.tallies[SAVED].add(sample.image_id, labels, sample.label)
     return {'': labels}
 
-  def predict(self, sample: Sample) -> tuple[Sample, Int[np.ndarray, 'h w']]:
+  def predict(
+    self, sample: Sample, *, place: int = 0
+  ) -> tuple[Sample, Int[np.ndarray, 'h w']]:
     """Returns the image and the saved label map."""
     labels = self._maps.read(sample.image_id, sample.label.shape)
     assert labels is not None  # `count` read it

@@ -139,7 +139,11 @@ def _evaluate(
     suite_files.write_tables(directory, source.names, summary, tallies, sums)
     chosen = suite_files.choose(tallies[judge.headline], config.suite.sheet)
     shown = _find(source, {image_id for _, image_id, _ in chosen})
-    drawn = [(title, *judge.predict(shown[i])) for title, i, _ in chosen]
+    # By a thread of theirs: elsewhere JAX would trace the same programs again.
+    found = workers.map(
+      lambda place, i: judge.predict(shown[i], place=place), [i for _, i, _ in chosen]
+    )
+    drawn = [(x[0], *seen) for x, seen in zip(chosen, found, strict=True)]
     suite_files.write_sheet(directory, drawn, source.names)
     summary['sheet'] = f'{directory.name}/sheet.png' if drawn else ''
     write_json(directory / _DONE, {'identity': identity, 'summary': summary})

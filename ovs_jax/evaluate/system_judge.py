@@ -169,11 +169,13 @@ class SystemJudge:
       self._sum(CALIBRATION, counts)
     return {self._prefix: found[HEADLINE]}
 
-  def predict(self, sample: Sample) -> tuple[Sample, Int[np.ndarray, '_ _']]:
+  def predict(
+    self, sample: Sample, *, place: int = 0
+  ) -> tuple[Sample, Int[np.ndarray, '_ _']]:
     """Returns what is seen of an image, and the headline's label map."""
-    sample = self._seen(sample)
-    encoded, allowed = self._system.encode(sample.image), self._allowed(sample)
-    masks = self._system.masks(encoded, self._texts, allowed)
+    sample, system = self._seen(sample), self._copies[place]
+    encoded, allowed = system.encode(sample.image), self._allowed(sample)
+    masks = system.masks(encoded, self._texts, allowed)
     return sample, self._paint(masks, sample.label.shape)
 
   def _allowed(self, sample: Sample) -> Bool[np.ndarray, 'k'] | None:

@@ -5,6 +5,7 @@ import dataclasses
 import json
 import time
 from collections.abc import Callable, Iterator
+from concurrent import futures
 from typing import Any
 
 import jax
@@ -288,17 +289,17 @@ def _run(
   guard: Guard,
 ) -> dict[str, float]:
   """Takes the steps that are left; returns the last metrics."""
-  c = config.train
-  start = int(state.step)
+  c, start = config.train, int(state.step)
   if start >= c.steps or keeping.start(start, state.model()):
     return {}
   batches = global_batches(recipe, mesh, c.batch_size, start)
   batch = next(batches)
-  with jax.set_mesh(mesh):
+  with jax.set_mesh(mesh), futures.ThreadPoolExecutor(1) as beside:
     traced = step_program.trace(state, constants, batch)
+    compiled = beside.submit(lambda: traced.lower().compile())
     flops = count_work(step_program, state, constants, batch)
-  _summarize(config, mesh, numbers, sum(flops.values()))
-  run = traced.lower().compile()
+    _summarize(config, mesh, numbers, sum(flops.values()))
+  run = compiled.result()
   log = _open_log(config, workdir, start, flops)
   metrics: dict[str, float] = {}
   started: collections.deque[Array] = collections.deque()

@@ -1,5 +1,7 @@
 """What a training run carries from step to step."""
 
+import functools
+import re
 from collections.abc import Callable, Hashable
 from typing import Any
 
@@ -67,14 +69,40 @@ def merge_params(*parts: dict[str, Array]) -> dict[str, Any]:
 
 
 def draw_params(
-  init: Callable[[Any, Array], Params], config: Hashable, key: Array
+  init: Callable[[Any, Array], Params], config: Hashable, key: Array, only: str = ''
 ) -> Params:
   """Returns `init(config, key)`, compiled for a single use.
 
   On a CPU, optimising the many small random draws takes four times as long as
   compiling and running them as they are.
+
+  Args:
+    init: draws the parameters of a model.
+    config: sizes of the model.
+    key: of the draw.
+    only: regular expression of how the paths to draw begin; the others are given as
+      their shapes, and cost nothing.
   """
-  plain = {'xla_backend_optimization_level': 0}
   outermost = not isinstance(key, jax.core.Tracer)  # else JAX takes no options
+  draw, shapes = _drawing(init, config, only, outermost)
+  drawn = draw(key)
+  return unflatten({**shapes, **drawn})
+
+
+@functools.lru_cache(maxsize=16)
+def _drawing(
+  init: Callable[[Any, Array], Params], config: Hashable, only: str, outermost: bool
+) -> tuple[Callable[[Array], dict[str, Array]], dict[str, jax.ShapeDtypeStruct]]:
+  """Returns the program of a draw, and where it leaves the shapes of what is drawn."""
+  shapes: dict[str, jax.ShapeDtypeStruct] = {}
+
+  def draw(key: Array) -> dict[str, Array]:
+    leaves = flatten(init(config, key))
+    shapes.update(
+      {k: jax.ShapeDtypeStruct(x.shape, x.dtype) for k, x in leaves.items()}
+    )
+    return {path: x for path, x in leaves.items() if re.match(only, path)}
+
+  plain = {'xla_backend_optimization_level': 0}
   options = plain if jax.default_backend() == 'cpu' and outermost else None
-  return jax.jit(init, static_argnums=0, compiler_options=options)(config, key)
+  return jax.jit(draw, compiler_options=options), shapes

@@ -44,7 +44,7 @@ def test_names_are_embedded_in_the_templates_of_the_configuration(
 
   monkeypatch.setattr(proposer, 'load_clip', lambda directory: stored)
   monkeypatch.setattr(proposer, 'embed_names', embed)
-  monkeypatch.setattr(proposer, 'draw_params', lambda *args: {})
+  monkeypatch.setattr(proposer.Proposer, '_start', lambda self, key: {})
   recipe.prepare(jax.random.key(0))
   assert len(given[2]) == len(recipe.seen)
   assert given[3] == Settings.of(config).text.templates

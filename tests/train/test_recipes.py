@@ -14,7 +14,7 @@ import tiny_configs
 from ovs_jax.core.checkpoint import load_model, save_model
 from ovs_jax.core.tree import flatten
 from ovs_jax.core.types import Params
-from ovs_jax.models.clip import PRESETS, Clip
+from ovs_jax.models.clip import PRESETS, Clip, init_clip
 from ovs_jax.models.clip_fast import encode_images
 from ovs_jax.ops.regions import normalise
 from ovs_jax.settings import Settings
@@ -23,7 +23,7 @@ from ovs_jax.text.tokenizer import tokenize
 from ovs_jax.train.recipes import clip_pretrain
 from ovs_jax.train.recipes.clip_regions import ClipRegions
 from ovs_jax.train.recipes.proposer import Proposer, deep_loss
-from ovs_jax.train.state import merge_params, split_params
+from ovs_jax.train.state import draw_params, merge_params, split_params
 
 
 def test_split_and_merge_are_inverse() -> None:
@@ -345,3 +345,16 @@ class TestClipRegions:
     _, metrics = jax.jit(recipe.loss)(*given)
     # Whatever the image, one of three equal texts is the best guess.
     assert float(metrics['accuracy']) == pytest.approx(1 / 3)
+
+
+def test_only_what_is_asked_for_is_drawn() -> None:
+  config, key = PRESETS['tiny'], jax.random.key(3)
+  whole = flatten(draw_params(init_clip, config, key))
+  part = flatten(draw_params(init_clip, config, key, 'visual/class_em|logit'))
+  assert list(part) == list(whole)
+  drawn = {path for path, x in part.items() if isinstance(x, jax.Array)}
+  assert drawn == {'visual/class_embedding', 'logit_scale'}
+  for path, x in part.items():
+    assert (x.shape, x.dtype) == (whole[path].shape, whole[path].dtype)
+    if path in drawn:
+      np.testing.assert_array_equal(x, whole[path])

@@ -76,10 +76,10 @@ class ClipPretrain(Recipe):
 
     There are no constants. What stays as it is `config.optimizer.groups` says.
     """
-    drawn = draw_params(init_clip, self.clip, key)
     directory = self.config.init.clip
     if not directory:
-      return drawn, {}
+      return draw_params(init_clip, self.clip, key), {}
+    drawn = draw_params(init_clip, self.clip, key, '(?!text/|logit_scale)')
     found = load(directory, kinds=('clip',), what='CLIP checkpoint')
     kept = {name: found.params[name] for name in ('text', 'logit_scale')}
     kept = {**drawn, **kept}

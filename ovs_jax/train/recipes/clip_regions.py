@@ -88,7 +88,7 @@ class ClipRegions(Recipe):
       _, loaded = mask_prompts.add_prompts(
         found.config, loaded, self.config.init.prompts
       )
-    params = dict(draw_params(init_clip, self.clip, key))
+    params = dict(draw_params(init_clip, self.clip, key, 'visual/mask_prompt'))
     drawn = params['visual'].get('mask_prompt')
     visual = dict(loaded['visual'])
     if drawn is not None and 'mask_prompt' not in visual:

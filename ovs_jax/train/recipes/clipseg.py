@@ -66,16 +66,16 @@ class ClipSegTraining(Recipe):
     """
     c = self.config
     self._check_inputs()
-    params = dict(draw_params(init_clipseg, self.model, key))
     if c.init.clipseg:
       found = load(c.init.clipseg, kinds=('clipseg',), what='CLIPSeg checkpoint')
-      asked, key, loaded = self.model, 'config.clipseg', found.params
+      asked, what, loaded = self.model, 'config.clipseg', found.params
     else:
       found = load(c.init.clip, kinds=('clip',), what='CLIP checkpoint')
-      asked, key = self.model.clip, 'config.clip'
-      loaded = {'clip': without_prompts(found.params), 'decoder': params['decoder']}
+      drawn = draw_params(init_clipseg, self.model, key, 'decoder/')
+      asked, what = self.model.clip, 'config.clip'
+      loaded = {'clip': without_prompts(found.params), 'decoder': drawn['decoder']}
     check_agreement(
-      asked, found.config, key=key, directory=found.directory, free=('image_size',)
+      asked, found.config, key=what, directory=found.directory, free=('image_size',)
     )
     names = self.table.phrases if self.table is not None else self._names
     sentences = fill(c.phrases.templates, names)

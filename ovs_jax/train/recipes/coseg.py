@@ -93,7 +93,7 @@ class CoSegTraining(Recipe):
       embedded=self.config.dataset.name == 'scenes',
     )
     config, loaded = self._load_clip()
-    params = dict(draw_params(init_coseg, self.model, key))
+    params = dict(draw_params(init_coseg, self.model, key, '(?!clip/)'))
     params['clip'] = jax.tree.map(jnp.asarray, loaded)
     prompts = fill((self.config.slots.template,), [*self._names, UNLABELED])
     anchors = clip.encode_prompts(config, loaded, prompts, tokenize)

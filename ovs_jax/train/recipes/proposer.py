@@ -77,20 +77,19 @@ class Proposer(Recipe):
         f'config.proposer.embed_dim is {self.model.embed_dim}'
       )
     text = embed_names(config, params, self._names, self.config.text.templates)
-    drawn = draw_params(init_maskformer, self.model, key)
-    return self._start(drawn), {'text': text}
+    return self._start(key), {'text': text}
 
-  def _start(self, drawn: Params) -> Params:
-    """Puts what `config.init` names in place of drawn parameters."""
+  def _start(self, key: Array) -> Params:
+    """Loads what `config.init` names, and draws the rest."""
     whole, backbone = self.config.init.proposer, self.config.init.backbone
     if whole:
+      drawn = draw_params(init_maskformer, self.model, key, 'class_embed/|no_object')
       return load_proposer(whole, self.model, drawn)
     if backbone:
-      return {
-        **drawn,
-        'backbone': load_backbone(backbone, self.model, drawn['backbone']),
-      }
-    return drawn
+      drawn = draw_params(init_maskformer, self.model, key, '(?!backbone/)')
+      loaded = load_backbone(backbone, self.model, drawn['backbone'])
+      return {**drawn, 'backbone': loaded}
+    return draw_params(init_maskformer, self.model, key)
 
   def batches(
     self, start: int, rows: Int[np.ndarray, 'r'] | None = None
@@ -267,7 +266,8 @@ def load_proposer(directory: str, model: MaskFormerConfig, drawn: Params) -> Par
   Args:
     directory: of the checkpoint.
     model: the proposer that gets it.
-    drawn: its own parameters, whose names and shapes are expected.
+    drawn: its own parameters, whose names and shapes are expected; of most the shapes
+      alone are read.
 
   Raises:
     FileNotFoundError: there is no checkpoint.
@@ -311,7 +311,7 @@ def load_backbone(directory: str, model: MaskFormerConfig, drawn: Params) -> Par
   Args:
     directory: of the checkpoint.
     model: the proposer that gets it.
-    drawn: its own parameters, whose names and shapes are expected.
+    drawn: its own parameters or their shapes, whose names and shapes are expected.
 
   Raises:
     FileNotFoundError: there is no checkpoint.
