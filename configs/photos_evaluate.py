@@ -23,6 +23,7 @@ def get_config(arg: str = '') -> ml_collections.ConfigDict:
   config.suite.update(
     datasets=('folder/photos:val',), distractors=(), single_concepts=False
   )
+  config.systems.labels = 0  # of a CLIPSeg: every name, as it is in `predict`
   if arg != 'smoke':
     return common.finish(config, arg)
   config.eval.checkpoint = scenes.in_pipeline('ovseg_frozen/model')

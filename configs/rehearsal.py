@@ -196,7 +196,8 @@ def _cut(stage: Config, *, small: bool) -> Config:
     stage.suite.datasets = tuple(
       f'{x}/partial' for x in stage.suite.datasets if chosen(x)
     )
-    stage.suite.update(distractors=(10,), bootstrap=10, sheet=1)
+    # Pictures of a sheet go through the networks once more.
+    stage.suite.update(distractors=(10,), bootstrap=10, sheet=int(small))
   if stage.mode == TABLE:
     places = [i for i, x in enumerate(stage.table.columns) if chosen(x)]
     stage.table.columns = tuple(f'{stage.table.columns[i]}/partial' for i in places)

@@ -59,14 +59,8 @@ from ovs_jax.inference.weigh import EACH
 from ovs_jax.ops.fonts import undrawn
 from ovs_jax.ops.overlay import percent
 from ovs_jax.photos import find_photos
-from ovs_jax.predict_options import (
-  asking,
-  check_flags,
-  check_kind,
-  formats,
-  loading,
-  parser,
-)
+from ovs_jax.predict_checks import check_flags, check_kind
+from ovs_jax.predict_options import asking, formats, loading, parser
 from ovs_jax.text.classes import (
   Classes,
   hints,
@@ -80,7 +74,7 @@ _TOP = 20  # names that --classify prints
 _SPEED = ('mode', 'dtype', 'window', 'overlap', 'panoptic', 'agreement')
 # The same, told only where they are given; most are for CLIPSeg and CoSeg alone.
 _GIVEN = ('refine', 'labels', 'label_clip', 'keep_aspect', 'heat_maps', 'example')
-_GIVEN = (*_GIVEN, 'clip_weights')
+_GIVEN = (*_GIVEN, 'clip_weights', 'propose')
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -337,7 +331,7 @@ def _classify(arguments: argparse.Namespace) -> int:
   given = vars(arguments)
   flags = ('background', 'threshold', 'rule', 'classifier', 'weight', 'output')
   flags += ('window', 'overlap', 'mode', 'dtype', 'prompts', 'masks', 'refine')
-  flags += ('clips', 'clip_weights')
+  flags += ('clips', 'clip_weights', 'propose')
   flags = [f for f in flags if given[f] is not None]
   flags += ['format'] if given['format'] is not None else []
   switches = ('scores', 'overwrite', 'panoptic', 'agreement', 'parts', 'review')

@@ -56,6 +56,7 @@ ALIKE = {
   'paper_table3',
   'photos_adapt',
   'photos_by_heart',
+  'photos_clipseg',
   'photos_evaluate',
   'proposer_r101c',
   'proposer_swin_b',

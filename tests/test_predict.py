@@ -219,8 +219,8 @@ class TestMistakes:
     fails(run(checkpoint=tmp_path / 'half'), 'not written to its end', tmp_path)
 
   def test_checkpoint_of_another_model(self, run, tmp_path):
-    save_model(tmp_path / 'clip', {'a': np.ones(3)}, {'model': 'clip'})
-    fails(run(checkpoint=tmp_path / 'clip'), "holds a 'clip' model", tmp_path)
+    save_model(tmp_path / 'other', {'a': np.ones(3)}, {'model': 'proposer'})
+    fails(run(checkpoint=tmp_path / 'other'), "holds a 'proposer' model", tmp_path)
 
   def test_weight(self, run, tmp_path):
     fails(run(weight='1.5'), 'must lie in 0..1, got 1.5', tmp_path)

@@ -251,7 +251,8 @@ def test_captions_alone_are_mined(
 def test_better_parts_are_taken_and_worse_ones_are_not() -> None:
   def stage(**scores: float) -> dict[str, Any]:
     methods = {k: {'miou_predicted_too': x} for k, x in scores.items()}
-    return {'result': {'folder/x:train[:2]': {'methods': methods}}}
+    summary = {'headline': 'ensemble_0.70', 'methods': methods}
+    return {'result': {'folder/x:train[:2]': summary}}
 
   before = stage(proposer=10.0, ensemble_0=30.0, oracle_masks=90.0)
   chosen = adapting.choose({'chosen_before': before, 'chosen': stage(clip=31.0)})

@@ -1,4 +1,4 @@
-"""Makes an OVSeg of your own photographs and a checkpoint, within some minutes.
+"""Makes a model of your own photographs and a checkpoint, within some minutes.
 
 ovs-jax adapt --data=DIR --checkpoint=CHECKPOINT --output=RUN --minutes=15
 """
@@ -30,7 +30,13 @@ def _parser() -> argparse.ArgumentParser:
     metavar='PATH',
     help='your photographs; docs/your_own_data.md says in which forms',
   )
-  add('--checkpoint', required=True, metavar='DIR', help='an OVSeg to begin with')
+  add(
+    '--checkpoint',
+    required=True,
+    metavar='DIR',
+    help='an OVSeg or CLIPSeg to begin with, or the name of one',
+  )
+  add('--accept-licence', action='store_true', help="the model's, if it is fetched")
   add('--output', required=True, metavar='DIR', help='where everything goes')
   add('--minutes', type=float, default=15.0, help='to take, about (default: 15)')
   add('--side', type=int, default=0, help="of photos in pixels (0: the checkpoint's)")
@@ -42,16 +48,17 @@ def _parser() -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> int:
   """Runs the command; returns 0, 75 when stopped, or 2 after an explained mistake."""
   given = _parser().parse_args(argv)
-  from ovs_jax.adapt.run import Asked, adapt  # seconds, which --help need not wait for
+  # Seconds, which --help need not wait for.
+  from ovs_jax.adapt.run import Asked, adapt
+  from ovs_jax.inference.named import located
 
   logging.set_verbosity(logging.ERROR)
   keep_programs()
   try:
     if not given.minutes > 0 or given.side < 0:
       raise UserError('--minutes must be above 0, and --side no less than 0')
-    data, checkpoint = (
-      str(local(path).resolve()) for path in (given.data, given.checkpoint)
-    )
+    found = located(given.checkpoint, accept_licence=given.accept_licence)
+    data, checkpoint = (str(local(path).resolve()) for path in (given.data, found))
     more = (given.minutes, given.side, given.seed, given.data_dir)
     workdir = check_writable(given.output, megabytes=200, option='--output=')
     with alone(workdir):

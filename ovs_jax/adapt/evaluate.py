@@ -26,7 +26,13 @@ def _parser() -> argparse.ArgumentParser:
     allow_abbrev=False,
   )
   add = parser.add_argument
-  add('--checkpoint', required=True, metavar='DIR', help='an OVSeg, CLIPSeg or CoSeg')
+  add(
+    '--checkpoint',
+    required=True,
+    metavar='DIR',
+    help='an OVSeg, CLIPSeg or CoSeg, or the name of one',
+  )
+  add('--accept-licence', action='store_true', help="the model's, if it is fetched")
   add('--data', required=True, metavar='PATH', help='photographs with masks')
   add('--split', default='val', help='of these (default: val); train+val is all')
   add('--output', required=True, metavar='DIR', help='where the report goes')
@@ -37,9 +43,9 @@ def _parser() -> argparse.ArgumentParser:
 def evaluate(argv: Sequence[str] | None = None) -> int:
   """Runs the command; returns 0, 75 when stopped, or 2 after an explained mistake."""
   given = _parser().parse_args(argv)
-  from ovs_jax.adapt.plan import (
-    training_list,  # seconds, which --help need not wait for
-  )
+  # Seconds, which --help need not wait for.
+  from ovs_jax.adapt.plan import training_list
+  from ovs_jax.inference.named import located
 
   logging.set_verbosity(logging.ERROR)
   keep_programs()
@@ -47,10 +53,11 @@ def evaluate(argv: Sequence[str] | None = None) -> int:
     arguments.with_packaged([])  # makes `configs` importable
     config = importlib.import_module('configs.photos_evaluate').get_config()
     data = local(given.data).resolve()
-    config.checkpoint = given.checkpoint
+    checkpoint = located(given.checkpoint, accept_licence=given.accept_licence)
+    config.checkpoint = str(checkpoint)
     config.dataset.data_dir = given.data_dir
     config.suite.datasets = (f'folder/{data}:{given.split}',)
-    config.suite.training = training_list(load_config(given.checkpoint))
+    config.suite.training = training_list(load_config(checkpoint))
     main.run('benchmark', Settings.of(config), place(given.output))
   except Stopped as stopped:
     print(f'{stopped}; run the same command to go on', file=sys.stderr)

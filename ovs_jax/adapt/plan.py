@@ -51,10 +51,30 @@ class Photos:
   labelled: bool
 
 
-def configuration(name: str, **given: Any) -> ml_collections.ConfigDict:
-  """Returns the pipeline of `configs/photos_adapt.py` with these settings."""
+@dataclasses.dataclass(frozen=True)
+class Way:
+  """How models of a kind are adapted.
+
+  Attributes:
+    file: in `configs`, whose `pipeline` does it.
+    shares: of the time that is left for training, by what trains.
+  """
+
+  file: str
+  shares: Mapping[str, float]
+
+
+# By the kind of the checkpoint.
+WAYS = {
+  'ovseg': Way('photos_adapt', {'masks': 0.7, 'prompts': 0.3}),
+  'clipseg': Way('photos_clipseg', {'phrases': 1.0}),
+}
+
+
+def configuration(file: str, name: str, **given: Any) -> ml_collections.ConfigDict:
+  """Returns the pipeline of a file in `configs` with these settings."""
   arguments.with_packaged([])  # makes `configs` importable
-  return importlib.import_module('configs.photos_adapt').pipeline(name, **given)
+  return importlib.import_module(f'configs.{file}').pipeline(name, **given)
 
 
 def look(data: str, data_dir: str) -> Photos:
@@ -101,44 +121,64 @@ def _classes(builder: Any, split: str) -> list[set[int]]:
 def settings(
   photos: Photos, checkpoint: Checkpoint, *, side: int = 0
 ) -> dict[str, Any]:
-  """Returns fields of `Photos` of configs/photos_adapt.py, all but numbers of steps.
+  """Returns what `pipeline` of the checkpoint's way takes, all but numbers of steps.
 
   Args:
     photos: what there is.
-    checkpoint: an OVSeg.
-    side: of photos for the networks; 0 leaves that to the checkpoint.
+    checkpoint: an OVSeg or a CLIPSeg.
+    side: of photos for an OVSeg's networks; 0 leaves that to the checkpoint.
+
+  Raises:
+    UserError: the checkpoint cannot be adapted, or has a side of its own.
   """
   stored, config = checkpoint.stored, checkpoint.config
+  if checkpoint.kind == 'clipseg':
+    if side:
+      raise UserError(f'a CLIPSeg has a size of its own; leave --side={side} out')
+    return _of_phrases(photos, checkpoint)
   assert isinstance(config, OvSegConfig)
+  config.check_one_clip(checkpoint.directory)
   own = stored['test']
   shortest = side or max(int(own['shortest']), _SMALL_SIDE)
   longest = max(int(own['longest']), 4 * shortest) if side else int(own['longest'])
-  found: dict[str, Any] = {
-    'data': photos.data,
-    'checkpoint': str(checkpoint.directory),
+  return {
+    **_divided(photos, checkpoint),
     'proposer': _plain(stored['proposer']),
     'clip': _plain(stored['clip']),
     'region': _plain(stored['region']),
     'templates': stored['templates'],
-    'training': training_list(stored),
     'shortest': shortest,
     'longest': max(longest, shortest),
     'own': (int(own['shortest']), int(own['longest'])),
-    'val': 'val' if photos.names and photos.splits.get('val') else '',
     'weight': float(stored['weight']),
     'classifier': stored['classifier'],
-  }
-  choose = photos.choose
-  train = photos.splits['train'] - choose
-  found |= {
-    'train': f'train[{choose}:]' if choose else 'train',
-    'choose': f'train[:{choose}]' if choose else '',
     'labelled': photos.labelled,
-    'batch': min(8, train),
     'targets': photos.targets or _TARGETS[0],
     'mined': not photos.names,
   }
-  return found
+
+
+def _of_phrases(photos: Photos, checkpoint: Checkpoint) -> dict[str, Any]:
+  sizes = dict(checkpoint.stored['clipseg'])
+  return {
+    **_divided(photos, checkpoint),
+    'clip': _plain(sizes.pop('clip')),
+    'clipseg': _plain(sizes),
+  }
+
+
+def _divided(photos: Photos, checkpoint: Checkpoint) -> dict[str, Any]:
+  """Which photos train, choose and are reported on."""
+  choose = photos.choose
+  return {
+    'data': photos.data,
+    'checkpoint': str(checkpoint.directory),
+    'training': training_list(checkpoint.stored),
+    'val': 'val' if photos.names and photos.splits.get('val') else '',
+    'train': f'train[{choose}:]' if choose else 'train',
+    'choose': f'train[:{choose}]' if choose else '',
+    'batch': min(8, photos.splits['train'] - choose),
+  }
 
 
 def training_list(stored: Mapping[str, Any]) -> str:
@@ -158,13 +198,21 @@ def _plain(value: Any) -> Any:
   return tuple(map(_plain, value)) if isinstance(value, (list, tuple)) else value
 
 
-def parts(photos: Photos) -> tuple[str, ...]:
-  """Returns which of `masks` and `prompts` are worth training, and says why.
+def parts(photos: Photos, kind: str) -> tuple[str, ...]:
+  """Returns which parts of a model of this kind are worth training, and says why.
 
   Raises:
     UserError: nothing is.
   """
   count = photos.splits['train'] - photos.choose
+  if kind == 'clipseg' and not photos.names:
+    raise UserError(
+      f'{photos.data} has no masks, from which a CLIPSeg learns; give masks, or an '
+      'OVSeg as --checkpoint=, which learns from captions, too'
+    )
+  if kind == 'clipseg':
+    say(f"masks of {count} photos: CLIPSeg's decoder trains on their names")
+    return ('phrases',)
   if not photos.names and not photos.captions:
     raise UserError(f'{photos.data} has neither masks nor captions to learn from')
   if not photos.names:

@@ -17,15 +17,21 @@ is more than chance. `before` is the checkpoint as it was, in its own settings. 
 training nor any choice has seen these photos.
 """
 
+_PARTS = {
+  'masks': 'the proposer',
+  'prompts': 'mask prompts',
+  'phrases': "CLIPSeg's decoder",
+}
+
 
 def write(
   workdir: Place,
   photos: Photos,
   chosen: Mapping[str, Any],
   results: Mapping[str, Any],
+  model: Place,
 ) -> list[before_after.Row]:
   """Writes report.md and report.json, and prints the former; returns the rows."""
-  model = workdir / 'ovseg' / 'model'
   rows: list[before_after.Row] = []
   lines = ['# Adaptation', '', f'Of `{photos.data}`. The model is `{model}`.', '']
   lines += _what(photos, chosen)
@@ -61,10 +67,11 @@ def _what(photos: Photos, chosen: Mapping[str, Any]) -> Sequence[str]:
   lines = [f'- {count} photos to train with, {photos.choose} of train to choose by']
   how = 'steps at most, of which the best is kept'
   how = how if photos.choose else 'steps, the last of which is kept'
-  for part, what in (('masks', 'the proposer'), ('prompts', 'mask prompts')):
-    if chosen[part]:
+  for part, what in _PARTS.items():
+    if chosen.get(part):
       lines.append(f'- {what}: {chosen[part]} {how}')
   parts = 'the trained parts' if chosen['adapted'] else "the checkpoint's own parts"
-  weight = f', weight {chosen["weight"]}' if chosen['classifier'] == 'ensemble' else ''
-  lines.append(f'- the result has {parts}; classifier {chosen["classifier"]}{weight}')
-  return [*lines, '']
+  classifier = f'; classifier {chosen["classifier"]}' if 'classifier' in chosen else ''
+  if chosen.get('classifier') == 'ensemble':
+    classifier += f', weight {chosen["weight"]}'
+  return [*lines, f'- the result has {parts}{classifier}', '']

@@ -12,18 +12,21 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import ml_collections
+
 from ovs_jax import main
 from ovs_jax.adapt import plan, report
 from ovs_jax.core.errors import UserError
 from ovs_jax.core.files import (
   Place,
+  place,
   read_mapping,
   remove,
   write_json,
   write_text,
 )
 from ovs_jax.evaluate.tables import COMPARED
-from ovs_jax.models.stored import load
+from ovs_jax.models.stored import kind_of, load
 from ovs_jax.settings import Settings
 from ovs_jax.train.pipeline import run_pipeline
 
@@ -32,7 +35,6 @@ _FIRST = ('before', 'chosen_before', 'pairs', 'labelled')  # need no number of s
 _TRIED = ('chosen_before', 'chosen')  # what settings are chosen from
 _PROBED = 8  # steps that tell how long one takes
 _EVERY = 4  # of these, between evaluations
-_SHARES = {'masks': 0.7, 'prompts': 0.3}  # of the time that is left
 _EVALUATIONS = 11  # of a training
 _SPARE = 20.0  # seconds to load and to write
 
@@ -43,7 +45,7 @@ class Asked:
 
   Attributes:
     data: a folder of photographs, or a file of annotations.
-    checkpoint: of an OVSeg.
+    checkpoint: of an OVSeg or a CLIPSeg.
     minutes: that it may take, about.
     side: of photos for the networks; 0 leaves it to the checkpoint.
     seed: of what is drawn.
@@ -61,13 +63,13 @@ class Asked:
 class Adaptation:
   """The stages of one directory, begun or not."""
 
-  def __init__(self, asked: Asked, workdir: Place) -> None:
+  def __init__(self, asked: Asked, way: plan.Way, workdir: Place) -> None:
     """Reads what was decided before.
 
     Raises:
       ValueError: the directory belongs to something else.
     """
-    self.asked, self.workdir = asked, workdir
+    self.asked, self.way, self.workdir = asked, way, workdir
     self._note = workdir / NOTE
     stored = None
     if self._note.exists():
@@ -83,7 +85,7 @@ class Adaptation:
     self.done: bool = bool(stored and stored['chosen'])
 
   def decide(self, *, finally_: bool = False, **fields: Any) -> None:
-    """Keeps fields of `Photos` of configs/photos_adapt.py."""
+    """Keeps what the way's `pipeline` takes."""
     self.chosen |= fields
     self.done = finally_
     found = {'asked': dataclasses.asdict(self.asked), 'photos': self.chosen}
@@ -94,13 +96,13 @@ class Adaptation:
       f'ovs-jax train --config={self.workdir / CONFIG} --workdir=ELSEWHERE',
       '"""',
       '',
-      'from configs import photos_adapt',
+      f'from configs import {self.way.file}',
       '',
       f'PHOTOS = {pprint.pformat(self._settings(), sort_dicts=False)}',
       '',
       '',
       "def get_config(arg=''):",
-      f'  return photos_adapt.pipeline({self.workdir.name!r}, arg=arg, **PHOTOS)',
+      f'  return {self.way.file}.pipeline({self.workdir.name!r}, arg=arg, **PHOTOS)',
     ]
     write_text(self.workdir / CONFIG, '\n'.join(lines) + '\n')
 
@@ -108,9 +110,13 @@ class Adaptation:
     where = {'seed': self.asked.seed, 'data_dir': self.asked.data_dir}
     return {**_tuples(self.chosen), **where}
 
+  def _configuration(self, **steps: int) -> ml_collections.ConfigDict:
+    given = {**self._settings(), **steps}
+    return plan.configuration(self.way.file, self.workdir.name, **given)
+
   def run(self, order: Sequence[str] | None = None) -> dict[str, Any]:
     """Runs stages in their order, those that have not been; None: all."""
-    config = plan.configuration(self.workdir.name, **self._settings())
+    config = self._configuration()
     wanted = config.order if order is None else [k for k in config.order if k in order]
     with config.unlocked():
       config.order = tuple(wanted)
@@ -118,8 +124,7 @@ class Adaptation:
 
   def probe(self, parts: Sequence[str]) -> dict[str, dict[str, float]]:
     """Returns how many seconds each part's steps and evaluations take, and a start."""
-    few = dict.fromkeys(parts, _PROBED)
-    config = plan.configuration(self.workdir.name, **{**self._settings(), **few})
+    config = self._configuration(**dict.fromkeys(parts, _PROBED))
     with config.unlocked():
       names = []
       for part in parts:
@@ -164,7 +169,7 @@ def _times(directory: Place, batch: int, whole: float) -> dict[str, float]:
 
 
 def adapt(asked: Asked, workdir: Place) -> dict[str, Any]:
-  """Makes the best OVSeg of photographs that it can, and reports on it.
+  """Makes the best model of photographs that it can, and reports on it.
 
   Returns:
     The rows of the report (`evaluate.before_after.compare`), and `model`.
@@ -174,9 +179,10 @@ def adapt(asked: Asked, workdir: Place) -> dict[str, Any]:
     Stopped: SIGTERM came; the same call goes on.
   """
   began = time.time()
-  adaptation = Adaptation(asked, workdir)
+  kind = kind_of(asked.checkpoint, kinds=tuple(plan.WAYS))
+  adaptation = Adaptation(asked, plan.WAYS[kind], workdir)
   photos = plan.look(asked.data, asked.data_dir)
-  parts = plan.parts(photos)
+  parts = plan.parts(photos, kind)
   if 'adapted' not in adaptation.chosen:
     _decide_steps(adaptation, photos, parts, began)
   if not adaptation.done:
@@ -184,9 +190,20 @@ def adapt(asked: Asked, workdir: Place) -> dict[str, Any]:
     fields = choose(results) if photos.choose else {}
     adaptation.decide(finally_=True, **fields)
   results = adaptation.run()
-  rows = report.write(adaptation.workdir, photos, adaptation.chosen, results)
+  model = _model(adaptation)
+  rows = report.write(adaptation.workdir, photos, adaptation.chosen, results, model)
   plan.say(f'took {(time.time() - began) / 60:.1f} minutes')
-  return {'rows': rows, 'model': str(workdir / 'ovseg' / 'model')}
+  return {'rows': rows, 'model': str(model)}
+
+
+def _model(adaptation: Adaptation) -> Place:
+  """Where the result is."""
+  workdir, chosen = adaptation.workdir, adaptation.chosen
+  if adaptation.way is plan.WAYS['ovseg']:
+    return workdir / 'ovseg' / 'model'
+  if not chosen['adapted']:
+    return place(adaptation.asked.checkpoint)
+  return workdir / 'phrases' / ('best' if chosen['choose'] else '')
 
 
 def _decide_steps(
@@ -194,10 +211,9 @@ def _decide_steps(
 ) -> None:
   """Evaluates what is there, and divides the time that is left."""
   asked = adaptation.asked
-  checkpoint = load(asked.checkpoint, kinds=('ovseg',), what='OVSeg checkpoint')
-  checkpoint.config.check_one_clip(asked.checkpoint)
-  fields = plan.settings(photos, checkpoint, side=asked.side)
-  adaptation.decide(**fields, **{k: int(k in parts) for k in _SHARES})
+  shares = adaptation.way.shares
+  fields = plan.settings(photos, load(asked.checkpoint), side=asked.side)
+  adaptation.decide(**fields, **{k: int(k in parts) for k in shares})
   adaptation.run(_FIRST)
   spent = {
     k: read_mapping(adaptation.workdir / k / 'done.json', seconds=(int, float))
@@ -207,10 +223,9 @@ def _decide_steps(
   again = sum(spent[k]['seconds'] for k in ('before', 'chosen_before') if k in spent)
   fixed = sum(x['start'] + _EVALUATIONS * x['evaluation'] for x in times.values())
   left = 60 * asked.minutes - (time.time() - began) - again - fixed - _SPARE
-  whole = sum(_SHARES[part] for part in parts)
+  whole = sum(shares[part] for part in parts)
   found = {
-    part: plan.steps(left * _SHARES[part] / whole, times[part]['each'])
-    for part in parts
+    part: plan.steps(left * shares[part] / whole, times[part]['each']) for part in parts
   }
   for part, count in found.items():
     plan.say(f'{part}: {count} steps of {times[part]["each"]:.2f} s')
@@ -228,22 +243,21 @@ def choose(results: Mapping[str, Any]) -> dict[str, Any]:
     results: of the stages `chosen_before` and `chosen`.
 
   Returns:
-    `adapted`, `classifier` and, of an ensemble, `weight`.
+    `adapted` and, of an OVSeg, `classifier` and an ensemble's `weight`.
   """
   best, fields = -1.0, {}
   for stage in _TRIED:  # what is as good as the checkpoint is not taken
     (summary,) = results[stage]['result'].values()
     for method, scores in summary['methods'].items():
       classifier, _, weight = method.partition('_')
-      score = scores[COMPARED]
-      if classifier not in ('proposer', 'clip', 'ensemble') or score <= best:
+      of_ovseg = classifier in ('proposer', 'clip', 'ensemble')
+      if not of_ovseg and method != summary['headline'] or scores[COMPARED] <= best:
         continue
-      best = score
-      fields = {'adapted': stage == 'chosen', 'classifier': classifier}
+      best, fields = scores[COMPARED], {'adapted': stage == 'chosen'}
+      fields |= {'classifier': classifier} if of_ovseg else {}
       fields |= {'weight': float(weight)} if weight else {}
-  whose = 'the trained parts' if fields['adapted'] else "the checkpoint's own parts"
-  with_ = fields['classifier'] + (
-    f' with weight {fields["weight"]}' if 'weight' in fields else ''
-  )
-  plan.say(f'chosen by photos of train: {whose}, {with_} (mIoU {best:.1f} there)')
+  told = ['the trained parts' if fields['adapted'] else "the checkpoint's own parts"]
+  told += [fields['classifier']] if 'classifier' in fields else []
+  told += [f'weight {fields["weight"]}'] if 'weight' in fields else []
+  plan.say(f'chosen by photos of train: {", ".join(told)} (mIoU {best:.1f} there)')
   return fields

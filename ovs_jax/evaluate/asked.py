@@ -2,6 +2,7 @@
 
 import dataclasses
 
+from ovs_jax.inference.grid import PROPOSE
 from ovs_jax.settings import Settings
 
 
@@ -30,6 +31,9 @@ class Setting:
     return '_'.join([name, 'clips', *(f'{share:.2f}' for share in self.clips)])
 
 
+BY_CLIP = Setting('clip', 0.0)  # of masks that no proposer made
+
+
 @dataclasses.dataclass(frozen=True)
 class Changes:
   """What is asked of a checkpoint in place of its own settings; '' and 0: nothing.
@@ -47,6 +51,8 @@ class Changes:
       the reference, whose argmax has the first class there.
     refine: radius in pixels by which borders move to those of the picture
       (`ops.guided`).
+    propose: what makes the masks, one of `inference.grid.PROPOSE`; those of a grid only
+      CLIP can name.
     clips: directories of further CLIPs, whose probabilities are averaged with those of
       its own.
     clip_weights: of all of them; (): the same for all, or the checkpoint's own.
@@ -61,6 +67,7 @@ class Changes:
   proposer_side: int = 0
   no_score: str = 'none'
   refine: int = 0
+  propose: str = PROPOSE[0]
   clips: tuple[str, ...] = ()
   clip_weights: tuple[float, ...] = ()
 

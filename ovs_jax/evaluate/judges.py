@@ -10,8 +10,9 @@ import numpy as np
 from ovs_jax.core.files import local
 from ovs_jax.core.types import NO_LABEL, Bool, Float, Int
 from ovs_jax.evaluate import oracle, recall
+from ovs_jax.evaluate.asked import BY_CLIP, Setting
 from ovs_jax.evaluate.distractors import all_words, clearest, distractors
-from ovs_jax.evaluate.network import OTHERS, Logits, Network, Picture, Setting
+from ovs_jax.evaluate.network import OTHERS, Logits, Network, Picture
 from ovs_jax.evaluate.sources import Sample
 from ovs_jax.evaluate.tally import Arrays, Tally
 from ovs_jax.formats.given import MaskFiles
@@ -29,7 +30,6 @@ PROPOSER_SEEN = 'proposer_seen'
 TRUE_CLASSES_SEEN = 'oracle_classes_seen'
 SPLIT, SINGLE, CALIBRATION = 'errors', 'single', 'calibration'  # among the sums
 RECALL, PROPOSALS = 'recall', 'proposals'
-BY_CLIP = Setting('clip', 0.0)
 Maps = Mapping[str, Int[np.ndarray, '_ _']]
 
 

@@ -10,12 +10,13 @@ import numpy as np
 
 from ovs_jax.core.files import Path
 from ovs_jax.core.images import resize_shortest
-from ovs_jax.core.mask_set import MaskSet
+from ovs_jax.core.mask_set import MaskSet, mask_set
 from ovs_jax.core.types import NO_LABEL, Array, Bool, Float, Int, Params, UInt8
 from ovs_jax.core.workers import Workers
-from ovs_jax.evaluate.asked import NO_CHANGES, Changes, Setting
+from ovs_jax.evaluate.asked import BY_CLIP, NO_CHANGES, Changes, Setting
 from ovs_jax.evaluate.painting import claims, confidence, paint
 from ovs_jax.inference.given_masks import as_proposals
+from ovs_jax.inference.grid import grid_masks
 from ovs_jax.inference.names import SeveralEmbedders
 from ovs_jax.inference.parts import add_clips
 from ovs_jax.models import ovseg
@@ -114,6 +115,9 @@ class Network:
     asked = {name: getattr(changes, name) or value for name, value in own.items()}
     self.templates: str = asked['templates']
     self.shortest, self.longest = asked['shortest'], asked['longest']
+    self.grid = changes.propose == 'grid'
+    if self.grid:
+      self.setting = BY_CLIP
     region = dataclasses.replace(model.region, threshold=asked['threshold'])
     self.model = dataclasses.replace(model, region=region)
     if changes.dtype:  # of what sees pictures; names are embedded in the checkpoint's
@@ -143,6 +147,9 @@ class Network:
       settings['clip_weights'] = ', '.join(f'{x:.3f}' for x in self.mix.weights)
     if self.changes.clips:
       settings['further_clips'] = ', '.join(self.changes.clips)
+    if self.grid:
+      settings |= {'masks': 'a grid, without the proposer'}
+      del settings['lambda']
     if self.changes.proposer_side:
       settings['proposer_side'] = self.changes.proposer_side
     if self.changes.refine:
@@ -174,6 +181,8 @@ class Network:
     """
     small = resize_shortest(image, shortest=self.shortest, longest=self.longest)
     content, side = small.shape[:2], self.changes.proposer_side
+    if self.grid and masks is None:
+      masks = mask_set(grid_masks(self.model, self.copies[place], small), content)
     if masks is not None:
       padded = ovseg.pad_to_bucket(small)
       params = self.copies[place]

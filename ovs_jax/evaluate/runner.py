@@ -109,6 +109,11 @@ def _count(
 ) -> tuple[ModelJudge, dict[str, Tally]]:
   """Counts what is left, in all of `config.eval.methods` and with all oracles."""
   c = config.eval
+  if c.propose != 'proposer':
+    raise UserError(
+      f"config.eval.propose='{c.propose}' is of mode benchmark: here classifiers are "
+      'compared, and one is a proposer'
+    )
   plan = Plan(
     settings=tuple(Setting(m.classifier, m.weight) for m in c.methods),
     distractors=tuple(sorted(c.distractors)),

@@ -8,7 +8,8 @@ from ovs_jax.core.checkpoint import load_config
 from ovs_jax.core.errors import UserError
 from ovs_jax.core.workers import Workers
 from ovs_jax.evaluate import chosen_labels, predictions, search
-from ovs_jax.evaluate.judges import BY_CLIP, Judge, ModelJudge, Plan
+from ovs_jax.evaluate.asked import BY_CLIP, NO_CHANGES
+from ovs_jax.evaluate.judges import Judge, ModelJudge, Plan
 from ovs_jax.evaluate.network import Changes, Network, Setting
 from ovs_jax.evaluate.saved_judge import SavedJudge
 from ovs_jax.evaluate.sources import Source
@@ -81,11 +82,17 @@ def _network(config: Settings, workers: Workers) -> Subject:
       'config.eval.refine changes labels, and config.suite.calibration would count the '
       'confidence of those before; set suite.calibration=False'
     )
+  if config.eval.propose == 'grid' and (suite.masks or config.eval.proposer_side):
+    given = f'suite.masks={suite.masks}' if suite.masks else 'eval.proposer_side'
+    raise UserError(
+      "config.eval.propose='grid' makes masks without a proposer and any files; leave "
+      f'it out, or config.{given}'
+    )
   network = Network(checkpoint, changes=Changes.of(config), workers=workers)
   masks = open_masks(suite.masks) if suite.masks else None
 
   def judge(source: Source) -> Judge:
-    if masks is not None:  # what else they may be named by needs a proposer
+    if masks is not None or network.grid:  # naming them otherwise needs a proposer
       return ModelJudge(network, source.names, _plan(suite), masks=masks)
     further = [Setting(m.classifier, m.weight) for m in config.eval.methods]
     further += search.settings_of(suite, network.setting, len(network.mix.widths))
@@ -95,6 +102,8 @@ def _network(config: Settings, workers: Workers) -> Subject:
 
   models = (checkpoint, config.init.prompts, *config.test.clips)
   settings, trained = network.describe(), network.training_names
+  if network.grid:
+    _refuse_search(config, 'CLIP alone, which names the masks of a grid,')
   if masks is not None:
     _refuse_search(config, f'CLIP alone, which names the masks of {suite.masks},')
     settings |= {'masks': suite.masks, 'classifier': BY_CLIP.classifier}
@@ -118,12 +127,12 @@ def _system(config: Settings, stored: Any, workers: Workers) -> Subject:
   checkpoint, settings = config.eval.checkpoint, config.systems
   what = f'the {stored["model"]!r} model {checkpoint}'
   _refuse_search(config, what)
-  changes = dataclasses.asdict(Changes.of(config))
+  changes, own = (dataclasses.asdict(x) for x in (Changes.of(config), NO_CHANGES))
   sections = {'prompts': 'init', 'clips': 'test', 'clip_weights': 'test'}
   asked = [
     f'config.{sections.get(key, "eval")}.{key}'
     for key, value in changes.items()
-    if value and key != 'no_score'  # rules of merging decide that here
+    if value != own[key] and key != 'no_score'  # rules of merging decide that here
   ]
   if asked:
     raise UserError(

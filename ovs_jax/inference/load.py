@@ -6,20 +6,27 @@ from typing import Any
 
 from ovs_jax.core.errors import UserError
 from ovs_jax.core.files import Path
+from ovs_jax.core.lookup import lookup
 from ovs_jax.core.tree import flatten, unflatten
 from ovs_jax.inference.clipseg import PROMPT, ClipSegSystem
 from ovs_jax.inference.coseg import CoSegSystem
 from ovs_jax.inference.coseg_no_training import SELECT, LabelStage
 from ovs_jax.inference.coseg_views import VIEWS
 from ovs_jax.inference.encode import MODES
+from ovs_jax.inference.given_masks import clip_alone
+from ovs_jax.inference.grid import PROPOSE, GridSystem
 from ovs_jax.inference.named import located
 from ovs_jax.inference.ovseg import OvSegSystem
 from ovs_jax.inference.parts import add_clips
 from ovs_jax.inference.settings import Settings
 from ovs_jax.inference.system import System, check_options, options_of
 from ovs_jax.models.mask_prompts import add_to_ovseg
+from ovs_jax.models.maskformer import PRESETS, MaskFormerConfig
+from ovs_jax.models.ovseg import OvSegConfig
 from ovs_jax.models.reduced import WEIGHTS, reduced, restored
 from ovs_jax.models.stored import Checkpoint, describes, load
+from ovs_jax.ops.regions import RegionConfig
+from ovs_jax.settings import Region, Test
 
 
 def load_system(
@@ -59,7 +66,9 @@ def _ovseg(
   weight: float | None = None,
   shortest: int | None = None,
   longest: int | None = None,
+  propose: str = PROPOSE[0],
 ) -> OvSegSystem:
+  lookup(dict.fromkeys(PROPOSE), propose, 'propose')
   given = {
     'templates': templates,
     'classifier': classifier,
@@ -75,13 +84,47 @@ def _ovseg(
   config, params = add_clips(config, params, further, clip_weights)
   if weights != WEIGHTS[0]:
     params = unflatten(restored(reduced(flatten(params), weights)))
-  return OvSegSystem(
+  if propose == 'grid':
+    clip_alone(classifier, weight, False, mode)
+    settings |= {'classifier': 'clip', 'weight': 1.0}
+    del params['proposer']
+  return (OvSegSystem if propose != 'grid' else GridSystem)(
     config,
     params,
     settings=Settings(**settings, mode=mode, classifier_asked=classifier is not None),
     text_cache=text_cache,
     dtype=dtype,
     panoptic=bool(found.stored.get('panoptic')),  # our recipes never write it
+  )
+
+
+def _clip(
+  found: Checkpoint,
+  *,
+  templates: str | Sequence[str] = 'vild',
+  text_cache: Path | None = None,
+  dtype: str | None = None,
+  shortest: int | None = None,
+  longest: int | None = None,
+) -> GridSystem:
+  """Returns a CLIP that segments by itself, with what OVSeg's configurations say."""
+  clip = found.config
+  shortest = 3 * clip.image_size if shortest is None else shortest
+  config = OvSegConfig(
+    proposer=MaskFormerConfig(**{**vars(PRESETS['tiny']), 'embed_dim': clip.embed_dim}),
+    clip=clip,
+    region=RegionConfig(size=clip.image_size, **vars(Region())),
+    chunk=Test().chunk,
+  )
+  settings = Settings(
+    shortest, longest or 4 * shortest, templates, classifier='clip', weight=1.0
+  )
+  return GridSystem(
+    config,
+    {'clip': found.params},
+    settings=settings,
+    text_cache=text_cache,
+    dtype=dtype,
   )
 
 
@@ -153,4 +196,5 @@ SYSTEMS: dict[str, Kind] = {
   'ovseg': Kind(OvSegSystem, _ovseg),
   'clipseg': Kind(ClipSegSystem, _clipseg),
   'coseg': Kind(CoSegSystem, _coseg),
+  'clip': Kind(GridSystem, _clip),
 }

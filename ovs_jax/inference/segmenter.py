@@ -78,12 +78,15 @@ class Segmenter:
     prompts: Path | None = None,
     clips: Sequence[Path] | None = None,
     clip_weights: Sequence[float] | None = None,
+    propose: str | None = None,
     labels: int | None = None,
     label_clip: Path | None = None,
     keep_aspect: bool = False,
     accept_licence: bool = False,
   ) -> 'Segmenter':
-    """Reads an OVSeg, CLIPSeg or CoSeg checkpoint; None is as the checkpoint says.
+    """Reads an OVSeg, CLIPSeg, CoSeg or CLIP; None is as the checkpoint says.
+
+    A CLIP segments by itself: masks are superpixels (`inference.grid`).
 
     Args:
       directory: a model directory, a run (its newest step), or a name such as
@@ -100,6 +103,7 @@ class Segmenter:
       prompts: OVSeg: directory of mask prompts for its CLIP.
       clips: OVSeg: further CLIPs, whose probabilities are averaged with its own.
       clip_weights: OVSeg: of all CLIPs in that, its own first; None: all the same.
+      propose: OVSeg: 'grid' has superpixels in place of the proposer's masks.
       labels: CLIPSeg: names that CLIP chooses (the paper: 20); None segments all.
       label_clip: CLIPSeg: checkpoint of the CLIP that chooses; None takes its own.
       keep_aspect: CLIPSeg and CoSeg: whether pictures are not squashed to a square (a
@@ -114,6 +118,7 @@ class Segmenter:
     options |= _given(classifier=classifier, weight=weight, mode=mode, dtype=dtype)
     options |= _given(shortest=shortest, longest=longest, weights=weights)
     options |= _given(clips=clips, clip_weights=clip_weights, labels=labels)
+    options |= _given(propose=propose)
     options |= _given(label_clip=label_clip, keep_aspect=keep_aspect)
     directory = located(directory, accept_licence=accept_licence)
     return cls(load_system(directory, **options), directory)

@@ -79,6 +79,8 @@ class Eval:
   threshold: Share = 0.0  # from which a mask's pixel is shown to CLIP, likewise
   # of the square that the proposer sees; 0: images as they are
   proposer_side: Maybe = 0
+  # of an OVSeg: what makes masks; grid: superpixels, as if there were no proposer
+  propose: Literal['proposer', 'grid'] = 'proposer'
   # of an OVSeg: label of a pixel in which no name has a score; first: as the reference
   no_score: Literal['none', 'first'] = 'none'
   # of an OVSeg: pixels within which borders of label maps move to those of the picture

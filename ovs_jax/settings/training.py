@@ -105,7 +105,8 @@ class Train:
   pilot_weight: Weight = 0.0
   attention_weight: Weight = 0.0  # of a loss that matched queries look elsewhere
   mask_stride: Count = 1  # pixels to a side of what their masks are compared in
-  # photos of the data set that the proposer labels on the way, to keep the best step;
+  # photos of the data set that a proposer or CLIPSeg labels on the way, to keep the
+  # best step;
   # such as train[:20%], beside split=train[20%:]; '': none
   choose: str = ''
   choose_every: Count = 50  # steps between these; test.shortest and longest are theirs

@@ -1,9 +1,11 @@
-"""How well a proposer labels photos whose labels are known, while it trains.
+"""How well a model labels photos whose labels are known, while it trains.
 
-The proposer's word alone, at the resolution of its masks, an image at a time and of any
-size: enough to tell which step is the best. Reports come from `ovs_jax.evaluate`.
+An image at a time and of any size: of a proposer its word alone, at the resolution of
+its masks, enough to tell which step is the best; of a CLIPSeg what a report would say.
+Reports come from `ovs_jax.evaluate`.
 """
 
+import dataclasses
 import functools
 from typing import Any
 
@@ -13,13 +15,18 @@ import numpy as np
 
 from ovs_jax.core import hosts
 from ovs_jax.core.images import resize_shortest
-from ovs_jax.core.types import Array, Float, Int, Num, Params
+from ovs_jax.core.types import NO_LABEL, Array, Float, Int, Num, Params
 from ovs_jax.data import transforms
 from ovs_jax.data.pipeline import eval_batches
+from ovs_jax.evaluate.judges import Plan
+from ovs_jax.evaluate.sources import sample_of
+from ovs_jax.evaluate.system_judge import Merging, SystemJudge
+from ovs_jax.inference.system import MaskSystem
 from ovs_jax.models.maskformer import MaskFormer, MaskFormerConfig
 from ovs_jax.models.ovseg import pad_to_bucket
 from ovs_jax.ops.confusion import count_pixels, segmentation_scores
 from ovs_jax.ops.ensemble import class_logits, fuse
+from ovs_jax.text.vocabulary import Vocabulary
 
 _STRIDE = 4  # of masks
 
@@ -62,6 +69,45 @@ def score_labels(
     truth = np.where(known, rows[np.where(known, label, 0)], -1)
     y, x = (np.arange(n) * m // n for n, m in zip((h, w), label.shape, strict=True))
     matrix += count_pixels(found[:h, :w], truth[y[:, None], x[None]], count)
+  return _in_percent(matrix)
+
+
+def score_masks(
+  system: MaskSystem,
+  names: Vocabulary,
+  *,
+  builder: Any,
+  split: str,
+  rows: Int[np.ndarray, 'n'],
+  threshold: float,
+) -> dict[str, float]:
+  """Returns `miou` (as detectron2 0.6 has it) and `pixel_accuracy`, in percent.
+
+  Args:
+    system: asked for every name; the most probable mask has a pixel (rule A).
+    names: of the classes.
+    builder: of a prepared data set with label maps.
+    split: of it.
+    rows: of `names`, by train id; -1 for classes that do not count.
+    threshold: below which a mask has no pixel.
+  """
+  judge = SystemJudge(
+    system,
+    names,
+    Plan((), (), 0, None, single_concepts=False),
+    Merging((), threshold, 1.0, bounds=False),
+  )
+  for batch in eval_batches(
+    builder, split, [transforms.keep('image', 'label', 'image_id')], batch_size=1
+  ):
+    sample = sample_of(batch, 0)
+    known = (sample.label >= 0) & (sample.label < len(rows))
+    truth = np.where(known, rows[np.where(known, sample.label, 0)], NO_LABEL)
+    judge.count(dataclasses.replace(sample, label=truth.astype(np.int32)))
+  return _in_percent(judge.tallies[judge.headline].matrix)
+
+
+def _in_percent(matrix: Int[np.ndarray, 'k1 k1']) -> dict[str, float]:
   scores = segmentation_scores(matrix)
   keys = {'miou': 'miou_predicted_too', 'pixel_accuracy': 'pixel_accuracy'}
   return {name: round(float(scores[key]), 4) for name, key in keys.items()}

@@ -116,8 +116,11 @@ def test_parameters_of_another_size(params, tmp_path):
 
 
 def test_other_kind_of_model(tmp_path):
-  save_model(tmp_path / 'm', {'a': np.zeros(2)}, {'model': 'clip'})
-  with pytest.raises(ValueError, match="holds a 'clip' model; a 'ovseg' or 'clipseg'"):
+  save_model(tmp_path / 'm', {'a': np.zeros(2)}, {'model': 'proposer'})
+  message = (
+    "holds a 'proposer' model; a 'ovseg' or 'clipseg' or 'coseg' or 'clip' model"
+  )
+  with pytest.raises(ValueError, match=message):
     Segmenter.load(tmp_path / 'm')
 
 

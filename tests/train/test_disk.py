@@ -17,7 +17,7 @@ from ovs_jax.train.state import split_params
 
 # Of shared settings, not of a run; or of networks that a checkpoint brings.
 SHARED = ('__init__', 'adaptation', 'coco_stuff', 'common', 'paper', 'scenes')
-SHARED += ('photos_adapt', 'scenes_coseg', 'towers')
+SHARED += ('photos_adapt', 'photos_clipseg', 'scenes_coseg', 'towers')
 FILES = sorted(p.stem for p in pathlib.Path('configs').glob('*.py'))
 FILES += [f'scenes:{stage}' for stage in scenes.ALONE]
 # Small models, with the default space; many stages.

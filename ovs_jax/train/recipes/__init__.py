@@ -29,7 +29,7 @@ def make_recipe(config: Settings) -> Recipe:
       for one.
   """
   recipe = lookup(RECIPES, config.recipe, 'recipe')(config)
-  chooses = isinstance(recipe, Proposer)  # by photos, and not by crops
+  chooses = isinstance(recipe, Proposer | ClipSegTraining)  # by photos, not crops
   if config.adapt.evaluate_every and (chooses or not recipe.evaluate_every):
     raise UserError(
       f'the recipe {config.recipe!r} has no evaluation during training; set '
@@ -37,8 +37,8 @@ def make_recipe(config: Settings) -> Recipe:
     )
   if config.train.choose and not chooses:
     raise UserError(
-      f'config.train.choose is of the recipe proposer, and not of {config.recipe!r}; '
-      "set it to ''"
+      'config.train.choose is of the recipes proposer and clipseg, and not of '
+      f"{config.recipe!r}; set it to ''"
     )
   if config.train.patience and not recipe.evaluate_every:
     raise UserError(

@@ -8,11 +8,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from ovs_jax.core import hosts
+from ovs_jax.core.errors import UserError
 from ovs_jax.core.types import Array, Batch, Bool, Constants, Int, Metrics, Num, Params
 from ovs_jax.data import load_dataset, load_names, transforms
 from ovs_jax.data.inputs import check_inputs
 from ovs_jax.data.phrase_table import PhraseTable, read_table, table_batches
 from ovs_jax.data.pipeline import train_batches
+from ovs_jax.inference.clipseg import ClipSegSystem
 from ovs_jax.models.clipseg import (
   ClipSeg,
   ClipSegConfig,
@@ -25,8 +28,10 @@ from ovs_jax.models.stored import check_agreement, load
 from ovs_jax.ops.coseg import mask_losses
 from ovs_jax.ops.resize import resize_nearest
 from ovs_jax.settings import Settings
+from ovs_jax.text import vocabulary
 from ovs_jax.text.templates import fill
 from ovs_jax.text.tokenizer import tokenize
+from ovs_jax.train.label_scores import score_masks
 from ovs_jax.train.recipes.recipe import Recipe, described
 from ovs_jax.train.state import draw_params
 
@@ -42,8 +47,18 @@ class ClipSegTraining(Recipe):
   """CLIP is frozen; its embeddings of phrases are computed once."""
 
   def __init__(self, config: Settings) -> None:
-    """Takes the whole configuration; loads the class list alone, without a table."""
+    """Takes the whole configuration; loads the class list alone, without a table.
+
+    Raises:
+      ValueError: it would choose the best step by photos, and trains with a table.
+    """
     self.config = config
+    if config.train.choose and config.phrases.table:
+      raise UserError(
+        'config.train.choose is a part of a data set with label maps, and '
+        f'config.phrases.table={config.phrases.table} is none; leave one of them out'
+      )
+    self.evaluate_every = config.train.choose_every if config.train.choose else 0
     self.model = ClipSegConfig(clip=config.clip, **vars(config.clipseg))
     self.model_config = described('clipseg', clipseg=self.model.to_dict())
     self.seen: list[int] = []
@@ -120,6 +135,23 @@ class ClipSegTraining(Recipe):
         'mask': np.stack([mask for mask, _ in chosen]),
         'phrase': np.array([phrase for _, phrase in chosen], np.int32),
       }
+
+  def evaluate(self, params: Params, constants: Constants) -> dict[str, float]:
+    """Labels the photos of `config.train.choose`; see `label_scores.score_masks`."""
+    c = self.config
+    row = np.full(max(self.seen) + 1, -1, np.int32)
+    row[self.seen] = np.arange(len(self.seen))
+    system = ClipSegSystem(
+      self.model, hosts.whole(params), templates=(c.systems.prompt,)
+    )
+    return score_masks(
+      system,
+      vocabulary.own(c.dataset.name, self._names),
+      builder=load_dataset(c.dataset)[1],
+      split=c.train.choose,
+      rows=row,
+      threshold=c.systems.threshold,
+    )
 
   def _check_inputs(self) -> None:
     """Reads the user's table, or looks for the data set, and for the checkpoints."""
