@@ -181,9 +181,9 @@ def _cut(stage: Config, *, small: bool) -> Config:
     stage.train.disk_megabytes = min(stage.train.disk_megabytes, 9_000)
     stage.optimizer.warmup = 1
   if stage.recipe == 'proposer':
-    stage.proposer.num_queries = 8  # each is a crop of every picture
+    stage.proposer.num_queries = 4  # each is a crop of every picture
     # Two crops of 640 pixels take 15 GB.
-    stage.train.update(max_targets=8, batch_size=1)
+    stage.train.update(max_targets=4, batch_size=1)
   if stage.mode == 'mine':
     stage.mining.update(chunk=2, disk_megabytes=100)
   if stage.mining.caption_file:

@@ -61,6 +61,7 @@ ALIKE = {
   'proposer_r101c',
   'proposer_swin_b',
   'rehearsal',
+  'scenes_towers',
   'scenes:clipseg',  # the tutorial's, as the next but one
   'scenes:coseg_cross',
   'scenes:coseg_prefix',

@@ -32,7 +32,10 @@ _SAMPLE = 1 << 14  # bytes of each sample of a larger one
 def seal(directory: Place) -> None:
   """Writes down what the files below a directory of this machine hold."""
   if isinstance(directory := _local(directory), pathlib.Path):
-    found = {name: [size, _hash(directory / name)] for name, size in _files(directory)}
+    files = _files(directory)
+    with concurrent.futures.ThreadPoolExecutor(_AT_ONCE) as pool:
+      hashes = pool.map(lambda file: _hash(directory / file[0]), files)
+      found = {n: [size, x] for (n, size), x in zip(files, hashes, strict=True)}
     (directory / SEAL).write_text(json.dumps(found, indent=0, sort_keys=True))
 
 

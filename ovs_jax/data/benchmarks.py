@@ -8,13 +8,13 @@ where the benchmark has them, and `image_id`.
 import dataclasses
 import functools
 import pathlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any, ClassVar
 
 import tensorflow_datasets as tfds
 
 from ovs_jax.core.errors import UserError
-from ovs_jax.core.files import local, place
+from ovs_jax.core.files import place
 from ovs_jax.core.lookup import lookup
 from ovs_jax.data import build, shrink
 from ovs_jax.data.layouts import LAYOUTS, Layout, Split
@@ -25,7 +25,6 @@ from ovs_jax.data.sources import (
   Reader,
   class_table,
   encode_png,
-  ordered_map,
 )
 from ovs_jax.data.stored import noted, opened
 from ovs_jax.text import vocabulary
@@ -123,45 +122,30 @@ class Benchmark(build.Builder, skip_registration=True):
       self.problems[:] = [Problem('missing', what)]
     return self._listed
 
-  def total(self, source: pathlib.Path) -> tuple[int, int]:
-    """Returns how many examples there will be at most, and their images' bytes."""
-    pairs = [pair for split in self.pairs(source).values() for pair in split]
-    return len(pairs), sum(p.image.stat().st_size for p in pairs if p.image.is_file())
-
-  def _split_generators(
-    self, dl_manager: tfds.download.DownloadManager
-  ) -> dict[str, Iterator[tuple[str, dict[str, Any]]]]:
-    source = local(dl_manager.manual_dir)
-    listed = self.pairs(source)
-    if not any(listed.values()):
-      raise UserError('no examples')
-    last = list(listed)[-1]
+  def tasks(self, source: pathlib.Path) -> dict[str, build.Task]:
+    """Returns what each split is made of."""
+    root = self.layout.root(source)
     return {
-      name: self._generate_examples(
-        self.layout.splits[name], pairs, self.layout.root(source), name == last
-      )
-      for name, pairs in listed.items()
+      name: self._task(self.layout.splits[name], pairs, root)
+      for name, pairs in self.pairs(source).items()
     }
 
-  def _generate_examples(
-    self, split: Split, pairs: list[Pair], source: pathlib.Path, last: bool
-  ) -> Iterator[tuple[str, dict[str, Any]]]:
+  def _task(self, split: Split, pairs: list[Pair], root: pathlib.Path) -> build.Task:
     table = self.table
     if split.hide_unseen:
       splits = vocabulary.load(self.layout.vocabulary).splits
       table = table.hide([k for k, s in enumerate(splits) if s == 'unseen'])
     small = shrink.shrink if self.builder_config.shrink else None
-    reader = Reader(source, self.layout.read_label, table, shrink=small)
-    for example, problems in ordered_map(reader, pairs):
-      self.problems.extend(problems)
-      build.advance(self)
-      if example is None or (
-        split.drop_void and (example['label'] == table.void).all()
-      ):
-        continue
-      yield example['image_id'], self._encode(example)
-    if last and self.problems:
-      raise UserError('the source has problems')  # `build` tells which
+    read = Reader(root, self.layout.read_label, table, shrink=small)
+
+    def keep(example: dict[str, Any]) -> bool:
+      return not (split.drop_void and (example['label'] == table.void).all())
+
+    return build.Task(pairs, read, keep, self._encode)
+
+  def identity(self) -> Any:
+    """Returns the class list, and how images are made smaller."""
+    return [dict(self.info.metadata), self.builder_config.shrink]
 
   def _encode(self, example: dict[str, Any]) -> dict[str, Any]:
     kept = {name: example[name] for name in self.info.features}

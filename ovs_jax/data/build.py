@@ -1,7 +1,7 @@
 """Building a TFDS data set from files: whole or not at all, one process at a time.
 
-A killed build leaves folders that the next one sweeps away; a build with problems
-leaves nothing but the list of them.
+A build that was stopped or killed goes on with the files that it has not written yet
+(`data.written`); so does one with problems, which leaves a list of them.
 """
 
 import abc
@@ -13,7 +13,7 @@ import pathlib
 import shutil
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import tensorflow_datasets as tfds
@@ -22,30 +22,52 @@ from tqdm.auto import tqdm
 
 from ovs_jax.core import buckets
 from ovs_jax.core.files import Place, below, local, place, remove, write_text
-from ovs_jax.core.preemption import Stopped, pause
+from ovs_jax.core.preemption import pause
+from ovs_jax.data.seen import Seen
 from ovs_jax.data.sources import Problem, SourceError
+from ovs_jax.data.written import FOLDER, Task, Writer
 
 PROBLEMS = 'problems.txt'
 _LOCK = '.prepare.lock'
 _LOCK_EVERY = 0.2  # seconds between looks whether another process is done
 _INFO = 'dataset_info.json'  # TFDS writes it when all else is there
-_SPACE = 2.2  # TFDS sorts the examples on disk before it writes them
+_SPACE = 1.1  # of the images' bytes; masks are small beside them
 
 
 class Builder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
-  """What `build` needs of a TFDS builder: it finds out all problems as it generates."""
+  """What `build` needs of a TFDS builder."""
 
   url_infos = {}  # nothing is downloaded: no checksum file to look for
   progress: tqdm | None = None  # advanced by one per example, if given
+  seen: Seen | None = None  # is told of all labels
 
   @functools.cached_property
   def problems(self) -> list[Problem]:
-    """What is wrong with the source, as far as it has been read."""
+    """What is wrong with the source, as far as it has been looked at."""
     return []
 
   @abc.abstractmethod
-  def total(self, source: pathlib.Path) -> tuple[int, int]:
-    """Returns how many examples there will be at most, and their images' bytes."""
+  def tasks(self, source: pathlib.Path) -> dict[str, Task]:
+    """Returns what each split is made of, and notes what is missing as problems."""
+
+  @abc.abstractmethod
+  def identity(self) -> Any:
+    """Returns what examples depend on, beside their files, as JSON."""
+
+  def _split_generators(
+    self, dl_manager: tfds.download.DownloadManager
+  ) -> dict[str, Iterator[tuple[str, dict[str, Any]]]]:
+    """What TFDS itself would write, without `build`."""
+    tasks = self.tasks(local(dl_manager.manual_dir))
+    return {split: self._generate_examples(task) for split, task in tasks.items()}
+
+  def _generate_examples(self, task: Task) -> Iterator[tuple[str, dict[str, Any]]]:
+    for pair in task.pairs:
+      example, problems = task.read(pair)
+      if example is None:
+        raise SourceError(f'{self.name} cannot be built', problems)
+      if task.keep(example):
+        yield pair.image_id, task.encode(example)
 
 
 @contextlib.contextmanager
@@ -67,15 +89,17 @@ def locked(folder: pathlib.Path) -> Iterator[None]:
     yield
 
 
-def advance(builder: tfds.core.DatasetBuilder) -> None:
+def advance(
+  builder: tfds.core.DatasetBuilder, then: str = 'and will be built anew'
+) -> None:
   """Notes that one more example is read; between examples a build can be stopped.
 
   Raises:
-    Stopped: SIGTERM came; nothing of the build is kept.
+    Stopped: SIGTERM came.
   """
   if builder.progress is not None:
     builder.progress.update()
-  pause(f'{builder.name} was not finished, and will be built anew')
+  pause(f'{builder.name} was not finished, {then}')
 
 
 @contextlib.contextmanager
@@ -116,42 +140,55 @@ def is_prepared(builder: tfds.core.DatasetBuilder) -> bool:
 
 
 def build(builder: Builder, source: pathlib.Path) -> None:
-  """Reads everything below `source` and writes it, after sweeping away what was killed.
+  """Reads everything below `source` and writes it, or what is left to write.
 
   Raises:
     SourceError: with all problems; they are also in problems.txt beside the data.
     OSError: the disk is full or cannot be written.
-    Stopped: SIGTERM came; nothing is kept.
+    Stopped: SIGTERM came; the next call goes on.
   """
   target = local(builder.data_dir)
   target.parent.mkdir(parents=True, exist_ok=True)
   report = target.parent / PROBLEMS
   report.unlink(missing_ok=True)
   for stale in target.parent.glob(f'{tfds.core.constants.INCOMPLETE_PREFIX}*'):
-    shutil.rmtree(stale)
+    shutil.rmtree(stale)  # of a version that did not go on
   remove(target)
-  total, size = builder.total(source)
-  free = shutil.disk_usage(target.parent).free
-  if free < _SPACE * size:
-    raise OSError(
-      f'{target.parent} has {free / 1e9:.1f} GB free, building {builder.name} takes '
-      f'about {_SPACE * size / 1e9:.1f} GB; choose another --data_dir'
-    )
-  config = tfds.download.DownloadConfig(manual_dir=source)
+  tasks = builder.tasks(source)
+  writer = Writer(
+    builder.info,
+    tasks,
+    target.parent / FOLDER,
+    identity=[str(builder.version), builder.identity()],
+    seen=builder.seen,
+  )
+  _check_space(builder, tasks, writer.size)
+  total = sum(len(task.pairs) for task in tasks.values())
   label = f'{builder.name}/{builder.builder_config.name}'
-  try:
-    bar = tqdm(total=total, desc=label, unit=' images')
-    with bar as progress, quiet_tfds(), same_records():
-      builder.progress = progress
-      builder.download_and_prepare(download_config=config)
-  except Exception as error:
-    if isinstance(error, Stopped) or not builder.problems:
-      raise
-    # Also when TFDS stumbled first, over a split that the problems left empty.
+  bar = tqdm(total=total, initial=writer.done, desc=label, unit=' images')
+  with bar as progress, quiet_tfds():
+    builder.progress = progress
+    then = 'and keeps what is written'
+    builder.problems += writer.write(lambda: advance(builder, then))
+  if builder.problems:
+    writer.clear()
     failure = SourceError(f'{builder.name} cannot be built', builder.problems)
     write_text(report, failure.listing())
     failure.add_note(f'All of them are in {report}.')
-    raise failure from error
+    raise failure
+  writer.finish(target)
+
+
+def _check_space(builder: Builder, tasks: Mapping[str, Task], there: int) -> None:
+  folder = local(builder.data_dir).parent
+  images = (pair.image for task in tasks.values() for pair in task.pairs)
+  size = sum(image.stat().st_size for image in images if image.is_file())
+  free, needed = shutil.disk_usage(folder).free, _SPACE * size - there
+  if free < needed:
+    raise OSError(
+      f'{folder} has {free / 1e9:.1f} GB free, building {builder.name} takes about '
+      f'{needed / 1e9:.1f} GB; choose another --data_dir'
+    )
 
 
 @contextlib.contextmanager

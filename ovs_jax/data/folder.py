@@ -18,7 +18,7 @@ import hashlib
 import pathlib
 import re
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import tensorflow_datasets as tfds
@@ -31,6 +31,7 @@ from ovs_jax.data.folder_texts import captions_of, class_names
 from ovs_jax.data.seen import Seen
 from ovs_jax.data.sources import Pair, Problem, Reader, SourceError, class_table
 from ovs_jax.data.stored import noted, open_stored
+from ovs_jax.data.written import Task
 from ovs_jax.text.vocabulary import Vocabulary, own
 
 _IMAGES = ('.jpg', '.jpeg', '.png', '.webp', '.bmp', '.tif', '.tiff')
@@ -50,6 +51,7 @@ class Source:
     splits: pairs by split.
     captioned: whether there is a captions.jsonl.
     state: changes when any file does.
+    texts: changes when any file does that is of no photo alone.
     divided: whether the splits are by a hash, and not by folders.
     read: from the `label` of a pair to the values in its mask.
   """
@@ -59,6 +61,7 @@ class Source:
   splits: Mapping[str, list[Pair]]
   captioned: bool
   state: str
+  texts: str
   divided: bool = False
   read: Callable[[pathlib.Path], sources.Labels] = sources.read_values
 
@@ -79,6 +82,7 @@ class FolderConfig(tfds.core.BuilderConfig):
   """One folder, listed."""
 
   source: Source
+  longest: int = 0  # side of what is stored; 0: as it is
 
 
 class Folder(build.Builder):
@@ -120,6 +124,7 @@ class Folder(build.Builder):
       'names': list(source.names),
       'values': list(source.values),
       'state': source.state,
+      'longest': self.builder_config.longest,
     }
     return self.dataset_info_from_configs(
       description=self.builder_config.description,
@@ -127,39 +132,26 @@ class Folder(build.Builder):
       metadata=tfds.core.MetadataDict(metadata),
     )
 
-  def total(self, source: pathlib.Path) -> tuple[int, int]:
-    """Returns the number of examples and the bytes of their images."""
-    del source
-    pairs = [p for found in self.builder_config.source.splits.values() for p in found]
-    return len(pairs), sum(pair.image.stat().st_size for pair in pairs)
+  def tasks(self, source: pathlib.Path) -> dict[str, Task]:
+    """Returns what each split is made of."""
+    config = self.builder_config
+    read = Reader(
+      source, config.source.read, self.table, turn=True, longest=config.longest
+    )
+    every = self.builder_config.source.splits.items()
+    return {k: Task(pairs, read, lambda x: True, self._encode) for k, pairs in every}
 
-  def _split_generators(
-    self, dl_manager: tfds.download.DownloadManager
-  ) -> dict[str, Iterator[tuple[str, dict[str, Any]]]]:
-    splits = self.builder_config.source.splits
-    directory = local(dl_manager.manual_dir)
-    last = list(splits)[-1]
-    return {
-      name: self._generate_examples(pairs, directory, name == last)
-      for name, pairs in splits.items()
-    }
+  def identity(self) -> Any:
+    """Returns names, values and the other program's files."""
+    source = self.builder_config.source
+    longest = self.builder_config.longest
+    return [source.names, source.values, source.texts, longest]
 
-  def _generate_examples(
-    self, pairs: list[Pair], source: pathlib.Path, last: bool
-  ) -> Iterator[tuple[str, dict[str, Any]]]:
-    read = self.builder_config.source.read
-    reader = Reader(source, read, self.table, turn=True)
-    for example, problems in sources.ordered_map(reader, pairs):
-      self.problems.extend(problems)
-      build.advance(self)
-      if example is not None:
-        kept = {name: example[name] for name in self.info.features}
-        if 'label' in kept:
-          self.seen.add(example['image_id'], kept['label'])
-          kept['label'] = sources.encode_png(kept['label'])
-        yield example['image_id'], kept
-    if last and self.problems:
-      raise UserError('the source has problems')  # `build` tells which
+  def _encode(self, example: dict[str, Any]) -> dict[str, Any]:
+    kept = {name: example[name] for name in self.info.features}
+    if 'label' in kept:
+      kept['label'] = sources.encode_png(kept['label'])
+    return kept
 
 
 def survey(directory: pathlib.Path) -> Source:
@@ -209,6 +201,7 @@ def survey(directory: pathlib.Path) -> Source:
     splits=splits,
     captioned=(directory / 'captions.jsonl').is_file(),
     state=_state(directory, [*paths, *masks.values(), *_texts(directory)]),
+    texts='',  # names and captions are looked at themselves
     divided=divided,
   )
 
@@ -217,12 +210,14 @@ def _foreign(found: foreign.Listing, path: pathlib.Path) -> Source:
   """What another program wrote, as a folder."""
   splits, divided = _divided(dict(found.splits))
   photos = [pair.image for pairs in found.splits.values() for pair in pairs]
+  folder = path if path.is_dir() else path.parent
   return Source(
     names=found.names,
     values=tuple(range(len(found.names))),
     splits=splits,
     captioned=False,
-    state=_state(path if path.is_dir() else path.parent, [*photos, *found.files]),
+    state=_state(folder, [*photos, *found.files]),
+    texts=_state(folder, found.files),
     divided=divided,
     read=found.read,
   )
@@ -293,12 +288,14 @@ def variant_of(directory: pathlib.Path) -> str:
   return f'{re.sub(r"[^A-Za-z0-9]+", "_", path.name).strip("_") or "root"}_{digest}'
 
 
-def prepare(data_dir: Any, directory: Any) -> Any:
+def prepare(data_dir: Any, directory: Any, longest: int | None = None) -> Any:
   """Returns the builder of a folder, built anew if the folder changed.
 
   Args:
     data_dir: where TFDS keeps its data sets.
     directory: the folder; `config.dataset.variant` of the data set `folder`.
+    longest: side that photos and masks are stored with at most; 0: as they are; None:
+      as they were stored before, if they were.
 
   Raises:
     FileNotFoundError: there is no such folder.
@@ -315,20 +312,24 @@ def prepare(data_dir: Any, directory: Any) -> Any:
 
   def make() -> Folder:
     description = f'Images of {directory.name}.'
-    config = FolderConfig(name=variant, description=description, source=source)
+    config = FolderConfig(
+      name=variant, description=description, source=source, longest=longest or 0
+    )
     return Folder(data_dir=data_dir, config=config)
 
   folder = data_dir / 'folder' / variant
   if not isinstance(folder, pathlib.Path):
     stored = _stored(folder)
-    if stored is None or noted(stored, 'state', str) != source.state:
+    longest = _longest(stored) if longest is None else longest
+    if not _is_of(stored, source, longest):
       remove(folder)
       with build.nearby(data_dir) as near:
-        prepare(near, directory)
+        prepare(near, directory, longest)
     return _stored(folder)
   with build.locked(folder):
     stored = _stored(folder)
-    if stored is None or noted(stored, 'state', str) != source.state:
+    longest = _longest(stored) if longest is None else longest
+    if not _is_of(stored, source, longest):
       # A folder prepared earlier has other features: TFDS must not find it.
       remove(folder / '1.0.0')
       builder = make()
@@ -337,6 +338,20 @@ def prepare(data_dir: Any, directory: Any) -> Any:
       for note in (*source.notes(), *notes):
         print(f'note: {directory}: {note}', file=sys.stderr)
   return _stored(folder)
+
+
+def _is_of(stored: Any | None, source: Source, longest: int) -> bool:
+  """Whether what is stored was made of the files of now, in that size."""
+  if stored is None or noted(stored, 'state', str) != source.state:
+    return False
+  return _longest(stored) == longest
+
+
+def _longest(stored: Any | None) -> int:
+  """The size that was asked for when it was stored; 0 in what is older than that."""
+  if stored is None or 'longest' not in (stored.info.metadata or {}):
+    return 0
+  return noted(stored, 'longest', int)
 
 
 def _stored(folder: Place) -> Any | None:

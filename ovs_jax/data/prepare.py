@@ -52,7 +52,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     print(f'{stopped}; run the same command again', file=sys.stderr)
     return STOPPED_STATUS
   except KeyboardInterrupt:
-    print('stopped; the same command starts this data set again', file=sys.stderr)
+    print('stopped; the same command goes on', file=sys.stderr)
     return 130
 
 
@@ -76,6 +76,13 @@ def _parser() -> argparse.ArgumentParser:
     '--allow_partial',
     action='store_true',
     help='take what there is of a sample; it becomes the variant "partial"',
+  )
+  add(
+    '--longest',
+    type=int,
+    metavar='PIXELS',
+    help='of photos of your own: store them, and their masks, with a longer side of at '
+    'most so many pixels; 0: as they are (default: as before, at first as they are)',
   )
   add('--list', action='store_true', help='tell what is known, its source and licence')
   add(
@@ -144,11 +151,15 @@ def _run(arguments: Any) -> None:
   if arguments.dataset == 'folder':
     if arguments.allow_partial or arguments.variant:
       raise UserError('a folder has no variants; it is taken as it is')
-    builder = folder.prepare(data_dir, source)
+    if arguments.longest is not None and arguments.longest < 0:
+      raise UserError(f'--longest={arguments.longest}: expected 0 or more pixels')
+    builder = folder.prepare(data_dir, source, arguments.longest)
     names, variant = noted(builder, 'names', list), str(source)
     print(_summary('folder', variant, builder, len(names), data_dir))
     return
   lookup({**LAYOUTS, 'folder': None}, arguments.dataset, 'data set')
+  if arguments.longest is not None:
+    raise UserError('--longest is for photos of your own; benchmarks are as published')
   variant = arguments.variant or 'default'
   if arguments.allow_partial and not variant.startswith('partial'):
     variant = 'partial' if variant == 'default' else f'partial_{variant}'

@@ -1,6 +1,7 @@
 """Which classes the masks of a user's folder have pixels of."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
@@ -23,6 +24,20 @@ class Seen:
     self._pixels += counts[: len(self._pixels)]
     if not counts[: len(self._pixels)].any():
       self._void.append(name)
+
+  def fresh(self) -> 'Seen':
+    """Returns one for the same classes that has seen nothing."""
+    return Seen(len(self._pixels))
+
+  def to_json(self) -> list[Any]:
+    """Returns what `update` takes."""
+    return [self._pixels.tolist(), self._void]
+
+  def update(self, other: Sequence[Any]) -> None:
+    """Adds what another one has seen, from its `to_json`."""
+    pixels, void = other
+    self._pixels += np.array(pixels, np.int64)
+    self._void += void
 
   def notes(self, names: Sequence[str], values: Sequence[int]) -> list[str]:
     """Returns sentences about classes without a pixel, and masks without a class.

@@ -6,6 +6,7 @@ that one run can list them all.
 
 import collections
 import dataclasses
+import functools
 import io
 import os
 import pathlib
@@ -24,6 +25,9 @@ Labels = Num[np.ndarray, 'h w']
 T, R = TypeVar('T'), TypeVar('R')
 
 _ORIENTATION = 0x0112  # EXIF: how the camera was held
+_LYING = (5, 6, 7, 8)  # of its values, on one of its sides
+_ANTIALIASED = Image.Resampling.BILINEAR  # Pillow's, which is
+_QUALITY = 95  # of JPEGs that are made smaller
 _SHOWN = 8  # problems per kind in a message
 
 
@@ -147,27 +151,60 @@ def name_below(directory: pathlib.Path, path: pathlib.Path) -> str:
   return (path.relative_to(directory) if inside else path).as_posix()
 
 
-def read_image(path: pathlib.Path, *, turn: bool = False) -> tuple[bytes, int, int]:
+def read_image(
+  path: pathlib.Path, *, turn: bool = False, longest: int = 0
+) -> tuple[bytes, int, int]:
   """Reads and checks an image: its bytes as they are to be stored, height and width.
 
   Whole 8-bit RGB and grey JPEGs and PNGs are stored as they are; others become PNGs of
-  what `core.images.read_image` makes of them.
+  what `core.images.read_image` makes of them. What is made smaller becomes a JPEG.
 
   Args:
     path: the file.
     turn: apply the orientation that a camera noted. The benchmarks' label maps lie on
       the pixels as they are stored.
+    longest: that the longer side is made, if it is longer; 0: as it is.
+
+  Returns:
+    The bytes; and the size of the image as it was, after turning.
   """
   content = path.read_bytes()
   with Image.open(io.BytesIO(content)) as image:
+    orientation = image.getexif().get(_ORIENTATION, 1) if turn else 1
+    turned, sides = orientation != 1, image.size
+    small = smaller(*sides, longest)
+    if small != sides:
+      image.draft('RGB', small)  # a JPEG is decoded to little more than that
     image.load()  # all of it: a file that is cut off must not pass
-    turned = turn and image.getexif().get(_ORIENTATION, 1) != 1
     plain = image.mode in ('RGB', 'L') and 'transparency' not in image.info
-    if image.format in ('JPEG', 'PNG') and plain and not turned:
+    if image.format in ('JPEG', 'PNG') and plain and not turned and small == sides:
       return content, image.height, image.width
-    upright = ImageOps.exif_transpose(image) if turned else image
-    array = to_rgb(upright)
-  return encode_png(array), array.shape[0], array.shape[1]
+    array = to_rgb(ImageOps.exif_transpose(image) if turned else image)
+  w, h = sides[::-1] if orientation in _LYING else sides
+  if small == sides:
+    return encode_png(array), h, w
+  photo = Image.fromarray(array).resize(smaller(w, h, longest), _ANTIALIASED)
+  return encode_jpeg(np.asarray(photo), quality=_QUALITY), h, w
+
+
+def smaller(width: int, height: int, longest: int) -> tuple[int, int]:
+  """Returns a size whose longer side is at most `longest`, if that is not 0."""
+  longer = max(width, height)
+  if not longest or longer <= longest:
+    return width, height
+  scale = longest / longer
+  return max(round(width * scale), 1), max(round(height * scale), 1)
+
+
+def shrink_labels(
+  label: Num[np.ndarray, 'h w'], size: tuple[int, int]
+) -> Num[np.ndarray, 'y x']:
+  """Resizes labels to a width and height: those at the pixels' centres."""
+  rows, columns = (
+    ((np.arange(n) + 0.5) * (m / n)).astype(np.int64)
+    for n, m in zip(size[::-1], label.shape, strict=True)
+  )
+  return label[rows[:, None], columns]
 
 
 def read_values(path: pathlib.Path) -> Labels:
@@ -214,10 +251,10 @@ def encode_png(array: Num[np.ndarray, 'h w ...']) -> bytes:
   return buffer.getvalue()
 
 
-def encode_jpeg(array: UInt8[np.ndarray, 'h w 3']) -> bytes:
-  """Returns a JPEG of Pillow's default quality, as the reference preparation writes."""
+def encode_jpeg(array: UInt8[np.ndarray, 'h w 3'], *, quality: int = 75) -> bytes:
+  """Returns a JPEG; the reference preparation writes Pillow's default quality."""
   buffer = io.BytesIO()
-  Image.fromarray(array).save(buffer, 'jpeg')
+  Image.fromarray(array).save(buffer, 'jpeg', quality=quality)
   return buffer.getvalue()
 
 
@@ -231,6 +268,7 @@ class Reader:
     table: from values to train ids.
     turn: whether the orientation that a camera noted is applied to images.
     shrink: from encoded image and labels to smaller ones, or None to leave them.
+    longest: that the longer side of both is made, if it is longer; 0: as it is.
   """
 
   source: pathlib.Path
@@ -238,11 +276,13 @@ class Reader:
   table: ClassTable | None
   turn: bool = False
   shrink: Callable[[bytes, Labels], tuple[bytes, Labels]] | None = None
+  longest: int = 0
 
   def __call__(self, pair: Pair) -> tuple[dict[str, Any] | None, list[Problem]]:
     """Returns the example, or None and what is wrong with its files."""
     problems: list[Problem] = []
-    image = self._attempt(lambda p: read_image(p, turn=self.turn), pair.image, problems)
+    read = functools.partial(read_image, turn=self.turn, longest=self.longest)
+    image = self._attempt(read, pair.image, problems)
     example = {'image_id': pair.image_id, 'captions': list(pair.captions)}
     if image is not None:
       example['image'] = image[0]
@@ -250,6 +290,8 @@ class Reader:
       label = self._label(pair, image[1:] if image else None, problems)
       if self.shrink and image is not None and label is not None and not problems:
         example['image'], label = self.shrink(image[0], label)
+      if self.longest and label is not None:
+        label = shrink_labels(label, smaller(*label.shape[::-1], self.longest))
       example['label'] = label
     return (None if problems else example), problems
 

@@ -171,3 +171,78 @@ def test_a_fifth_is_val(count: int) -> None:
   found = folder.divide(pairs)
   assert sum(map(len, found.values())) == count
   assert 0.1 * count <= len(found['val']) <= max(0.27 * count, 2)
+
+
+@pytest.fixture
+def large(tmp_path: pathlib.Path) -> pathlib.Path:
+  """A photo that lies on its side, 200 x 120 upright, and one of 90 x 60."""
+  root = tmp_path / 'large'
+  for kind in ('images', 'masks'):
+    (root / kind).mkdir(parents=True)
+  y, x = np.mgrid[:120, :200]
+  label = (x // 50 + 4 * (y // 60)).astype(np.uint8)
+  colours = np.random.default_rng(0).integers(0, 255, (8, 3), dtype=np.uint8)
+  picture = colours[label]
+  exif = Image.Exif()
+  exif[0x0112] = 6  # upright after a quarter to the right
+  lying = Image.fromarray(picture).transpose(Image.Transpose.ROTATE_90)
+  lying.save(root / 'images/a.jpg', exif=exif, quality=98)
+  Image.fromarray(label).save(root / 'masks/a.png')
+  Image.fromarray(picture[:60, :90]).save(root / 'images/b.jpg')
+  Image.fromarray(label[:60, :90]).save(root / 'masks/b.png')
+  (root / 'names.txt').write_text('\n'.join(f'field {i}' for i in range(8)))
+  return root
+
+
+def test_photos_are_stored_smaller_where_that_is_asked_for(
+  large: pathlib.Path, tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+  data = tmp_path / 'data'
+  command = [f'--source={large}', f'--data_dir={data}']
+  assert prepare.main([*command, '--longest=100']) == 0
+  found = examples(folder.prepare(data, large), 'val')
+  y, x = np.mgrid[:60, :100]
+  expected = (x // 25 + 4 * (y // 30)).astype(np.uint8)  # every border at half
+  np.testing.assert_array_equal(found['a']['label'], expected)
+  image = found['a']['image'].astype(int)
+  assert image.shape == (60, 100, 3)
+  with Image.open(large / 'images/a.jpg') as lying:
+    whole = lying.transpose(Image.Transpose.ROTATE_270).resize((100, 60))
+  assert np.abs(image - np.asarray(whole).astype(int)).mean() < 4
+  assert found['b']['image'].shape == (60, 90, 3)
+  builder = folder.prepare(data, large)
+  with Image.open(large / 'images/b.jpg') as small:
+    np.testing.assert_array_equal(found['b']['image'], np.asarray(small))
+  # As before, until something else is asked for; also when a photo comes.
+  made = pathlib.Path(builder.data_dir) / 'dataset_info.json'
+  before = made.stat().st_mtime_ns
+  assert prepare.main(command) == 0
+  assert made.stat().st_mtime_ns == before
+  os.utime(large / 'images/b.jpg', (1, 1))
+  assert examples(folder.prepare(data, large), 'val')['a']['image'].shape[0] == 60
+  assert prepare.main([*command, '--longest=0']) == 0
+  assert examples(folder.prepare(data, large), 'val')['a']['image'].shape[0] == 120
+  capsys.readouterr()
+  assert prepare.main([*command, '--longest=-1']) == 2
+  assert 'expected 0 or more pixels' in capsys.readouterr().err
+  assert prepare.main(['--dataset=voc_20', '--longest=5', *command]) == 2
+  assert '--longest is for photos of your own' in capsys.readouterr().err
+
+
+def test_a_photo_that_is_cut_off_does_not_pass_in_any_size(
+  large: pathlib.Path, tmp_path: pathlib.Path
+) -> None:
+  path = large / 'images/a.jpg'
+  path.write_bytes(path.read_bytes()[:-600])
+  for longest in (0, 50):
+    with pytest.raises(SourceError, match='images/a.jpg'):
+      folder.prepare(tmp_path / 'data', large, longest)
+
+
+def test_a_mask_of_another_size_does_not_pass_in_any_size(
+  large: pathlib.Path, tmp_path: pathlib.Path
+) -> None:
+  with Image.open(large / 'masks/a.png') as mask:
+    mask.resize((100, 60)).save(large / 'masks/a.png')
+  with pytest.raises(SourceError, match='is 100x60, its image 200x120'):
+    folder.prepare(tmp_path / 'data', large, 100)

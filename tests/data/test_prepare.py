@@ -161,14 +161,14 @@ def test_a_notice_ends_the_command_and_the_next_one_works(
   command = ['--dataset=voc_20', f'--source={source}', f'--data_dir={tmp_path}/data']
   advance = build.advance
 
-  def notice(builder: Any) -> None:
+  def notice(*given: Any) -> None:
     os.kill(os.getpid(), signal.SIGTERM)
-    advance(builder)
+    advance(*given)
 
   monkeypatch.setattr(build, 'advance', notice)
   assert prepare.main(command) == 75
   said = (
-    'stopped: voc_20 was not finished, and will be built anew; run the same command'
+    'stopped: voc_20 was not finished, and keeps what is written; run the same command'
   )
   assert said in capsys.readouterr().err
   monkeypatch.setattr(build, 'advance', advance)

@@ -219,11 +219,13 @@ def test_what_does_not_go_with_a_grid(
     suite.benchmark(Settings.of(config), tmp_path)
 
 
-def test_the_other_mode_says_where_to_go(places: dict[str, Any], data_dir: str) -> None:
+def test_the_other_mode_says_where_to_go(
+  places: dict[str, Any], data_dir: str, tmp_path: pathlib.Path
+) -> None:
   config = config_of(places['ovseg'], data_dir)
   config.dataset.update(name='scenes', variant='smoke')
   with pytest.raises(ValueError, match='is of mode benchmark'):
-    runner.evaluate(Settings.of(config), pathlib.Path('nowhere'))
+    runner.evaluate(Settings.of(config), tmp_path)
 
 
 def test_predict_takes_a_clip(
