@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 
 from ovs_jax.core.types import Num, void_of
+from ovs_jax.data.sources import count_values
 
 _SHOWN = 8  # names in a note
 
@@ -20,7 +21,7 @@ class Seen:
 
   def add(self, name: str, train_ids: Num[np.ndarray, 'h w']) -> None:
     """Counts a mask, which has void where it has no class."""
-    counts = np.bincount(train_ids.ravel(), minlength=void_of(train_ids.dtype) + 1)
+    counts = count_values(train_ids, void_of(train_ids.dtype) + 1)
     self._pixels += counts[: len(self._pixels)]
     if not counts[: len(self._pixels)].any():
       self._void.append(name)

@@ -19,7 +19,7 @@ from PIL import Image, ImageOps
 
 from ovs_jax.core.errors import UserError
 from ovs_jax.core.images import UNREADABLE, to_rgb
-from ovs_jax.core.types import VOID, Bool, Num, UInt8, void_of
+from ovs_jax.core.types import VOID, Bool, Int, Num, UInt8, void_of
 
 Labels = Num[np.ndarray, 'h w']
 T, R = TypeVar('T'), TypeVar('R')
@@ -121,12 +121,29 @@ class ClassTable:
 
   def apply(self, values: Labels) -> tuple[Labels, list[int]]:
     """Returns train ids, and the values that may not occur."""
-    counts = np.bincount(values.reshape(-1), minlength=len(self.known))
+    counts = count_values(values, len(self.known))
     unknown = np.flatnonzero(counts[: len(self.known)].astype(bool) & ~self.known)
     beyond = len(self.known) + np.flatnonzero(counts[len(self.known) :])
     if len(unknown) or len(beyond):
       return values, [int(v) for v in (*unknown, *beyond)]
-    return self.train_ids[values], []
+    same = values.dtype == self.train_ids.dtype and self._identity
+    return values if same else self.train_ids[values], []
+
+  @functools.cached_property
+  def _identity(self) -> bool:
+    """Whether every value that may occur is its own train id."""
+    return bool((self.train_ids == np.arange(len(self.known)))[self.known].all())
+
+
+def count_values(values: Labels, least: int) -> Int[np.ndarray, 'v']:
+  """Returns how often each value occurs, from 0 to the largest, or to `least` - 1.
+
+  Of uint8 seven times as fast as NumPy, which makes integers of 64 bits of them.
+  """
+  if values.dtype != np.uint8:
+    return np.bincount(values.ravel(), minlength=least)
+  counts = np.array(Image.fromarray(values).histogram(), np.int64)
+  return np.pad(counts, (0, max(least - len(counts), 0)))
 
 
 def class_table(source_values: Sequence[int], ignored: Iterable[int]) -> ClassTable:
@@ -173,12 +190,16 @@ def read_image(
     orientation = image.getexif().get(_ORIENTATION, 1) if turn else 1
     turned, sides = orientation != 1, image.size
     small = smaller(*sides, longest)
-    if small != sides:
-      image.draft('RGB', small)  # a JPEG is decoded to little more than that
-    image.load()  # all of it: a file that is cut off must not pass
     plain = image.mode in ('RGB', 'L') and 'transparency' not in image.info
     if image.format in ('JPEG', 'PNG') and plain and not turned and small == sides:
-      return content, image.height, image.width
+      image.draft(
+        image.mode, (1, 1)
+      )  # of a JPEG all bytes are read, and few pixels made
+      image.load()  # a file that is cut off must not pass
+      return content, sides[1], sides[0]
+    if small != sides:
+      image.draft('RGB', small)  # a JPEG is decoded to little more than that
+    image.load()
     array = to_rgb(ImageOps.exif_transpose(image) if turned else image)
   w, h = sides[::-1] if orientation in _LYING else sides
   if small == sides:
