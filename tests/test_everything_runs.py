@@ -58,6 +58,7 @@ ALIKE = {
   'photos_by_heart',
   'photos_clipseg',
   'photos_evaluate',
+  'proposer_agnostic',
   'proposer_r101c',
   'proposer_swin_b',
   'rehearsal',

@@ -87,6 +87,7 @@ def train_batches(
   companion: Sequence[Transform] = (),
   companions: int = 0,
   rows: Int[np.ndarray, 'r'] | None = None,
+  also: Sequence[Any] = (),
 ) -> Iterator[Arrays]:
   """Yields the batches of steps `start`, `start` + 1, ..., or some rows of each.
 
@@ -100,12 +101,13 @@ def train_batches(
     companion: transforms of the `companions`.
     companions: how many other examples come with each, as a tuple `others`.
     rows: of every batch that are made, and read, in order; None: all.
+    also: builders of further data sets, whose examples come among the others.
 
   Raises:
     ValueError: the split has fewer examples than a batch, or the examples of a batch
       have different shapes.
   """
-  shards = Shards([builder], split)
+  shards = Shards([builder, *also], split)
   total = len(shards)
   per_epoch = total // batch_size
   if not per_epoch:

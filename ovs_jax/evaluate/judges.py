@@ -30,6 +30,7 @@ PROPOSER_SEEN = 'proposer_seen'
 TRUE_CLASSES_SEEN = 'oracle_classes_seen'
 SPLIT, SINGLE, CALIBRATION = 'errors', 'single', 'calibration'  # among the sums
 RECALL, PROPOSALS = 'recall', 'proposals'
+RECALL_SPLITS = 'recall, seen and unseen'
 Maps = Mapping[str, Int[np.ndarray, '_ _']]
 
 
@@ -162,6 +163,7 @@ class ModelJudge:
       self.sums[CALIBRATION] = np.zeros((BINS, 3), np.int64)
     if plan.recall:
       self.sums[RECALL] = np.zeros(recall.SHAPE, np.int64)
+      self.sums[RECALL_SPLITS] = np.zeros(recall.SHAPE, np.int64)
       self.sums[PROPOSALS] = np.zeros(1, np.int64)
 
   def _curve(self) -> tuple[int, ...]:
@@ -261,9 +263,12 @@ class ModelJudge:
     """Counts the true masks that any proposal shows."""
     masks = oracle.proposed(picture)
     small = oracle.nearest(sample.label, picture.content)
-    counts = recall.count_recall(masks, small, self._names.kinds)
+    names = self._names
+    counts = recall.count_recall(masks, small, names.kinds)
+    splits = recall.count_recall(masks, small, names.splits, recall.SPLITS)
     with self._lock:
       self.sums[RECALL] += counts
+      self.sums[RECALL_SPLITS] += splits
       self.sums[PROPOSALS] += len(masks)
 
   def _count_crops(self, sample: Sample, looked: Looked) -> None:

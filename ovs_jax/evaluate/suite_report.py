@@ -222,7 +222,7 @@ def _recall(summaries: Summaries) -> list[str]:
   rows = []
   for name, summary in summaries.items():
     found = summary.get('recall') or {}
-    for part in ('all', 'thing', 'stuff', *SIZES):
+    for part in ('all', 'thing', 'stuff', 'seen', 'unseen', *SIZES):
       if part in found:
         shown = [number(found[part][f'{t:g}']) for t in THRESHOLDS]
         cells = [part, str(found[part]['masks']), *shown]

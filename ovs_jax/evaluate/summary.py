@@ -13,6 +13,7 @@ from ovs_jax.evaluate.judges import (
   DISTRACTED,
   PROPOSALS,
   RECALL,
+  RECALL_SPLITS,
   SINGLE,
   SPLIT,
   distracted,
@@ -119,7 +120,7 @@ def _of_sums(sums: Arrays, images: int) -> dict[str, Any]:
     'errors': of(SPLIT, error_split),
     'single_concept': of(SINGLE, _single),
     'labels': of(LABELS, label_scores),
-    'recall': of(RECALL, recalls, shown, images),
+    'recall': of(RECALL, recalls, shown, images, sums.get(RECALL_SPLITS)),
     'calibration': of(CALIBRATION, reliability),
   }
 

@@ -83,6 +83,13 @@ def put_together(config: Settings) -> Parts:
     'weight': config.test.weight,
     'test': {'shortest': config.test.shortest, 'longest': config.test.longest},
   }
+  if stored.get('agnostic'):
+    if config.test.classifier != 'clip':
+      raise UserError(
+        f'the proposer in {config.init.proposer} finds masks and tells no classes '
+        f"apart: set config.test.classifier='clip', not {config.test.classifier!r}"
+      )
+    description['agnostic'] = True
   if 'training_names' in stored:  # older proposers do not say
     description['training_names'] = stored['training_names']
   return params, description

@@ -114,7 +114,7 @@ def grid_masks(
     picture: RGB, as large as the masks shall be.
 
   Raises:
-    ModuleNotFoundError: scikit-image is not installed; says how to.
+    UserError: scikit-image is not installed; says how to.
   """
   features = cell_features(config.alone[0], params['clip'], picture)
   labels, rows = superpixels(picture, features)
@@ -137,14 +137,15 @@ def cell_features(
     picture: RGB.
   """
   h, w = picture.shape[:2]
+  y, x = one_pass.grid_of(config, (h, w))
   cell = max(min(h, w) / _CELLS, max(h, w) / (4 * _CELLS))
-  rows, columns = (max(round(length / cell), 1) for length in (h, w))
-  at = np.arange(h)[:, None] * rows // h * columns + np.arange(w) * columns // w
-  cells = jnp.asarray(at)[None] == jnp.arange(rows * columns)[:, None, None]
-  found = one_pass.embed_masks(
-    config, params, jnp.asarray(picture), cells.astype(jnp.float32)
+  rows, columns = (
+    min(max(round(length / cell), 1), patches)
+    for length, patches in zip((h, w), (y, x), strict=True)
   )
-  found = np.asarray(found)
+  at = np.arange(y)[:, None] * rows // y * columns + np.arange(x) * columns // x
+  seen = at.reshape(1, -1) == np.arange(rows * columns)[:, None]
+  found = np.asarray(one_pass.look(config, (y, x), params, jnp.asarray(picture), seen))
   found = found / np.linalg.norm(found, axis=1, keepdims=True)
   return found.reshape(rows, columns, -1)
 
@@ -162,15 +163,15 @@ def superpixels(
     Labels from 0, and the mean colours and features of each.
 
   Raises:
-    ModuleNotFoundError: scikit-image is not installed; says how to.
+    UserError: scikit-image is not installed; says how to.
   """
   try:
     from skimage.color import rgb2lab
     from skimage.segmentation import slic
-  except ModuleNotFoundError as error:
-    raise ModuleNotFoundError(
-      "masks of a grid need scikit-image: pip install 'ovs-jax[grid]', or "
-      'pip install -r requirements/grid.txt in a checkout'
+  except ImportError as error:
+    raise UserError(
+      "masks of a grid take scikit-image: pip install 'ovs-jax[grid]', or pip install "
+      '-r requirements/grid.txt in a checkout'
     ) from error
   h, w = picture.shape[:2]
   scale = min(_SIDE / max(h, w), 1.0)

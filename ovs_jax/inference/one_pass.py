@@ -40,10 +40,18 @@ def embed_masks(
       not up to whole patches in that of the proposer.
   """
   h, w = image.shape[:2]
-  patch, side = config.clip.patch, _SIDES * config.clip.image_size
-  scale = side / min(h, w) if enlarge else 1
-  grid = tuple(max(round(length * scale / patch), 1) for length in (h, w))
+  grid = grid_of(config, (h, w), enlarge=enlarge)
   return embed(config, grid, params, image, masks[:, :h, :w])
+
+
+def grid_of(
+  config: OvSegConfig, size: tuple[int, int], *, enlarge: bool = True
+) -> tuple[int, int]:
+  """Returns the rows and columns of patches of a picture; see `embed_masks`."""
+  patch, side = config.clip.patch, _SIDES * config.clip.image_size
+  scale = side / min(size) if enlarge else 1
+  rows, columns = (max(round(length * scale / patch), 1) for length in size)
+  return rows, columns
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1))
@@ -55,6 +63,19 @@ def embed(
   masks: Float[Array, 'q h w'],
 ) -> Float[Array, 'q d']:
   """Resizes the picture to `grid` patches and embeds all masks."""
+  seen = patches_of(masks, grid, config.region.threshold)
+  return look(config, grid, params, image, seen)
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1))
+def look(
+  config: OvSegConfig,
+  grid: tuple[int, int],
+  params: Params,
+  image: Num[Array, 'h w 3'],
+  seen: Bool[Array, 'q n'],
+) -> Float[Array, 'q d']:
+  """Resizes the picture to `grid` patches and embeds sets of them."""
   patch, (h, w) = config.clip.patch, image.shape[:2]
   size = (grid[0] * patch, grid[1] * patch)
   rows = cubic_matrix(jnp.asarray(0), jnp.asarray(h), h, size[0])
@@ -62,7 +83,6 @@ def embed(
   pixels = normalise(image.astype(jnp.float32), config.clip.pixels)
   pixels = jnp.einsum('sh,hwc->swc', rows, pixels, precision=EXACT)
   pixels = jnp.einsum('tw,swc->stc', columns, pixels, precision=EXACT)
-  seen = patches_of(masks, grid, config.region.threshold)
   return encode_masks(config.clip, params, pixels[None], seen[None])[0]
 
 

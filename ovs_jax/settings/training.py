@@ -95,6 +95,11 @@ class Train:
   # sides that the proposer's images are resized to; none: as they are
   shortest: tuple[Size, ...] = ()
   longest: Size = 2560  # and what their longer side is at most
+  # whether all masks of a proposer are of one class, "something"
+  agnostic: bool = False
+  # further prepared data sets of such a proposer, NAME or NAME/VARIANT; their masks are
+  # those of the classes that an image shows, whatever they are called
+  also: tuple[Annotated[Given, Filled()], ...] = ()
   # side of the proposer's crops, padded where images are smaller; 0: none
   crop: Maybe = 0
   paste: Share = 0.15  # largest share of a scene that things pasted into others have

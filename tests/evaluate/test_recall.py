@@ -57,3 +57,19 @@ def test_true_masks_show_themselves() -> None:
   counts = count_recall(masks, label, ('thing', 'thing', 'stuff', 'stuff'))
   assert counts[0].sum(axis=0).tolist() == [2, 2, 2, 2]
   assert counts[1].sum(axis=0)[:2].tolist() == [2, 1]
+
+
+def test_classes_that_training_knew_apart() -> None:
+  label = np.full((1, 100), 0)
+  label[:, 60:] = 1
+  masks = boxes((0, 60), (70, 100))  # the second has 30 of 40
+  kinds, splits = ('stuff', 'stuff', ''), ('seen', 'unseen', '')
+  counts = [
+    count_recall(masks, label, kinds),
+    count_recall(masks, label, splits, ('seen', 'unseen', '')),
+  ]
+  found = recalls(counts[0], 2, 1, counts[1])
+  assert found['seen'] == {'masks': 1, '0.5': 100, '0.75': 100, '0.9': 100}
+  assert found['unseen'] == {'masks': 1, '0.5': 100, '0.75': 100, '0.9': 0}
+  assert found['stuff']['masks'] == found['all']['masks'] == 2
+  assert 'seen' not in recalls(counts[0], 2, 1)

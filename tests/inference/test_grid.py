@@ -14,6 +14,7 @@ from tiny_ovseg import CONFIG, STORED, draw_params
 from configs import common
 from ovs_jax import Segmenter
 from ovs_jax.core.checkpoint import save_model
+from ovs_jax.core.errors import UserError
 from ovs_jax.data import load_dataset, pipeline
 from ovs_jax.evaluate import runner, suite
 from ovs_jax.inference import grid, one_pass
@@ -92,14 +93,30 @@ def picture(seed: int = 0, size: tuple[int, int] = (48, 72)) -> np.ndarray:
 def test_features_of_a_cell_are_what_clip_sees_there(params: Any) -> None:
   image = picture()
   found = grid.cell_features(CONFIG.alone[0], params['clip'], image)
-  assert found.shape == (16, 24, CONFIG.clip.embed_dim)
+  assert found.shape == (12, 18, CONFIG.clip.embed_dim)  # patches, at twice 48
   mask = np.zeros((1, 48, 72), np.float32)
-  mask[0, 3:6, 69:72] = 1  # cell (1, 23)
+  mask[0, 4:8, 68:72] = 1  # cell (1, 17)
   expected = one_pass.embed_masks(
     CONFIG.alone[0], params['clip'], jnp.asarray(image), jnp.asarray(mask)
   )[0]
   expected = expected / jnp.linalg.norm(expected)
-  np.testing.assert_allclose(found[1, 23], expected, atol=2e-5)
+  np.testing.assert_allclose(found[1, 17], expected, atol=2e-5)
+
+
+def test_cells_of_many_patches_see_all_of_them(
+  params: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+  monkeypatch.setattr(grid, '_CELLS', 4)
+  image = picture()
+  found = grid.cell_features(CONFIG.alone[0], params['clip'], image)
+  assert found.shape[:2] == (4, 6)
+  mask = np.zeros((1, 48, 72), np.float32)
+  mask[0, 12:24, 60:72] = 1  # cell (1, 5), 3 x 3 patches
+  expected = one_pass.embed_masks(
+    CONFIG.alone[0], params['clip'], jnp.asarray(image), jnp.asarray(mask)
+  )[0]
+  expected = expected / jnp.linalg.norm(expected)
+  np.testing.assert_allclose(found[1, 5], expected, atol=2e-5)
 
 
 @pytest.fixture(scope='module')
@@ -155,7 +172,7 @@ def test_without_the_package_it_says_what_to_install(
   params: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
   monkeypatch.setitem(sys.modules, 'skimage.color', None)
-  with pytest.raises(ModuleNotFoundError, match=r"pip install 'ovs-jax\[grid\]'"):
+  with pytest.raises(UserError, match=r"pip install 'ovs-jax\[grid\]'"):
     grid.grid_masks(CONFIG, params, picture())
 
 

@@ -4,14 +4,17 @@ import json
 import pathlib
 from typing import Any
 
+import jax
+import jax.numpy as jnp
 import line
 import numpy as np
 import pytest
 import tiny_configs
 
+from ovs_jax.core import content
 from ovs_jax.core.checkpoint import load_model
 from ovs_jax.settings import Settings
-from ovs_jax.train import loop
+from ovs_jax.train import guard, loop
 
 
 def lines(directory: pathlib.Path) -> list[dict[str, Any]]:
@@ -21,6 +24,15 @@ def lines(directory: pathlib.Path) -> list[dict[str, Any]]:
 
 def slope(directory: pathlib.Path) -> Any:
   return load_model(directory)[0]['line']['scale']
+
+
+def test_devices_and_this_machine_find_the_same() -> None:
+  values = [1.0, np.nan, np.inf, -np.inf, 3e38]
+  arrays = [jnp.full((2, 3), 2.0).at[1, 2].set(x) for x in values]
+  arrays += [x.astype(jnp.bfloat16) for x in arrays[:4]] + [jnp.float32(np.nan)]
+  expected = [True, False, False, False, True, True, False, False, False, False]
+  assert jax.jit(guard.are_finite)(arrays).tolist() == expected
+  assert [content.is_finite(np.asarray(x)) for x in arrays] == expected
 
 
 class TestStopping:

@@ -1,15 +1,19 @@
 """Training MaskFormer with CLIP's text embeddings as classes (OVSeg, section 3.2)."""
 
+import dataclasses
 import math
 from collections.abc import Iterator, Mapping
+from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
 
 from ovs_jax.core.errors import UserError
 from ovs_jax.core.limits import plain
+from ovs_jax.core.lookup import lookup
 from ovs_jax.core.tree import difference
 from ovs_jax.core.types import (
+  VOID_16,
   Array,
   Batch,
   Bool,
@@ -19,8 +23,9 @@ from ovs_jax.core.types import (
   Metrics,
   Params,
 )
-from ovs_jax.data import augment, load_dataset, load_names, transforms
+from ovs_jax.data import DATASETS, augment, load_dataset, load_names, transforms
 from ovs_jax.data.pipeline import train_batches
+from ovs_jax.data.shards import Shards
 from ovs_jax.inference.names import embed_names
 from ovs_jax.inference.parts import load_clip
 from ovs_jax.models import backbones
@@ -35,6 +40,8 @@ from ovs_jax.settings import Settings
 from ovs_jax.train.label_scores import score_labels
 from ovs_jax.train.recipes.recipe import Recipe, described
 from ovs_jax.train.state import draw_params
+
+SOMETHING = 'something'  # the one class of a proposer that tells none apart
 
 
 class Proposer(Recipe):
@@ -54,14 +61,34 @@ class Proposer(Recipe):
         f'config.init.proposer={whole} brings a backbone of its own; leave out '
         f'config.init.backbone={backbone}, or the former'
       )
+    self._check_agnostic()
     self.evaluate_every = config.train.choose_every if config.train.choose else 0
     names = load_names(config.dataset)
     self.model_config = described(
       'proposer', proposer=plain(config.proposer), training_names=names.identity()
     )
+    if config.train.agnostic:
+      self.model_config['agnostic'] = True
     held_out = {'seen': 'unseen', 'all': None}[config.train.classes]
     self.seen = [k for k, split in enumerate(names.splits) if split != held_out]
     self._names = [names.names[k] for k in self.seen]
+    if config.train.agnostic:
+      self._names = [SOMETHING]
+
+  def _check_agnostic(self) -> None:
+    train = self.config.train
+    if not train.agnostic:
+      wrong = [f'train.also={train.also}'] if train.also else []
+      what = (
+        'belongs to config.train.agnostic=True: classes of several data sets differ'
+      )
+    else:
+      wrong = [f'train.choose={train.choose}'] if train.choose else []
+      wrong += ['train.paste_scenes'] if train.also and train.paste_scenes else []
+      wrong += ['train.classes=seen'] if train.also and train.classes == 'seen' else []
+      what = 'asks for classes, which config.train.agnostic=True does not tell apart'
+    if wrong:
+      raise UserError(f'config.{wrong[0]} {what}; leave it out')
 
   def prepare(self, key: Array) -> tuple[Params, Constants]:
     """Draws the proposer and embeds the names of the seen classes.
@@ -100,7 +127,7 @@ class Proposer(Recipe):
     classes, and `valid` (b, t).
     """
     c = self.config
-    _, builder = load_dataset(c.dataset)
+    builder, *also = self._builders()
     row = self._rows()
     for batch in train_batches(
       builder,
@@ -116,11 +143,37 @@ class Proposer(Recipe):
       companion=[augment.only_classes(self.seen), transforms.random_flip],
       companions=c.train.paste_scenes,
       rows=rows,
+      also=also,
     ):
       yield {**batch, 'classes': row[batch['ids']]}
 
+  def _builders(self) -> list[Any]:
+    """The data set, and those of `config.train.also`, whose labels have one type."""
+    first = load_dataset(self.config.dataset)[1]
+    found = [first]
+    for text in self.config.train.also:
+      name, _, variant = text.partition('/')
+      lookup(DATASETS, name, 'data set of config.train.also')
+      section = dataclasses.replace(
+        self.config.dataset, name=name, variant=variant or 'default'
+      )
+      found.append(load_dataset(section)[1])
+      one, other = (_fields(x) for x in (first, found[-1]))
+      if one != other:
+        raise UserError(
+          f'config.train.also: {text} has the fields {other}, and '
+          f'{self.config.dataset.name} has {one}; they must be the same'
+        )
+    return found
+
+  def examples(self) -> int:
+    """Returns how many examples an epoch shows."""
+    return len(Shards(self._builders(), self.config.train.split))
+
   def _rows(self) -> Int[np.ndarray, 'n']:
     """From train ids to rows of the text matrix; unseen classes are never targets."""
+    if self.config.train.agnostic:
+      return np.zeros(VOID_16, np.int32)
     row = np.full(max(self.seen) + 1, -1, np.int32)
     row[self.seen] = np.arange(len(self.seen))
     return row
@@ -141,7 +194,8 @@ class Proposer(Recipe):
 
   def _augmentation(self) -> list[transforms.Transform]:
     c = self.config.train
-    steps = [augment.only_classes(self.seen)]
+    # What is seen in other data sets, the names of this one do not say.
+    steps = [] if c.also else [augment.only_classes(self.seen)]
     if c.paste_scenes:
       steps.append(augment.copy_paste(c.paste))
     if c.shortest or c.crop:
@@ -255,6 +309,12 @@ def _with_pilots(
     extra = set_losses(logits, mask_logits, classes, masks, valid, own)
     losses = {**losses, **{key: losses[key] + extra[key] for key in ('mask', 'dice')}}
   return {**losses, 'pilot': name, 'pilot_accuracy': right}
+
+
+def _fields(builder: Any) -> str:
+  """What the examples of a data set have, with the type of their label maps."""
+  found = builder.info.features
+  return ', '.join(f'{name} ({found[name].np_dtype})' for name in sorted(found))
 
 
 def load_proposer(directory: str, model: MaskFormerConfig, drawn: Params) -> Params:
