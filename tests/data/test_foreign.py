@@ -3,6 +3,7 @@
 import json
 import pathlib
 from collections.abc import Callable
+from typing import Any
 
 import drawn_photos
 import numpy as np
@@ -131,12 +132,22 @@ WRITERS: list[Callable[[pathlib.Path, Truth], pathlib.Path]] = [
 ]
 
 
+def names_of(builder: Any) -> dict[str, list[bytes]]:
+  """The photos of each split, in their order."""
+  return {
+    split: [x['image_id'] for x in pipeline.examples(builder, split)]
+    for split in builder.info.splits
+  }
+
+
 @pytest.mark.parametrize('write', WRITERS, ids=lambda w: w.__name__)
 def test_masks_and_names(
   write: Callable[..., pathlib.Path], photos: pathlib.Path, tmp_path: pathlib.Path
 ) -> None:
   truth = truth_of(photos)
+  native = names_of(folder.prepare(tmp_path / 'native', photos))
   builder = folder.prepare(tmp_path / 'data', write(photos, truth))
+  assert names_of(builder) == native  # divided and in order, too
   names = folder.vocabulary_of(builder).names
   assert set(names) == set(drawn_photos.NAMES)
   found: Truth = {}

@@ -108,9 +108,15 @@ def size_of(photo: pathlib.Path) -> tuple[int, int]:
 
 
 def id_of(photo: pathlib.Path, root: pathlib.Path) -> str:
-  """Returns the name of a photo: its path, without its ending."""
-  inside = photo.relative_to(root) if photo.is_relative_to(root) else photo
-  return inside.with_suffix('').as_posix()
+  """Returns the name of a photo: its path, without its ending.
+
+  As in a folder of ours it is that in `images`, so that the same photos are divided and
+  shuffled in the same way whoever annotated them.
+  """
+  for start in (root / 'images', root):
+    if photo.is_relative_to(start):
+      return photo.relative_to(start).with_suffix('').as_posix()
+  return photo.with_suffix('').as_posix()
 
 
 def split_of(text: str) -> str:
