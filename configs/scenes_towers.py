@@ -36,5 +36,5 @@ def get_config(arg: str = '') -> ml_collections.ConfigDict:
   own['ovseg_ft'] = scenes.assemble(at('proposer'), at('ft'), prompt_depth=0)
   own['evaluate_ft'] = scenes.evaluate(at('ovseg_ft/model'))
   needs = ['evaluate_frozen', *['evaluate_mpt'] * prompted, 'ft', 'ovseg_ft']
-  name = f'scenes_{tower or "clip"}'
+  name = f'scenes_towers_{tower}' if tower else 'scenes_towers'
   return scenes.pipeline(name, 'evaluate_ft', rest, own=own, needs=tuple(needs))

@@ -88,7 +88,7 @@ def test_what_cannot_be_chosen_by_is_refused() -> None:
   with pytest.raises(ValueError, match='patience counts evaluations'):
     make_recipe(Settings.of(config))
   config.train.choose = 'train'
-  with pytest.raises(ValueError, match='of the recipe proposer, and not'):
+  with pytest.raises(ValueError, match='of the recipes proposer and clipseg, and not'):
     make_recipe(Settings.of(config))
 
 
