@@ -8,7 +8,9 @@ import contextlib
 import ctypes
 import dataclasses
 import functools
+import gc
 import operator
+import resource
 import time
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -23,6 +25,7 @@ from ovs_jax.train.ownership import claim
 
 Run = Callable[[str, Settings, Place], dict[str, Any]]
 _DONE = 'done.json'
+_MUCH = 2 << 20  # kB that a process has taken when memory is worth giving back
 _RECORD = {'result': None, 'seconds': (int, float)}  # what is in it
 # What a pipeline reads itself, or gives its stages by way of a sum.
 _OWN = ('name', 'mode', 'order', 'optimize_programs', 'seed')
@@ -59,7 +62,8 @@ def run_pipeline(config: Settings, workdir: Place, run: Run) -> dict[str, Any]:
       results[name] = read_mapping(done, **_RECORD)
       print(f'{title}: finished earlier, skipped', flush=True)
       continue
-    _give_back_memory()
+    if stage.mode == 'train':
+      _give_back_memory()
     print(f'{title} ({stage.mode})', flush=True)
     began = time.time()
     result = run(stage.mode, stage, directory)
@@ -76,8 +80,12 @@ def run_pipeline(config: Settings, workdir: Place, run: Run) -> dict[str, Any]:
 def _give_back_memory() -> None:
   """Returns to the system what the stages before have freed, where the C library can.
 
-  With the settings of `launch/run.sh` it keeps all of it for itself.
+  With the settings of `launch/run.sh` it keeps all of it for itself. Trainings need the
+  most; getting it anew takes seconds, which other stages need not.
   """
+  if resource.getrusage(resource.RUSAGE_SELF).ru_maxrss < _MUCH:
+    return
+  gc.collect()
   with contextlib.suppress(AttributeError, TypeError):  # glibc alone has it
     ctypes.CDLL(None).malloc_trim(0)
 
