@@ -232,11 +232,14 @@ def test_photos_are_stored_smaller_where_that_is_asked_for(
 def test_a_photo_that_is_cut_off_does_not_pass_in_any_size(
   large: pathlib.Path, tmp_path: pathlib.Path
 ) -> None:
-  path = large / 'images/a.jpg'
-  path.write_bytes(path.read_bytes()[:-600])
-  for longest in (0, 50):
-    with pytest.raises(SourceError, match='images/a.jpg'):
-      folder.prepare(tmp_path / 'data', large, longest)
+  for name in ('a', 'b'):  # one is turned, one is stored as it is
+    path = large / f'images/{name}.jpg'
+    whole = path.read_bytes()
+    path.write_bytes(whole[: len(whole) * 3 // 4])
+    for longest in (0, 50):
+      with pytest.raises(SourceError, match=f'images/{name}.jpg'):
+        folder.prepare(tmp_path / 'data', large, longest)
+    path.write_bytes(whole)
 
 
 def test_a_mask_of_another_size_does_not_pass_in_any_size(
