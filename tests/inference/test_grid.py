@@ -52,8 +52,8 @@ def test_only_neighbours_are_joined() -> None:
 def test_the_mean_of_a_merged_region_decides() -> None:
   """After 0 and 1 have met at 0.5 (4 pixels), 2 is nearer to them than to 3."""
   labels = np.array([[0, 0, 1, 1, 2, 3]])
-  found = grid.merge(labels, np.array([[0.0], [1.0], [2.2], [4.65]]))
-  # 4 / 5 * 1.7**2 = 2.3 < 1 / 2 * 2.45**2 = 3.0, and from 0.0 it would be 3.9
+  found = grid.merge(labels, np.array([[0.0], [1.0], [2.3], [4.83]]))
+  # 4 / 5 * 1.8**2 = 2.6 < 1 / 2 * 2.53**2 = 3.2, and from 0.0 it would be 4.2
   assert sets(found)[4:] == [[0, 1], [0, 1, 2]]
 
 
