@@ -251,7 +251,8 @@ def choose(results: Mapping[str, Any]) -> dict[str, Any]:
     for method, scores in summary['methods'].items():
       classifier, _, weight = method.partition('_')
       of_ovseg = classifier in ('proposer', 'clip', 'ensemble')
-      if not of_ovseg and method != summary['headline'] or scores[COMPARED] <= best:
+      wanted = of_ovseg or method == summary['headline']
+      if not wanted or scores[COMPARED] <= best:
         continue
       best, fields = scores[COMPARED], {'adapted': stage == 'chosen'}
       fields |= {'classifier': classifier} if of_ovseg else {}

@@ -59,7 +59,6 @@ class _Part:
   """Some examples of a split, and the files that have them."""
 
   split: str
-  index: int
   pairs: Sequence[Pair]
   records: pathlib.Path
   note: pathlib.Path
@@ -134,7 +133,6 @@ class Writer:
         name = f'{split}-{index:06d}'
         yield _Part(
           split,
-          index,
           ordered[start : start + _PER_FILE],
           self._data / f'{name}.tfrecord',
           self._notes_at / f'{name}.json',

@@ -18,15 +18,12 @@ from PIL import Image
 from ovs_jax.core.errors import UserError
 from ovs_jax.core.images import resize_shortest
 from ovs_jax.core.mask_set import mask_set
-from ovs_jax.core.types import Bool, Float, Int, UInt8
+from ovs_jax.core.types import Bool, Float, Int, Params, UInt8
 from ovs_jax.inference import one_pass
 from ovs_jax.inference.encode import EncodedImage
-from ovs_jax.inference.given_masks import as_proposals, clip_alone
-from ovs_jax.inference.mask_names import NamedMasks
+from ovs_jax.inference.given_masks import as_proposals
 from ovs_jax.inference.ovseg import OvSegSystem
-from ovs_jax.inference.result import Segmentation
 from ovs_jax.models import ovseg
-from ovs_jax.text.classes import NOTHING, Classes
 
 PROPOSE = ('proposer', 'grid')  # what makes masks
 _CELLS = 16  # of the grid, along the picture's shorter side
@@ -69,42 +66,14 @@ class GridSystem(OvSegSystem):
     encoded = as_proposals(self.config, self.params, padded, size, masks)
     return EncodedImage(image.shape[:2], size, encoded)
 
-  def segment(
-    self,
-    encoded: Any,
-    classes: Classes,
-    background: Classes = NOTHING,
-    *,
-    templates: str | Sequence[str] | None = None,
-    synonyms: str = 'mean',
-    threshold: float = 0.0,
-    rule: str = 'pixels',
-    classifier: str | None = None,
-    weight: float | None = None,
-    panoptic: bool = False,
-    maps: bool = False,
-  ) -> Segmentation | NamedMasks:
-    """Gives every pixel the best of the names; see `OvSegSystem.segment`.
-
-    Raises:
-      ValueError: it is asked for what a proposer knows.
-    """
-    classifier = clip_alone(classifier, weight, panoptic, self.settings.mode)
-    return super().segment(
-      encoded,
-      classes,
-      background,
-      templates=templates,
-      synonyms=synonyms,
-      threshold=threshold,
-      rule=rule,
-      classifier=classifier,
-      maps=maps,
-    )
+  def by_clip_alone(self, encoded: Any) -> bool:
+    """Always: there is no proposer."""
+    del encoded
+    return True
 
 
 def grid_masks(
-  config: ovseg.OvSegConfig, params: Any, picture: UInt8[np.ndarray, 'h w 3']
+  config: ovseg.OvSegConfig, params: Params, picture: UInt8[np.ndarray, 'h w 3']
 ) -> Bool[np.ndarray, 'n h w']:
   """Returns masks of a picture, parts before what they belong to.
 
@@ -127,7 +96,7 @@ def grid_masks(
 
 
 def cell_features(
-  config: ovseg.OvSegConfig, params: Any, picture: UInt8[np.ndarray, 'h w 3']
+  config: ovseg.OvSegConfig, params: Params, picture: UInt8[np.ndarray, 'h w 3']
 ) -> Float[np.ndarray, 'y x d']:
   """Returns what CLIP sees in each cell of a grid, L2-normalised.
 

@@ -233,7 +233,7 @@ class OvSegSystem:
     Raises:
       ValueError: an option is wrong, or does not go with the mode or the rule.
     """
-    if isinstance(encoded, EncodedMasks):
+    if self.by_clip_alone(encoded):
       classifier = clip_alone(classifier, weight, panoptic, self.settings.mode)
     classifier, weight = self.method(classifier, weight, rule)
     check_threshold(threshold)
@@ -256,6 +256,10 @@ class OvSegSystem:
     weighed = [self._weigh(part, run) for part in parts]
     found = result(encoded, classes.names, weighed, **how)
     return self._divide(found, encoded, weighed, threshold) if panoptic else found
+
+  def by_clip_alone(self, encoded: Picture | EncodedMasks) -> bool:
+    """Whether no proposer made the masks, so that only CLIP can name them."""
+    return isinstance(encoded, EncodedMasks)
 
   def _divide(
     self,

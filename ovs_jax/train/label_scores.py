@@ -7,6 +7,7 @@ Reports come from `ovs_jax.evaluate`.
 
 import dataclasses
 import functools
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -65,8 +66,7 @@ def score_labels(
     size = np.array(small.shape[:2], np.int32)
     found = hosts.whole(_labels(model, params, pad_to_bucket(small), size, text))
     h, w = (-(-int(side) // _STRIDE) for side in size)
-    known = (label >= 0) & (label < len(rows))
-    truth = np.where(known, rows[np.where(known, label, 0)], -1)
+    truth = _truth(label, rows)
     y, x = (np.arange(n) * m // n for n, m in zip((h, w), label.shape, strict=True))
     matrix += count_pixels(found[:h, :w], truth[y[:, None], x[None]], count)
   return _in_percent(matrix)
@@ -101,10 +101,22 @@ def score_masks(
     builder, split, [transforms.keep('image', 'label', 'image_id')], batch_size=1
   ):
     sample = sample_of(batch, 0)
-    known = (sample.label >= 0) & (sample.label < len(rows))
-    truth = np.where(known, rows[np.where(known, sample.label, 0)], NO_LABEL)
-    judge.count(dataclasses.replace(sample, label=truth.astype(np.int32)))
+    judge.count(dataclasses.replace(sample, label=_truth(sample.label, rows)))
   return _in_percent(judge.tallies[judge.headline].matrix)
+
+
+def rows_of(seen: Sequence[int]) -> Int[np.ndarray, 'n']:
+  """Returns the place of each train id among those that are seen; -1 for others."""
+  rows = np.full(max(seen) + 1, NO_LABEL, np.int32)
+  rows[list(seen)] = np.arange(len(seen))
+  return rows
+
+
+def _truth(
+  label: Int[np.ndarray, 'h w'], rows: Int[np.ndarray, 'n']
+) -> Int[np.ndarray, 'h w']:
+  known = (label >= 0) & (label < len(rows))
+  return np.where(known, rows[np.where(known, label, 0)], NO_LABEL).astype(np.int32)
 
 
 def _in_percent(matrix: Int[np.ndarray, 'k1 k1']) -> dict[str, float]:

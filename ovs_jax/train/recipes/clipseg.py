@@ -31,7 +31,7 @@ from ovs_jax.settings import Settings
 from ovs_jax.text import vocabulary
 from ovs_jax.text.templates import fill
 from ovs_jax.text.tokenizer import tokenize
-from ovs_jax.train.label_scores import score_masks
+from ovs_jax.train.label_scores import rows_of, score_masks
 from ovs_jax.train.recipes.recipe import Recipe, described
 from ovs_jax.train.state import draw_params
 
@@ -139,8 +139,6 @@ class ClipSegTraining(Recipe):
   def evaluate(self, params: Params, constants: Constants) -> dict[str, float]:
     """Labels the photos of `config.train.choose`; see `label_scores.score_masks`."""
     c = self.config
-    row = np.full(max(self.seen) + 1, -1, np.int32)
-    row[self.seen] = np.arange(len(self.seen))
     system = ClipSegSystem(
       self.model, hosts.whole(params), templates=(c.systems.prompt,)
     )
@@ -149,7 +147,7 @@ class ClipSegTraining(Recipe):
       vocabulary.own(c.dataset.name, self._names),
       builder=load_dataset(c.dataset)[1],
       split=c.train.choose,
-      rows=row,
+      rows=rows_of(self.seen),
       threshold=c.systems.threshold,
     )
 

@@ -37,7 +37,7 @@ from ovs_jax.ops.losses import attention_loss, naming_loss, set_losses
 from ovs_jax.ops.matching import match
 from ovs_jax.ops.targets import target_masks
 from ovs_jax.settings import Settings
-from ovs_jax.train.label_scores import score_labels
+from ovs_jax.train.label_scores import rows_of, score_labels
 from ovs_jax.train.recipes.recipe import Recipe, described
 from ovs_jax.train.state import draw_params
 
@@ -174,9 +174,7 @@ class Proposer(Recipe):
     """From train ids to rows of the text matrix; unseen classes are never targets."""
     if self.config.train.agnostic:
       return np.zeros(VOID_16, np.int32)
-    row = np.full(max(self.seen) + 1, -1, np.int32)
-    row[self.seen] = np.arange(len(self.seen))
-    return row
+    return rows_of(self.seen)
 
   def evaluate(self, params: Params, constants: Constants) -> dict[str, float]:
     """Labels the photos of `config.train.choose`; see `label_scores.score_labels`."""
