@@ -7,7 +7,7 @@ declared in `ovs_jax.settings`.
 """
 
 import dataclasses
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 import ml_collections
 
@@ -30,6 +30,27 @@ def follow(
   for section in ('dataset', 'mesh'):
     for field in pipeline[section]:
       stage[section][field] = pipeline[section].get_ref(field)
+
+
+def in_order(
+  config: ml_collections.ConfigDict,
+  stages: Mapping[str, ml_collections.ConfigDict],
+  arg: str,
+) -> ml_collections.ConfigDict:
+  """Makes a pipeline of its stages, which follow its seed, data set and mesh.
+
+  Args:
+    config: of the pipeline.
+    stages: by name, in order.
+    arg: see `finish`.
+  """
+  for name, stage in stages.items():
+    stage.name = name
+    stage.seed = config.get_ref('seed')
+    follow(stage, config)
+  config.order = tuple(stages)
+  config.stages = ml_collections.ConfigDict(dict(stages))
+  return finish(config, arg)
 
 
 def finish(

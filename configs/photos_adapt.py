@@ -113,13 +113,7 @@ def pipeline(
   else:
     config.dataset.update(name='folder', variant=photos.data)
   chosen = {**before, **_stages(photos, smoke=arg == 'smoke')}
-  for key, stage in chosen.items():
-    stage.name = key
-    stage.seed = config.get_ref('seed')
-    common.follow(stage, config)
-  config.order = tuple(chosen)
-  config.stages = ml_collections.ConfigDict(chosen)
-  return common.finish(config, arg)
+  return common.in_order(config, chosen, arg)
 
 
 def _stages(photos: Photos, *, smoke: bool) -> dict[str, ml_collections.ConfigDict]:

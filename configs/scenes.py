@@ -161,13 +161,7 @@ def pipeline(
     queue += _NEEDS.get(need, ()) if needs is None or need != last else needs
   known = {**stages(), **(own or {})}
   chosen = {key: c for key, c in known.items() if key in wanted}
-  for key, settings in chosen.items():
-    settings.name = key
-    settings.seed = config.get_ref('seed')
-    common.follow(settings, config)
-  config.order = tuple(chosen)
-  config.stages = ml_collections.ConfigDict(chosen)
-  return common.finish(config, arg)
+  return common.in_order(config, chosen, arg)
 
 
 def clip_pretrain() -> ml_collections.ConfigDict:
