@@ -12,7 +12,7 @@ from PIL import Image, ImageOps
 
 from ovs_jax.core.errors import UserError
 from ovs_jax.core.files import local
-from ovs_jax.core.types import Shaped, UInt8
+from ovs_jax.core.types import Num, Shaped, UInt8
 
 ImageLike = str | os.PathLike[str] | Image.Image | np.ndarray | jax.Array
 IMAGE_TYPES = (str, os.PathLike, Image.Image, np.ndarray, jax.Array)  # the same
@@ -245,3 +245,14 @@ def _to_uint8(array: Shaped[np.ndarray, 'h w c']) -> UInt8[np.ndarray, 'h w c']:
       f'{array.max():g}. Divide by 255, or convert to uint8.'
     )
   return np.round(255 * array.astype(np.float32)).astype(np.uint8)
+
+
+def nearest(
+  array: Num[np.ndarray, 'h w'], size: tuple[int, int]
+) -> Num[np.ndarray, 'y x']:
+  """Resizes labels to a height and width: those at the pixels' centres."""
+  rows, columns = (
+    ((np.arange(n) + 0.5) * (m / n)).astype(np.int64)
+    for n, m in zip(size, array.shape, strict=True)
+  )
+  return array[rows[:, None], columns]

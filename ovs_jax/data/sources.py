@@ -18,7 +18,7 @@ import numpy as np
 from PIL import Image, ImageOps
 
 from ovs_jax.core.errors import UserError
-from ovs_jax.core.images import UNREADABLE, to_rgb
+from ovs_jax.core.images import UNREADABLE, nearest, to_rgb
 from ovs_jax.core.types import VOID, Bool, Int, Num, UInt8, void_of
 
 Labels = Num[np.ndarray, 'h w']
@@ -217,17 +217,6 @@ def smaller(width: int, height: int, longest: int) -> tuple[int, int]:
   return max(round(width * scale), 1), max(round(height * scale), 1)
 
 
-def shrink_labels(
-  label: Num[np.ndarray, 'h w'], size: tuple[int, int]
-) -> Num[np.ndarray, 'y x']:
-  """Resizes labels to a width and height: those at the pixels' centres."""
-  rows, columns = (
-    ((np.arange(n) + 0.5) * (m / n)).astype(np.int64)
-    for n, m in zip(size[::-1], label.shape, strict=True)
-  )
-  return label[rows[:, None], columns]
-
-
 def read_values(path: pathlib.Path) -> Labels:
   """Reads pixel values of a grey, palette or 1-bit PNG (or other lossless image)."""
   with Image.open(path) as image:
@@ -312,7 +301,8 @@ class Reader:
       if self.shrink and image is not None and label is not None and not problems:
         example['image'], label = self.shrink(image[0], label)
       if self.longest and label is not None:
-        label = shrink_labels(label, smaller(*label.shape[::-1], self.longest))
+        width, height = smaller(*label.shape[::-1], self.longest)
+        label = nearest(label, (height, width))
       example['label'] = label
     return (None if problems else example), problems
 

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from ovs_jax.core.images import nearest
 from ovs_jax.core.types import Float, Num, UInt8
 from ovs_jax.demo.desk import Answer, Photo
 from ovs_jax.inference.result import Segmentation
@@ -56,8 +57,8 @@ def packed(answer: Answer, *, threshold: float) -> dict[str, Any]:
     **shown(answer.photo),
     'names': list(result.names),
     'colours': palette(len(result.names)).tolist(),
-    'labels': _deflated(_nearest(labels, small)),
-    'levels': _deflated(_nearest(levels, small)),
+    'labels': _deflated(nearest(labels, small)),
+    'levels': _deflated(nearest(levels, small)),
     'counts': _tally(result, levels).astype(int).tolist(),
     'sums': _tally(result, levels, result.confidence).round(4).tolist(),
     'heat': _heat(result),
@@ -90,16 +91,6 @@ def _tally(
 def _small(size: tuple[int, int]) -> tuple[int, int]:
   scale = min(max(1.0, LEAST / max(size)), LONGEST / max(size))
   return max(1, round(size[0] * scale)), max(1, round(size[1] * scale))
-
-
-def _nearest(
-  array: Num[np.ndarray, 'h w'], size: tuple[int, int]
-) -> Num[np.ndarray, 'y x']:
-  rows, columns = (
-    ((np.arange(n) + 0.5) * length / n).astype(np.int64)
-    for n, length in zip(size, array.shape, strict=True)
-  )
-  return array[rows][:, columns]
 
 
 def _deflated(array: Num[np.ndarray, 'h w']) -> str:

@@ -8,6 +8,7 @@ from typing import Protocol, runtime_checkable
 import numpy as np
 
 from ovs_jax.core.files import local
+from ovs_jax.core.images import nearest
 from ovs_jax.core.types import NO_LABEL, Bool, Float, Int
 from ovs_jax.evaluate import oracle, recall
 from ovs_jax.evaluate.asked import BY_CLIP, Setting
@@ -262,7 +263,7 @@ class ModelJudge:
   def _count_shown(self, sample: Sample, picture: Picture) -> None:
     """Counts the true masks that any proposal shows."""
     masks = oracle.proposed(picture)
-    small = oracle.nearest(sample.label, picture.content)
+    small = nearest(sample.label, picture.content)
     names = self._names
     counts = recall.count_recall(masks, small, names.kinds)
     splits = recall.count_recall(masks, small, names.splits, recall.SPLITS)

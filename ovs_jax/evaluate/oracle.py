@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from ovs_jax.core.images import nearest
 from ovs_jax.core.types import NO_LABEL, Array, Bool, Float, Int, Num, Params
 from ovs_jax.evaluate.network import Logits, Network, Picture, renamed
 from ovs_jax.models import clip_mix, ovseg
@@ -206,14 +207,3 @@ def _best_names(
 ) -> Int[Array, 't']:
   by_clips = mix.logits(embeds, text)
   return jnp.argmax(average(by_clips, mix.weights), axis=1)
-
-
-def nearest(
-  label: Int[np.ndarray, 'h w'], size: tuple[int, int]
-) -> Int[np.ndarray, 'H W']:
-  """Nearest neighbours at the centres of pixels."""
-  rows, columns = (
-    ((np.arange(n) + 0.5) * (m / n)).astype(np.int64)
-    for n, m in zip(size, label.shape, strict=True)
-  )
-  return label[rows[:, None], columns[None]]
