@@ -1,7 +1,11 @@
 """What the devices can do and hold, measured; and more of them than there are."""
 
 import contextlib
+import ctypes
+import gc
 import math
+import os
+import pathlib
 import re
 import resource
 import sys
@@ -14,6 +18,8 @@ import jax.numpy as jnp
 from ovs_jax.core.errors import UserError
 
 _USED_UP = 'RESOURCE_EXHAUSTED'  # in what XLA says of memory
+_THRESHOLDS = (-1, -3)  # glibc's mallopt: what it gives back, and what lies apart
+_MUCH = 2 << 30  # bytes that a process holds when memory is worth giving back
 
 
 def matmul_peak(dtype: str = 'float32', *, side: int | None = None) -> float:
@@ -85,6 +91,38 @@ def enough_memory(advice: str) -> Iterator[None]:
     found = re.search(r'allocat\w* (\d+) ?bytes', str(error))
     what = f' for {int(found[1]) / 2**30:,.1f} GiB more' if found else ''
     raise UserError(f'there is no memory{what}; {advice}') from error
+
+
+def keep_memory() -> None:
+  """Lets the C library keep what is freed, as `launch/run.sh` does.
+
+  For work on large arrays, a few at a time: clearing their pages anew each time takes
+  as long as the work. Where the environment has settings, these stay.
+  """
+  if 'GLIBC_TUNABLES' not in os.environ:
+    with contextlib.suppress(AttributeError, TypeError):  # glibc alone has it
+      for option in _THRESHOLDS:
+        ctypes.CDLL(None).mallopt(option, 1 << 30)
+
+
+def give_back_memory(share: float = 0) -> None:
+  """Returns to the system what was freed, where the C library can (glibc).
+
+  With the settings of `launch/run.sh` it keeps all of it for itself, in pieces that a
+  training step may not fit into. Getting it anew takes seconds.
+
+  Args:
+    share: of the machine's memory that the process must hold, or nothing is done. One
+      that holds little is left alone in any case.
+  """
+  try:
+    page, pages = (os.sysconf(f'SC_{x}') for x in ('PAGE_SIZE', 'PHYS_PAGES'))
+    held = page * int(pathlib.Path('/proc/self/statm').read_text().split()[1])
+    if held > max(_MUCH, share * page * pages):
+      gc.collect()
+      ctypes.CDLL(None).malloc_trim(0)
+  except (OSError, ValueError, AttributeError, TypeError):  # another system or library
+    return
 
 
 def peak_memory() -> dict[str, int]:

@@ -4,7 +4,12 @@ TensorFlow is imported here and nowhere else.
 """
 
 import os
+import zlib  # noqa: F401
 from typing import Any
+
+# Before TensorFlow, which brings a zlib of its own: whoever comes after it gets that
+# one, and PNGs are unpacked in three times the time.
+import PIL.Image  # noqa: F401
 
 os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '3')
 os.environ.setdefault('TF_ENABLE_ONEDNN_OPTS', '0')

@@ -17,14 +17,13 @@ from ovs_jax.core.errors import UserError
 from ovs_jax.core.files import place
 from ovs_jax.core.lookup import lookup
 from ovs_jax.data import build, shrink
+from ovs_jax.data.class_table import ClassTable, class_table
 from ovs_jax.data.layouts import LAYOUTS, Layout, Split
 from ovs_jax.data.sources import (
-  ClassTable,
   Pair,
   Problem,
   Reader,
-  class_table,
-  encode_png,
+  label_png,
 )
 from ovs_jax.data.stored import noted, opened
 from ovs_jax.text import vocabulary
@@ -150,7 +149,7 @@ class Benchmark(build.Builder, skip_registration=True):
   def _encode(self, example: dict[str, Any]) -> dict[str, Any]:
     kept = {name: example[name] for name in self.info.features}
     if 'label' in kept:
-      kept['label'] = encode_png(kept['label'])
+      kept['label'] = label_png(example)
     return kept
 
 

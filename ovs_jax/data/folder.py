@@ -27,9 +27,10 @@ from ovs_jax.core.errors import UserError
 from ovs_jax.core.files import Place, fingerprint, local, place, remove
 from ovs_jax.core.types import VOID, VOID_16
 from ovs_jax.data import build, foreign, sources
+from ovs_jax.data.class_table import ClassTable, class_table
 from ovs_jax.data.folder_texts import captions_of, class_names
 from ovs_jax.data.seen import Seen
-from ovs_jax.data.sources import Pair, Problem, Reader, SourceError, class_table
+from ovs_jax.data.sources import Pair, Problem, Reader, SourceError
 from ovs_jax.data.stored import noted, open_stored
 from ovs_jax.data.written import Task
 from ovs_jax.text.vocabulary import Vocabulary, own
@@ -94,7 +95,7 @@ class Folder(build.Builder):
   MANUAL_DOWNLOAD_INSTRUCTIONS = __doc__
 
   @functools.cached_property
-  def table(self) -> sources.ClassTable | None:
+  def table(self) -> ClassTable | None:
     """From values in masks to train ids; None without masks."""
     source = self.builder_config.source
     if not source.names:
@@ -150,7 +151,7 @@ class Folder(build.Builder):
   def _encode(self, example: dict[str, Any]) -> dict[str, Any]:
     kept = {name: example[name] for name in self.info.features}
     if 'label' in kept:
-      kept['label'] = sources.encode_png(kept['label'])
+      kept['label'] = sources.label_png(example)
     return kept
 
 

@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from ovs_jax.core.devices import keep_memory
 from ovs_jax.core.errors import UserError
 from ovs_jax.core.files import DATA_DIR, Place, local, place
 from ovs_jax.core.lookup import lookup
@@ -41,6 +42,7 @@ def main(argv: Sequence[str] | None = None) -> int:
       return 0
     if not arguments.source:
       parser.error('--source is needed, or --list')
+    keep_memory()
     with Preemption():
       _run(arguments)
     return 0

@@ -5,8 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from ovs_jax.core.types import Num, void_of
-from ovs_jax.data.sources import count_values
+from ovs_jax.core.types import Int
 
 _SHOWN = 8  # names in a note
 
@@ -19,9 +18,8 @@ class Seen:
     self._pixels = np.zeros(classes, np.int64)
     self._void: list[str] = []
 
-  def add(self, name: str, train_ids: Num[np.ndarray, 'h w']) -> None:
-    """Counts a mask, which has void where it has no class."""
-    counts = count_values(train_ids, void_of(train_ids.dtype) + 1)
+  def add(self, name: str, counts: Int[np.ndarray, 'v']) -> None:
+    """Adds a mask's pixels by train id."""
     self._pixels += counts[: len(self._pixels)]
     if not counts[: len(self._pixels)].any():
       self._void.append(name)

@@ -10,7 +10,7 @@ import functools
 import io
 import os
 import pathlib
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent import futures
 from typing import Any, TypeVar
 
@@ -19,9 +19,10 @@ from PIL import Image, ImageOps
 
 from ovs_jax.core.errors import UserError
 from ovs_jax.core.images import UNREADABLE, nearest, to_rgb
-from ovs_jax.core.types import VOID, Bool, Int, Num, UInt8, void_of
+from ovs_jax.core.types import Num, UInt8
+from ovs_jax.data import encoded
+from ovs_jax.data.class_table import Applied, ClassTable, Labels, count_values
 
-Labels = Num[np.ndarray, 'h w']
 T, R = TypeVar('T'), TypeVar('R')
 
 _ORIENTATION = 0x0112  # EXIF: how the camera was held
@@ -95,73 +96,6 @@ class Pair:
     return [path for path in files if not path.is_file()]
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
-class ClassTable:
-  """From the values in label files to train ids.
-
-  Attributes:
-    train_ids: by value; `void` where the value is no class. uint8, or uint16 where
-      there are more than 255 classes.
-    known: by value; whether it may occur.
-  """
-
-  train_ids: Num[np.ndarray, 'v']
-  known: Bool[np.ndarray, 'v']
-
-  @property
-  def void(self) -> int:
-    """The train id of pixels without a class: the largest number of the type."""
-    return void_of(self.train_ids.dtype)
-
-  def hide(self, train_ids: Sequence[int]) -> 'ClassTable':
-    """Returns a table that makes these classes void."""
-    hidden = self.train_ids.copy()
-    hidden[np.isin(hidden, train_ids)] = self.void
-    return ClassTable(hidden, self.known)
-
-  def apply(self, values: Labels) -> tuple[Labels, list[int]]:
-    """Returns train ids, and the values that may not occur."""
-    counts = count_values(values, len(self.known))
-    unknown = np.flatnonzero(counts[: len(self.known)].astype(bool) & ~self.known)
-    beyond = len(self.known) + np.flatnonzero(counts[len(self.known) :])
-    if len(unknown) or len(beyond):
-      return values, [int(v) for v in (*unknown, *beyond)]
-    same = values.dtype == self.train_ids.dtype and self._identity
-    return values if same else self.train_ids[values], []
-
-  @functools.cached_property
-  def _identity(self) -> bool:
-    """Whether every value that may occur is its own train id."""
-    return bool((self.train_ids == np.arange(len(self.known)))[self.known].all())
-
-
-def count_values(values: Labels, least: int) -> Int[np.ndarray, 'v']:
-  """Returns how often each value occurs, from 0 to the largest, or to `least` - 1.
-
-  Of uint8 seven times as fast as NumPy, which makes integers of 64 bits of them.
-  """
-  if values.dtype != np.uint8:
-    return np.bincount(values.ravel(), minlength=least)
-  counts = np.array(Image.fromarray(values).histogram(), np.int64)
-  return np.pad(counts, (0, max(least - len(counts), 0)))
-
-
-def class_table(source_values: Sequence[int], ignored: Iterable[int]) -> ClassTable:
-  """Makes the table of a class list.
-
-  Args:
-    source_values: by train id; the class's value in label files.
-    ignored: further values that occur and are no class.
-  """
-  dtype = np.uint8 if len(source_values) <= VOID else np.uint16
-  allowed = {*source_values, *ignored}
-  known = np.zeros(max(allowed) + 1, bool)
-  known[list(allowed)] = True
-  train_ids = np.full(len(known), void_of(dtype), dtype)
-  train_ids[list(source_values)] = np.arange(len(source_values))
-  return ClassTable(train_ids, known)
-
-
 def name_below(directory: pathlib.Path, path: pathlib.Path) -> str:
   """Returns a path from a directory on, all of it where it lies elsewhere."""
   inside = path.is_relative_to(directory)
@@ -191,11 +125,8 @@ def read_image(
     turned, sides = orientation != 1, image.size
     small = smaller(*sides, longest)
     plain = image.mode in ('RGB', 'L') and 'transparency' not in image.info
-    if image.format in ('JPEG', 'PNG') and plain and not turned and small == sides:
-      image.draft(
-        image.mode, (1, 1)
-      )  # of a JPEG all bytes are read, and few pixels made
-      image.load()  # a file that is cut off must not pass
+    if image.format in encoded.KEPT and plain and not turned and small == sides:
+      encoded.load(image, content)  # a file that is cut off must not pass
       return content, sides[1], sides[0]
     if small != sides:
       image.draft('RGB', small)  # a JPEG is decoded to little more than that
@@ -227,7 +158,7 @@ def read_values(path: pathlib.Path) -> Labels:
     values = np.asarray(image.convert('L') if image.mode == '1' else image)
   if image.mode == '1':
     values = (values > 0).astype(np.uint8)
-  if values.min() < 0 or values.max() >= 2**16:
+  if values.dtype != np.uint8 and (values.min() < 0 or values.max() >= 2**16):
     raise UserError(f'holds {values.min()}..{values.max()}; expected 8 or 16 bits')
   return values
 
@@ -261,6 +192,15 @@ def encode_png(array: Num[np.ndarray, 'h w ...']) -> bytes:
   return buffer.getvalue()
 
 
+def label_png(example: Mapping[str, Any]) -> bytes:
+  """Returns the PNG of a reader's labels: the file, if that says the same."""
+  if 'as_it_came' in example:
+    content = example['as_it_came'].read_bytes()
+    if encoded.is_whole_grey_png(content):
+      return content
+  return encode_png(example['label'])
+
+
 def encode_jpeg(array: UInt8[np.ndarray, 'h w 3'], *, quality: int = 75) -> bytes:
   """Returns a JPEG; the reference preparation writes Pillow's default quality."""
   buffer = io.BytesIO()
@@ -271,6 +211,9 @@ def encode_jpeg(array: UInt8[np.ndarray, 'h w 3'], *, quality: int = 75) -> byte
 @dataclasses.dataclass(frozen=True)
 class Reader:
   """Reads pairs into examples.
+
+  `label` of an example has train ids and `counts` the pixels of each; `as_it_came` is
+  the file that has the same labels, if one does.
 
   Attributes:
     source: directory that problems are named relative to.
@@ -297,32 +240,40 @@ class Reader:
     if image is not None:
       example['image'] = image[0]
     if pair.label is not None and self.read_label and self.table:
-      label = self._label(pair, image[1:] if image else None, problems)
-      if self.shrink and image is not None and label is not None and not problems:
-        example['image'], label = self.shrink(image[0], label)
-      if self.longest and label is not None:
+      values = self._attempt(self.read_label, pair.label, problems)
+      if values is not None:
+        size = image[1:] if image else None
+        found = self._train_ids(self.name(pair.label), values, size, problems)
+        label = found.train_ids
+        if self.shrink and image is not None and not problems:
+          example['image'], label = self.shrink(image[0], label)
         width, height = smaller(*label.shape[::-1], self.longest)
-        label = nearest(label, (height, width))
-      example['label'] = label
+        if (height, width) != label.shape:
+          label = nearest(label, (height, width))
+        example['label'], example['counts'] = label, found.counts
+        if label is not found.train_ids:
+          example['counts'] = count_values(label, len(found.counts))
+        if label is values and self.read_label is read_values:
+          example['as_it_came'] = pair.label
     return (None if problems else example), problems
 
-  def _label(
-    self, pair: Pair, size: tuple[int, int] | None, problems: list[Problem]
-  ) -> Labels | None:
-    values = self._attempt(self.read_label, pair.label, problems)
-    if values is None:
-      return None
-    name = self.name(pair.label)
+  def _train_ids(
+    self,
+    name: str,
+    values: Labels,
+    size: tuple[int, int] | None,
+    problems: list[Problem],
+  ) -> Applied:
     if size is not None and values.shape != size:
       (h, w), (height, width) = values.shape, size
       what = f'{name} is {w}x{h}, its image {width}x{height}'
       problems.append(Problem('wrong size', what))
-    train_ids, unknown = self.table.apply(values)
-    if unknown:
+    found = self.table.apply(values)
+    if unknown := found.unknown:
       shown = ', '.join(str(v) for v in unknown[:_SHOWN])
       more = f' and {len(unknown) - _SHOWN} more' if len(unknown) > _SHOWN else ''
       problems.append(Problem('unknown label value', f'{name} holds {shown}{more}'))
-    return train_ids
+    return found
 
   def _attempt(
     self,

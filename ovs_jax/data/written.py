@@ -42,8 +42,8 @@ class Task:
 
   Attributes:
     pairs: the files of its examples.
-    read: from these to an example, whose `label`, if it has one, has train ids; or to
-      None and what is wrong.
+    read: from these to an example, whose `counts`, if it has any, are of train ids; or
+      to None and what is wrong.
     keep: whether an example belongs in the data set.
     encode: from an example to the features of the data set.
   """
@@ -187,7 +187,7 @@ class Writer:
       return None, None, problems
     encoded = self._info.features.encode_example(task.encode(example))
     record = self._serializer.get_tf_example(encoded)
-    return record.SerializeToString(deterministic=True), example.get('label'), problems
+    return record.SerializeToString(deterministic=True), example.get('counts'), problems
 
   def _note(
     self, part: _Part, sizes: Sequence[int], seen: Seen | None
@@ -267,11 +267,11 @@ def _records(
 ) -> Iterator[bytes]:
   """Yields the records of a part; notes their sizes, and what is wrong with others."""
   for pair in part.pairs:
-    record, label, problems = next(found)
+    record, counts, problems = next(found)
     wrong += problems
     if record is not None:
-      if seen is not None and label is not None:
-        seen.add(pair.image_id, label)
+      if seen is not None and counts is not None:
+        seen.add(pair.image_id, counts)
       sizes.append(len(record))
       yield record
     advance()

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from ovs_jax.core import hosts, sharding
-from ovs_jax.core.devices import least_seconds
+from ovs_jax.core.devices import give_back_memory, least_seconds
 from ovs_jax.core.files import Place, check_writable
 from ovs_jax.core.flops import count_work
 from ovs_jax.core.preemption import Preemption, Stopped
@@ -251,6 +251,7 @@ def train(config: Settings, workdir: Place) -> dict[str, Any]:
   try:
     state = keeping.restore(saved, state, trainable)
     guard.check_restored(state)
+    give_back_memory()  # that loading took
     metrics = _run(
       config,
       workdir,

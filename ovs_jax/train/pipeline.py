@@ -4,13 +4,9 @@ A stage is a configuration of its own, run in `workdir/<stage>`; when it has fin
 `done.json` there holds its result.
 """
 
-import contextlib
-import ctypes
 import dataclasses
 import functools
-import gc
 import operator
-import resource
 import time
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -18,6 +14,7 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from ovs_jax.core import hosts
+from ovs_jax.core.devices import give_back_memory
 from ovs_jax.core.errors import UserError
 from ovs_jax.core.files import Place, place, read_mapping, write_json
 from ovs_jax.settings import Settings
@@ -25,7 +22,7 @@ from ovs_jax.train.ownership import claim
 
 Run = Callable[[str, Settings, Place], dict[str, Any]]
 _DONE = 'done.json'
-_MUCH = 2 << 20  # kB that a process has taken when memory is worth giving back
+_MUCH = 1 / 3  # of a machine's memory; stages other than trainings fit beside that
 _RECORD = {'result': None, 'seconds': (int, float)}  # what is in it
 # What a pipeline reads itself, or gives its stages by way of a sum.
 _OWN = ('name', 'mode', 'order', 'optimize_programs', 'seed')
@@ -62,8 +59,7 @@ def run_pipeline(config: Settings, workdir: Place, run: Run) -> dict[str, Any]:
       results[name] = read_mapping(done, **_RECORD)
       print(f'{title}: finished earlier, skipped', flush=True)
       continue
-    if stage.mode == 'train':
-      _give_back_memory()
+    give_back_memory(0 if stage.mode == 'train' else _MUCH)
     print(f'{title} ({stage.mode})', flush=True)
     began = time.time()
     result = run(stage.mode, stage, directory)
@@ -75,19 +71,6 @@ def run_pipeline(config: Settings, workdir: Place, run: Run) -> dict[str, Any]:
     results[name] = read_mapping(done, **_RECORD)
     print(f'{title}: {results[name]["seconds"]:.0f} s', flush=True)
   return results
-
-
-def _give_back_memory() -> None:
-  """Returns to the system what the stages before have freed, where the C library can.
-
-  With the settings of `launch/run.sh` it keeps all of it for itself. Trainings need the
-  most; getting it anew takes seconds, which other stages need not.
-  """
-  if resource.getrusage(resource.RUSAGE_SELF).ru_maxrss < _MUCH:
-    return
-  gc.collect()
-  with contextlib.suppress(AttributeError, TypeError):  # glibc alone has it
-    ctypes.CDLL(None).malloc_trim(0)
 
 
 def _is_of_now(stage: Settings, directory: Place) -> bool:

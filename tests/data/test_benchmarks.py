@@ -15,6 +15,7 @@ from tiny_layouts import HEIGHT, WIDTH
 from ovs_jax.data import (
   DATASETS,
   benchmarks,
+  class_table,
   layouts,
   pipeline,
   prepare,
@@ -68,10 +69,10 @@ def spread(columns: list[int], dtype: Any) -> np.ndarray:
   return tiny_layouts.values(columns, dtype)
 
 
-def table(name: str) -> sources.ClassTable:
+def table(name: str) -> class_table.ClassTable:
   layout = layouts.LAYOUTS[name]
   names = vocabulary.load(layout.vocabulary)
-  return sources.class_table(names.source_values, layout.ignored)
+  return class_table.class_table(names.source_values, layout.ignored)
 
 
 def test_every_benchmark_has_its_classes() -> None:

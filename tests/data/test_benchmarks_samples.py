@@ -12,7 +12,15 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ovs_jax.data import layouts, load_dataset, pipeline, prepare, shrink, sources
+from ovs_jax.data import (
+  class_table,
+  layouts,
+  load_dataset,
+  pipeline,
+  prepare,
+  shrink,
+  sources,
+)
 from ovs_jax.settings import Dataset
 from ovs_jax.text import vocabulary
 
@@ -86,10 +94,10 @@ def ade_full(samples: pathlib.Path) -> list[pathlib.Path]:
 
 def test_ade_full_names_agree_with_its_own_description(samples: pathlib.Path) -> None:
   names = vocabulary.load('ade20k_847')
-  table = sources.class_table(names.source_values, range(3_689))
+  table = class_table.class_table(names.source_values, range(3_689))
   for path in ade_full(samples):
     values = sources.read_ade_full(path)
-    train_ids, unknown = table.apply(values)
+    train_ids, unknown, _ = table.apply(values)
     assert unknown == []
     text = path.with_name(path.name.replace('_seg.png', '.json')).read_text('latin-1')
     objects: Any = json.loads(text)['annotation']['object']

@@ -1,0 +1,189 @@
+"""Files that are stored as they came: what is whole, and what only looks so."""
+
+import io
+import json
+import pathlib
+import subprocess
+import sys
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image, PngImagePlugin
+
+from ovs_jax.data import class_table, encoded, folder, pipeline
+
+
+def photo(**options: Any) -> bytes:
+  """Returns a JPEG with all of a photograph's frequencies."""
+  noise = np.random.default_rng(0).integers(0, 256, (96, 160, 3), np.uint8)
+  buffer = io.BytesIO()
+  Image.fromarray(noise).save(buffer, 'jpeg', **{'quality': 90} | options)
+  return buffer.getvalue()
+
+
+def png(array: np.ndarray, **options: Any) -> bytes:
+  buffer = io.BytesIO()
+  Image.fromarray(array).save(buffer, 'png', **options)
+  return buffer.getvalue()
+
+
+@pytest.mark.parametrize(
+  'options',
+  [
+    {},
+    {'progressive': True},
+    {'restart_marker_blocks': 2},
+    {'optimize': True, 'subsampling': 0},
+    {'exif': b'Exif\0\0' + photo()[:3000], 'comment': b'\xff\xd9 is no end here'},
+  ],
+  ids=['baseline', 'progressive', 'restarts', 'own tables', 'a thumbnail'],
+)
+def test_a_jpeg_is_whole_up_to_its_last_byte_alone(options: dict[str, Any]) -> None:
+  content = photo(**options)
+  assert encoded.is_whole_jpeg(content)
+  assert encoded.is_whole_jpeg(content + b'what a telephone adds')
+  for length in [*range(0, 400), *range(400, len(content), 97), len(content) - 1]:
+    assert not encoded.is_whole_jpeg(content[:length]), length
+
+
+def test_a_jpeg_whose_tables_are_wrong_is_not_whole() -> None:
+  content = bytearray(photo())
+  table = content.find(b'\xff\xc4')
+  content[table + 5 : table + 21] = b'\xff' * 16  # more codes than there are
+  assert not encoded.is_whole_jpeg(bytes(content))
+
+
+def test_no_jpeg_is_no_whole_one() -> None:
+  for content in (
+    b'',
+    b'\xff\xd8',
+    b'\xff\xd8\xff\xd9',
+    png(np.zeros((2, 2), np.uint8)),
+  ):
+    assert not encoded.is_whole_jpeg(content)
+
+
+def test_a_grey_png_is_whole_if_all_of_its_sums_are_right() -> None:
+  content = png(np.arange(256, dtype=np.uint8).reshape(16, 16))
+  assert encoded.is_whole_grey_png(content)
+  assert not any(encoded.is_whole_grey_png(content[:n]) for n in range(len(content)))
+  for at in (20, 45, len(content) - 14):
+    broken = bytearray(content)
+    broken[at] ^= 1
+    assert not encoded.is_whole_grey_png(bytes(broken)), at
+
+
+def test_pngs_whose_values_are_not_their_pixels_are_not_kept() -> None:
+  labels = np.array([[0, 1], [1, 0]], np.uint8)
+  palette = Image.fromarray(labels, 'P')
+  palette.putpalette([9, 9, 9, 200, 0, 0])
+  buffer = io.BytesIO()
+  palette.save(buffer, 'png')
+  others = [
+    buffer.getvalue(),
+    png(labels > 0),
+    png(labels.astype(np.uint16)),
+    png(labels, transparency=1),
+    png(np.stack([labels] * 3, axis=-1)),
+  ]
+  assert not any(map(encoded.is_whole_grey_png, others))
+
+
+@pytest.fixture
+def mine(tmp_path: pathlib.Path) -> pathlib.Path:
+  """Returns a folder with a photograph, whose mask has two classes and void."""
+  root = tmp_path / 'mine'
+  (root / 'images').mkdir(parents=True)
+  (root / 'masks').mkdir()
+  (root / 'images/a.jpg').write_bytes(photo())
+  (root / 'names.txt').write_text('cat\nball\n')
+  return root
+
+
+def labels() -> np.ndarray:
+  found = np.zeros((96, 160), np.uint8)
+  found[20:60, 30:90], found[:, 150:] = 1, 255
+  return found
+
+
+def stored(root: pathlib.Path, data: pathlib.Path, longest: int = 0) -> bytes:
+  """Returns the label as it is stored, having compared what is read with it."""
+  builder = folder.prepare(data, root, longest)
+  (example,) = pipeline.examples(builder, 'val')
+  (record,) = builder.as_dataset(split='val', decoders={'label': _bytes()})
+  content = record['label'].numpy()
+  with Image.open(io.BytesIO(content)) as image:
+    np.testing.assert_array_equal(np.asarray(image), example['label'])
+  if not longest:
+    np.testing.assert_array_equal(example['label'], labels())
+  return content
+
+
+def _bytes() -> Any:
+  import tensorflow_datasets as tfds
+
+  return tfds.decode.SkipDecoding()
+
+
+def test_a_mask_of_train_ids_is_stored_as_it_came(
+  mine: pathlib.Path, tmp_path: pathlib.Path
+) -> None:
+  told = PngImagePlugin.PngInfo()
+  told.add(b'gAMA', (45455).to_bytes(4))
+  content = png(labels(), pnginfo=told, compress_level=1)
+  (mine / 'masks/a.png').write_bytes(content)
+  assert stored(mine, tmp_path / 'data') == content
+  small = stored(mine, tmp_path / 'data', longest=80)
+  with Image.open(io.BytesIO(small)) as image:
+    assert image.size == (80, 48)
+
+
+def test_masks_with_other_values_or_palettes_are_not(
+  mine: pathlib.Path, tmp_path: pathlib.Path
+) -> None:
+  image = Image.fromarray(labels(), 'P')
+  image.putpalette(list(range(256)) * 3)
+  image.save(mine / 'masks/a.png')
+  content = stored(mine, tmp_path / 'data')
+  assert encoded.is_whole_grey_png(content)
+  (mine / 'names.txt').write_text('7: cat\n1: ball\n')
+  values = np.where(labels() == 0, 7, labels()).astype(np.uint8)
+  values[labels() == 1] = 1
+  (mine / 'masks/a.png').write_bytes(png(values))
+  found = stored(mine, tmp_path / 'data')
+  assert encoded.is_whole_grey_png(found) and found != png(values)
+
+
+@pytest.mark.parametrize('dtype', [np.uint8, np.uint16])
+@pytest.mark.parametrize('runs', [1, 50, 100_000])
+def test_values_are_counted_by_runs_and_by_pixels(dtype: Any, runs: int) -> None:
+  rng = np.random.default_rng(0)
+  lengths = rng.multinomial(100_000, np.full(runs, 1 / runs))
+  values = np.repeat(rng.integers(0, 250, runs).astype(dtype), lengths).reshape(100, -1)
+  expected = np.bincount(values.ravel(), minlength=300)
+  found = class_table.count_values(values, 300)
+  assert found.dtype == np.int64
+  np.testing.assert_array_equal(found, expected)
+
+
+def test_zlib_is_that_of_pillow_and_python_and_not_of_tensorflow() -> None:
+  """Whoever is imported after TensorFlow unpacks PNGs three times as slowly."""
+  code = (
+    'import sys, ovs_jax.data; order = list(sys.modules); '
+    'print([order.index(x) for x in ("zlib", "PIL._imaging", "tensorflow")])'
+  )
+  for first in ('', 'import ovs_jax.main; ', 'import ovs_jax.data.pipeline; '):
+    done = subprocess.run(
+      [sys.executable, '-c', first + code], capture_output=True, text=True, check=True
+    )
+    places = json.loads(done.stdout)
+    assert places == sorted(places), first
+
+
+def test_pixels_are_told_by_train_id() -> None:
+  table = class_table.class_table((7, 1), (255,))
+  found = table.apply(np.array([[7, 7, 1], [255, 7, 255]], np.uint8))
+  assert found.unknown == [] and len(found.counts) == 256
+  assert {i: int(found.counts[i]) for i in (0, 1, 255)} == {0: 3, 1: 1, 255: 2}
+  assert found.counts.sum() == 6
