@@ -81,6 +81,7 @@ MODES = {
   'report': 'ovs_jax.evaluate.report:report',
   'replicate': 'ovs_jax.evaluate.replication:replicate',
   'table': 'ovs_jax.evaluate.joined:table',
+  'choose': 'ovs_jax.evaluate.choose:choose',
   'rehearse': 'ovs_jax.bench.rehearsal_stages:rehearse',
   'pipeline': 'ovs_jax.train.pipeline:run_pipeline',
 }

@@ -62,6 +62,8 @@ ALIKE = {
   'proposer_r101c',
   'proposer_swin_b',
   'rehearsal',
+  'scenes_pairs',
+  'scenes_strict',
   'scenes_towers',
   'scenes:clipseg',  # the tutorial's, as the next but one
   'scenes:coseg_cross',

@@ -16,14 +16,12 @@ import numpy as np
 from ovs_jax.bench import rehearsal_report
 from ovs_jax.bench.drawn import fill
 from ovs_jax.convert import SOURCES, exchange
-from ovs_jax.core.checkpoint import save_model
 from ovs_jax.core.files import (
   Place,
   atomic_path,
   clear_leftovers,
   local,
   place,
-  remove,
 )
 from ovs_jax.core.preemption import pause
 from ovs_jax.core.types import Params
@@ -119,20 +117,17 @@ def _publish(
   path: Any, layout: str, draw: Callable[[], tuple[Params, dict[str, Any]]]
 ) -> None:
   """Writes drawn parameters in a published format, unless they are there."""
-  ours = path.with_name(f'{path.name}_drawn')
-  if not path.exists():
-    params, model = draw()
-    clip = layout == 'openai'
-    names = SOURCES[layout].names(model) if clip else []
-    record = {
-      'family': layout,
-      'constants': list(_CONSTANTS) if clip else [],
-      'dtypes': {exchange.pattern_of(name): 'float16' for name in names},
-    }
-    save_model(ours, params, {**model, 'source': record})
-    del params
-    exchange.export(ours, path, layout=layout)
-  remove(ours)
+  if path.exists():
+    return
+  params, model = draw()
+  clip = layout == 'openai'
+  names = SOURCES[layout].names(model) if clip else []
+  record = {
+    'family': layout,
+    'constants': list(_CONSTANTS) if clip else [],
+    'dtypes': {exchange.pattern_of(name): 'float16' for name in names},
+  }
+  exchange.write(params, {**model, 'source': record}, path, layout=layout)
 
 
 def _half(params: Params) -> Params:

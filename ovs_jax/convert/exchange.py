@@ -218,6 +218,32 @@ def export(
   params, model = load_model(directory, kind=family.model)
   tensors = family.export(params, model, family.names(model))
   del params
+  return _write(tensors, model, output, layout)
+
+
+def write(
+  params: Params, model: dict[str, Any], output: Path, *, layout: str
+) -> Report:
+  """Writes a model that is not stored yet in the layout of a family.
+
+  Args:
+    params: of the model.
+    model: its configuration, as it would be stored.
+    output: what `export` takes; replaced if it exists.
+    layout: name in `SOURCES`.
+
+  Raises:
+    ValueError, OSError: the layout cannot hold the model, or the disk is full.
+  """
+  family = lookup(SOURCES, layout, 'layout')
+  tensors = family.export(params, model, family.names(model))
+  return _write(tensors, model, place(output), layout)
+
+
+def _write(
+  tensors: dict[str, np.ndarray], model: dict[str, Any], output: Place, layout: str
+) -> Report:
+  family = SOURCES[layout]
   record = {'dtypes': {}, **model.get('source', {})}
   tensors = {
     name: _smaller(x, record['dtypes'].get(pattern_of(name)))

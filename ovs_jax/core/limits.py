@@ -123,6 +123,18 @@ class Regular:
     return 'a regular expression'
 
 
+class Fold:
+  """One part of several, '' for none."""
+
+  def accepts(self, value: str) -> bool:
+    """Whether it is such as 0/3, the first of three."""
+    found = re.fullmatch(r'(\d{1,4})/(\d{1,4})', value, re.ASCII)
+    return not value or (found is not None and int(found[1]) < int(found[2]) > 1)
+
+  def __str__(self) -> str:
+    return "'' or a part such as '0/3', the first of three"
+
+
 @dataclasses.dataclass(frozen=True)
 class Located:
   """A path or an address, '' for none.
@@ -141,7 +153,7 @@ class Located:
     return 'a path'
 
 
-_TEXTS = (OneOf, Regular, FileName)
+_TEXTS = (OneOf, Regular, FileName, Fold)
 
 Count = Annotated[int, Range(least=1)]
 # Of networks, up to what no published one comes near.

@@ -78,5 +78,7 @@ def load_names(config: settings.Dataset) -> names.Vocabulary:
   """Returns the class list of a data set; a folder, which brings one, is prepared."""
   dataset = DATASETS[config.name]
   if dataset.vocabulary:
-    return names.load(dataset.vocabulary)
-  return folder.vocabulary_of(load_dataset(config)[1])
+    found = names.load(dataset.vocabulary)
+  else:
+    found = folder.vocabulary_of(load_dataset(config)[1])
+  return found.held_out(config.fold) if config.fold else found

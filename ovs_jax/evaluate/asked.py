@@ -3,6 +3,7 @@
 import dataclasses
 
 from ovs_jax.inference.grid import PROPOSE
+from ovs_jax.models.reduced import WEIGHTS
 from ovs_jax.settings import Settings
 
 
@@ -53,6 +54,7 @@ class Changes:
       (`ops.guided`).
     propose: what makes the masks, one of `inference.grid.PROPOSE`; those of a grid only
       CLIP can name.
+    weights: how they are rounded, one of `models.reduced.WEIGHTS`.
     clips: directories of further CLIPs, whose probabilities are averaged with those of
       its own.
     clip_weights: of all of them; (): the same for all, or the checkpoint's own.
@@ -68,6 +70,7 @@ class Changes:
   no_score: str = 'none'
   refine: int = 0
   propose: str = PROPOSE[0]
+  weights: str = WEIGHTS[0]
   clips: tuple[str, ...] = ()
   clip_weights: tuple[float, ...] = ()
 

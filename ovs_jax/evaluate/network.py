@@ -22,6 +22,7 @@ from ovs_jax.inference.parts import add_clips
 from ovs_jax.models import ovseg
 from ovs_jax.models.clip_mix import mix_of
 from ovs_jax.models.mask_prompts import add_to_ovseg
+from ovs_jax.models.reduced import WEIGHTS, rounded
 from ovs_jax.models.stored import load
 from ovs_jax.ops.ensemble import average, combine
 from ovs_jax.ops.guided import refine
@@ -102,6 +103,7 @@ class Network:
     stored = found.stored
     model, params = add_to_ovseg(found.config, found.params, changes.prompts)
     model, params = add_clips(model, params, changes.clips, changes.clip_weights)
+    params = rounded(params, changes.weights)
     self._embedder = SeveralEmbedders.of(model, params)
     self.setting = Setting(stored['classifier'], float(stored['weight']))
     own = {'templates': stored['templates'], 'threshold': model.region.threshold}
@@ -154,6 +156,8 @@ class Network:
       settings['proposer_side'] = self.changes.proposer_side
     if self.changes.refine:
       settings['refined within pixels'] = self.changes.refine
+    if self.changes.weights != WEIGHTS[0]:
+      settings['weights'] = f'rounded to {self.changes.weights}'
     if self.changes.no_score == 'first':
       settings['pixels without a score'] = 'the first class'
     changed = [f'{k} (its own: {v})' for k, v in self.changed.items()]

@@ -7,7 +7,6 @@ from typing import Any
 from ovs_jax.core.errors import UserError
 from ovs_jax.core.files import Path
 from ovs_jax.core.lookup import lookup
-from ovs_jax.core.tree import flatten, unflatten
 from ovs_jax.inference.clipseg import PROMPT, ClipSegSystem
 from ovs_jax.inference.coseg import CoSegSystem
 from ovs_jax.inference.coseg_no_training import SELECT, LabelStage
@@ -23,7 +22,7 @@ from ovs_jax.inference.system import System, check_options, options_of
 from ovs_jax.models.mask_prompts import add_to_ovseg
 from ovs_jax.models.maskformer import PRESETS, MaskFormerConfig
 from ovs_jax.models.ovseg import OvSegConfig
-from ovs_jax.models.reduced import WEIGHTS, reduced, restored
+from ovs_jax.models.reduced import WEIGHTS, rounded
 from ovs_jax.models.stored import Checkpoint, describes, load
 from ovs_jax.ops.regions import RegionConfig
 from ovs_jax.settings import Region, Test
@@ -82,8 +81,7 @@ def _ovseg(
   config, params = add_to_ovseg(found.config, found.params, prompts)
   further = [located(directory) for directory in clips]
   config, params = add_clips(config, params, further, clip_weights)
-  if weights != WEIGHTS[0]:
-    params = unflatten(restored(reduced(flatten(params), weights)))
+  params = rounded(params, weights)
   if propose == 'grid':
     clip_alone(classifier, weight, False, mode)
     settings |= {'classifier': 'clip', 'weight': 1.0}

@@ -8,6 +8,8 @@ import ml_dtypes
 import numpy as np
 
 from ovs_jax.core.lookup import lookup
+from ovs_jax.core.tree import flatten, unflatten
+from ovs_jax.core.types import Params
 
 # 'bfloat16': rounded. 'int8': matrices only, each output channel in 255 steps up to its
 # largest value; vectors stay float32.
@@ -48,6 +50,13 @@ def reduced(weights: Mapping[str, Any], kind: str) -> dict[str, np.ndarray]:
       value = np.round(value / scale).astype(np.int8)
     found[path] = np.asarray(value, order='C')
   return found
+
+
+def rounded(params: Params, kind: str) -> Params:
+  """Returns a model's parameters as they are after `reduced` and `restored`."""
+  if kind == WEIGHTS[0]:
+    return params
+  return unflatten(restored(reduced(flatten(params), kind)))
 
 
 def restored(weights: Mapping[str, Any]) -> dict[str, Any]:

@@ -81,6 +81,8 @@ class Eval:
   proposer_side: Maybe = 0
   # of an OVSeg: what makes masks; grid: superpixels, as if there were no proposer
   propose: Literal['proposer', 'grid'] = 'proposer'
+  # of an OVSeg: rounds them as an export with fewer bits has them
+  weights: Literal['float32', 'bfloat16', 'int8'] = 'float32'
   # of an OVSeg: label of a pixel in which no name has a score; first: as the reference
   no_score: Literal['none', 'first'] = 'none'
   # of an OVSeg: pixels within which borders of label maps move to those of the picture
@@ -195,6 +197,16 @@ class Report:
   # directories of a replication's seeds, below `run`
   seeds: Annotated[tuple[Name, ...], Filled()] = ('seed_0',)
   resamples: Count = 1000  # bootstraps of a replication's intervals
+
+
+@dataclasses.dataclass(frozen=True)
+class Choose:
+  """Of the mode choose, which decides between settings without unseen classes."""
+
+  # what was set; directories of runs of mode evaluate, one for each fold of the seen
+  # classes; and the run on what counts
+  settings: tuple[tuple[Name, tuple[Given, ...], Given], ...] = ()
+  usual: tuple[str, str] = ('', '')  # setting and method to show beside, if any
 
 
 @dataclasses.dataclass(frozen=True)

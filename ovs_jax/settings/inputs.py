@@ -7,6 +7,7 @@ from ovs_jax.core.files import DATA_DIR
 from ovs_jax.core.limits import (
   Count,
   Filled,
+  Fold,
   Name,
   OneOf,
   Pattern,
@@ -56,6 +57,8 @@ class Dataset:
   name: DatasetName = 'scenes'  # see ovs_jax.data.DATASETS
   variant: Name = 'default'  # its TFDS configuration; of 'folder', the directory
   data_dir: Annotated[Spot, Filled()] = DATA_DIR  # where TFDS keeps it
+  # 'I/N': takes every Nth of the seen classes, from the Ith on, for unseen
+  fold: Annotated[str, Fold()] = ''
 
 
 @dataclasses.dataclass(frozen=True)

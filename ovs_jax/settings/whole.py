@@ -20,6 +20,7 @@ from ovs_jax.models.coseg import tiny as tiny_coseg
 from ovs_jax.models.maskformer import PRESETS as PROPOSERS
 from ovs_jax.models.maskformer import MaskFormerConfig
 from ovs_jax.settings.evaluation import (
+  Choose,
   Eval,
   Report,
   Suite,
@@ -44,6 +45,7 @@ Mode = Literal[
   'report',
   'replicate',
   'table',
+  'choose',
   'rehearse',
   'pipeline',
 ]
@@ -93,6 +95,7 @@ class Settings:
   systems: Systems = Systems()
   report: Report = Report()
   table: Table = Table()
+  choose: Choose = Choose()
   rehearsal: Rehearsal = Rehearsal()
   order: tuple[Name, ...] = ()  # of a pipeline's stages
   # of a pipeline: the settings of each, by name

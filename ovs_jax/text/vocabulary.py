@@ -47,6 +47,27 @@ class Vocabulary:
     columns = [self.names, self.source_values, self.kinds, self.splits, self.synonyms]
     return hashlib.sha256(json.dumps(columns).encode('ascii')).hexdigest()
 
+  def held_out(self, fold: str) -> 'Vocabulary':
+    """Returns the list with a part of its seen classes taken for unseen.
+
+    Args:
+      fold: 'I/N', every Nth of the seen classes from the Ith on, counted from 0.
+
+    Raises:
+      UserError: there are fewer seen classes than parts.
+    """
+    part, parts = map(int, fold.split('/'))
+    seen = [k for k, split in enumerate(self.splits) if split == 'seen']
+    if len(seen) < parts:
+      raise UserError(
+        f'the class list {self.name} has {len(seen)} seen classes, which '
+        f'config.dataset.fold={fold} cannot divide; leave it out'
+      )
+    splits = list(self.splits)
+    for k in seen[part::parts]:
+      splits[k] = 'unseen'
+    return dataclasses.replace(self, splits=tuple(splits))
+
   def identity(self) -> dict[str, str]:
     """Returns what a checkpoint says of the class list that it was trained with."""
     return {'name': self.name, 'sha256': self.sha256}

@@ -28,7 +28,15 @@ _NOTES = (_CONFIG, _SOURCES, _REMEMBERED, 'done.json', 'metrics.jsonl')
 
 
 # Modes whose results are made anew where others would have to be deleted by hand.
-_ANEW = ('evaluate', 'benchmark', 'evaluate_systems', 'report', 'table', 'replicate')
+_ANEW = (
+  'evaluate',
+  'benchmark',
+  'evaluate_systems',
+  'report',
+  'table',
+  'choose',
+  'replicate',
+)
 
 
 def claim(config: Settings, workdir: Place) -> bool:

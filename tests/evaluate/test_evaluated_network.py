@@ -9,8 +9,10 @@ from tiny_ovseg import CONFIG, STORED, draw_params
 
 from ovs_jax import Segmenter
 from ovs_jax.core.checkpoint import save_model
+from ovs_jax.core.tree import flatten, unflatten
 from ovs_jax.evaluate import oracle
 from ovs_jax.evaluate.network import Changes, Network, Picture, Setting
+from ovs_jax.models.reduced import reduced, restored
 from ovs_jax.ops.guided import refine
 from ovs_jax.text import vocabulary
 
@@ -172,3 +174,23 @@ def test_borders_may_follow_the_picture(
   want, _ = refine(plain, image, radius=3)
   np.testing.assert_array_equal(refined, want)
   assert (plain != want).any()
+
+
+def test_weights_may_be_rounded(
+  checkpoint: pathlib.Path,
+  network: Network,
+  image: np.ndarray,
+  tmp_path: pathlib.Path,
+) -> None:
+  rounded = Network(checkpoint, changes=Changes(weights='int8'))
+  assert rounded.describe()['weights'] == 'rounded to int8'
+  assert 'weights' not in network.describe()
+  stored = restored(reduced(flatten(draw_params()), 'int8'))
+  save_model(tmp_path / 'model', unflatten(stored), STORED)
+  asked = [x.encode(image) for x in (rounded, Network(tmp_path / 'model'), network)]
+  got, want, plain = (np.asarray(x.encoded.masks) for x in asked)
+  np.testing.assert_array_equal(got, want)
+  assert (got != plain).any()
+  np.testing.assert_array_equal(
+    rounded.embed(NAMES), Network(tmp_path / 'model').embed(NAMES)
+  )
