@@ -88,8 +88,9 @@ def fill(init: Callable[[Array], Params]) -> dict[str, Any]:
       return np.ones(leaf.shape, leaf.dtype)
     fan_in = max(math.prod(leaf.shape[:-1]), 1) if len(leaf.shape) > 1 else 100
     start = generator.integers(len(numbers))
-    drawn = np.resize(np.roll(numbers, start), leaf.shape) * np.float32(fan_in**-0.5)
-    return drawn.astype(leaf.dtype)
+    drawn = np.resize(np.roll(numbers, start), leaf.shape)
+    drawn *= np.float32(fan_in**-0.5)
+    return drawn.astype(leaf.dtype, copy=False)
 
   return unflatten({path: draw(path, leaf) for path, leaf in shapes.items()})
 

@@ -4,7 +4,10 @@ import io
 import re
 import zlib
 
-from PIL import Image
+import numpy as np
+from PIL import Image, JpegImagePlugin
+
+from ovs_jax.core.types import UInt8
 
 _JPEG = ('JPEG', 'MPO')  # one, and several in a file, of which the first counts
 KEPT = (*_JPEG, 'PNG')  # kinds of photographs that are stored as they are
@@ -17,6 +20,7 @@ _GREY_8 = bytes([8, 0])  # bits and colour type in a PNG's first chunk
 _BITS_AT = 24  # where these are
 _FRAMES = (*range(0xC0, 0xC4), *range(0xC5, 0xC8))  # markers of heights and widths
 _ROWS = 16  # that are decoded to see that tables are right
+_NOT, _BOTH_WAYS = 0, 2  # how a JPEG's colours are subsampled; 1: sideways alone
 _TRIED = 1 << 16  # bytes that have these, mostly
 
 
@@ -85,6 +89,34 @@ def is_whole_grey_png(content: bytes) -> bool:
       return False
     at = end + 4
   return False
+
+
+def turned_jpeg(
+  image: Image.Image, array: UInt8[np.ndarray, 'h w 3'], *, lying: bool
+) -> bytes | None:
+  """Returns a JPEG of a picture's turned pixels with the picture's own quality.
+
+  Blocks of pixels stay blocks and have the same tables (of a quarter turn, transposed),
+  so that little more is lost, and the file is about as large. As a PNG a photograph of
+  12 megapixels takes ten times the space, and seconds.
+
+  Args:
+    image: an opened file.
+    array: its pixels, turned.
+    lying: whether by a quarter.
+
+  Returns:
+    The bytes; None if the picture is no JPEG of colours.
+  """
+  if image.format not in _JPEG or image.mode != 'RGB':
+    return None
+  tables = [np.reshape(x, (8, 8)) for x in image.quantization.values()]
+  tables = [(x.T if lying else x).ravel().tolist() for x in tables]
+  alike = JpegImagePlugin.get_sampling(image) == _BOTH_WAYS
+  buffer = io.BytesIO()
+  options = {'qtables': tables, 'subsampling': _BOTH_WAYS if alike else _NOT}
+  Image.fromarray(array).save(buffer, 'jpeg', **options)
+  return buffer.getvalue()
 
 
 def load(image: Image.Image, content: bytes) -> None:

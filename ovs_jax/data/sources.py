@@ -107,8 +107,9 @@ def read_image(
 ) -> tuple[bytes, int, int]:
   """Reads and checks an image: its bytes as they are to be stored, height and width.
 
-  Whole 8-bit RGB and grey JPEGs and PNGs are stored as they are; others become PNGs of
-  what `core.images.read_image` makes of them. What is made smaller becomes a JPEG.
+  Whole 8-bit RGB and grey JPEGs and PNGs are stored as they are, and JPEGs that have to
+  be turned as JPEGs of the same quality; others become PNGs of what
+  `core.images.read_image` makes of them. What is made smaller becomes a JPEG.
 
   Args:
     path: the file.
@@ -132,9 +133,12 @@ def read_image(
       image.draft('RGB', small)  # a JPEG is decoded to little more than that
     image.load()
     array = to_rgb(ImageOps.exif_transpose(image) if turned else image)
+    again = None
+    if turned and small == sides:
+      again = encoded.turned_jpeg(image, array, lying=orientation in _LYING)
   w, h = sides[::-1] if orientation in _LYING else sides
   if small == sides:
-    return encode_png(array), h, w
+    return again or encode_png(array), h, w
   photo = Image.fromarray(array).resize(smaller(w, h, longest), _ANTIALIASED)
   return encode_jpeg(np.asarray(photo), quality=_QUALITY), h, w
 

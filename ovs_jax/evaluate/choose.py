@@ -6,6 +6,7 @@ pictures; what is best there, averaged over the parts, is taken for what counts.
 """
 
 import dataclasses
+import math
 from typing import Any
 
 import numpy as np
@@ -42,13 +43,15 @@ class _Tried:
 
   setting: str
   method: str
-  folds: tuple[tuple[float, float], ...]
-  final: tuple[float, float, float]
+  folds: tuple[tuple[float, ...], ...]
+  final: tuple[float, ...]
 
   @property
   def score(self) -> float:
-    """What the rule compares."""
-    return float(np.mean([harmonic(seen, held) for seen, held in self.folds]))
+    """What the rule compares; a fold that shows no class of a kind says nothing."""
+    scores = [harmonic(seen, held) for seen, held in self.folds]
+    told = [score for score in scores if not math.isnan(score)]
+    return float(np.mean(told)) if told else 0.0
 
 
 def harmonic(a: float, b: float) -> float:
@@ -102,15 +105,20 @@ def _tried(setting: str, runs: tuple[str, ...], final: str) -> list[_Tried]:
     _Tried(
       setting,
       method,
-      tuple((fold[method][_SEEN], fold[method][_UNSEEN]) for fold in folds),
-      tuple(counts[method][key] for key in ('miou', _SEEN, _UNSEEN)),
+      tuple(_numbers(fold[method], _SEEN, _UNSEEN) for fold in folds),
+      _numbers(counts[method], 'miou', _SEEN, _UNSEEN),
     )
     for method in folds[0]
     if method.startswith('ensemble_') and all(method in x for x in (*folds, counts))
   ]
 
 
-def _methods(run: str) -> dict[str, dict[str, float]]:
+def _numbers(scores: dict[str, Any], *keys: str) -> tuple[float, ...]:
+  """Scores, NaN where there is none: no such class was there."""
+  return tuple(math.nan if (x := scores[key]) is None else x for key in keys)
+
+
+def _methods(run: str) -> dict[str, dict[str, Any]]:
   path = place(run) / 'scores.json'
   if not path.is_file():
     raise FileNotFoundError(f'{path} not found: {run} is no run of mode evaluate')

@@ -22,7 +22,7 @@ from ovs_jax.train.ownership import claim
 
 Run = Callable[[str, Settings, Place], dict[str, Any]]
 _DONE = 'done.json'
-_MUCH = 1 / 3  # of a machine's memory; stages other than trainings fit beside that
+_MUCH = 1 / 3  # of a machine's memory; most stages fit beside that
 _RECORD = {'result': None, 'seconds': (int, float)}  # what is in it
 # What a pipeline reads itself, or gives its stages by way of a sum.
 _OWN = ('name', 'mode', 'order', 'optimize_programs', 'seed')
@@ -59,7 +59,7 @@ def run_pipeline(config: Settings, workdir: Place, run: Run) -> dict[str, Any]:
       results[name] = read_mapping(done, **_RECORD)
       print(f'{title}: finished earlier, skipped', flush=True)
       continue
-    give_back_memory(0 if stage.mode == 'train' else _MUCH)
+    give_back_memory(_MUCH)  # trainings do so again before their first step
     print(f'{title} ({stage.mode})', flush=True)
     began = time.time()
     result = run(stage.mode, stage, directory)

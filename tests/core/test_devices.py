@@ -1,5 +1,10 @@
 """Measured peaks, and simulated devices."""
 
+import os
+import pathlib
+import subprocess
+import sys
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -40,3 +45,37 @@ def test_memory_that_is_not_there_is_one_line() -> None:
   with pytest.raises(jax.errors.JaxRuntimeError, match='INTERNAL'):
     with devices.enough_memory(advice):
       raise jax.errors.JaxRuntimeError('INTERNAL: something else')
+
+
+FORGETFUL = """
+import pathlib, re
+import numpy as np
+from ovs_jax.core.devices import give_back_memory
+
+def resident():
+  text = pathlib.Path('/proc/self/status').read_text()
+  return int(re.search(r'VmRSS:\\s+(\\d+) kB', text)[1]) // 1024
+
+before = resident()
+held = [np.ones(100_000) for _ in range(2600)]  # 2,080 MB
+held.clear()
+there = resident()
+give_back_memory(0.999)
+kept = resident()
+give_back_memory()
+after = resident()
+assert there - before > 1900 and kept - before > 1900, (before, there, kept)
+assert after - before < 100, (before, after)
+"""
+
+
+def test_what_was_freed_is_given_back() -> None:
+  tunables = 'mmap_threshold=8589934592:glibc.malloc.trim_threshold=8589934592'
+  done = subprocess.run(
+    [sys.executable, '-c', FORGETFUL],
+    env={**os.environ, 'GLIBC_TUNABLES': f'glibc.malloc.{tunables}'},
+    cwd=pathlib.Path(__file__).parents[2],
+    capture_output=True,
+    text=True,
+  )
+  assert done.returncode == 0, done.stderr

@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 from PIL import Image, PngImagePlugin
 
-from ovs_jax.data import class_table, encoded, folder, pipeline
+from ovs_jax.core.images import read_image
+from ovs_jax.data import class_table, encoded, folder, pipeline, sources
 
 
 def photo(**options: Any) -> bytes:
@@ -153,6 +154,52 @@ def test_masks_with_other_values_or_palettes_are_not(
   (mine / 'masks/a.png').write_bytes(png(values))
   found = stored(mine, tmp_path / 'data')
   assert encoded.is_whole_grey_png(found) and found != png(values)
+
+
+def smooth(**options: Any) -> bytes:
+  """Returns a JPEG such as a telephone's: colours that change slowly, and edges."""
+  y, x = np.mgrid[:96, :160]
+  image = np.stack([128 + 90 * np.sin(x / 17), y * 2, 200 - x], axis=-1)
+  image[30:60, 40:90] = (30, 160, 90)
+  buffer = io.BytesIO()
+  Image.fromarray(image.astype(np.uint8)).save(buffer, 'jpeg', **options)
+  return buffer.getvalue()
+
+
+@pytest.mark.parametrize('subsampling', [0, 1, 2])
+@pytest.mark.parametrize('orientation', [2, 3, 6, 8])
+def test_a_turned_jpeg_stays_one_and_loses_next_to_nothing(
+  orientation: int, subsampling: int, tmp_path: pathlib.Path
+) -> None:
+  exif = Image.Exif()
+  exif[0x0112] = orientation
+  path = tmp_path / 'photo.jpg'
+  content = smooth(exif=exif, quality=80, subsampling=subsampling)
+  path.write_bytes(content)
+  found, h, w = sources.read_image(path, turn=True)
+  want = read_image(path).astype(int)
+  assert want.shape == (h, w, 3) == ((160, 96, 3) if orientation > 4 else (96, 160, 3))
+  with Image.open(io.BytesIO(found)) as image:
+    assert image.format == 'JPEG' and image.getexif().get(0x0112, 1) == 1
+    off = np.abs(np.asarray(image) - want)
+  mean, most = (0.4, 6) if not subsampling else (1, 40)  # colours at sharp edges
+  assert off.mean() < mean and off.max() <= most, (off.mean(), off.max())
+  assert len(found) < (1.1 if subsampling != 1 else 1.5) * len(content)
+
+
+def test_turned_pictures_that_are_no_jpegs_of_colours_are_exact(
+  tmp_path: pathlib.Path,
+) -> None:
+  exif = Image.Exif()
+  exif[0x0112] = 6
+  grey = Image.fromarray(np.arange(64, dtype=np.uint8).reshape(8, 8))
+  for name in ('a.png', 'b.jpg'):
+    grey.save(tmp_path / name, exif=exif)
+    content, *_ = sources.read_image(tmp_path / name, turn=True)
+    with Image.open(io.BytesIO(content)) as image:
+      assert image.format == 'PNG'
+      want = read_image(tmp_path / name)
+      np.testing.assert_array_equal(np.asarray(image.convert('RGB')), want)
 
 
 @pytest.mark.parametrize('dtype', [np.uint8, np.uint16])

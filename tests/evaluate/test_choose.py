@@ -58,6 +58,14 @@ def test_the_best_of_all_folds_is_chosen(tmp_path: pathlib.Path) -> None:
   assert lines[-3].endswith('| 40.0 | usual |') and lines[-2].endswith('| 41.0 |  |')
 
 
+def test_a_fold_without_a_class_of_a_kind_says_nothing(tmp_path: pathlib.Path) -> None:
+  config, out = configured(tmp_path)
+  methods = {'ensemble_0_20': {'miou': 1, 'miou_seen': 9.0, 'miou_unseen': None}}
+  write_json(tmp_path / 'b1' / 'scores.json', {'methods': methods})
+  assert choose(config, out)['chosen']['score'] == pytest.approx(40.0)
+  assert '| 9.0 / - |' in (out / 'choice.md').read_text('utf-8')
+
+
 def test_the_harmonic_mean() -> None:
   assert harmonic(60.0, 20.0) == 30
   assert harmonic(0.0, 50.0) == 0 and harmonic(0.0, 0.0) == 0

@@ -151,13 +151,18 @@ def test_a_checkpoint_of_another_model_is_refused(
 
 
 @pytest.mark.slow
-def test_the_loss_falls(data_dir: str, tmp_path: pathlib.Path) -> None:
+def test_the_loss_falls(
+  data_dir: str, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+  given_back: list[str] = []
+  monkeypatch.setattr(loop, 'give_back_memory', lambda: given_back.append('memory'))
   config = tiny_configs.pretraining(data_dir)
   config.train.update(steps=30, save_every=30)
   config.optimizer.update(learning_rate=1e-2, warmup=5)
   loop.train(Settings.of(config), tmp_path)
   losses = [line['loss'] for line in read_metrics(tmp_path)]
   assert np.mean(losses[-10:]) < np.mean(losses[:10]) - 0.2
+  assert given_back == ['memory']  # what loading took
 
 
 def test_a_loss_that_is_not_finite_ends_the_run(

@@ -1,10 +1,7 @@
 """Stages in order, with stages that only write down that they ran."""
 
-import os
 import pathlib
 import shutil
-import subprocess
-import sys
 from typing import Any
 
 import ml_collections
@@ -20,6 +17,7 @@ from configs import (
 )
 from ovs_jax.core.files import read_json
 from ovs_jax.settings import Settings
+from ovs_jax.train import pipeline as pipelines
 from ovs_jax.train.ownership import claim
 from ovs_jax.train.pipeline import check_changes, run_pipeline
 
@@ -171,45 +169,23 @@ def test_a_moved_run_is_the_same(stages: Stages, tmp_path: pathlib.Path) -> None
   assert len(stages.ran) == 2
 
 
-FORGETFUL = """
-import pathlib, re, sys
-import numpy as np
-from configs import mpt_vitl14
-from ovs_jax.settings import Settings
-from ovs_jax.train.pipeline import run_pipeline
+def test_memory_is_given_back_before_stages(
+  tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+  asked: list[float] = []
+  monkeypatch.setattr(pipelines, 'give_back_memory', asked.append)
+  config = mpt_vitl14.get_config('smoke')
+  with config.unlocked():
+    config.mode, config.order = 'pipeline', ('first', 'second')
+    stages = {name: config.copy_and_resolve_references() for name in config.order}
+    for name, stage in stages.items():
+      stage.update(name=name, mode='train', stages={}, order=(), place='')
+    config.stages = stages
 
-def resident():
-  text = pathlib.Path('/proc/self/status').read_text()
-  return int(re.search(r'VmRSS:\\s+(\\d+) kB', text)[1]) // 1024
+  def run(mode: str, stage: Any, directory: Any) -> dict[str, int]:
+    directory.mkdir()
+    return {'asked': len(asked)}
 
-def run(mode, stage, directory):
-  before = resident()
-  if stage.name == 'first':
-    held = [np.ones(100_000) for _ in range(2600)]  # 2,080 MB
-  directory.mkdir()
-  return {'before': before, 'end': resident()}
-
-config = mpt_vitl14.get_config('smoke')
-with config.unlocked():
-  config.mode, config.order = 'pipeline', ('first', 'second')
-  stages = {name: config.copy_and_resolve_references() for name in config.order}
-  for name, stage in stages.items():
-    stage.update(name=name, mode='train', stages={}, order=(), place='')
-  config.stages = stages
-done = run_pipeline(Settings.of(config), pathlib.Path(sys.argv[1]), run)
-first, second = done['first']['result'], done['second']['result']
-assert first['end'] - first['before'] > 1900, done
-assert second['before'] - first['before'] < 100, done
-"""
-
-
-def test_memory_of_a_stage_is_given_back(tmp_path: pathlib.Path) -> None:
-  tunables = 'mmap_threshold=8589934592:glibc.malloc.trim_threshold=8589934592'
-  done = subprocess.run(
-    [sys.executable, '-c', FORGETFUL, str(tmp_path)],
-    env={**os.environ, 'GLIBC_TUNABLES': f'glibc.malloc.{tunables}'},
-    cwd=pathlib.Path(__file__).parents[2],
-    capture_output=True,
-    text=True,
-  )
-  assert done.returncode == 0, done.stderr
+  done = run_pipeline(Settings.of(config), tmp_path, run)
+  assert [done[name]['result']['asked'] for name in config.order] == [1, 2]
+  assert asked == [1 / 3, 1 / 3]
