@@ -10,7 +10,7 @@ an OVSeg have their published formats, and are converted by `ovs_jax.convert`.
   :volume    as many photographs and pairs as COCO has, with the smallest networks
 `python -m ovs_jax.bench.rehearsal` measures every stage, or kills each of them once.
 Expected: no score means anything; what matters is that the last stage is reached.
-Hardware: 2 CPU cores, 15 GB, 50 GB of disk; 16 minutes.
+Hardware: 2 CPU cores, 12 GB, 50 GB of disk; 15 minutes.
 Command: launch/run.sh --config=configs/rehearsal.py
 """
 
