@@ -18,6 +18,7 @@ import numpy as np
 
 from ovs_jax.core import hosts
 from ovs_jax.core.checkpoint import identity
+from ovs_jax.core.devices import give_back_memory
 from ovs_jax.core.errors import UserError
 from ovs_jax.core.files import (
   Place,
@@ -56,6 +57,7 @@ def mine(config: Settings, workdir: Place) -> dict[str, Any]:
     OSError: `workdir` cannot be written.
     Stopped: SIGTERM came; the chunks that are there will not be mined again.
   """
+  give_back_memory()  # what jobs before have left in this process
   began = time.time()
   c = config.mining
   workdir = check_writable(workdir, megabytes=0)
