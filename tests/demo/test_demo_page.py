@@ -131,6 +131,7 @@ def test_names_legend_click_and_download(served: Served, visit: Any) -> None:
   assert expected[first] == max(expected.values())
   box = page.locator('.ovs-canvas').bounding_box()
   page.mouse.click(box['x'] + 9, box['y'] + 9)
+  page.wait_for_function("document.querySelector('.ovs-tip').innerText.trim()")
   tip = page.inner_text('.ovs-tip')
   assert tip.split('\n')[0] in NAMES and shown[tip.split('\n')[0]] in tip
   page.locator('.ovs-list input').first.uncheck()
