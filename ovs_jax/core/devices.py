@@ -5,7 +5,6 @@ import ctypes
 import gc
 import math
 import os
-import pathlib
 import re
 import resource
 import sys
@@ -16,6 +15,7 @@ import jax
 import jax.numpy as jnp
 
 from ovs_jax.core.errors import UserError
+from ovs_jax.core.files import local
 
 _USED_UP = 'RESOURCE_EXHAUSTED'  # in what XLA says of memory
 _THRESHOLDS = (-1, -3)  # glibc's mallopt: what it gives back, and what lies apart
@@ -117,7 +117,7 @@ def give_back_memory(share: float = 0) -> None:
   """
   try:
     page, pages = (os.sysconf(f'SC_{x}') for x in ('PAGE_SIZE', 'PHYS_PAGES'))
-    held = page * int(pathlib.Path('/proc/self/statm').read_text().split()[1])
+    held = page * int(local('/proc/self/statm').read_text().split()[1])
     if held > max(_MUCH, share * page * pages):
       gc.collect()
       ctypes.CDLL(None).malloc_trim(0)
