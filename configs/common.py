@@ -90,7 +90,14 @@ def _smoke(config: ml_collections.ConfigDict) -> None:
     config.train.shortest = (48, 64, 96)
     config.train.crop = 64
     config.train.max_targets = 12
-  config.dataset.variant = 'smoke'
+  parts = ('parted', 'parts')
+  small = {
+    f'scenes/{x}{y}': f'scenes/smoke_{x}{y}' for x in parts for y in ('', ':val')
+  }
+  variant = config.dataset.variant
+  config.dataset.variant = f'smoke_{variant}' if variant in parts else 'smoke'
+  config.train.also = tuple(small.get(x, x) for x in config.train.also)
+  config.suite.datasets = tuple(small.get(x, x) for x in config.suite.datasets)
   config.optimize_programs = False  # compiling is most of the time
   config.clip.unroll = 1
   config.proposer.layers = 1

@@ -9,7 +9,10 @@ all have label maps of one type. An OVSeg of it is named by CLIP alone
   :scenes    the embedded world: this proposer beside the one that tells classes apart,
              from the same backbone in as many steps, on masks of classes that neither
              has seen; about 10 minutes
-Expected: `:scenes` in docs/results.md; else not measured. Hardware: not measured.
+  :parts     likewise in a world whose things have parts: with classes, without, with
+             parts as masks of their own, and with rare sizes counting more
+Expected: `:scenes` and `:parts` in docs/results.md; else not measured. Hardware: not
+measured.
 Command: launch/run.sh --config=configs/proposer_agnostic.py:scenes
 """
 
@@ -20,8 +23,9 @@ from configs import coco_stuff, common, scenes
 
 def get_config(arg: str = '') -> ml_collections.ConfigDict:
   """See above."""
-  if arg.partition(':')[0] == 'scenes':
-    return compared(arg.partition(':')[2])
+  word, _, rest = arg.partition(':')
+  if word in ('scenes', 'parts'):
+    return (compared if word == 'scenes' else with_parts)(rest)
   config = coco_stuff.swin_b('proposer_agnostic', 'vitl14')
   config.train.agnostic = True
   return coco_stuff.finish(config, arg)
@@ -32,23 +36,60 @@ def compared(arg: str) -> ml_collections.ConfigDict:
   at = scenes.in_pipeline
   agnostic = scenes.proposer_training(at('clip'), at('backbone'))
   agnostic.train.agnostic = True
-  own = {'agnostic': agnostic}
-  for name, proposer in (('aware', 'proposer'), ('agnostic', 'agnostic')):
-    model = scenes.assemble(at(proposer), at('clip'), prompt_depth=0)
-    model.test.classifier = 'clip'
-    own[f'ovseg_{name}'] = model
-    own[f'recall_{name}'] = _recall(at(f'ovseg_{name}/model'))
-  last = 'recall_agnostic'
-  needs = ('proposer', *(name for name in own if name != last))
-  name = 'proposer_agnostic_scenes'
+  proposers = {'aware': 'proposer', 'agnostic': 'agnostic'}
+  own = {'agnostic': agnostic} | _shown(proposers, ('scenes/default:val',))
+  needs = ('proposer', *own)
+  return _ends('proposer_agnostic_scenes', 'recall_agnostic', arg, own, needs)
+
+
+def with_parts(arg: str) -> ml_collections.ConfigDict:
+  """Proposers of a world with parts, and what they show of wholes and of parts."""
+  at = scenes.in_pipeline
+  own = {}
+  for name in ('aware', 'agnostic', 'parts', 'balanced'):
+    own[name] = scenes.proposer_training(at('clip'), at('backbone'))
+    own[name].dataset.variant = 'parted'
+    train = own[name].train
+    train.paste_scenes = 0  # as where several data sets are read
+    train.agnostic = name != 'aware'
+    if name in ('parts', 'balanced'):
+      train.also, train.classes = ('scenes/parts',), 'all'
+    train.size_balance = 1.0 * (name == 'balanced')
+  own |= _shown({name: name for name in own}, ('scenes/parted:val', 'scenes/parts:val'))
+  needs = ('backbone', *own)
+  return _ends('proposer_agnostic_parts', 'recall_balanced', arg, own, needs)
+
+
+def _ends(
+  name: str,
+  last: str,
+  arg: str,
+  own: dict[str, ml_collections.ConfigDict],
+  needs: tuple[str, ...],
+) -> ml_collections.ConfigDict:
+  needs = tuple(x for x in needs if x != last)
   return scenes.pipeline(name, last, arg, own=own, needs=needs)
 
 
-def _recall(checkpoint: str) -> ml_collections.ConfigDict:
+def _shown(
+  proposers: dict[str, str], datasets: tuple[str, ...]
+) -> dict[str, ml_collections.ConfigDict]:
+  """Evaluations, by the name of each, of the proposers that stages of them trained."""
+  own = {}
+  for name, stage in proposers.items():
+    at = scenes.in_pipeline
+    model = scenes.assemble(at(stage), at('clip'), prompt_depth=0)
+    model.test.classifier = 'clip'
+    own[f'ovseg_{name}'] = model
+    own[f'recall_{name}'] = _recall(at(f'ovseg_{name}/model'), datasets)
+  return own
+
+
+def _recall(checkpoint: str, datasets: tuple[str, ...]) -> ml_collections.ConfigDict:
   config = common.base('recall', 'benchmark')
   config.eval.checkpoint = checkpoint
   config.suite.update(
-    datasets=('scenes/default:val',),
+    datasets=datasets,
     training='scenes',
     distractors=(),
     single_concepts=False,

@@ -19,6 +19,7 @@ WORKLOADS = {
   'fusion': 'ovs_jax.bench.fusion',
   'ovseg_inference': 'ovs_jax.bench.ovseg_inference',
   'modes': 'ovs_jax.bench.modes',
+  'exports': 'ovs_jax.bench.exports',
   'pooled_masks': 'ovs_jax.bench.pooled_masks',
   'gpu_check': 'ovs_jax.bench.gpu_check',
 }

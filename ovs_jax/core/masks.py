@@ -7,6 +7,9 @@ from ovs_jax.core.files import Path
 from ovs_jax.core.images import read_image
 from ovs_jax.core.types import Bool
 
+# Shares of the picture from which a mask is of the next size.
+SIZES = {'small': 0.0, 'medium': 0.01, 'large': 0.1}
+
 
 def box_of(mask: Bool[np.ndarray, 'h w']) -> tuple[int, int, int, int]:
   """Returns x0, y0, x1, y1 in pixels, exclusive ends, of a mask that is not empty."""

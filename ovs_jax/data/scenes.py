@@ -8,6 +8,9 @@ Splits, each drawn from its own random stream:
   clip: close-ups of mostly one thing or stuff, with one or two captions; no masks.
   train: whole scenes, one to five captions, masks of the seen classes.
   val: whole scenes, captions, masks of all classes.
+
+In `parted` things have parts, which are smaller things of another colour on them and
+belong to them; `parts` has the same pictures, and masks of these parts alone.
 """
 
 import dataclasses
@@ -18,7 +21,7 @@ import pathlib
 import shutil
 import zlib
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import tensorflow_datasets as tfds
@@ -46,17 +49,32 @@ class ScenesConfig(tfds.core.BuilderConfig):
     train: number of scenes with masks of the seen classes.
     val: number of scenes with all masks.
     seed: selects the world; every seed gives other pictures.
+    parts: whether things have parts; 2: and masks are those of the parts.
   """
 
   clip: int
   train: int
   val: int
   seed: int = 0
+  parts: Literal[0, 1, 2] = 0
 
   @property
   def numbers(self) -> dict[str, int]:
-    """What decides the pictures; stored beside them."""
-    return {'clip': self.clip, 'train': self.train, 'val': self.val, 'seed': self.seed}
+    """What decides the pictures and masks; stored beside them."""
+    found = {name: getattr(self, name) for name in (*SPLITS, 'seed')}
+    return found | ({'parts': self.parts} if self.parts else {})
+
+
+def _with_parts(name: str, train: int, val: int, seed: int) -> list[ScenesConfig]:
+  both = ('parted', 1, 'of wholes'), ('parts', 2, 'of parts')
+  return [
+    ScenesConfig(
+      name=f'{name}{variant}',
+      description=f'Scenes of things with parts; masks {what}.',
+      **{'clip': 16, 'train': train, 'val': val, 'seed': seed, 'parts': parts},
+    )
+    for variant, parts, what in both
+  ]
 
 
 CONFIGS = (
@@ -75,6 +93,8 @@ CONFIGS = (
     train=32,
     val=16,
   ),
+  *_with_parts('', 2_000, 400, 1),
+  *_with_parts('smoke_', 32, 16, 0),
 )
 
 
@@ -155,7 +175,7 @@ def clip_examples(config: ScenesConfig) -> Iterator[dict[str, Any]]:
   count = 0
   for index in range(config.clip):  # one scene gives at least one close-up
     rng = generator(config.seed, 'clip', index)
-    scene = scenes_draw.draw_scene(rng)
+    scene = scenes_draw.draw_scene(rng, parts=bool(config.parts))
     for number, (image, train_id) in enumerate(close_ups(rng, scene)):
       if count == config.clip:
         return
@@ -175,10 +195,10 @@ def scene_examples(config: ScenesConfig, split: str) -> Iterator[dict[str, Any]]
     hidden[list(UNSEEN)] = VOID
   for index in range(getattr(config, split)):
     rng = generator(config.seed, split, index)
-    scene = scenes_draw.draw_scene(rng)
+    scene = scenes_draw.draw_scene(rng, parts=bool(config.parts))
     yield {
       'image': scene.image,
-      'label': hidden[scene.label],
+      'label': hidden[scene.label if config.parts < 2 else scene.parts],
       'captions': scenes_captions.describe(rng, scene),
       'image_id': f'{split}_{index:05d}',
     }

@@ -12,6 +12,7 @@ from collections.abc import Callable
 import numpy as np
 
 from ovs_jax.core.masks import box_of
+from ovs_jax.core.types import VOID
 from ovs_jax.data import scenes_textures
 from ovs_jax.data.scenes_textures import STUFF
 
@@ -44,6 +45,8 @@ UNSEEN = frozenset(
 
 _CONTEXT = 0.4  # how often a shape is the one tied to the stuff it stands on
 _RADIUS = (8.0, 26.0)  # px, log-uniform
+# px: radius from which a thing has room for a part, and what must be seen of that
+_LEAST_PART, _PART_PIXELS = 4.0, 16
 
 
 @dataclasses.dataclass(frozen=True)
@@ -72,12 +75,14 @@ class Scene:
     label: train ids, (128, 128) uint8; every pixel is labelled.
     regions: stuff first, then things from back to front.
     instances: index into `regions`, (128, 128) uint8.
+    parts: of what is on things, its train ids, (128, 128) uint8; void elsewhere.
   """
 
   image: np.ndarray
   label: np.ndarray
   regions: tuple[Region, ...]
   instances: np.ndarray
+  parts: np.ndarray
 
   def mask(self, index: int) -> np.ndarray:
     """Visible pixels of region `index`, (128, 128) bool."""
@@ -190,6 +195,23 @@ def _place(rng: np.random.Generator, bands: np.ndarray, stuff: list[int]) -> _Pl
   return _Placed(colour * len(SHAPES) + shape, ground, window, distance, radius)
 
 
+def _part_of(rng: np.random.Generator, thing: _Placed) -> _Placed | None:
+  """Places a thing of another colour on the widest place of one; None: no room."""
+  y, x = np.unravel_index(np.argmin(thing.distance), thing.distance.shape)
+  radius = float(-thing.distance[y, x])
+  shape, step = (int(rng.integers(*x)) for x in ((0, len(SHAPES)), (1, len(COLOURS))))
+  if radius < _LEAST_PART:
+    return None
+  colour = (thing.train_id // len(SHAPES) + step) % len(COLOURS)
+  height, width = thing.distance.shape
+  dy = (_AXIS[:height, None] - np.float32(y)) / np.float32(radius)
+  dx = (_AXIS[None, :width] - np.float32(x)) / np.float32(radius)
+  own = _DISTANCES[SHAPES[shape]](dx, dy) * np.float32(radius)
+  distance = np.maximum(own, thing.distance)  # it ends where the thing does
+  train_id = colour * len(SHAPES) + shape
+  return _Placed(train_id, thing.ground, thing.window, distance, radius)
+
+
 def _split_bands(rng: np.random.Generator, count: int) -> tuple[np.ndarray, bool]:
   """Cuts the square into `count` bands along tilted, wavy lines.
 
@@ -278,8 +300,13 @@ def _light(rng: np.random.Generator, canvas: np.ndarray) -> np.ndarray:
   return np.ascontiguousarray(canvas.astype(np.uint8).transpose(1, 2, 0))
 
 
-def draw_scene(rng: np.random.Generator) -> Scene:
-  """Draws one random scene; the same generator state gives the same scene."""
+def draw_scene(rng: np.random.Generator, *, parts: bool = False) -> Scene:
+  """Draws one random scene; the same generator state gives the same scene.
+
+  Args:
+    rng: source of randomness.
+    parts: whether smaller things of another colour are on those that have room.
+  """
   count = 2 if rng.random() < 0.5 else 3
   bands, horizontal = _split_bands(rng, count)
   stuff = [int(s) for s in rng.choice(len(STUFF), count, replace=False)]
@@ -291,8 +318,14 @@ def draw_scene(rng: np.random.Generator) -> Scene:
   for index, kind in enumerate(stuff):
     texture = scenes_textures.window(rng, STUFF[kind], SIZE)
     np.copyto(canvas, texture, where=bands == index)
-  for thing in placed:
+  of_parts = np.full((SIZE, SIZE), VOID, np.uint8)
+  for index, thing in enumerate(placed, start=count):
     _paint(rng, canvas, thing)
+    if parts and (part := _part_of(rng, thing)):
+      _paint(rng, canvas, part)
+      shown = (part.distance < 0) & (instances[part.window] == index)
+      if shown.sum() >= _PART_PIXELS:
+        of_parts[part.window][shown] = part.train_id
   image = _light(rng, canvas)
 
   ids = [NUM_THINGS + s for s in stuff] + [t.train_id for t in placed]
@@ -305,4 +338,4 @@ def draw_scene(rng: np.random.Generator) -> Scene:
     box = (y0, x0, y1, x1)
     regions.append(Region(train_id, box, pixels, NUM_THINGS + stuff[ground]))
   label = np.array(ids, np.uint8)[instances]
-  return Scene(image, label, tuple(regions), instances)
+  return Scene(image, label, tuple(regions), instances, of_parts)

@@ -5,11 +5,10 @@ from typing import Any
 
 import numpy as np
 
+from ovs_jax.core.masks import SIZES
 from ovs_jax.core.types import Bool, Int
 
 THRESHOLDS = (0.5, 0.75, 0.9)  # IoU from which a proposal shows a true mask
-# Shares of the picture from which a true mask is of the next size.
-SIZES = {'small': 0.0, 'medium': 0.01, 'large': 0.1}
 # Of classes; the last of those whose list says nothing.
 KINDS, SPLITS = ('thing', 'stuff', ''), ('seen', 'unseen', '')
 SHAPE = (len(KINDS), len(SIZES), 1 + len(THRESHOLDS))

@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from ovs_jax.core.masks import SIZES
 from ovs_jax.core.types import Array, Bool, Float, Int
 from ovs_jax.ops.resize import EXACT, resize_bilinear
 
@@ -46,6 +47,7 @@ def set_losses(
   masks: Float[Array, 'b t h w'],
   valid: Bool[Array, 'b t'],
   queries: Int[Array, 'b t'],
+  counts: Float[Array, 'b t'] | None = None,
 ) -> dict[str, Float[Array, '']]:
   """MaskFormer's losses of one decoder layer, before their weights.
 
@@ -56,6 +58,7 @@ def set_losses(
     masks: binary targets; pixels without a label are 0 in all of them.
     valid: which targets are real.
     queries: the query matched to each target (`ops.matching.match`).
+    counts: how much the mask of each target counts (`size_counts`); None: 1.
 
   Returns:
     `ce` (mean weighted by class weight), `mask` (focal) and `dice`, both summed over
@@ -74,11 +77,34 @@ def set_losses(
   matched = matched.reshape(*matched.shape[:2], -1)  # b t n
   targets = masks.reshape(*masks.shape[:2], -1)
   count = jnp.maximum(jnp.sum(valid), 1)
+  each = valid if counts is None else jnp.where(valid, counts, 0.0)
   return {
     'ce': jnp.sum(weights * ce) / jnp.sum(weights),
-    'mask': jnp.sum(jnp.where(valid, focal_loss(matched, targets), 0.0)) / count,
-    'dice': jnp.sum(jnp.where(valid, dice_loss(matched, targets), 0.0)) / count,
+    'mask': jnp.sum(each * focal_loss(matched, targets)) / count,
+    'dice': jnp.sum(each * dice_loss(matched, targets)) / count,
   }
+
+
+def size_counts(
+  masks: Float[Array, 'b t h w'], valid: Bool[Array, 'b t'], balance: float
+) -> Float[Array, 'b t']:
+  """Returns how much each target's mask counts, so that rare sizes count more.
+
+  Args:
+    masks: binary targets; their share of the image is their size (`core.masks.SIZES`).
+    valid: which targets are real.
+    balance: 0: all count 1; 1: the sizes that a batch has count alike, however many
+      masks of each there are.
+
+  Returns:
+    Numbers with a mean of 1 over the real targets; 0 for the others.
+  """
+  edges = jnp.array(list(SIZES.values()))
+  size = jnp.searchsorted(edges, jnp.mean(masks, axis=(2, 3)), side='right') - 1
+  own = jax.nn.one_hot(size, len(edges)) * valid[..., None]
+  together = jnp.sum(own, axis=(0, 1))
+  each = own @ jnp.maximum(together, 1.0) ** -balance
+  return each * jnp.sum(valid) / jnp.maximum(jnp.sum(each), 1e-9)
 
 
 def naming_loss(

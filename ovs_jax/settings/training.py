@@ -110,6 +110,9 @@ class Train:
   pilot_weight: Weight = 0.0
   attention_weight: Weight = 0.0  # of a loss that matched queries look elsewhere
   mask_stride: Count = 1  # pixels to a side of what their masks are compared in
+  # how much more masks count whose size is rare in a batch: 0 not at all; 1: small,
+  # medium and large ones count alike
+  size_balance: Share = 0.0
   # photos of the data set that a proposer or CLIPSeg labels on the way, to keep the
   # best step;
   # such as train[:20%], beside split=train[20%:]; '': none

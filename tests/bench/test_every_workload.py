@@ -8,9 +8,11 @@ import jax
 import numpy as np
 import pytest
 import tiny_ovseg
+from exported import unchecked, use_merges
 
 from ovs_jax.bench import WORKLOADS, __main__, measure, placed_step
 from ovs_jax.core.checkpoint import save_model
+from ovs_jax.export.artefact import write
 
 STEPS = {
   'clip_adapt_step': ('preset=tiny', 'batch=2', 'mesh=1,1'),
@@ -21,6 +23,10 @@ STEPS = {
 OTHERS = {
   'clip_crops': ('preset=tiny', 'batch=2'),
   'clipseg': ('preset=tiny', 'prompts=2', 'size=16'),
+  'exports': (
+    *('checkpoint={run}/model', 'exported={run}/exported'),
+    *('variant=smoke', 'data_dir={run}', 'images=1'),
+  ),
   'fusion': ('proposals=4', 'classes=9', 'height=30', 'width=40', 'network=20'),
   'input_pipeline': ('size=16', 'batch=2', 'batches=1', 'images=4'),
   'metrics': ('classes=9', 'height=30', 'width=40'),
@@ -77,9 +83,15 @@ def test_a_step_has_all_that_it_reads(
 
 @pytest.mark.slow
 @pytest.mark.parametrize('name', [*STEPS, *OTHERS])
-def test_it_runs(name: str, tmp_path: pathlib.Path) -> None:
-  if name == 'modes':
+def test_it_runs(
+  name: str, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+  if name in ('modes', 'exports'):
     save_model(tmp_path / 'model', tiny_ovseg.draw_params(), tiny_ovseg.STORED)
+  if name == 'exports':
+    use_merges(tmp_path, monkeypatch)
+    with unchecked():
+      write(tmp_path / 'model', tmp_path / 'exported', formats=['stablehlo'])
   report = run(name, {**STEPS, **OTHERS}[name], run=tmp_path)
   assert report['variants'] and report['items'] > 0
   assert all(row['seconds'] > 0 for row in report['variants'])

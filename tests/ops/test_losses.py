@@ -75,6 +75,33 @@ def test_no_targets_leave_only_the_classification():
   np.testing.assert_allclose(losses['ce'], want, rtol=1e-5)
 
 
+def test_sizes_count_alike_however_many_masks_they_have():
+  masks = np.zeros((2, 3, 10, 10), np.float32)
+  for at, area in (((0, 0), 50), ((0, 1), 5), ((0, 2), 9), ((1, 0), 2), ((1, 1), 99)):
+    masks[at].flat[:area] = 1  # one large, three medium; the last is padding
+  valid = np.array([[True, True, True], [True, False, False]])
+  for balance, large, medium in ((0.0, 1, 1), (1.0, 2, 2 / 3), (0.5, 1.46410, 0.84530)):
+    found = jax.jit(ops.size_counts, static_argnums=2)(masks, valid, balance)
+    want = [[large, medium, medium], [medium, 0, 0]]
+    np.testing.assert_allclose(found, want, rtol=1e-5)
+  none = ops.size_counts(jnp.asarray(masks), jnp.zeros((2, 3), bool), 1.0)
+  assert not none.any()
+
+
+def test_masks_count_as_they_are_told():
+  logits, masks, labels, targets, valid, queries = example()
+  given = (logits, masks, labels, targets)
+  first, second = (
+    set_losses(*given, valid & (jnp.arange(3) == k)[None], queries) for k in range(2)
+  )
+  counts = jnp.array([[1.6, 0.4, 7.0], [3.0, 3.0, 3.0]])
+  found = set_losses(*given, valid, queries, counts)
+  for name in ('mask', 'dice'):
+    want = (1.6 * first[name] + 0.4 * second[name]) / 2
+    np.testing.assert_allclose(found[name], want, rtol=1e-5)
+  assert found['ce'] == set_losses(*given, valid, queries)['ce']
+
+
 def test_extreme_logits_stay_finite():
   logits = jnp.array([200.0, -200.0])
   for target in (jnp.array([1.0, 0.0]), jnp.array([0.0, 1.0])):

@@ -202,6 +202,30 @@ class TestProposer:
     assert one['mask'] != two['mask']
     np.testing.assert_allclose(one['mask'], two['mask'], rtol=0.05)
 
+  def test_masks_of_rare_sizes_count_more_if_asked(
+    self, data_dir: str, clip_run: pathlib.Path
+  ) -> None:
+    found = []
+    for balance in (0.0, 1.0):
+      config = tiny_configs.proposer(data_dir, str(clip_run))
+      with config.unlocked():
+        config.train.size_balance = balance
+        config.train.pilot_weight = 1.0
+      recipe = Proposer(Settings.of(config))
+      params, constants = recipe.prepare(jax.random.key(1))
+      constants = jax.tree.map(jnp.asarray, constants)
+      batch = jax.tree.map(jnp.asarray, next(recipe.batches(0)))
+      one = batch['valid'] & (jnp.cumsum(batch['valid'].ravel()) == 1).reshape(
+        batch['valid'].shape
+      )
+      for given in (batch, {**batch, 'valid': one}):
+        found.append(recipe.loss(params, constants, given, jax.random.key(0))[1])
+    plain, plain_one, balanced, balanced_one = found
+    assert plain['ce'] == balanced['ce'] and plain['pilot'] == balanced['pilot']
+    for name in ('mask', 'dice'):
+      assert abs(balanced[name] / plain[name] - 1) > 1e-3
+      np.testing.assert_allclose(balanced_one[name], plain_one[name], rtol=1e-6)
+
   def test_things_of_other_scenes_are_pasted(
     self, data_dir: str, clip_run: pathlib.Path
   ) -> None:

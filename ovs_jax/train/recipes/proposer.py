@@ -33,7 +33,7 @@ from ovs_jax.models.maskformer import MaskFormer, MaskFormerConfig, init_maskfor
 from ovs_jax.models.query_decoder import coverage, mean_blocks
 from ovs_jax.models.stored import load
 from ovs_jax.ops.ensemble import class_logits
-from ovs_jax.ops.losses import attention_loss, naming_loss, set_losses
+from ovs_jax.ops.losses import attention_loss, naming_loss, set_losses, size_counts
 from ovs_jax.ops.matching import match
 from ovs_jax.ops.targets import target_masks
 from ovs_jax.settings import Settings
@@ -213,6 +213,7 @@ class Proposer(Recipe):
       'pilot_weight': c.pilot_weight,
       'attention_weight': c.attention_weight,
       'mask_stride': c.mask_stride,
+      'size_balance': c.size_balance,
     }
     text = constants['text']
     return deep_loss(self.model, params, batch, key, text=text, **settings)
@@ -229,6 +230,7 @@ def deep_loss(
   pilot_weight: float = 0.0,
   attention_weight: float = 0.0,
   mask_stride: int = 1,
+  size_balance: float = 0.0,
 ) -> tuple[Array, Metrics]:
   """The losses, summed over all decoder layers, and those of the last.
 
@@ -244,6 +246,7 @@ def deep_loss(
       masks have the weights of the others'. 0: there are none.
     attention_weight: of `attention_loss`, which the matched queries get.
     mask_stride: pixels to a side of what masks are compared in.
+    size_balance: see `size_counts`.
   """
   masks = target_masks(batch['label'], batch['ids'], batch['valid'])
   masks = mean_blocks(masks.astype(jnp.float32), mask_stride)
@@ -258,6 +261,7 @@ def deep_loss(
   )
   text = jnp.concatenate([text, out.no_object])
   targets = (batch['classes'], masks, batch['valid'])
+  counts = size_counts(*targets[1:], size_balance) if size_balance else None
   factors = {**weights, 'pilot': pilot_weight, 'attention': attention_weight}
   # l b q_and_t _
   logits, proposed = class_logits(out.embeddings, text), out.mask_logits
@@ -268,13 +272,14 @@ def deep_loss(
   for layer in range(model.layers):
     losses = {}
     if trained:
-      losses = set_losses(*(x[layer] for x in queried), *targets, matched[layer])
+      own = (x[layer] for x in queried)
+      losses = set_losses(*own, *targets, matched[layer], counts)
       if attention_weight:
         looks = seen['intermediates']['query_decoder'][f'layer_{layer}']['cross_attn']
         losses |= _attention(looks['weights'][0], masks, targets[-1], matched[layer])
     if pilot_weight:
       pilots = [x[layer][:, model.num_queries :] for x in (logits, proposed)]
-      losses = _with_pilots(losses, *pilots, *targets)
+      losses = _with_pilots(losses, *pilots, *targets, counts)
     total += sum(factors[name] * x for name, x in losses.items() if name in factors)
   return total, losses
 
@@ -299,12 +304,13 @@ def _with_pilots(
   classes: Int[Array, 'b t'],
   masks: Float[Array, 'b t h w'],
   valid: Bool[Array, 'b t'],
+  counts: Float[Array, 'b t'] | None,
 ) -> Metrics:
   """Adds the loss of the pilots' names, and those of their masks to the queries'."""
   name, right = naming_loss(logits, classes, valid)
   if losses:
     own = jnp.broadcast_to(jnp.arange(classes.shape[1]), classes.shape)
-    extra = set_losses(logits, mask_logits, classes, masks, valid, own)
+    extra = set_losses(logits, mask_logits, classes, masks, valid, own, counts)
     losses = {**losses, **{key: losses[key] + extra[key] for key in ('mask', 'dice')}}
   return {**losses, 'pilot': name, 'pilot_accuracy': right}
 
