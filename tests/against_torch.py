@@ -7,24 +7,23 @@ and transformers, which nothing else here does, beside requirements/core.txt.
 """
 
 import argparse
+import dataclasses
+import functools
 import json
-import os
 import pathlib
-import sys
 import tempfile
 
-# Before the import of anything that counts cores.
-_PARSER = argparse.ArgumentParser(description=__doc__.split('\n')[0])
-_PARSER.add_argument('--preset', default='b16', help='b32, b16, l14, l14_336 or tiny')
-_PARSER.add_argument('--batch', type=int, default=8, help='images at once')
-_PARSER.add_argument('--repeats', type=int, default=5, help='of each, in turns')
-_PARSER.add_argument('--threads', type=int, default=2, help='cores for both')
-if __name__ == '__main__':
-  ARGUMENTS = _PARSER.parse_args()
-  os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[: ARGUMENTS.threads])
+from torch_turns import REPEATS, options
 
-_HERE = pathlib.Path(__file__).resolve().parent
-sys.path[:0] = [str(_HERE.parent), str(_HERE / 'support')]
+if __name__ == '__main__':
+  ARGUMENTS = options(
+    __doc__,
+    ('preset', 'b16', 'b32, b16, l14, l14_336 or tiny'),
+    ('batch', 8, 'images at once'),
+    ('dtype', 'float32', 'that both compute in; compared with float32 in PyTorch'),
+    REPEATS,
+    choices={'dtype': ('float32', 'bfloat16')},
+  )
 
 import jax  # noqa: E402
 import numpy as np  # noqa: E402
@@ -91,27 +90,35 @@ def main(arguments: argparse.Namespace) -> None:
   side = config.image_size
   image = np.random.default_rng(0).normal(size=(arguments.batch, side, side, 3))
   image = image.astype(np.float32)
-  encode = jax.jit(lambda params, x: encode_images(config, params, x))
   given = torch.from_numpy(np.ascontiguousarray(image.transpose(0, 3, 1, 2)))
+
+  def by_torch(dtype: torch.dtype) -> np.ndarray:
+    with torch.inference_mode():
+      out = reference.get_image_features(pixel_values=given.to(dtype))
+    # Later versions of transformers return an object.
+    return getattr(out, 'pooler_output', out).float().numpy()
+
+  expected = by_torch(torch.float32)
+  dtype = getattr(torch, arguments.dtype)
+  reference.to(dtype)
+  config = dataclasses.replace(config, dtype=arguments.dtype)
+  encode = jax.jit(lambda params, x: encode_images(config, params, x))
   ours = jax.device_put(image)
 
-  def by_torch() -> np.ndarray:
-    with torch.inference_mode():
-      out = reference.get_image_features(pixel_values=given)
-    # Later versions of transformers return an object.
-    return getattr(out, 'pooler_output', out).numpy()
-
   def by_jax() -> np.ndarray:
-    return np.asarray(encode(params, ours))
+    return np.asarray(encode(params, ours), np.float32)
 
-  expected, found = by_torch(), by_jax()  # compiles, too
-  theirs, mine = median_seconds(by_torch, by_jax, repeats=arguments.repeats)
+  them, found = by_torch(dtype), by_jax()  # compiles, too
+  jobs = (functools.partial(by_torch, dtype), by_jax)
+  theirs, mine = median_seconds(*jobs, repeats=arguments.repeats)
   report = {
     'preset': arguments.preset,
     'batch': arguments.batch,
+    'dtype': arguments.dtype,
     'threads': arguments.threads,
-    'largest_difference': float(np.abs(found - expected).max()),
     'largest_value': float(np.abs(expected).max()),
+    'largest_difference': float(np.abs(found - expected).max()),
+    'largest_difference_of_torch': float(np.abs(them - expected).max()),
     'torch_images_per_second': round(arguments.batch / theirs, 3),
     'ovs_jax_images_per_second': round(arguments.batch / mine, 3),
     'ratio': round(theirs / mine, 3),

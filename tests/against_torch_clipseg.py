@@ -10,24 +10,19 @@ Needs torch and transformers, which nothing else here does.
 import argparse
 import functools
 import json
-import os
 import pathlib
-import sys
 import tempfile
 
-# Before the import of anything that counts cores.
-_PARSER = argparse.ArgumentParser(description=__doc__.split('\n')[0])
-_PARSER.add_argument('--prompts', type=int, default=20, help='masks of one picture')
-_PARSER.add_argument('--batch', type=int, default=8, help='prompts at once in PyTorch')
-_PARSER.add_argument('--size', type=int, default=352, help='side of the picture')
-_PARSER.add_argument('--repeats', type=int, default=3, help='of each, in turns')
-_PARSER.add_argument('--threads', type=int, default=2, help='cores for both')
-if __name__ == '__main__':
-  ARGUMENTS = _PARSER.parse_args()
-  os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[: ARGUMENTS.threads])
+from torch_turns import options
 
-_HERE = pathlib.Path(__file__).resolve().parent
-sys.path[:0] = [str(_HERE.parent), str(_HERE / 'support')]
+if __name__ == '__main__':
+  ARGUMENTS = options(
+    __doc__,
+    ('prompts', 20, 'masks of one picture'),
+    ('batch', 8, 'prompts at once in PyTorch'),
+    ('size', 352, 'side of the picture'),
+    ('repeats', 3, 'of each, in turns'),
+  )
 
 import jax  # noqa: E402
 import numpy as np  # noqa: E402

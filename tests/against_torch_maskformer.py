@@ -9,26 +9,21 @@ transformers, which nothing else here does, beside requirements/core.txt.
 
 import argparse
 import json
-import os
 import pathlib
-import sys
 import tempfile
 import time
 from typing import Any
 
-# Before the import of anything that counts cores.
-_PARSER = argparse.ArgumentParser(description=__doc__.split('\n')[0])
-_PARSER.add_argument('--backbone', default='swin_base', help='a preset of ours')
-_PARSER.add_argument('--side', type=int, default=640, help='of the pictures')
-_PARSER.add_argument('--batch', type=int, default=1, help='images at once')
-_PARSER.add_argument('--repeats', type=int, default=3, help='of each, in turns')
-_PARSER.add_argument('--threads', type=int, default=2, help='cores for both')
-if __name__ == '__main__':
-  ARGUMENTS = _PARSER.parse_args()
-  os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[: ARGUMENTS.threads])
+from torch_turns import options
 
-_HERE = pathlib.Path(__file__).resolve().parent
-sys.path[:0] = [str(_HERE.parent), str(_HERE / 'support')]
+if __name__ == '__main__':
+  ARGUMENTS = options(
+    __doc__,
+    ('backbone', 'swin_base', 'a preset of ours'),
+    ('side', 640, 'of the pictures'),
+    ('batch', 1, 'images at once'),
+    ('repeats', 3, 'of each, in turns'),
+  )
 
 import jax  # noqa: E402
 import numpy as np  # noqa: E402

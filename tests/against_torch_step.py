@@ -11,26 +11,22 @@ else here does, beside requirements/core.txt and data.txt.
 import argparse
 import dataclasses
 import json
-import os
-import pathlib
 import statistics
-import sys
 import time
 from collections.abc import Callable
 from typing import Any
 
-_PARSER = argparse.ArgumentParser(description=__doc__.split('\n')[0])
-_PARSER.add_argument('--preset', default='b16', help='b32, b16, l14, l14_336 or tiny')
-_PARSER.add_argument('--method', default='ft', choices=('ft', 'mpt'))
-_PARSER.add_argument('--batch', type=int, default=8, help='crops at once')
-_PARSER.add_argument('--repeats', type=int, default=5, help='of each, in turns')
-_PARSER.add_argument('--threads', type=int, default=2, help='cores for both')
-if __name__ == '__main__':
-  ARGUMENTS = _PARSER.parse_args()
-  os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[: ARGUMENTS.threads])
+from torch_turns import REPEATS, options
 
-_HERE = pathlib.Path(__file__).resolve().parent
-sys.path[:0] = [str(_HERE.parent), str(_HERE / 'support')]
+if __name__ == '__main__':
+  ARGUMENTS = options(
+    __doc__,
+    ('preset', 'b16', 'b32, b16, l14, l14_336 or tiny'),
+    ('method', 'ft', 'what trains'),
+    ('batch', 8, 'crops at once'),
+    REPEATS,
+    choices={'method': ('ft', 'mpt')},
+  )
 
 import jax  # noqa: E402
 import jax.numpy as jnp  # noqa: E402

@@ -9,23 +9,17 @@ line of JSON for each tower.
 
 import argparse
 import json
-import os
-import pathlib
-import sys
 from typing import Any
 
-# Before the import of anything that counts cores.
-_PARSER = argparse.ArgumentParser(description=__doc__.split('\n')[0])
-_PARSER.add_argument('--only', default='', help='a part of the names')
-_PARSER.add_argument('--batch', type=int, default=2, help='images at once')
-_PARSER.add_argument('--repeats', type=int, default=5, help='of each, in turns')
-_PARSER.add_argument('--threads', type=int, default=2, help='cores for both')
-if __name__ == '__main__':
-  ARGUMENTS = _PARSER.parse_args()
-  os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[: ARGUMENTS.threads])
+from torch_turns import REPEATS, options
 
-_HERE = pathlib.Path(__file__).resolve().parent
-sys.path[:0] = [str(_HERE.parent), *(str(_HERE / x) for x in ('support', 'parity'))]
+if __name__ == '__main__':
+  ARGUMENTS = options(
+    __doc__,
+    ('only', '', 'a part of the names'),
+    ('batch', 2, 'images at once'),
+    REPEATS,
+  )
 
 import jax  # noqa: E402
 import numpy as np  # noqa: E402

@@ -1,13 +1,46 @@
-"""What the comparisons with PyTorch share: timing in turns, and versions."""
+"""What the comparisons with PyTorch share: options, cores, timing in turns, versions.
 
+Imported before anything that counts cores, and before what lies in other folders.
+"""
+
+import argparse
 import importlib.metadata
 import os
+import pathlib
 import statistics
+import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import Any
 
-import jax
-import torch
+_HERE = pathlib.Path(__file__).resolve().parent
+sys.path[:0] = [str(_HERE.parent), *(str(_HERE / x) for x in ('support', 'parity'))]
+
+REPEATS = ('repeats', 5, 'of each, in turns')
+
+
+def options(
+  doc: str,
+  *given: tuple[str, Any, str],
+  choices: dict[str, Sequence[str]] | None = None,
+) -> argparse.Namespace:
+  """Reads the options of a command, and keeps the process to so many cores.
+
+  Args:
+    doc: what the command is for, in its first line.
+    given: name, default and meaning of each option, beside `--threads`.
+    choices: what some of them may be.
+  """
+  parser = argparse.ArgumentParser(description=doc.split('\n')[0])
+  for name, default, told in (*given, ('threads', 2, 'cores for both')):
+    allowed = (choices or {}).get(name)
+    kind = type(default)
+    parser.add_argument(
+      f'--{name}', default=default, type=kind, help=told, choices=allowed
+    )
+  found = parser.parse_args()
+  os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[: found.threads])
+  return found
 
 
 def median_seconds(*jobs: Callable[[], object], repeats: int) -> list[float]:
@@ -26,7 +59,6 @@ def circumstances() -> dict[str, str | float]:
   """Returns the versions, and how busy the machine is."""
   return {
     'load': os.getloadavg()[0],
-    'torch': torch.__version__,
-    'transformers': importlib.metadata.version('transformers'),
-    'jax': jax.__version__,
+    **{name: importlib.metadata.version(name) for name in ('torch', 'transformers')},
+    'jax': importlib.metadata.version('jax'),
   }
