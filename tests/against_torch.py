@@ -18,9 +18,9 @@ from torch_turns import REPEATS, options
 if __name__ == '__main__':
   ARGUMENTS = options(
     __doc__,
-    ('preset', 'b16', 'b32, b16, l14, l14_336 or tiny'),
-    ('batch', 8, 'images at once'),
-    ('dtype', 'float32', 'that both compute in; compared with float32 in PyTorch'),
+    ('--preset', 'b16', 'b32, b16, l14, l14_336 or tiny'),
+    ('--batch', 8, 'images at once'),
+    ('--dtype', 'float32', 'that both compute in; compared with float32 in PyTorch'),
     REPEATS,
     choices={'dtype': ('float32', 'bfloat16')},
   )

@@ -18,10 +18,10 @@ from torch_turns import options
 if __name__ == '__main__':
   ARGUMENTS = options(
     __doc__,
-    ('prompts', 20, 'masks of one picture'),
-    ('batch', 8, 'prompts at once in PyTorch'),
-    ('size', 352, 'side of the picture'),
-    ('repeats', 3, 'of each, in turns'),
+    ('--prompts', 20, 'masks of one picture'),
+    ('--batch', 8, 'prompts at once in PyTorch'),
+    ('--size', 352, 'side of the picture'),
+    ('--repeats', 3, 'of each, in turns'),
   )
 
 import jax  # noqa: E402

@@ -19,10 +19,10 @@ from torch_turns import options
 if __name__ == '__main__':
   ARGUMENTS = options(
     __doc__,
-    ('backbone', 'swin_base', 'a preset of ours'),
-    ('side', 640, 'of the pictures'),
-    ('batch', 1, 'images at once'),
-    ('repeats', 3, 'of each, in turns'),
+    ('--backbone', 'swin_base', 'a preset of ours'),
+    ('--side', 640, 'of the pictures'),
+    ('--batch', 1, 'images at once'),
+    ('--repeats', 3, 'of each, in turns'),
   )
 
 import jax  # noqa: E402

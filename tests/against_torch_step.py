@@ -21,9 +21,9 @@ from torch_turns import REPEATS, options
 if __name__ == '__main__':
   ARGUMENTS = options(
     __doc__,
-    ('preset', 'b16', 'b32, b16, l14, l14_336 or tiny'),
-    ('method', 'ft', 'what trains'),
-    ('batch', 8, 'crops at once'),
+    ('--preset', 'b16', 'b32, b16, l14, l14_336 or tiny'),
+    ('--method', 'ft', 'what trains'),
+    ('--batch', 8, 'crops at once'),
     REPEATS,
     choices={'method': ('ft', 'mpt')},
   )

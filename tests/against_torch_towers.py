@@ -16,8 +16,8 @@ from torch_turns import REPEATS, options
 if __name__ == '__main__':
   ARGUMENTS = options(
     __doc__,
-    ('only', '', 'a part of the names'),
-    ('batch', 2, 'images at once'),
+    ('--only', '', 'a part of the names'),
+    ('--batch', 2, 'images at once'),
     REPEATS,
   )
 

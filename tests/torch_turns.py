@@ -16,7 +16,7 @@ from typing import Any
 _HERE = pathlib.Path(__file__).resolve().parent
 sys.path[:0] = [str(_HERE.parent), *(str(_HERE / x) for x in ('support', 'parity'))]
 
-REPEATS = ('repeats', 5, 'of each, in turns')
+REPEATS = ('--repeats', 5, 'of each, in turns')
 
 
 def options(
@@ -32,12 +32,10 @@ def options(
     choices: what some of them may be.
   """
   parser = argparse.ArgumentParser(description=doc.split('\n')[0])
-  for name, default, told in (*given, ('threads', 2, 'cores for both')):
-    allowed = (choices or {}).get(name)
+  for name, default, told in (*given, ('--threads', 2, 'cores for both')):
+    allowed = (choices or {}).get(name.strip('-'))
     kind = type(default)
-    parser.add_argument(
-      f'--{name}', default=default, type=kind, help=told, choices=allowed
-    )
+    parser.add_argument(name, default=default, type=kind, help=told, choices=allowed)
   found = parser.parse_args()
   os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[: found.threads])
   return found

@@ -259,21 +259,18 @@ def deep_loss(
     rngs={'dropout': key},
     mutable=['intermediates'] if attention_weight else [],
   )
-  text = jnp.concatenate([text, out.no_object])
   targets = (batch['classes'], masks, batch['valid'])
   counts = size_counts(*targets[1:], size_balance) if size_balance else None
   factors = {**weights, 'pilot': pilot_weight, 'attention': attention_weight}
-  # l b q_and_t _
-  logits, proposed = class_logits(out.embeddings, text), out.mask_logits
-  queried = (logits[:, :, : model.num_queries], proposed[:, :, : model.num_queries])
-  trained = any(weights.values())
-  matched = match(*queried, *targets) if trained else None  # l b t
+  logits = class_logits(out.embeddings, jnp.concatenate([text, out.no_object]))
+  proposed = out.mask_logits  # as the logits: l b q_and_t _
+  asked = (logits[:, :, : model.num_queries], proposed[:, :, : model.num_queries])
+  matched = match(*asked, *targets) if any(weights.values()) else None  # l b t
   total, losses = 0.0, {}
   for layer in range(model.layers):
     losses = {}
-    if trained:
-      own = (x[layer] for x in queried)
-      losses = set_losses(*own, *targets, matched[layer], counts)
+    if matched is not None:
+      losses = set_losses(*(x[layer] for x in asked), *targets, matched[layer], counts)
       if attention_weight:
         looks = seen['intermediates']['query_decoder'][f'layer_{layer}']['cross_attn']
         losses |= _attention(looks['weights'][0], masks, targets[-1], matched[layer])
