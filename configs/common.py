@@ -26,10 +26,15 @@ def base(name: str, mode: str) -> ml_collections.ConfigDict:
 def follow(
   stage: ml_collections.ConfigDict, pipeline: ml_collections.ConfigDict
 ) -> None:
-  """Lets a stage have its pipeline's data set and mesh, also when flags change them."""
+  """Lets a stage have its pipeline's data set and mesh, also when flags change them.
+
+  What the stage has set for itself stays.
+  """
+  usual = base('', stage.mode)
   for section in ('dataset', 'mesh'):
     for field in pipeline[section]:
-      stage[section][field] = pipeline[section].get_ref(field)
+      if stage[section][field] == usual[section][field]:
+        stage[section][field] = pipeline[section].get_ref(field)
 
 
 def in_order(

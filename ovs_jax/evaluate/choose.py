@@ -78,6 +78,12 @@ def choose(config: Settings, workdir: Place) -> dict[str, Any]:
       'config.choose.settings is empty, or its runs have no ensemble; give a name, '
       'runs of mode evaluate with config.dataset.fold, and the run that counts'
     )
+  if not any(x.score for x in tried):
+    raise UserError(
+      'no run of config.choose.settings has mIoU of both seen and held-out classes: '
+      'these are runs of mode evaluate with config.dataset.fold, on photos that show '
+      'some of each'
+    )
   best = max(tried, key=lambda x: x.score)  # the first of equal ones
   usual = None
   if any(config.choose.usual):

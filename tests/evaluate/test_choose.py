@@ -4,7 +4,7 @@ import pathlib
 
 import pytest
 
-from configs import common
+from configs import common, scenes_strict
 from ovs_jax.core.files import read_json, write_json
 from ovs_jax.data import load_names
 from ovs_jax.evaluate.choose import choose, harmonic
@@ -64,6 +64,27 @@ def test_a_fold_without_a_class_of_a_kind_says_nothing(tmp_path: pathlib.Path) -
   write_json(tmp_path / 'b1' / 'scores.json', {'methods': methods})
   assert choose(config, out)['chosen']['score'] == pytest.approx(40.0)
   assert '| 9.0 / - |' in (out / 'choice.md').read_text('utf-8')
+
+
+def test_without_held_out_classes_nothing_is_chosen(tmp_path: pathlib.Path) -> None:
+  config, out = configured(tmp_path)
+  for name in ('a0', 'a1', 'b0', 'b1'):
+    methods = {'miou': 1, 'miou_seen': 9.0, 'miou_unseen': None}
+    scores = {'methods': {'ensemble_0_10': methods, 'ensemble_0_20': methods}}
+    write_json(tmp_path / name / 'scores.json', scores)
+  with pytest.raises(ValueError, match='both seen and held-out classes: these are'):
+    choose(config, out)
+  assert not (out / 'choice.json').exists()
+
+
+def test_stages_of_a_fold_hold_its_classes_out() -> None:
+  stages = scenes_strict.get_config('').stages
+  smoke = scenes_strict.get_config('smoke').stages
+  for name, stage in stages.items():
+    number = name.rpartition('_')[2]
+    fold = f'{number}/2' if number in ('0', '1') else ''
+    for one in (stage, smoke[name]):
+      assert Settings.of(one).dataset.fold == fold, name
 
 
 def test_the_harmonic_mean() -> None:
