@@ -13,6 +13,7 @@ from ovs_jax.models.clip_config import ImageTower
 from ovs_jax.models.clip_vision import check_size
 from ovs_jax.models.layers import ACTIVATIONS, layer_norm, linear
 from ovs_jax.models.pooled_vision import mean_of
+from ovs_jax.ops.depthwise import depthwise
 
 
 class ConvNextVision(nn.Module):
@@ -148,7 +149,12 @@ class Block(nn.Module):
     """Adds to the map; for a scan it returns a second value, nothing."""
     t = self.tower
     y = nn.Conv(
-      t.width, (7, 7), feature_group_count=t.width, dtype=t.dtype, name='conv'
+      t.width,
+      (7, 7),
+      feature_group_count=t.width,
+      dtype=t.dtype,
+      conv_general_dilated=lambda x, kernel, *_, **__: depthwise(x, kernel),
+      name='conv',
     )(x)
     y = layer_norm('ln', t.dtype, t.epsilon)(y)
     y = ACTIVATIONS[t.activation](linear(t.mlp, name='c_fc', dtype=t.dtype)(y))

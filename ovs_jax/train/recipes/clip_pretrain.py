@@ -124,7 +124,8 @@ class ClipPretrain(Recipe):
     text, losses = self.all_rows(unit(text)), {}
     metrics = {'scale': scale}
     if c.image_weight:
-      whole = unit(encode_images(self.clip, params, normalise(image, self.clip.pixels)))
+      pixels = normalise(image, self.clip.pixels)
+      whole = unit(encode_images(self.clip, params, pixels, trained=True))
       losses['whole'], right = contrastive_loss(self.all_rows(whole), text, scale)
       metrics['accuracy'] = right
     if c.patch_weight:

@@ -204,7 +204,7 @@ class ClipRegions(Recipe):
     if self.clip.prompt_depth:
       keep = patch_mask(batch['mask'].astype(jnp.float32), self.clip.patch)
     pixels = normalise(batch['image'], self.clip.pixels)
-    image = encode_images(self.clip, params, pixels, keep)
+    image = encode_images(self.clip, params, pixels, keep, trained=True)
     if 'tokens' in batch:
       tokens = batch['tokens']
       text = Clip(self.clip).apply({'params': params}, tokens, method='encode_text')
