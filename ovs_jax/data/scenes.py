@@ -10,7 +10,9 @@ Splits, each drawn from its own random stream:
   val: whole scenes, captions, masks of all classes.
 
 In `parted` things have parts, which are smaller things of another colour on them and
-belong to them; `parts` has the same pictures, and masks of these parts alone.
+belong to them; `parts` has the same pictures, and masks of these parts alone. What is
+no part there is void in `train`, and of the first stuff in `val`: a mask of the whole
+thing is wrong.
 """
 
 import dataclasses
@@ -196,9 +198,12 @@ def scene_examples(config: ScenesConfig, split: str) -> Iterator[dict[str, Any]]
   for index in range(getattr(config, split)):
     rng = generator(config.seed, split, index)
     scene = scenes_draw.draw_scene(rng, parts=bool(config.parts))
+    label = scene.label if config.parts < 2 else scene.parts
+    if config.parts == 2 and split == 'val':
+      label = np.where(label == VOID, np.uint8(NUM_THINGS), label)
     yield {
       'image': scene.image,
-      'label': hidden[scene.label if config.parts < 2 else scene.parts],
+      'label': hidden[label],
       'captions': scenes_captions.describe(rng, scene),
       'image_id': f'{split}_{index:05d}',
     }

@@ -81,9 +81,7 @@ def _in_parts(
   size = -(-count // -(-count // _PART))
 
   def part(x: Array | None, start: int) -> Array | None:
-    if x is None or x.shape[-2] == 1:
-      return x
-    return x[..., start : start + size, :]
+    return None if x is None else x[..., start : start + size, :]
 
   found = [
     _products(q[..., i : i + size, :, :], k, v, part(mask, i), part(bias, i), None)

@@ -45,8 +45,9 @@ def test_both_data_sets_of_parts_have_the_same_pictures() -> None:
     np.testing.assert_array_equal(whole['image'], part['image'])
     assert (whole['image'] != other['image']).any()
     assert (whole['label'] != VOID).all()
-    share = (part['label'] != VOID).mean()
-    assert share < 0.3 and (part['label'][part['label'] != VOID] < NUM_THINGS).all()
-  assert any((part['label'] != VOID).any() for part in parts)
+    rest = part['label'] == NUM_THINGS  # known, and no part
+    assert rest.mean() > 0.7 and (part['label'][~rest] < NUM_THINGS).all()
+  assert any((part['label'] != NUM_THINGS).any() for part in parts)
   for part in scenes.examples(configs['smoke_parts'], 'train'):
     assert not np.isin(part['label'], list(UNSEEN)).any()
+    assert (part['label'] == VOID).mean() > 0.7

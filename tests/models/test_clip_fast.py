@@ -181,6 +181,24 @@ def test_images_of_another_size() -> None:
     clip_fast.encode_masks(config, params, odd, jnp.ones((1, 1, 8), bool))
 
 
+def test_inference_does_not_copy_the_blocks() -> None:
+  config = sized(0, layers=12)
+  params, image = drawn(config), draw_images(1)
+  blocks = sum(x.nbytes for x in jax.tree.leaves(params['visual']['blocks']))
+
+  def held(**options: bool) -> int:
+    run = functools.partial(clip_fast.encode_images, config, **options)
+    return (
+      jax.jit(run).lower(params, image).compile().memory_analysis().temp_size_in_bytes
+    )
+
+  assert held() < held(trained=True) - blocks / 2
+  plain, trained = (
+    clip_fast.encode_images(config, params, image, trained=x) for x in (False, True)
+  )
+  np.testing.assert_allclose(plain, trained, **CLOSE)
+
+
 def test_they_compute_less() -> None:
   config = sized(3)
   params, image, keep = drawn(config), draw_images(8), show(*[4] * 8)
