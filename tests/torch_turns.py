@@ -26,6 +26,8 @@ def options(
 ) -> argparse.Namespace:
   """Reads the options of a command, and keeps the process to so many cores.
 
+  Freed memory is kept, for both, as `launch/run.sh` has it.
+
   Args:
     doc: what the command is for, in its first line.
     given: name, default and meaning of each option, beside `--threads`.
@@ -38,6 +40,9 @@ def options(
     parser.add_argument(name, default=default, type=kind, help=told, choices=allowed)
   found = parser.parse_args()
   os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[: found.threads])
+  from ovs_jax.core.devices import keep_memory  # imports JAX, which counts cores
+
+  keep_memory()
   return found
 
 
