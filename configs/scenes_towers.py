@@ -4,7 +4,7 @@ The quickstart's stages, with fine-tuning beside mask prompts, for `:clip`, `:si
 (no class token, a probe that pools, sigmoids of scores) and `:convnext` (no patches,
 and so no mask prompts), all about as small. Everything else is the same, and was chosen
 for `:clip`.
-Expected: not measured. Hardware: 2 CPU cores; time not measured.
+Expected: "Other towers" in docs/results.md. Hardware: 2 CPU cores; 11 to 12 minutes.
 Command: launch/run.sh --config=configs/scenes_towers.py:siglip
 """
 
