@@ -55,6 +55,7 @@ COMMANDS = {
   'ovs_jax.convert': ('ovs_jax/convert/*.py',),
   'ovs_jax.data.prepare': ('ovs_jax/data/prepare.py',),
   'ovs_jax.mining.quality': ('ovs_jax/mining/quality.py',),
+  'ovs_jax.evaluate.check_docs': ('ovs_jax/evaluate/check_docs.py',),
   'ovs_jax.mining.train_tagger': ('ovs_jax/mining/train_tagger.py',),
   'tests/parity.py': ('tests/parity*.py', 'tests/parity/*.py'),
   'tests/against_torch': ('tests/*torch*.py', 'tests/*/*torch*.py'),
