@@ -25,6 +25,7 @@ from ovs_jax.core.files import Place, local, place, read_json, write_json
 _OF = re.compile(r'<!-- ((?:\S+\.json )+)-->')
 _NUMBER = re.compile(r'(?<![\w.])[-+]?\d[\d,]*(?:\.\d+)?(?![\w.]*[A-Za-z_])')
 _DIGITS = 4  # behind the point, in a kept file
+_LONGEST = 40  # of lists that are kept; longer ones are of classes
 _FILES = ('report.json', 'scores.json', 'choice.json')  # of a stage
 
 Values = list[tuple[float, ...]]  # of every mapping and list of a file
@@ -80,14 +81,16 @@ def keep(run: Place, target: str) -> None:
 
 
 def _scalars(value: Any) -> Any:
-  """Leaves out lists of numbers, such as those of every class."""
+  """Leaves out long lists, such as those of every class, and paths of a machine."""
   if isinstance(value, dict):
     found = {key: _scalars(x) for key, x in value.items()}
     return {key: x for key, x in found.items() if x is not None}
   if isinstance(value, list):
     rows = [_scalars(x) for x in value]
     numbers = sum(isinstance(x, float | int) or x is None for x in rows)
-    return None if numbers > _DIGITS else rows
+    return None if numbers > _DIGITS or len(rows) > _LONGEST else rows
+  if isinstance(value, str) and value.startswith('/'):
+    return None
   return round(value, _DIGITS) if isinstance(value, float) else value
 
 

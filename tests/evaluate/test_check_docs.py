@@ -10,6 +10,7 @@ from ovs_jax.evaluate.check_docs import check, main
 ROOT = pathlib.Path(__file__).parents[2]
 RUN = {
   'report': {'rows': [{'method': 'a', 'miou': 41.26, 'seen': 1234.5, 'list': [1] * 9}]},
+  'class_table': [{'iou': 7.0}] * 72,
 }
 SCORES = {'methods': {'clip': {'miou': 30.04, 'iou_per_class': [1.0, None] * 5}}}
 
@@ -21,7 +22,9 @@ def page(tmp_path: pathlib.Path) -> pathlib.Path:
   (run / 'evaluate').mkdir(parents=True)
   (run / 'evaluate' / 'done.json').write_text('{"seconds": 12.34}')
   (run / 'evaluate' / 'scores.json').write_text(json.dumps(SCORES))
-  (run / 'report.json').write_text(json.dumps(RUN['report']))
+  (run / 'report.json').write_text(
+    json.dumps({**RUN['report'], 'class_table': RUN['class_table'], 'at': '/x'})
+  )
   kept = tmp_path / 'kept.json'
   assert main([f'--keep={run}', f'--as={kept}']) == 0
   return tmp_path / 'page.md'
