@@ -8,9 +8,10 @@ import pytest
 from ovs_jax.evaluate.check_docs import check, main
 
 ROOT = pathlib.Path(__file__).parents[2]
-RUN = {
-  'report': {'rows': [{'method': 'a', 'miou': 41.26, 'seen': 1234.5, 'list': [1] * 9}]},
+REPORT = {
+  'rows': [{'method': 'a', 'miou': 41.26, 'seen': 1234.5, 'list': [1] * 9}],
   'class_table': [{'iou': 7.0}] * 72,
+  'checkpoint': '/here/model',
 }
 SCORES = {'methods': {'clip': {'miou': 30.04, 'iou_per_class': [1.0, None] * 5}}}
 
