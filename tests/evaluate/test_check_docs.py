@@ -23,9 +23,7 @@ def page(tmp_path: pathlib.Path) -> pathlib.Path:
   (run / 'evaluate').mkdir(parents=True)
   (run / 'evaluate' / 'done.json').write_text('{"seconds": 12.34}')
   (run / 'evaluate' / 'scores.json').write_text(json.dumps(SCORES))
-  (run / 'report.json').write_text(
-    json.dumps({**RUN['report'], 'class_table': RUN['class_table'], 'at': '/x'})
-  )
+  (run / 'report.json').write_text(json.dumps(REPORT))
   kept = tmp_path / 'kept.json'
   assert main([f'--keep={run}', f'--as={kept}']) == 0
   return tmp_path / 'page.md'
