@@ -23,6 +23,8 @@ def page(tmp_path: pathlib.Path) -> pathlib.Path:
   (run / 'evaluate').mkdir(parents=True)
   (run / 'evaluate' / 'done.json').write_text('{"seconds": 12.34}')
   (run / 'evaluate' / 'scores.json').write_text(json.dumps(SCORES))
+  (run / 'mine').mkdir()
+  (run / 'mine' / 'done.json').write_text('{"seconds": 77.7}')
   (run / 'report.json').write_text(json.dumps(REPORT))
   kept = tmp_path / 'kept.json'
   assert main([f'--keep={run}', f'--as={kept}']) == 0
@@ -39,7 +41,7 @@ def test_a_run_is_kept_without_its_lists(page: pathlib.Path) -> None:
   kept = json.loads((page.parent / 'kept.json').read_text())
   stage = {'seconds': 12.3, 'methods': {'clip': {'miou': 30.04}}}
   rows = [{'method': 'a', 'miou': 41.26, 'seen': 1234.5}]
-  assert kept['stages'] == {'evaluate': stage}
+  assert kept['stages'] == {'evaluate': stage, 'mine': {'seconds': 77.7}}
   assert kept['report'] == {'rows': rows}
 
 
@@ -58,6 +60,7 @@ def test_numbers_of_one_stage_are_found(page: pathlib.Path, row: str) -> None:
     ('| a | 41.27 |', '41.27'),
     ('| a | -41.3 |', '-41.3'),
     ('| a | 41.3 | 30.0 |', '41.3, 30.0'),  # each is somewhere, not together
+    ('| a | 12 | 78 |', '12, 78'),  # of two stages
     ('| a | 1 |', '1'),  # of a list
   ],
 )
