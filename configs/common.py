@@ -28,12 +28,18 @@ def follow(
 ) -> None:
   """Lets a stage have its pipeline's data set and mesh, also when flags change them.
 
-  What the stage has set for itself stays.
+  Of the same data set, a stage may have set another variant or fold, which it keeps.
   """
-  usual = base('', stage.mode)
-  for section in ('dataset', 'mesh'):
+  usual = base('', stage.mode).dataset
+  own = {
+    field
+    for field in usual
+    if stage.dataset.name == pipeline.dataset.name
+    and stage.dataset[field] != usual[field]
+  }
+  for section, kept in (('dataset', own), ('mesh', set())):
     for field in pipeline[section]:
-      if stage[section][field] == usual[section][field]:
+      if field not in kept:
         stage[section][field] = pipeline[section].get_ref(field)
 
 
