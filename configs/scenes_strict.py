@@ -5,7 +5,7 @@ prompts are made on four fifths of the training scenes without them, and every
 threshold of masks and lambda is tried on the rest. `choose/choice.md` has the rule,
 what it chose, and what that and the quickstart's own choice give on `val`. (The toy
 CLIP has seen close-ups of all classes, as the real one has seen the web.)
-Expected: not measured. Hardware: 2 CPU cores; time not measured.
+Expected: "A strict protocol" in docs/results.md. Hardware: 2 CPU cores; 30 minutes.
 Command: launch/run.sh --config=configs/scenes_strict.py
 """
 
