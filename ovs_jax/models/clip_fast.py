@@ -7,6 +7,7 @@ where the class token is the embedding (`ImageTower.pool`); other towers go the 
 way in `encode_images` and `encode_crops`.
 """
 
+import functools
 from typing import Any
 
 import jax
@@ -171,7 +172,8 @@ def _read(
   block = ClipBlock(config.vision)
 
   def step(x: Array, at: Array) -> tuple[Array, None]:
-    own = jax.tree.map(lambda leaf: leaf[at], visual['blocks'])
+    take = functools.partial(jax.lax.dynamic_index_in_dim, keepdims=False)
+    own = jax.tree.map(lambda leaf: take(leaf, at), visual['blocks'])
     return block.apply({'params': own}, x, angles=angles), None
 
   unroll = min(config.unroll, max(span[1] - span[0], 1))

@@ -181,6 +181,14 @@ def test_images_of_another_size() -> None:
     clip_fast.encode_masks(config, params, odd, jnp.ones((1, 1, 8), bool))
 
 
+def test_parameters_may_be_of_numpy() -> None:
+  config, image = sized(0), draw_images(2)
+  params = drawn(config)
+  given = jax.tree.map(np.asarray, params)
+  found = clip_fast.encode_images(config, given, image)
+  np.testing.assert_allclose(found, embed(config, params, image), **CLOSE)
+
+
 def test_inference_does_not_copy_the_blocks() -> None:
   config = sized(0, layers=12)
   params, image = drawn(config), draw_images(1)
