@@ -78,7 +78,7 @@ def choose(config: Settings, workdir: Place) -> dict[str, Any]:
       'config.choose.settings is empty, or its runs have no ensemble; give a name, '
       'runs of mode evaluate with config.dataset.fold, and the run that counts'
     )
-  if not any(x.score for x in tried):
+  if all(math.isnan(sum(pair)) for x in tried for pair in x.folds):
     raise UserError(
       'no run of config.choose.settings has mIoU of both seen and held-out classes: '
       'these are runs of mode evaluate with config.dataset.fold, on photos that show '
