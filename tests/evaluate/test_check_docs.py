@@ -23,6 +23,8 @@ def page(tmp_path: pathlib.Path) -> pathlib.Path:
   (run / 'evaluate').mkdir(parents=True)
   (run / 'evaluate' / 'done.json').write_text('{"seconds": 12.34}')
   (run / 'evaluate' / 'scores.json').write_text(json.dumps(SCORES))
+  (run / 'scenes').mkdir()
+  (run / 'scenes' / 'done.json').write_text('{"identity": "x"}')
   (run / 'mine').mkdir()
   (run / 'mine' / 'done.json').write_text('{"seconds": 77.7}')
   (run / 'report.json').write_text(json.dumps(REPORT))
@@ -39,9 +41,13 @@ def looked_up(page: pathlib.Path, *rows: str) -> tuple[list[str], int]:
 
 def test_a_run_is_kept_without_its_lists(page: pathlib.Path) -> None:
   kept = json.loads((page.parent / 'kept.json').read_text())
-  stage = {'seconds': 12.3, 'methods': {'clip': {'miou': 30.04}}}
+  stage = {'seconds': 12.34, 'methods': {'clip': {'miou': 30.04}}}
   rows = [{'method': 'a', 'miou': 41.26, 'seen': 1234.5}]
-  assert kept['stages'] == {'evaluate': stage, 'mine': {'seconds': 77.7}}
+  assert kept['stages'] == {
+    'evaluate': stage,
+    'mine': {'seconds': 77.7},
+    'scenes': {},
+  }
   assert kept['report'] == {'rows': rows}
 
 
