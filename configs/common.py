@@ -7,6 +7,7 @@ declared in `ovs_jax.settings`.
 """
 
 import dataclasses
+import re
 from collections.abc import Iterable, Mapping
 
 import ml_collections
@@ -92,6 +93,10 @@ def finish(
 _SMOKE_BACKBONES = {'r101c': 'r_mini', 'swin_base': 'swin_mini'}
 
 
+def _small(dataset: str) -> str:
+  return re.sub(r'^scenes/(parted|parts)\b', r'scenes/smoke_\1', dataset)
+
+
 def _smoke(config: ml_collections.ConfigDict) -> None:
   """The tiny model, a few steps, a handful of pictures."""
   if config.proposer.backbone in _SMOKE_BACKBONES:
@@ -101,14 +106,10 @@ def _smoke(config: ml_collections.ConfigDict) -> None:
     config.train.shortest = (48, 64, 96)
     config.train.crop = 64
     config.train.max_targets = 12
-  parts = ('parted', 'parts')
-  small = {
-    f'scenes/{x}{y}': f'scenes/smoke_{x}{y}' for x in parts for y in ('', ':val')
-  }
-  variant = config.dataset.variant
-  config.dataset.variant = f'smoke_{variant}' if variant in parts else 'smoke'
-  config.train.also = tuple(small.get(x, x) for x in config.train.also)
-  config.suite.datasets = tuple(small.get(x, x) for x in config.suite.datasets)
+  with_parts = config.dataset.variant in ('parted', 'parts')
+  config.dataset.variant = f'smoke_{config.dataset.variant}' if with_parts else 'smoke'
+  config.train.also = tuple(map(_small, config.train.also))
+  config.suite.datasets = tuple(map(_small, config.suite.datasets))
   config.optimize_programs = False  # compiling is most of the time
   config.clip.unroll = 1
   config.proposer.layers = 1

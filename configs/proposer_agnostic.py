@@ -38,8 +38,9 @@ def compared(arg: str) -> ml_collections.ConfigDict:
   agnostic.train.agnostic = True
   proposers = {'aware': 'proposer', 'agnostic': 'agnostic'}
   own = {'agnostic': agnostic} | _shown(proposers, ('scenes/default:val',))
-  needs = ('proposer', *own)
-  return _ends('proposer_agnostic_scenes', 'recall_agnostic', arg, own, needs)
+  *before, last = own
+  needs = ('proposer', *before)
+  return scenes.pipeline('proposer_agnostic_scenes', last, arg, own=own, needs=needs)
 
 
 def with_parts(arg: str) -> ml_collections.ConfigDict:
@@ -56,19 +57,9 @@ def with_parts(arg: str) -> ml_collections.ConfigDict:
       train.also, train.classes = ('scenes/parts',), 'all'
     train.size_balance = 1.0 * (name == 'balanced')
   own |= _shown({name: name for name in own}, ('scenes/parted:val', 'scenes/parts:val'))
-  needs = ('backbone', *own)
-  return _ends('proposer_agnostic_parts', 'recall_balanced', arg, own, needs)
-
-
-def _ends(
-  name: str,
-  last: str,
-  arg: str,
-  own: dict[str, ml_collections.ConfigDict],
-  needs: tuple[str, ...],
-) -> ml_collections.ConfigDict:
-  needs = tuple(x for x in needs if x != last)
-  return scenes.pipeline(name, last, arg, own=own, needs=needs)
+  *before, last = own
+  needs = ('backbone', *before)
+  return scenes.pipeline('proposer_agnostic_parts', last, arg, own=own, needs=needs)
 
 
 def _shown(

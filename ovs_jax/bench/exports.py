@@ -14,10 +14,10 @@ from typing import Any
 
 import numpy as np
 
+from ovs_jax.bench import modes
 from ovs_jax.bench.measure import Variant, Workload
-from ovs_jax.bench.modes import Label, compared, labelled
 from ovs_jax.core.errors import UserError
-from ovs_jax.core.files import DATA_DIR, local
+from ovs_jax.core.files import local
 from ovs_jax.core.types import Int, UInt8
 from ovs_jax.inference.segmenter import Segmenter
 
@@ -30,25 +30,15 @@ FORMATS = {
 
 
 @dataclasses.dataclass(frozen=True)
-class Options:
-  """What `--set` changes.
+class Options(modes.Options):
+  """What `--set` changes, beside the model and the data set of the workload `modes`.
 
   Attributes:
-    checkpoint: an OVSeg model, trained or converted.
-    exported: what `ovs_jax export` made of it.
-    name: of a data set with label maps, one of `data.DATASETS`.
-    variant: of the data set; of `folder`, a directory.
-    data_dir: where prepared data sets are.
-    split: of the data set.
-    images: how many of its first ones.
+    exported: what `ovs_jax export` made of the checkpoint.
+    images: how many of the data set's first ones.
   """
 
-  checkpoint: str = 'runs/quickstart/ovseg_mpt/model'
   exported: str = 'exported/quickstart'
-  name: str = 'scenes'
-  variant: str = 'default'
-  data_dir: str = DATA_DIR
-  split: str = 'val'
   images: int = 20
 
 
@@ -63,9 +53,9 @@ def build(options: Options) -> Workload:
   if not any(sizes.values()):
     known = ', '.join(FORMATS)
     raise UserError(f'{folder} has no exported model ({known}); make it with export')
-  pictures, names = labelled(options)
+  pictures, names = modes.labelled(options)
   model = Segmenter.load(options.checkpoint)
-  labels: dict[str, Label] = {
+  labels: dict[str, modes.Label] = {
     'Segmenter': lambda image: model.segment(model.encode(image), list(names)).labels
   }
   sys.path.insert(0, str(folder))  # the runners import each other by name
@@ -75,7 +65,7 @@ def build(options: Options) -> Workload:
     labels[kind] = _labelling(_runner(folder, kind), names)
   first: list[np.ndarray] = []
   variants = [
-    Variant(kind, compared(kind, label, pictures, len(names), facts, first))
+    Variant(kind, modes.compared(kind, label, pictures, len(names), facts, first))
     for kind, label in labels.items()
   ]
   return Workload('pictures', len(pictures), variants, facts)
@@ -89,7 +79,7 @@ def _runner(folder: pathlib.Path, kind: str) -> Any:
     raise UserError(f'{kind} in {folder} is not to be run here: {error}') from error
 
 
-def _labelling(runner: Any, names: tuple[str, ...]) -> Label:
+def _labelling(runner: Any, names: tuple[str, ...]) -> modes.Label:
   def label(image: UInt8[np.ndarray, 'h w 3']) -> Int[np.ndarray, 'h w']:
     return runner.segment(image, names)[0]
 

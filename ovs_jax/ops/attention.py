@@ -56,7 +56,7 @@ def attend(
   name = implementation or ('cudnn' if fused else 'einsum')
   lookup(dict.fromkeys(IMPLEMENTATIONS), name, 'implementation of attention')
   if name == 'einsum':
-    return _in_parts(q, k, v, mask, bias, drop)
+    return _products(q, k, v, mask, bias, drop)
   if drop is not None or (name == 'cudnn' and not fused):
     raise UserError(
       f'the attention {name!r} cannot do this (queries {q.shape} and keys {k.shape} of '
@@ -67,29 +67,6 @@ def attend(
   return _library(q, k, v, mask, bias, name)
 
 
-def _in_parts(
-  q: Array,
-  k: Array,
-  v: Array,
-  mask: Array | None,
-  bias: Array | None,
-  drop: Callable[[Array], Array] | None,
-) -> Array:
-  count = q.shape[-3]
-  if count <= _MANY or drop is not None or jax.default_backend() != 'cpu':
-    return _products(q, k, v, mask, bias, drop)
-  size = -(-count // -(-count // _PART))
-
-  def part(x: Array | None, start: int) -> Array | None:
-    return None if x is None else x[..., start : start + size, :]
-
-  found = [
-    _products(q[..., i : i + size, :, :], k, v, part(mask, i), part(bias, i), None)
-    for i in range(0, count, size)
-  ]
-  return jnp.concatenate(found, axis=-3)
-
-
 def _products(
   q: Array,
   k: Array,
@@ -98,6 +75,18 @@ def _products(
   bias: Array | None,
   drop: Callable[[Array], Array] | None,
 ) -> Array:
+  count = q.shape[-3]
+  if count > _MANY and drop is None and jax.default_backend() == 'cpu':
+    size = -(-count // -(-count // _PART))
+
+    def part(x: Array | None, start: int) -> Array | None:
+      return None if x is None else x[..., start : start + size, :]
+
+    found = [
+      _products(q[..., i : i + size, :, :], k, v, part(mask, i), part(bias, i), None)
+      for i in range(0, count, size)
+    ]
+    return jnp.concatenate(found, axis=-3)
   scores, total = _scores(q, k, mask, bias), None
   if drop is None:
     # Divided behind the product, where there are fewer numbers: on CPUs half the time.

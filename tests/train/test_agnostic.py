@@ -11,6 +11,7 @@ import pytest
 import tiny_configs
 import tiny_ovseg
 
+from configs import proposer_agnostic
 from ovs_jax.core.checkpoint import save_model
 from ovs_jax.core.types import VOID
 from ovs_jax.data import load_names
@@ -129,3 +130,18 @@ def test_clip_alone_names_its_masks(
     assemble(Settings.of(asked), tmp_path / 'no')
   asked.test.classifier = 'clip'
   assemble(Settings.of(asked), tmp_path / 'yes')
+
+
+@pytest.mark.parametrize('small', ['', 'smoke'])
+def test_the_comparison_of_parts_reads_what_it_says(small: str) -> None:
+  config = proposer_agnostic.get_config(f'parts:{small}'.rstrip(':'))
+  stages = {name: Settings.of(stage) for name, stage in config.stages.items()}
+  before = 'smoke_' if small else ''
+  assert stages['backbone'].dataset.variant == (small or 'default')
+  for name in ('aware', 'agnostic', 'parts', 'balanced'):
+    train, data = stages[name].train, stages[name].dataset
+    assert data.variant == f'{before}parted' and train.agnostic == (name != 'aware')
+    also = (f'scenes/{before}parts',) * (name in ('parts', 'balanced'))
+    assert train.also == also and train.size_balance == (name == 'balanced')
+    asked = tuple(f'scenes/{before}{x}:val' for x in ('parted', 'parts'))
+    assert stages[f'recall_{name}'].suite.datasets == asked
